@@ -1,0 +1,76 @@
+"""Every limit of the product, by name. Reaching one is a typed error, never growth or a hang."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+MILLISECOND_NS: Final = 1_000_000
+SECOND_NS: Final = 1_000_000_000
+
+SA_TIME_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
+"""SA_TIME_END / SA_TIME_MAX: "never" as a time, "for ever" as a duration (nanoseconds)."""
+
+# --- names and values -------------------------------------------------------------------
+CHECKPOINT_NAME_BYTES_MAX: Final = 2048
+SECTION_ID_BYTES_MAX: Final = 1024
+"""Upper bound of the creation attribute max_section_id_size."""
+SESSION_NAME_BYTES_MAX: Final = 256
+NODE_ID_BYTES_MAX: Final = 64
+SESSION_SECRET_BYTES: Final = 16
+WRITE_BYTES_MAX: Final = 64 * MIB
+"""Most bytes one write element, overwrite or initial data may carry (CKPT-SPEC: NO_RESOURCES)."""
+VECTOR_ELEMENTS_MAX: Final = 4096
+SECTIONS_MAX: Final = 1 << 32
+PAGE_BYTES: Final = 64 * KIB
+"""Sections longer than this are kept as pages of this size (copy on write)."""
+
+# --- defaults of the creation attributes (fixed for ever) ---------------------------------
+DEFAULT_MAX_SECTIONS: Final = 1 << 20
+DEFAULT_MAX_SECTION_SIZE: Final = 64 * MIB
+DEFAULT_MAX_SECTION_ID_SIZE: Final = 255
+RETENTION_IMMEDIATE_NS: Final = 10 * MILLISECOND_NS
+"""A retention below this drops the checkpoint in the very entry that closes it last."""
+
+# --- sessions ----------------------------------------------------------------------------
+SESSIONS_MAX: Final = 100_000
+CHECKPOINTS_MAX: Final = 1_000_000
+HANDLES_PER_SESSION_MAX: Final = 10_000
+SEQUENCE_WINDOW: Final = 4096
+"""Most mutating requests of a session that may be unanswered at once (bound of its reply table)."""
+STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
+STAGED_BYTES_MAX: Final = 512 * MIB
+SESSION_TIMEOUT_NS_MIN: Final = 100 * MILLISECOND_NS
+SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
+DUE_PER_ENTRY_MAX: Final = 4096
+"""Most expirations and retentions that one entry carries out."""
+
+# --- wire --------------------------------------------------------------------------------
+ENTRY_PAYLOAD_BYTES_MAX: Final = 1 * MIB
+"""Most payload one Raft entry carries; a larger write travels as staged chunks."""
+INLINE_WRITE_BYTES_MAX: Final = 1 * MIB
+STAGE_CHUNK_BYTES: Final = 256 * KIB
+"""Size of a staged chunk: small enough that others' writes slip in between."""
+FRAME_BYTES_MAX: Final = 2 * MIB
+"""Largest frame body either side accepts."""
+FRAGMENT_BYTES: Final = 256 * KIB
+"""A reply longer than this is streamed as fragments of about this size."""
+REPLY_BYTES_MAX: Final = 1 << 32
+MESSAGES_PER_FRAME_MAX: Final = 16_384
+CONNECTIONS_MAX: Final = 4096
+CONNECTION_INFLIGHT_MAX: Final = 4096
+"""Requests of one connection the replica holds before it stops reading from it."""
+CONNECTION_INFLIGHT_BYTES_MAX: Final = 16 * MIB
+CONNECTION_SEND_BYTES_MAX: Final = 4 * MIB
+"""Unsent reply bytes of one connection above which the replica stops reading from it."""
+HANDSHAKE_SECONDS_MAX: Final = 5.0
+
+# --- replica -----------------------------------------------------------------------------
+BATCH_COMMANDS_MAX: Final = 4096
+PENDING_COMMANDS_MAX: Final = 65_536
+"""Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
+PENDING_BYTES_MAX: Final = 64 * MIB
+PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
+JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
+SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB

@@ -1,0 +1,130 @@
+"""What the rest of the program believes about consensus: the ReplicatedLog port.
+
+The room behind the port knows PySyncObj; nobody else does. Everything is single-threaded and
+driven from outside: the owner feeds messages and link events, calls :meth:`ReplicatedLog.step`
+when it was woken or the deadline has come, and sends what the step released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["PeerStatus", "RaftStatus", "ReplicatedLog", "Role", "StateMachine", "Transferred"]
+
+
+class Role(Enum):
+    """Raft role of a replica."""
+
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+    REJOINING = "rejoining"
+    """Re-admitted with an empty directory: its votes and acks do not count yet."""
+
+
+class PeerStatus(NamedTuple):
+    """A leader's view of another voter (a follower only knows ``connected``)."""
+
+    node: str
+    connected: bool
+    match_index: int
+    next_index: int
+    silent_s: float
+    """Seconds since it last answered in this term (inf: never)."""
+    rejoining: bool
+
+
+class RaftStatus(NamedTuple):
+    """State of a replica's consensus."""
+
+    node: str
+    role: Role
+    term: int
+    leader: str | None
+    """Known leader; this replica itself when it leads *and its no-op is applied* (it can serve)."""
+    commit_index: int
+    applied_index: int
+    first_index: int
+    last_index: int
+    snapshot_index: int
+    peers: list[PeerStatus]
+
+
+class Transferred(Enum):
+    """Outcome of a leadership transfer."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    TIMED_OUT = "timed_out"
+
+
+class StateMachine(Protocol):
+    """What the replica gives to consensus. Nothing here may raise; a raise stops the process."""
+
+    def apply(self, index: int, term: int, payload: bytes, context: Any) -> None:
+        """Apply a committed entry. ``context`` is what was proposed with it here, else None."""
+
+    def abandon(self, contexts: list[Any]) -> None:
+        """Entries proposed here were cut off by a leader change: their outcome is unknown."""
+
+    def freeze(self) -> Iterator[bytes]:
+        """Freeze the state as of the last applied entry, cheaply; the iterator encodes it in small
+        pieces, later, while the state goes on changing.
+        """
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        """Replace the state by an image that :meth:`freeze` made (already verified)."""
+
+    def role_changed(self, status: RaftStatus) -> None:
+        """Leadership was won (``leader == node``), lost, or another leader became known."""
+
+
+class ReplicatedLog(Protocol):
+    """A Raft node."""
+
+    def propose(self, payload: bytes, context: Any = None) -> bool:
+        """Queue an entry for the next step.
+
+        Returns:
+            False if this replica does not lead, is not ready or hands leadership over: nothing
+            happened (definite). True: ``apply`` or ``abandon`` will be called with ``context``.
+        """
+
+    def read_index(self, done: Callable[[bool], None]) -> None:
+        """Call ``done(True)`` once a read of the applied state is linearizable as of now (ReadIndex),
+        or ``done(False)`` if leadership is not confirmed (definite, retry elsewhere).
+        """
+
+    def transfer(
+        self, node: str | None, done: Callable[[Transferred], None], timeout_s: float = 2.0
+    ) -> None:
+        """Hand leadership to ``node`` (None: the most caught-up follower)."""
+
+    def receive(self, node: str, body: bytes) -> None:
+        """Take a frame body that arrived from ``node`` on its current connection."""
+
+    def connected(self, node: str) -> None:
+        """A connection with ``node`` is up (a former one of the same node is gone)."""
+
+    def disconnected(self, node: str, broken: bool) -> None:
+        """The connection with ``node`` is gone; ``broken``: closed or reset by the other side."""
+
+    def step(self) -> None:
+        """Deliver what arrived, tick, persist, apply, and hand released frames to the sender."""
+
+    def deadline(self) -> float:
+        """Time (the clock of the constructor) at which ``step`` must be called at the latest."""
+
+    def status(self) -> RaftStatus:
+        """Describe the current state."""
+
+    def wall_clocks(self) -> Sequence[int]:
+        """Estimated wall clocks of the voters heard from lately, this one's first (ns)."""
+
+    def compact(self) -> bool:
+        """Start a snapshot now (it proceeds in steps). False if one is already on its way."""
+
+    def close(self) -> None:
+        """Sync and close the files."""
