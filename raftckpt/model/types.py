@@ -83,7 +83,7 @@ class Attributes(NamedTuple):
 
 
 class SectionDescriptor(NamedTuple):
-    """SaCkptSectionDescriptorT plus the revision of the last change; times in ns since the epoch."""
+    """SaCkptSectionDescriptorT plus the revision of the last change; times in epoch ns."""
 
     section_id: bytes
     expiration_ns: int

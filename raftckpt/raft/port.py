@@ -93,8 +93,8 @@ class ReplicatedLog(Protocol):
         """
 
     def read_index(self, done: Callable[[bool], None]) -> None:
-        """Call ``done(True)`` once a read of the applied state is linearizable as of now (ReadIndex),
-        or ``done(False)`` if leadership is not confirmed (definite, retry elsewhere).
+        """Call ``done(True)`` once a read of the applied state is linearizable (ReadIndex), or
+        ``done(False)`` if leadership is not confirmed (definite, retry elsewhere).
         """
 
     def transfer(
