@@ -123,7 +123,7 @@ class Refused(NamedTuple):
 
     reason: str
     detail: Any = None
-    index: int | None = None
+    position: int | None = None
 
 
 class Result(NamedTuple):
@@ -143,6 +143,8 @@ def success(value: Any = None) -> Result:
     return Result(1, value)
 
 
-def refuse(code: SaAisError, reason: str, detail: Any = None, index: int | None = None) -> Result:
+def refuse(
+    code: SaAisError, reason: str, detail: Any = None, position: int | None = None
+) -> Result:
     """Result of a command that changed nothing."""
-    return Result(int(code), Refused(reason, detail, index))
+    return Result(int(code), Refused(reason, detail, position))
