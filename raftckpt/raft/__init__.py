@@ -1,1 +1,24 @@
-"""..."""
+"""Consensus: the only room that knows PySyncObj."""
+
+from raftckpt.raft.messages import PeerProtocolError
+from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.port import (
+    PeerStatus,
+    RaftStatus,
+    ReplicatedLog,
+    Role,
+    StateMachine,
+    Transferred,
+)
+
+__all__ = [
+    "PeerProtocolError",
+    "PeerStatus",
+    "RaftConfig",
+    "RaftNode",
+    "RaftStatus",
+    "ReplicatedLog",
+    "Role",
+    "StateMachine",
+    "Transferred",
+]

@@ -1,0 +1,199 @@
+"""When to start an election and whom to grant one: PreVote, stickiness, broken links, transfer.
+
+PySyncObj counts votes and changes roles; this object decides when it may. A healthy leader is
+never deposed by a node that merely cannot hear it (stickiness), a node that cannot win does not
+raise terms (PreVote), and a follower whose own connection to the leader breaks does not wait for
+the time-out: it campaigns within 30 ms, and those whose link broke as well grant. Because of that
+last rule there are no leases: reads always ask a majority.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from raftckpt.raft.engine import LEADER, Engine
+from raftckpt.raft.messages import (
+    KINDS,
+    PeerMessage,
+    PreVote,
+    PreVoteAnswer,
+    TermIs,
+    TimeoutNow,
+    VoteGrant,
+    VoteRequest,
+)
+
+__all__ = ["BROKEN_LINK_DELAY_S", "ElectionTimer", "Voting"]
+
+BROKEN_LINK_DELAY_S: Final = 0.030
+_LONG_AGO: Final = float("-inf")
+
+
+class ElectionTimer:
+    """Election timer, PreVote round and vote bookkeeping of one node. Times in seconds."""
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        rng: random.Random,
+        timeout_min_s: float,
+        timeout_max_s: float,
+        majority: int,
+    ) -> None:
+        self._now = monotonic
+        self._rng = rng
+        self._min = timeout_min_s
+        self._max = timeout_max_s
+        self._majority = majority
+        self.heard_at = _LONG_AGO
+        self.fires_at = 0.0
+        self.transfer_term: int | None = None
+        """Term for which the leader asked us to campaign without PreVote."""
+        self._asked_term: int | None = None
+        self._grants: set[str] = set()
+        self._voters: set[str] = set()
+        self._voters_term = -1
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Wait a full, random election timeout from now."""
+        self.fires_at = self._now() + self._rng.uniform(self._min, self._max)
+
+    def heard_leader(self) -> None:
+        """An append of the current term or a newer one arrived: calm down."""
+        self.heard_at = self._now()
+        self._asked_term = None
+
+    def link_to_leader_broke(self) -> None:
+        """The leader's process is probably gone: forget that it was heard, campaign soon."""
+        self.heard_at = _LONG_AGO
+        soon = self._now() + self._rng.uniform(0.0, BROKEN_LINK_DELAY_S)
+        self.fires_at = min(self.fires_at, soon)
+
+    def leader_is_alive(self) -> bool:
+        """Whether a leader was heard within the minimum election timeout (stickiness)."""
+        return self._now() - self.heard_at < self._min
+
+    def due(self) -> bool:
+        """Whether the timer fired."""
+        return self._now() >= self.fires_at
+
+    def ask(self, term: int, myself: str) -> bool:
+        """Open a PreVote round for ``term``; True if our own voice is a majority."""
+        self.rearm()
+        self._asked_term = term
+        self._grants = {myself}
+        return len(self._grants) >= self._majority
+
+    def granted(self, voter: str, asked_term: int, own_term: int) -> bool:
+        """Count a PreVote grant; True exactly once, when a majority is reached."""
+        if asked_term != self._asked_term or asked_term != own_term + 1:
+            return False
+        self._grants.add(voter)
+        if len(self._grants) < self._majority:
+            return False
+        self._asked_term = None
+        return True
+
+    def first_vote(self, voter: str, term: int) -> bool:
+        """Whether this is the first vote of ``voter`` in ``term`` (votes are counted once)."""
+        if term != self._voters_term:
+            self._voters_term, self._voters = term, set()
+        if voter in self._voters:
+            return False
+        self._voters.add(voter)
+        return True
+
+
+class Voting:
+    """Takes the messages of elections in, and starts elections when the timer fires."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        timer: ElectionTimer,
+        emit: Callable[[str, PeerMessage], None],
+        node: str,
+        may_vote: Callable[[], bool],
+    ) -> None:
+        self._engine = engine
+        self._timer = timer
+        self._emit = emit
+        self._node = node
+        self._may_vote = may_vote
+
+    def adopt(self, term: int) -> None:
+        """Step down if ``term`` is newer than ours."""
+        if term > self._engine.term:
+            self._engine.adopt_term(term)
+
+    def campaign_if_due(self) -> None:
+        """Open a PreVote round if no leader was heard for too long."""
+        engine = self._engine
+        if engine.role == LEADER or not self._timer.due():
+            return
+        if not self._may_vote():
+            self._timer.rearm()
+            return
+        asked = engine.term + 1
+        if self._timer.ask(asked, self._node):
+            engine.campaign()
+            engine.doTick(0.0)
+            return
+        last = engine.log[-1]
+        question = PreVote(KINDS[PreVote], engine.term, asked, last[1], last[2])
+        for name in engine.peers:
+            if engine.is_connected(name):
+                self._emit(name, question)
+
+    def on_request(self, node: str, request: VoteRequest) -> None:
+        """Let PySyncObj decide, unless a living leader or our own lost disk forbids it."""
+        if request.term < self._engine.term:
+            self._emit(node, TermIs(KINDS[TermIs], self._engine.term))
+            return
+        if not request.transfer and (self._engine.role == LEADER or self._timer.leader_is_alive()):
+            return  # stickiness: not even its term is taken over
+        if not self._may_vote():
+            self.adopt(request.term)
+            return
+        self._engine.deliver(
+            node,
+            {
+                "type": "request_vote",
+                "term": request.term,
+                "last_log_index": request.last_index,
+                "last_log_term": request.last_term,
+            },
+        )
+
+    def on_grant(self, node: str, grant: VoteGrant) -> None:
+        """Count a vote once per term and voter."""
+        if grant.term == self._engine.term and self._timer.first_vote(node, grant.term):
+            self._engine.deliver(node, {"type": "response_vote", "term": grant.term})
+
+    def on_question(self, node: str, question: PreVote) -> None:
+        """Answer a PreVote: changes nothing here."""
+        engine, last = self._engine, self._engine.log[-1]
+        granted = (
+            question.asked_term > engine.term
+            and (question.last_term, question.last_index) >= (last[2], last[1])
+            and self._may_vote()
+            and engine.role != LEADER
+            and not self._timer.leader_is_alive()
+        )
+        answer = PreVoteAnswer(KINDS[PreVoteAnswer], engine.term, question.asked_term, granted)
+        self._emit(node, answer)
+
+    def on_answer(self, node: str, answer: PreVoteAnswer) -> None:
+        """Campaign once a majority would vote for us."""
+        self.adopt(answer.term)
+        if answer.granted and self._timer.granted(node, answer.asked_term, self._engine.term):
+            self._engine.campaign()
+
+    def on_timeout_now(self, node: str, message: TimeoutNow) -> None:
+        """Campaign at once: the leader itself asks for it."""
+        if message.term == self._engine.term and node == self._engine.leader:
+            self._timer.transfer_term = message.term + 1
+            self._engine.deliver(node, {"type": "timeout_now", "term": message.term})

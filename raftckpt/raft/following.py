@@ -1,0 +1,179 @@
+"""A follower's side of replication: appends and snapshots in, acks out; rejoining."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from raftckpt.errors import ensure
+from raftckpt.raft.elections import ElectionTimer
+from raftckpt.raft.engine import LEADER, NO_OP, Engine
+from raftckpt.raft.fitting import fit
+from raftckpt.raft.installing import Installer
+from raftckpt.raft.messages import (
+    KINDS,
+    Ack,
+    Append,
+    Chunk,
+    ChunkAck,
+    Echo,
+    PeerMessage,
+    RejoinDone,
+    TermIs,
+)
+from raftckpt.raft.port import StateMachine
+from raftckpt.storage import Storage
+
+__all__ = ["Following"]
+
+log = logging.getLogger("raftckpt.raft")
+
+
+class Following:
+    """What this node does as a follower. ``rejoining``: its voice does not count yet."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: Storage,
+        machine: StateMachine,
+        timer: ElectionTimer,
+        emit: Callable[[str, PeerMessage], None],
+        wall_ns: Callable[[], int],
+        installed: Callable[[int], None],
+    ) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._machine = machine
+        self._timer = timer
+        self._emit = emit
+        self._wall_ns = wall_ns
+        self._installed = installed
+        self._installer = Installer(storage.snapshots)
+        self._answering_round = 0
+        self._matched: int | None = None
+        self.rejoining = storage.rejoining
+
+    def _heard(self, node: str, term: int) -> bool:
+        """Take an append or chunk of a leader: False (and an answer) if its term is over."""
+        if term < self._engine.term:
+            self._emit(node, TermIs(KINDS[TermIs], self._engine.term))
+            return False
+        ensure(
+            term > self._engine.term or self._engine.role != LEADER,
+            f"two leaders in term {term}: this node and {node}",
+        )
+        self._timer.heard_leader()
+        return True
+
+    def on_append(self, node: str, append: Append) -> None:
+        """Deliver an append, fitted so that PySyncObj truncates only what conflicts."""
+        if not self._heard(node, append.term):
+            return
+        engine = self._engine
+        message: dict[str, Any] = {"type": "append_entries", "term": append.term}
+        if append.prev_index == 0:
+            engine.deliver(node, message | {"commit_index": 0})
+            self._emit(
+                node, Echo(KINDS[Echo], engine.term, append.round, self.rejoining, self._wall_ns())
+            )
+            return
+        fitted = fit(engine.log, engine.settled, append)
+        message["commit_index"] = fitted.commit
+        message["prevLogIdx"] = fitted.prev_index
+        message["prevLogTerm"] = fitted.prev_term
+        message["entries"] = fitted.entries
+        self._answering_round, self._matched = append.round, fitted.matched
+        engine.deliver(node, message)
+
+    def answers(self, node: str, reset: bool, success: bool) -> None:
+        """PySyncObj answers the append being delivered: say what really matched."""
+        following = self._engine.settled if self._matched is None else self._matched
+        ensure(reset == (self._matched is None), "PySyncObj judged an append otherwise than we")
+        self._ack(node, self._answering_round, following + 1, reset=reset, success=success)
+
+    def on_chunk(self, node: str, chunk: Chunk) -> None:
+        """Take a part of a snapshot; install it when it is whole, verified and durable."""
+        if not self._heard(node, chunk.term):
+            return
+        engine = self._engine
+        # H6: no commit index before the snapshot is in
+        engine.deliver(node, {"type": "append_entries", "term": chunk.term, "commit_index": 0})
+        settled = engine.settled
+        if settled >= chunk.log_index or self._holds(chunk.log_index, chunk.index_term):
+            self._installer.discard()
+            self._ack(node, chunk.round, max(settled, chunk.log_index) + 1)
+            return
+        received, meta = self._installer.take(node, chunk)
+        if meta is None:
+            answer = ChunkAck(
+                KINDS[ChunkAck],
+                engine.term,
+                chunk.round,
+                chunk.snapshot,
+                received,
+                self.rejoining,
+                self._wall_ns(),
+            )
+            self._emit(node, answer)
+            return
+        log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
+        self._machine.restore(self._storage.snapshots.pieces(meta))
+        engine.log.reset_to(
+            [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)]
+        )
+        engine.installed(meta.index)
+        self._installed(meta.index)
+        self._ack(node, chunk.round, meta.index + 1)
+
+    def _holds(self, index: int, term: int) -> bool:
+        entries = self._engine.log
+        first = entries[0][1]
+        return first <= index <= entries[-1][1] and entries[index - first][2] == term
+
+    def _ack(
+        self,
+        node: str,
+        answered: int,
+        next_index: int,
+        *,
+        reset: bool = False,
+        success: bool = True,
+    ) -> None:
+        ack = Ack(
+            KINDS[Ack],
+            self._engine.term,
+            answered,
+            success,
+            reset,
+            next_index,
+            self.rejoining,
+            self._wall_ns(),
+        )
+        self._emit(node, ack)
+
+    def on_rejoin_done(self, node: str, message: RejoinDone) -> None:
+        """The leader says that we hold all that was committed: our voice counts again."""
+        engine = self._engine
+        if (
+            not self.rejoining
+            or message.term != engine.term
+            or node != engine.leader
+            or engine.log[-1][1] < message.log_index
+        ):
+            return
+        # Never vote in this term: who knows for whom the lost disk had voted.
+        engine.spend_vote(node)
+        engine.log.sync()
+        self._storage.rejoin_done()
+        self.rejoining = False
+        log.info("event=rejoined index=%d term=%d", engine.log[-1][1], engine.term)
+
+    def link_lost(self, node: str) -> None:
+        """Half a snapshot is worth nothing: its chunks may have a hole now."""
+        self._installer.discard(node)
+
+    def close(self) -> None:
+        """Drop a half-received snapshot."""
+        self._installer.discard()

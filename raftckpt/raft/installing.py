@@ -1,0 +1,66 @@
+"""The follower's side of a snapshot: chunks in, a verified durable snapshot out."""
+
+from __future__ import annotations
+
+import logging
+
+from raftckpt.raft.messages import Chunk
+from raftckpt.storage import BadTransfer, SnapshotMeta, SnapshotReceiver, SnapshotStore
+
+__all__ = ["Installer"]
+
+log = logging.getLogger("raftckpt.raft")
+
+
+class Installer:
+    """Collects the chunks of one snapshot at a time; a gap or another id discards all of it."""
+
+    def __init__(self, snapshots: SnapshotStore) -> None:
+        self._snapshots = snapshots
+        self._source = ""
+        self._id = ""
+        self._receiver: SnapshotReceiver | None = None
+        self._received = 0
+
+    def take(self, source: str, chunk: Chunk) -> tuple[int, SnapshotMeta | None]:
+        """Take a chunk from ``source``.
+
+        Returns:
+            The bytes held so far without a gap, and the snapshot once it is complete, verified
+            and durable.
+        """
+        if (source, chunk.snapshot) != (self._source, self._id) or self._receiver is None:
+            self.discard()
+            if chunk.offset != 0:
+                return 0, None
+            self._source, self._id = source, chunk.snapshot
+            self._receiver = self._snapshots.receive(
+                chunk.log_index, chunk.index_term, chunk.total, chunk.crc, chunk.snapshot
+            )
+        if chunk.offset != self._received:
+            if chunk.offset + len(chunk.data) <= self._received:
+                return self._received, None  # a duplicate
+            self.discard()
+            return 0, None
+        try:
+            self._receiver.write(chunk.data)
+            self._received += len(chunk.data)
+            if self._received < chunk.total:
+                return self._received, None
+            meta = self._receiver.commit()
+        except BadTransfer as error:
+            log.warning("event=snapshot_refused from=%s why=%s", source, error)
+            self.discard()
+            return 0, None
+        self._receiver = None
+        self._received = 0
+        return chunk.total, meta
+
+    def discard(self, source: str | None = None) -> None:
+        """Forget a half-received snapshot (from ``source`` only, if given)."""
+        if source is not None and source != self._source:
+            return
+        if self._receiver is not None:
+            self._receiver.abort()
+        self._receiver = None
+        self._received = 0

@@ -1,0 +1,290 @@
+"""What replicas say to each other: the closed set of peer messages and their strict decoding.
+
+A frame body holds a msgpack array of messages; each message is an array whose first field is its
+kind. Nothing is ever unpickled. A peer that breaks the schema gets :class:`PeerProtocolError` and
+loses its connection, nothing else.
+
+Every message carries the sender's ``term`` as of the moment the consensus code sent it, and every
+answer echoes the ``round`` (heartbeat number) of the append or chunk it answers: an answer counts
+only in the term it was given, and a read only trusts rounds that began after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
+
+import msgpack
+
+from raftckpt import limits
+
+__all__ = [
+    "Ack",
+    "Append",
+    "Chunk",
+    "ChunkAck",
+    "Echo",
+    "PeerMessage",
+    "PeerProtocolError",
+    "PreVote",
+    "PreVoteAnswer",
+    "RejoinDone",
+    "TermIs",
+    "TimeoutNow",
+    "VoteGrant",
+    "VoteRequest",
+    "decode_body",
+    "encode",
+    "join_bodies",
+]
+
+
+class PeerProtocolError(ValueError):
+    """A peer sent something that is not of the protocol; its connection must be closed."""
+
+
+class Append(NamedTuple):
+    """Entries (or none: heartbeat) that follow ``prev_index``; from the leader of ``term``.
+
+    ``prev_index`` 0: a bare heartbeat that says nothing about the log (a snapshot is on its way).
+    """
+
+    kind: int
+    term: int
+    round: int
+    commit: int
+    prev_index: int
+    prev_term: int
+    entries: list[Any]
+    """[payload, index, term] each, contiguous."""
+
+
+class Ack(NamedTuple):
+    """Answer to an :class:`Append` or to a finished snapshot.
+
+    ``success``: the log matches the leader's below ``next_index``; ``reset``: it does not, go on
+    from ``next_index``.
+    """
+
+    kind: int
+    term: int
+    round: int
+    success: bool
+    reset: bool
+    next_index: int
+    rejoining: bool
+    wall_ns: int
+
+
+class Echo(NamedTuple):
+    """The append or chunk of ``round`` was accepted (it has no other answer)."""
+
+    kind: int
+    term: int
+    round: int
+    rejoining: bool
+    wall_ns: int
+
+
+class VoteRequest(NamedTuple):
+    """RequestVote; ``transfer``: the leader itself asked for this election."""
+
+    kind: int
+    term: int
+    last_index: int
+    last_term: int
+    transfer: bool
+
+
+class VoteGrant(NamedTuple):
+    """A granted vote (a refused one is silence)."""
+
+    kind: int
+    term: int
+
+
+class PreVote(NamedTuple):
+    """Would you vote for me in ``asked_term``? Changes nothing anywhere."""
+
+    kind: int
+    term: int
+    asked_term: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteAnswer(NamedTuple):
+    """Answer to :class:`PreVote`; ``term`` is the voter's."""
+
+    kind: int
+    term: int
+    asked_term: int
+    granted: bool
+
+
+class TimeoutNow(NamedTuple):
+    """Leadership transfer: start an election at once."""
+
+    kind: int
+    term: int
+
+
+class TermIs(NamedTuple):
+    """You are behind: my term is ``term``."""
+
+    kind: int
+    term: int
+
+
+class Chunk(NamedTuple):
+    """Part of snapshot ``snapshot`` (a unique id), which stands for the log up to
+    ``log_index``."""
+
+    kind: int
+    term: int
+    round: int
+    snapshot: str
+    log_index: int
+    index_term: int
+    total: int
+    offset: int
+    crc: int
+    data: bytes
+
+
+class ChunkAck(NamedTuple):
+    """The receiver holds the first ``received`` bytes of ``snapshot``."""
+
+    kind: int
+    term: int
+    round: int
+    snapshot: str
+    received: int
+    rejoining: bool
+    wall_ns: int
+
+
+class RejoinDone(NamedTuple):
+    """You hold everything that was committed: vote again, in later terms."""
+
+    kind: int
+    term: int
+    log_index: int
+
+
+PeerMessage: TypeAlias = (
+    Append
+    | Ack
+    | Echo
+    | VoteRequest
+    | VoteGrant
+    | PreVote
+    | PreVoteAnswer
+    | TimeoutNow
+    | TermIs
+    | Chunk
+    | ChunkAck
+    | RejoinDone
+)
+
+KINDS: Final[dict[type[Any], int]] = {
+    Append: 1,
+    Ack: 2,
+    Echo: 3,
+    VoteRequest: 4,
+    VoteGrant: 5,
+    PreVote: 6,
+    PreVoteAnswer: 7,
+    TimeoutNow: 8,
+    TermIs: 9,
+    Chunk: 10,
+    ChunkAck: 11,
+    RejoinDone: 12,
+}
+_CLASSES: Final = {kind: cls for cls, kind in KINDS.items()}
+_TYPES: Final[dict[int, tuple[type, ...]]] = {
+    kind: tuple(get_origin(hint) or hint for hint in get_type_hints(cls).values())
+    for kind, cls in _CLASSES.items()
+}
+_INT_MAX: Final = 1 << 64
+_WHOLE: Final = b"\x00"
+
+
+def _check(message: Any) -> PeerMessage:
+    if type(message) is not list or not message or type(message[0]) is not int:
+        raise PeerProtocolError("a peer message is an array that starts with its kind")
+    types = _TYPES.get(message[0])
+    if types is None:
+        raise PeerProtocolError(f"unknown peer message kind {message[0]}")
+    if tuple(map(type, message)) != types:
+        raise PeerProtocolError(f"malformed peer message of kind {message[0]}")
+    for field in message:
+        if type(field) is int and not 0 <= field < _INT_MAX:
+            raise PeerProtocolError("number out of range in a peer message")
+    cls: Any = _CLASSES[message[0]]
+    if cls is Append:
+        message[6] = _entries(message)
+    return cls._make(message)  # type: ignore[no-any-return]
+
+
+def _entries(message: list[Any]) -> list[tuple[bytes, int, int]]:
+    _, term, _, _, index, former, raw = message
+    entries = []
+    for item in raw:
+        index += 1
+        if type(item) is not list or len(item) != 3:
+            raise PeerProtocolError("an entry is [payload, index, term]")
+        payload, entry_index, entry_term = item
+        if (
+            type(payload) is not bytes
+            or not payload
+            or entry_index != index
+            or type(entry_term) is not int
+            or not former <= entry_term <= term
+        ):
+            raise PeerProtocolError("entries are not contiguous, or their terms fall")
+        former = entry_term
+        entries.append((payload, entry_index, entry_term))
+    return entries
+
+
+def encode(message: PeerMessage) -> bytes:
+    """Encode one message (without the frame around it)."""
+    return msgpack.packb(message, use_bin_type=True)  # type: ignore[no-any-return]
+
+
+def join_bodies(encoded: list[bytes]) -> Iterable[bytes]:
+    """Put encoded messages into as few frame bodies as the limits allow, in order."""
+    start, size = 0, 0
+    for position, message in enumerate(encoded):
+        if position > start and (
+            size + len(message) > limits.FRAME_BYTES_MAX // 2 or position - start >= 1024
+        ):
+            yield _body(encoded[start:position])
+            start, size = position, 0
+        size += len(message)
+    if start < len(encoded):
+        yield _body(encoded[start:])
+
+
+def _body(encoded: list[bytes]) -> bytes:
+    count = len(encoded)
+    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return b"".join((_WHOLE, head, *encoded))
+
+
+def decode_body(body: bytes) -> list[PeerMessage]:
+    """Decode a frame body (with its first byte) into messages.
+
+    Raises:
+        PeerProtocolError: if anything in it is not of the protocol.
+    """
+    if body[:1] != _WHOLE:
+        raise PeerProtocolError("a peer frame is never fragmented")
+    try:
+        messages = msgpack.unpackb(memoryview(body)[1:], raw=False, strict_map_key=False)
+    except Exception as error:  # msgpack raises several unrelated types
+        raise PeerProtocolError(f"not msgpack: {error}") from error
+    if type(messages) is not list or not messages:
+        raise PeerProtocolError("a peer frame holds an array of messages")
+    return [_check(message) for message in messages]

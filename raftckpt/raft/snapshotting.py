@@ -1,0 +1,112 @@
+"""Taking snapshots of the own state, a slice per step, and trimming the log behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from raftckpt.raft.engine import LogSeam
+from raftckpt.raft.port import StateMachine
+from raftckpt.storage import SnapshotStore, SnapshotWriter
+
+if TYPE_CHECKING:
+    from raftckpt.raft.node import RaftConfig
+
+__all__ = ["Snapshotter"]
+
+SLICE_S: Final = 0.002
+SLICE_PIECES: Final = 4
+OVERDUE: Final = 4
+"""A snapshot waits for one on its way to a follower until the log is this many times too long."""
+
+
+class Snapshotter:
+    """Writes a snapshot when the log has grown, without holding the loop; then compacts."""
+
+    def __init__(
+        self,
+        snapshots: SnapshotStore,
+        log: LogSeam,
+        machine: StateMachine,
+        config: RaftConfig,
+        monotonic: Callable[[], float],
+        applied: int,
+    ) -> None:
+        self._snapshots = snapshots
+        self._log = log
+        self._machine = machine
+        self._config = config
+        self._now = monotonic
+        self._last_index = applied
+        self._bytes = 0
+        self._pieces: Iterator[bytes] | None = None
+        self._writer: SnapshotWriter | None = None
+        self._index = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being written."""
+        return self._pieces is not None
+
+    def grown(self, size: int) -> None:
+        """``size`` bytes of payload were applied."""
+        self._bytes += size
+
+    def installed(self, index: int) -> None:
+        """A snapshot came from the leader: ours is obsolete."""
+        self.abort()
+        self._last_index = index
+        self._bytes = 0
+
+    def abort(self) -> None:
+        """Give up a half-written snapshot."""
+        if self._writer is not None:
+            self._writer.abort()
+        self._pieces = self._writer = None
+
+    def start(self, applied: int) -> bool:
+        """Freeze the state as of ``applied``; False if busy or nothing is new."""
+        first = self._log[0][1]
+        if self.busy or applied <= self._last_index or applied <= first:
+            return False
+        payload, index, term = self._log[applied - first]
+        prev_term = self._log[applied - 1 - first][2]
+        self._pieces = self._machine.freeze()
+        self._writer = self._snapshots.create(index, term, payload, prev_term)
+        self._index = index
+        self._bytes = 0
+        return True
+
+    def advance(self, applied: int, oldest_transfer: int | None) -> None:
+        """Start a snapshot if one is due, or write the next slice of the one under way."""
+        if self._pieces is None:
+            size = self._snapshots.latest()
+            threshold = max(self._config.snapshot_bytes, size.size // 2 if size else 0)
+            entries = applied - self._last_index
+            grown = max(entries / self._config.snapshot_entries, self._bytes / threshold)
+            if grown < 1 or (oldest_transfer is not None and grown < OVERDUE):
+                return
+            if not self.start(applied):
+                return
+        self._write_slice()
+
+    def _write_slice(self) -> None:
+        assert self._pieces is not None
+        assert self._writer is not None
+        until = self._now() + SLICE_S
+        for _ in range(SLICE_PIECES):
+            piece = next(self._pieces, None)
+            if piece is None:
+                self._publish()
+                return
+            self._writer.write(piece)
+            if self._now() >= until:
+                return
+
+    def _publish(self) -> None:
+        assert self._writer is not None
+        writer, self._writer, self._pieces = self._writer, None, None
+        writer.commit()
+        self._last_index = self._index
+        keep = max(self._log[0][1], self._index - 1 - self._config.keep_entries)
+        self._log.compact_to(min(keep, self._index - 1))

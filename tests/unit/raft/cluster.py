@@ -1,0 +1,166 @@
+"""A cluster in one process: real RaftNodes on real files, messages passed by hand, a fake clock."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.storage import RealFileSystem, Storage
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return int(self.now * 1e9)
+
+
+class Machine:
+    """Appends payloads to a list."""
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.contexts: list[object] = []
+        self.abandoned: list[object] = []
+        self.roles: list[object] = []
+
+    def apply(self, index, term, payload, context):
+        self.items.append(payload)
+        if context is not None:
+            self.contexts.append(context)
+
+    def abandon(self, contexts):
+        self.abandoned.extend(contexts)
+
+    def freeze(self):
+        frozen = list(self.items)
+        return iter([json.dumps([item.decode() for item in frozen]).encode()])
+
+    def restore(self, pieces):
+        self.items = [item.encode() for item in json.loads(b"".join(pieces))]
+
+    def role_changed(self, status):
+        self.roles.append(status)
+
+
+class Cluster:
+    """``pump`` delivers everything; ``run`` lets time pass; ``cut`` pairs do not hear each other."""
+
+    def __init__(self, path, count=3, *, clock=None, **config) -> None:
+        self.path = path
+        self.clock = clock or Clock()
+        self.names = [f"n{i + 1}" for i in range(count)]
+        self.config = config
+        self.nodes: dict[str, RaftNode] = {}
+        self.machines: dict[str, Machine] = {}
+        self.wires: dict[tuple[str, str], list[bytes]] = {}
+        self.links: set[frozenset[str]] = set()
+        self.cut: set[frozenset[str]] = set()
+        self.on_message = None
+        for name in self.names:
+            self.start(name, new_ok=True)
+
+    def start(self, name, *, new_ok=False, rejoin=False):
+        storage = Storage.open(
+            RealFileSystem(), str(self.path / name), "test", name, new_ok=new_ok, rejoin=rejoin,
+            fsync=False,
+        )  # fmt: skip
+        self.machines[name] = Machine()
+        config = RaftConfig(name, self.names, **self.config)
+        self.nodes[name] = RaftNode(
+            config,
+            self.machines[name],
+            storage,
+            lambda to, body, name=name: self._send(name, to, body),
+            lambda: None,
+            self.clock,
+            random.Random(name),
+        )
+        self.connect_all()
+
+    def connect_all(self):
+        for one in self.nodes:
+            for other in self.nodes:
+                pair = frozenset((one, other))
+                if one < other and pair not in self.links and pair not in self.cut:
+                    self.links.add(pair)
+                    self.wires[one, other] = []
+                    self.wires[other, one] = []
+                    self.nodes[one].connected(other)
+                    self.nodes[other].connected(one)
+
+    def _send(self, sender, to, body):
+        if frozenset((sender, to)) in self.links:
+            self.wires[sender, to].append(body)
+
+    def unlink(self, one, other, broken=True):
+        pair = frozenset((one, other))
+        if pair in self.links:
+            self.links.remove(pair)
+            self.wires[one, other] = []
+            self.wires[other, one] = []
+            for name, peer in ((one, other), (other, one)):
+                if name in self.nodes:
+                    self.nodes[name].disconnected(peer, broken)
+
+    def partition(self, name):
+        for other in self.names:
+            if other != name:
+                self.cut.add(frozenset((name, other)))
+                self.unlink(name, other)
+
+    def heal(self):
+        self.cut.clear()
+        self.connect_all()
+
+    def kill(self, name):
+        node = self.nodes.pop(name)
+        node._storage.close()  # the kernel would close the files and release the lock
+        for other in self.names:
+            if other != name:
+                self.unlink(name, other)
+
+    def pump(self, rounds=50):
+        for _ in range(rounds):
+            for node in list(self.nodes.values()):
+                node.step()
+            moved = False
+            for (sender, to), wire in list(self.wires.items()):
+                bodies, self.wires[sender, to] = wire, []
+                for body in bodies:
+                    moved = True
+                    if self.on_message is None or self.on_message(sender, to, body):
+                        self.nodes[to].receive(sender, body)
+            if not moved:
+                return
+
+    def run(self, seconds, tick=0.01, until=None):
+        for _ in range(int(seconds / tick)):
+            self.pump(4)
+            if until is not None and until():
+                return True
+            self.clock.now += tick
+        return until is None
+
+    def leader(self):
+        leaders = [n for n, node in self.nodes.items() if node.status().leader == n]
+        return max(leaders, key=lambda n: self.nodes[n].status().term, default=None)
+
+    def elect(self):
+        assert self.run(5, until=self.leader)
+        return self.leader()
+
+    def write(self, count, prefix="v"):
+        leader = self.elect()
+        for i in range(count):
+            assert self.nodes[leader].propose(f"{prefix}{i}".encode(), (prefix, i))
+        assert self.run(5, until=lambda: (prefix, count - 1) in self.machines[leader].contexts)
+        return leader
+
+    def settled(self):
+        return len({tuple(self.machines[n].items) for n in self.nodes}) == 1

@@ -1,0 +1,93 @@
+"""The election timer and its bookkeeping."""
+
+from __future__ import annotations
+
+import random
+
+from raftckpt.raft.elections import BROKEN_LINK_DELAY_S, ElectionTimer
+from raftckpt.raft.reads import Reads
+
+
+class Now:
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def timer_of(majority=2):
+    now = Now()
+    return now, ElectionTimer(now, random.Random(3), 0.3, 0.6, majority)
+
+
+def test_fires_between_the_bounds():
+    now, timer = timer_of()
+    now.at += 0.299
+    assert not timer.due()
+    now.at += 0.302
+    assert timer.due()
+
+
+def test_broken_link_forgets_the_leader_and_fires_soon():
+    now, timer = timer_of()
+    timer.heard_leader()
+    assert timer.leader_is_alive()
+    timer.link_to_leader_broke()
+    assert not timer.leader_is_alive()
+    now.at += BROKEN_LINK_DELAY_S
+    assert timer.due()
+
+
+def test_a_heard_leader_cancels_the_round():
+    _, timer = timer_of()
+    assert not timer.ask(5, "n1")
+    timer.heard_leader()
+    assert not timer.granted("n2", 5, 4)
+
+
+def test_grants_count_once_and_only_for_the_asked_term():
+    _, timer = timer_of(majority=3)
+    assert not timer.ask(5, "n1")
+    assert not timer.granted("n2", 5, 4)
+    assert not timer.granted("n2", 5, 4), "the same voter twice"
+    assert not timer.granted("n3", 6, 5), "another term"
+    assert timer.granted("n3", 5, 4)
+    assert not timer.granted("n4", 5, 4), "the majority is announced once"
+
+
+def test_an_overtaken_term_voids_the_round():
+    _, timer = timer_of()
+    timer.ask(5, "n1")
+    assert not timer.granted("n2", 5, 7)
+
+
+def test_votes_are_counted_once_per_term_and_voter():
+    _, timer = timer_of()
+    assert timer.first_vote("n2", 4)
+    assert not timer.first_vote("n2", 4)
+    assert timer.first_vote("n3", 4)
+    assert timer.first_vote("n2", 5)
+
+
+def test_a_read_needs_a_round_that_began_after_it_and_its_index_applied():
+    reads, outcomes = Reads(), []
+    reads.add(outcomes.append)
+    assert reads.number(last_round=7, commit=20)
+    reads.settle(confirmed_round=7, applied=20)
+    assert outcomes == [], "a round already in use when the read came"
+    reads.settle(confirmed_round=8, applied=19)
+    assert outcomes == [], "not applied yet"
+    reads.settle(confirmed_round=8, applied=20)
+    assert outcomes == [True]
+    assert not reads.number(8, 20)
+
+
+def test_lost_leadership_fails_reads_numbered_or_not():
+    reads, outcomes = Reads(), []
+    reads.add(outcomes.append)
+    reads.number(1, 1)
+    reads.add(outcomes.append)
+    reads.fail()
+    assert outcomes == [False, False]
+    assert len(reads) == 0

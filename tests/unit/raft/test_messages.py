@@ -1,0 +1,96 @@
+"""Peer messages: what is encoded is decoded, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import random
+
+import msgpack
+import pytest
+
+from raftckpt import limits
+from raftckpt.raft import messages as m
+
+SAMPLES = [
+    m.Append(1, 3, 7, 2, 1, 0, [(b"\x00x", 2, 3)]),
+    m.Append(1, 3, 7, 0, 0, 0, []),
+    m.Ack(2, 3, 7, True, False, 5, False, 123),
+    m.Echo(3, 3, 7, False, 123),
+    m.VoteRequest(4, 3, 9, 2, False),
+    m.VoteGrant(5, 3),
+    m.PreVote(6, 2, 3, 9, 2),
+    m.PreVoteAnswer(7, 2, 3, True),
+    m.TimeoutNow(8, 3),
+    m.TermIs(9, 4),
+    m.Chunk(10, 3, 7, "id", 50, 2, 1000, 0, 99, b"data"),
+    m.ChunkAck(11, 3, 7, "id", 100, False, 123),
+    m.RejoinDone(12, 3, 50),
+]
+
+
+def body_of(*items):
+    return b"\x00" + msgpack.packb(list(items))
+
+
+def test_every_kind_survives_the_wire():
+    bodies = list(m.join_bodies([m.encode(sample) for sample in SAMPLES]))
+    assert len(bodies) == 1
+    assert m.decode_body(bodies[0]) == SAMPLES
+    assert {type(s) for s in SAMPLES} == set(m.KINDS)
+
+
+def test_bodies_stay_below_the_frame_limit():
+    big = m.encode(m.Append(1, 1, 1, 0, 1, 0, [(b"x" * limits.MIB, 2, 1)]))
+    bodies = list(m.join_bodies([big, big, big]))
+    assert len(bodies) == 3
+    assert all(len(body) <= limits.FRAME_BYTES_MAX for body in bodies)
+    many = list(m.join_bodies([m.encode(m.VoteGrant(5, 1))] * 3000))
+    assert sum(len(m.decode_body(body)) for body in many) == 3000
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\x01",
+        b"\x00",
+        b"\x00\xc1",
+        b"\x00\x90",
+        b"\x00\x93",
+        body_of(5),
+        body_of([]),
+        body_of([99, 1]),
+        body_of(["1", 1]),
+        body_of([5]),
+        body_of([5, 1, 2]),
+        body_of([5, True]),
+        body_of([5, -1]),
+        body_of([5, "1"]),
+        body_of([2, 3, 7, 1, 0, 5, False, 123]),
+        body_of([1, 3, 7, 2, 1, 0, [[b"x", 3, 3]]]),
+        body_of([1, 3, 7, 2, 1, 0, [[b"x", 2, 4]]]),
+        body_of([1, 3, 7, 2, 1, 2, [[b"x", 2, 1]]]),
+        body_of([1, 3, 7, 2, 1, 0, [[b"", 2, 3]]]),
+        body_of([1, 3, 7, 2, 1, 0, [["x", 2, 3]]]),
+        body_of([1, 3, 7, 2, 1, 0, [[b"x", 2]]]),
+        body_of([1, 3, 7, 2, 1, 0, None]),
+        body_of([10, 3, 7, 5, 50, 2, 1000, 0, 99, b"data"]),
+    ],
+)
+def test_anything_else_is_a_protocol_error(bad):
+    with pytest.raises(m.PeerProtocolError):
+        m.decode_body(bad)
+
+
+def test_random_corruption_never_escapes():
+    rng = random.Random(7)
+    [good] = m.join_bodies([m.encode(sample) for sample in SAMPLES])
+    refused = 0
+    for _ in range(3000):
+        bad = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            bad[rng.randrange(len(bad))] = rng.randrange(256)
+        try:
+            m.decode_body(bytes(bad[: rng.randint(1, len(bad))]))
+        except m.PeerProtocolError:
+            refused += 1
+    assert refused > 2000

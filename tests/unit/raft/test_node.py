@@ -1,0 +1,196 @@
+"""A few nodes together: elections, commits, reads, snapshots, rejoin. No sockets, no real time."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from raftckpt.raft.port import Role, Transferred
+from raftckpt.storage import StorageError
+from tests.unit.raft.cluster import Cluster
+
+
+def test_a_leader_is_elected_and_commits_everywhere(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(20)
+    assert cluster.run(1, until=cluster.settled)
+    assert len(cluster.machines[leader].contexts) == 20
+    assert [s.role for s in (n.status() for n in cluster.nodes.values())].count(Role.LEADER) == 1
+
+
+def test_one_node_is_a_cluster(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    cluster.write(5)
+    outcomes = []
+    cluster.nodes["n1"].read_index(outcomes.append)
+    cluster.pump()
+    assert outcomes == [True]
+    cluster.kill("n1")
+    cluster.start("n1")
+    cluster.elect()
+    assert len(cluster.machines["n1"].items) == 5
+
+
+def test_followers_refuse_proposals_and_reads(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.elect()
+    follower = next(n for n in cluster.names if n != leader)
+    outcomes = []
+    cluster.nodes[follower].read_index(outcomes.append)
+    assert outcomes == [False]
+    assert not cluster.nodes[follower].propose(b"x")
+
+
+def test_a_broken_leader_link_elects_within_the_link_delay(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    before = cluster.clock.now
+    cluster.kill(leader)
+    assert cluster.run(2, tick=0.001, until=cluster.leader)
+    assert cluster.clock.now - before < 0.2
+    cluster.write(3, "w")
+    cluster.start(leader)
+    assert cluster.run(2, until=cluster.settled)
+
+
+def test_a_partitioned_leader_commits_and_reads_nothing(tmp_path):
+    cluster = Cluster(tmp_path)
+    old = cluster.write(3)
+    cluster.partition(old)
+    outcomes = []
+    assert cluster.nodes[old].propose(b"lost", "lost")
+    cluster.nodes[old].read_index(outcomes.append)
+    cluster.run(3)
+    assert outcomes == [False]
+    assert "lost" not in cluster.machines[old].contexts
+    assert cluster.machines[old].abandoned == ["lost"]
+    new = cluster.leader()
+    assert new != old
+    cluster.write(3, "w")
+    cluster.heal()
+    assert cluster.run(3, until=cluster.settled)
+    assert b"lost" not in cluster.machines[old].items
+
+
+def test_a_flapping_follower_deposes_nobody(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    term = cluster.nodes[leader].status().term
+    follower = next(n for n in cluster.names if n != leader)
+    for _ in range(20):
+        cluster.unlink(leader, follower)
+        cluster.run(0.08)
+        cluster.connect_all()
+        cluster.run(0.05)
+    assert cluster.nodes[leader].status().term == term
+    assert cluster.leader() == leader
+
+
+def test_a_follower_far_behind_catches_up_in_a_few_rounds(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.elect()
+    follower = next(n for n in cluster.names if n != leader)
+    cluster.kill(follower)
+    cluster.write(3000)
+    cluster.start(follower)
+    before = cluster.clock.now
+    assert cluster.run(2, until=cluster.settled)
+    assert cluster.clock.now - before < 1.0
+
+
+def test_catching_up_by_snapshot_while_writes_go_on(tmp_path):
+    cluster = Cluster(tmp_path, snapshot_entries=100, keep_entries=10)
+    leader = cluster.elect()
+    follower = next(n for n in cluster.names if n != leader)
+    cluster.kill(follower)
+    cluster.write(1000)
+    cluster.run(0.3)
+    assert cluster.nodes[leader].status().first_index > 500
+    cluster.start(follower)
+    cluster.write(50, "w")
+    assert cluster.run(3, until=cluster.settled)
+    assert cluster.nodes[follower].status().snapshot_index > 0
+    cluster.kill(follower)
+    cluster.start(follower)
+    assert cluster.run(3, until=cluster.settled)
+
+
+def test_everything_survives_a_restart_of_all(tmp_path):
+    cluster = Cluster(tmp_path, snapshot_entries=50, keep_entries=5)
+    cluster.write(200)
+    cluster.run(0.5)
+    for name in list(cluster.nodes):
+        cluster.kill(name)
+    for name in cluster.names:
+        cluster.start(name)
+    cluster.elect()
+    assert cluster.run(3, until=cluster.settled)
+    assert len(cluster.machines["n1"].items) == 200
+
+
+def test_transfer_hands_leadership_over(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(10)
+    target = next(n for n in cluster.names if n != leader)
+    outcomes = []
+    cluster.nodes[leader].transfer(target, outcomes.append)
+    assert not cluster.nodes[leader].propose(b"x"), "writes wait while leadership moves"
+    assert cluster.run(1, until=lambda: cluster.leader() == target)
+    cluster.run(0.1)
+    assert outcomes == [Transferred.DONE]
+
+
+def test_transfer_to_a_dead_node_is_refused_and_times_out(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    a, b = (n for n in cluster.names if n != leader)
+    cluster.kill(a)
+    outcomes = []
+    cluster.nodes[leader].transfer(a, outcomes.append)
+    assert outcomes == [Transferred.REFUSED]
+    cluster.on_message = lambda sender, to, body: to != b or b"\x92\x08" not in body
+    cluster.nodes[leader].transfer(b, outcomes.append, 0.5)
+    cluster.run(1)
+    assert outcomes[1:] == [Transferred.TIMED_OUT]
+    cluster.write(1, "after")
+
+
+def test_a_wiped_replica_is_refused_and_rejoins_without_a_voice(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(30)
+    wiped = next(n for n in cluster.names if n != leader)
+    other = next(n for n in cluster.names if n not in (leader, wiped))
+    cluster.kill(wiped)
+    shutil.rmtree(tmp_path / wiped)
+    with pytest.raises(StorageError):
+        cluster.start(wiped)
+    cluster.kill(other)
+    cluster.start(wiped, rejoin=True)
+    cluster.run(2)
+    assert cluster.nodes[wiped].status().role is Role.REJOINING
+    assert cluster.leader() is None, "a wiped voter must not make a majority"
+    cluster.start(other)
+    cluster.write(5, "w")
+    assert cluster.run(3, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
+    assert cluster.run(3, until=cluster.settled)
+    cluster.kill(other)
+    cluster.write(5, "x")
+    cluster.kill(wiped)
+    cluster.start(wiped)
+    assert cluster.nodes[wiped].status().role is Role.FOLLOWER
+    cluster.write(5, "y")
+
+
+def test_a_node_at_a_higher_term_does_not_hang_the_cluster(tmp_path):
+    """One vote for a candidate that died, then another node down: terms must spread."""
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    a, b = (n for n in cluster.names if n != leader)
+    cluster.kill(leader)
+    cluster.kill(b)
+    cluster.nodes[a]._engine.adopt_term(50)
+    cluster.pump()
+    cluster.start(leader)
+    cluster.write(3, "w")
+    assert cluster.nodes[leader].status().term > 50
