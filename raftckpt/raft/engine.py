@@ -80,11 +80,14 @@ _RELIED_ON_FIELDS: Final = (
 class Peer(Node):  # type: ignore[misc]
     """A voter as PySyncObj sees it; its hash is the same in every process (sets are iterated)."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name, stable_hash=zlib.crc32(name.encode()))
+
     def __hash__(self) -> int:
-        return zlib.crc32(self.id.encode())
+        return self.stable_hash  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Peer) and self.id == other.id
+        return self is other or (isinstance(other, Peer) and self.id == other.id)
 
 
 class LogSeam(Journal):
@@ -308,12 +311,12 @@ class Engine(SyncObj):  # type: ignore[misc]
     @property
     def commit(self) -> int:
         """Commit index; may lag behind the applied index after an install."""
-        return self._SyncObj__raftCommitIndex  # type: ignore[no-any-return]
+        return self._SyncObj__raftCommitIndex
 
     @property
     def applied(self) -> int:
         """Index of the last applied entry."""
-        return self._SyncObj__raftLastApplied  # type: ignore[no-any-return]
+        return self._SyncObj__raftLastApplied
 
     @applied.setter
     def applied(self, index: int) -> None:
@@ -358,7 +361,7 @@ class Engine(SyncObj):  # type: ignore[misc]
     @property
     def append_due(self) -> float:
         """When the leader must send its next heartbeat."""
-        return self._SyncObj__newAppendEntriesTime  # type: ignore[no-any-return]
+        return self._SyncObj__newAppendEntriesTime
 
     @append_due.setter
     def append_due(self, at: float) -> None:

@@ -138,7 +138,8 @@ class TermIs(NamedTuple):
 
 class Chunk(NamedTuple):
     """Part of snapshot ``snapshot`` (a unique id), which stands for the log up to
-    ``log_index``."""
+    ``log_index``.
+    """
 
     kind: int
     term: int

@@ -53,6 +53,8 @@ log = logging.getLogger("raftckpt.raft")
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 512 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
+COMMIT_DELAY_S: Final = 0.002
+"""How long a new commit index waits for an append to travel with."""
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
 WALL_CLOCK_AGE_S: Final = 10.0
 
@@ -302,7 +304,7 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)
             self._follow_up()
             self._sync_and_release()
-        self._snapshotter.advance(self._engine.applied, self._sender.oldest_transfer())
+        self._snapshotter.advance(self._engine.applied, self._sender.sending_snapshot)
         if (
             self._snapshotter.busy
             or self._engine.commit > self._engine.applied
@@ -322,7 +324,10 @@ class RaftNode(lib.EngineHooks):
     def _sync_and_release(self) -> None:
         if self._log.dirty:
             self._log.sync()
-        self._release_early()
+        if self._early:
+            self._release_early()
+        if not self._late:
+            return
         late, self._late = self._late, {}
         for node, messages in late.items():
             for body in join_bodies([encode(message) for message in messages]):
@@ -351,20 +356,24 @@ class RaftNode(lib.EngineHooks):
         queue.append(message)
 
     def _lead(self) -> None:
-        """Tick a leader (or candidate) so that what is new leaves at once."""
+        """Tick a leader (or candidate) if that can change anything; what is new leaves at once."""
         engine, sender = self._engine, self._sender
+        now = self._now()
         if self._ready() and self._reads.number(sender.round, engine.settled):
             sender.must_send = True
         if (
             sender.must_send
             or self._log[-1][1] != sender.sent_end
-            or self._now() >= engine.append_due
+            or now >= engine.append_due
+            or engine.role != lib.LEADER
         ):
             engine.append_due = 0.0
-        engine.doTick(0.0)
-        if engine.role == lib.LEADER and engine.commit != sender.sent_commit:
-            engine.append_due = 0.0
             engine.doTick(0.0)
+        elif sender.commits_more() or engine.commit > engine.applied:
+            engine.doTick(0.0)
+        if engine.role == lib.LEADER and engine.commit != sender.sent_commit:
+            # followers learn it from the next append; if none comes soon, from one of its own
+            engine.append_due = min(engine.append_due, now + COMMIT_DELAY_S)
         if engine.role != lib.LEADER:
             return
         if self._ready():

@@ -317,6 +317,13 @@ class Sender:
         rounds.sort(reverse=True)
         return rounds[self._majority - 1] if len(rounds) >= self._majority else 0
 
+    def commits_more(self) -> bool:
+        """Whether a majority holds an entry that is not committed yet."""
+        if not self._followers:
+            return True
+        matches = sorted(map(self._engine.match_index, self._followers), reverse=True)
+        return matches[self._majority - 2] > self._engine.commit
+
     def readmit(self) -> list[tuple[str, RejoinDone]]:
         """Whom of those who rejoin holds everything that was committed (DESIGN: rejoin)."""
         done = []
@@ -340,11 +347,9 @@ class Sender:
         """Whether ``name`` lost its disk and does not count yet."""
         return self._followers[name].rejoining is not None
 
-    def oldest_transfer(self) -> int | None:
-        """Lowest index of the snapshots on their way, if any (compaction must not overtake)."""
-        indices = [
-            follower.transfer.meta.index
+    def sending_snapshot(self) -> bool:
+        """Whether a snapshot is on its way: compaction must not overtake it."""
+        return any(
+            follower.transfer is not None and self._engine.is_connected(name)
             for name, follower in self._followers.items()
-            if follower.transfer is not None and self._engine.is_connected(name)
-        ]
-        return min(indices, default=None)
+        )

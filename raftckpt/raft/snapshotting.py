@@ -42,6 +42,13 @@ class Snapshotter:
         self._pieces: Iterator[bytes] | None = None
         self._writer: SnapshotWriter | None = None
         self._index = 0
+        self._plan()
+
+    def _plan(self) -> None:
+        """Let the log grow with the state: rewriting a large one for few entries is waste."""
+        latest = self._snapshots.latest()
+        half = latest.size // 2 if latest is not None else 0
+        self._bytes_due = max(self._config.snapshot_bytes, half)
 
     @property
     def busy(self) -> bool:
@@ -57,6 +64,7 @@ class Snapshotter:
         self.abort()
         self._last_index = index
         self._bytes = 0
+        self._plan()
 
     def abort(self) -> None:
         """Give up a half-written snapshot."""
@@ -77,14 +85,12 @@ class Snapshotter:
         self._bytes = 0
         return True
 
-    def advance(self, applied: int, oldest_transfer: int | None) -> None:
+    def advance(self, applied: int, sending: Callable[[], bool]) -> None:
         """Start a snapshot if one is due, or write the next slice of the one under way."""
         if self._pieces is None:
-            size = self._snapshots.latest()
-            threshold = max(self._config.snapshot_bytes, size.size // 2 if size else 0)
-            entries = applied - self._last_index
-            grown = max(entries / self._config.snapshot_entries, self._bytes / threshold)
-            if grown < 1 or (oldest_transfer is not None and grown < OVERDUE):
+            grown = (applied - self._last_index) / self._config.snapshot_entries
+            grown = max(grown, self._bytes / self._bytes_due)
+            if grown < 1 or (grown < OVERDUE and sending()):
                 return
             if not self.start(applied):
                 return
@@ -108,5 +114,6 @@ class Snapshotter:
         writer, self._writer, self._pieces = self._writer, None, None
         writer.commit()
         self._last_index = self._index
+        self._plan()
         keep = max(self._log[0][1], self._index - 1 - self._config.keep_entries)
         self._log.compact_to(min(keep, self._index - 1))

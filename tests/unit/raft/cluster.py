@@ -49,7 +49,7 @@ class Machine:
 
 
 class Cluster:
-    """``pump`` delivers everything; ``run`` lets time pass; ``cut`` pairs do not hear each other."""
+    """``pump`` delivers everything; ``run`` lets time pass; ``cut`` pairs are deaf."""
 
     def __init__(self, path, count=3, *, clock=None, **config) -> None:
         self.path = path

@@ -1,0 +1,608 @@
+"""The holes of stock PySyncObj (``test_holes_plain.py``), closed: the same scripts, our node."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pysyncobj.pickle
+import pysyncobj.syncobj
+import pytest
+
+from raftckpt import limits
+from raftckpt.errors import InvariantViolation
+from raftckpt.raft import engine as lib
+from raftckpt.raft.messages import (
+    KINDS,
+    Ack,
+    Append,
+    Chunk,
+    ChunkAck,
+    Echo,
+    PeerProtocolError,
+    TermIs,
+    VoteGrant,
+    decode_body,
+)
+from raftckpt.storage import Damaged, RealFileSystem, StaleSnapshot
+from tests.sim.bench import BenchMachine, OurBench
+from tests.sim.enginepatch import patched
+from tests.sim.plain import BenchClock, HalfDice
+
+Make = Callable[..., OurBench]
+
+
+class Died(Exception):
+    """The process was killed at a crash point."""
+
+
+class KillableDisk(RealFileSystem):
+    """Kills the process at the n-th named point that contains ``word``."""
+
+    def __init__(self) -> None:
+        self.word = ""
+        self.countdown = 0
+        self.points: list[str] = []
+
+    def kill_at(self, word: str, countdown: int = 1) -> None:
+        self.word, self.countdown = word, countdown
+
+    def point(self, name: str) -> None:
+        self.points.append(name)
+        if self.countdown and self.word in name:
+            self.countdown -= 1
+            if not self.countdown:
+                raise Died(name)
+
+
+@pytest.fixture
+def clock() -> Iterator[BenchClock]:
+    clock = BenchClock()
+    with patched(clock, HalfDice()):
+        yield clock
+
+
+@pytest.fixture
+def disk() -> KillableDisk:
+    return KillableDisk()
+
+
+@pytest.fixture
+def make(clock: BenchClock, disk: KillableDisk, tmp_path: Path) -> Iterator[Make]:
+    benches: list[OurBench] = []
+
+    def build(name: str = "a", **config: Any) -> OurBench:
+        benches.append(OurBench(clock, disk, str(tmp_path / name), **config))
+        return benches[-1]
+
+    yield build
+    disk.kill_at("", 0)
+    for bench in benches:
+        bench.kill()
+
+
+@pytest.fixture
+def bench(make: Make) -> OurBench:
+    return make()
+
+
+def follow(bench: OurBench, count: int, *, term: int = 1, commit: int | None = None) -> None:
+    """Let puppet "b" lead in ``term`` and replicate entries 2..count+1 (values = indexes)."""
+    entries = [(i, term, i) for i in range(2, count + 2)]
+    bench.append("b", term, (1, 0), entries, count + 1 if commit is None else commit)
+    bench.tick()
+    bench.sent()
+
+
+def test_h01_ours_syncs_before_an_ack_or_a_vote_leaves(bench: OurBench) -> None:
+    syncs = bench.fs.points.count("journal.sync.after")
+    bench.append("b", 1, (1, 0), [(2, 1, "x")], 1)
+    assert [s.durable for s in bench.sent(Ack)] == [True]
+    assert bench.fs.points.count("journal.sync.after") > syncs
+    syncs = bench.fs.points.count("journal.sync.after")
+    bench.advance(5.0)
+    bench.request_vote("c", 2, (2, 1))
+    assert [s.durable for s in bench.sent(VoteGrant)] == [True]
+    assert bench.fs.points.count("journal.sync.after") > syncs
+
+
+def test_h01_ours_a_vote_survives_a_restart(bench: OurBench) -> None:
+    bench.advance(5.0)
+    bench.request_vote("b", 2, (1, 0))
+    assert len(bench.sent(VoteGrant)) == 1
+    bench.restart()
+    bench.advance(5.0)
+    bench.request_vote("c", 2, (9, 1))
+    assert bench.sent(VoteGrant) == []
+
+
+@pytest.mark.parametrize("countdown", range(1, 40, 3))
+def test_h02_ours_crash_at_any_point_of_a_compaction_loses_nothing(
+    bench: OurBench, disk: KillableDisk, countdown: int
+) -> None:
+    follow(bench, 60, commit=30)
+    disk.kill_at("", countdown)
+    try:
+        assert bench.node.compact()
+        bench.settle()
+        bench.append("b", 1, (61, 1), [(62, 1, 62)], 30)
+    except Died:
+        pass
+    disk.kill_at("", 0)
+    bench.restart()
+    held = dict(bench.log)
+    assert bench.values == list(range(2, bench.applied + 1))
+    assert all(index in held for index in range(31, 62))
+
+
+def test_h03_ours_crash_between_snapshot_and_trim_keeps_the_tail(
+    bench: OurBench, disk: KillableDisk
+) -> None:
+    follow(bench, 10, commit=6)
+    bench.append("b", 1, (11, 1), [(12, 1, 12)], 6)
+    disk.kill_at("snapshot.durable")
+    bench.node.compact()
+    with pytest.raises(Died):
+        bench.settle()
+    bench.restart()
+    assert bench.values == [2, 3, 4, 5, 6]
+    assert bench.log[-1] == (12, 1)
+    assert {index for index, _ in bench.log} >= set(range(6, 13))
+
+
+def test_h04_ours_late_heartbeat_truncates_nothing(bench: OurBench) -> None:
+    follow(bench, 3, commit=1)
+    bench.append("b", 1, (4, 1), [(5, 1, 5), (6, 1, 6)], 1)
+    bench.append("b", 1, (4, 1), [], 6)
+    assert [s.message.next_index for s in bench.sent(Ack)] == [7, 5]
+    assert bench.log[-1] == (6, 1)
+    assert bench.commit == 4  # bounded by what the heartbeat has shown to match
+
+
+def test_h04_ours_keeps_applied_entries(bench: OurBench) -> None:
+    follow(bench, 6)
+    bench.append("b", 1, (3, 1), [(4, 1, 4)], 7)
+    assert bench.log[-1] == (7, 1)
+    assert bench.sent(Ack)[-1].message.next_index == 5
+
+
+def test_h04_ours_truncates_a_conflicting_tail(bench: OurBench) -> None:
+    follow(bench, 6, commit=3)
+    bench.append("c", 2, (4, 1), [(5, 2, 50)], 5)
+    assert bench.log[-1] == (5, 2)
+    assert bench.sent(Ack)[-1].message.next_index == 6
+    bench.tick()
+    assert bench.values == [2, 3, 4, 50]
+
+
+def test_h04_ours_stops_when_a_leader_contradicts_what_is_committed(bench: OurBench) -> None:
+    follow(bench, 6)
+    with pytest.raises(InvariantViolation, match="contradicts the committed entry"):
+        bench.append("c", 2, (3, 1), [(4, 2, 40)], 4)
+
+
+def test_h05_ours_stale_ack_of_an_earlier_leadership_is_ignored(bench: OurBench) -> None:
+    bench.lead()
+    assert bench.propose("never replicated")
+    bench.tick()
+    bench.ack("b", bench.last, term=bench.term - 1)
+    bench.tick()
+    assert bench.values == []
+    bench.ack("b", bench.last)
+    assert bench.values == ["never replicated"]
+
+
+def test_h05_ours_an_ack_beyond_the_log_is_clamped(bench: OurBench) -> None:
+    bench.lead()
+    bench.ack("b", bench.last + 1000)
+    assert bench.node.status().peers[0].match_index == bench.last
+
+
+def test_h06_ours_snapshot_heartbeat_commits_nothing(bench: OurBench) -> None:
+    follow(bench, 5, commit=1)
+    bench.inject("c", Append(KINDS[Append], 2, 1, 6, 0, 0, []))
+    bench.settle()
+    assert bench.values == []
+    assert bench.commit == 1
+
+
+def chunks(make: Make, upto: int, *, term: int, size: int) -> list[Chunk]:
+    """What a leader of ``term`` would send as its snapshot of entries up to ``upto``."""
+    donor = make(f"donor{upto}")
+    follow(donor, upto - 1)
+    assert donor.node.compact()
+    donor.settle()
+    store = donor.storage.snapshots
+    meta = store.latest()
+    assert meta is not None
+    assert meta.index == upto
+    return [
+        Chunk(
+            KINDS[Chunk], term, offset // size + 1, str(meta.id), meta.index, meta.term,
+            meta.size, offset, meta.crc, store.read(meta, offset, size),
+        )
+        for offset in range(0, meta.size, size)
+    ]  # fmt: skip
+
+
+def test_h07_ours_older_snapshot_is_acknowledged_and_ignored(make: Make) -> None:
+    old = chunks(make, 4, term=1, size=1 << 20)
+    bench = make()
+    follow(bench, 8)
+    bench.inject("b", *old)
+    bench.settle()
+    assert bench.values == list(range(2, 10))
+    assert bench.applied == 9
+    assert [s.message.next_index for s in bench.sent(Ack)] == [10]
+
+
+def test_h07_ours_snapshot_installs_and_keeps_no_conflicting_tail(make: Make) -> None:
+    image = chunks(make, 20, term=2, size=100)
+    bench = make()
+    follow(bench, 8, commit=3)
+    bench.inject("c", *image)
+    bench.settle()
+    assert bench.values == list(range(2, 21))
+    assert bench.log == [(19, 1), (20, 1)]
+    assert bench.sent(Ack)[-1].message.next_index == 21
+    bench.restart()
+    assert bench.values == list(range(2, 21))
+
+
+def test_h07_ours_damaged_snapshot_is_never_loaded(make: Make) -> None:
+    image = chunks(make, 20, term=2, size=1 << 20)
+    (whole,) = image
+    damaged = bytearray(whole.data)
+    damaged[len(damaged) // 2] ^= 1
+    bench = make()
+    follow(bench, 3, commit=2)
+    bench.inject("c", whole._replace(data=bytes(damaged)))
+    bench.settle()
+    assert bench.values == [2]
+    assert [s.message.success for s in bench.sent(Ack) if s.message.success] == []
+    bench.inject("c", whole._replace(round=9))
+    bench.settle()
+    assert bench.values == list(range(2, 21))
+
+
+def test_h07_ours_hole_in_a_transmission_starts_it_over(make: Make) -> None:
+    image = chunks(make, 60, term=1, size=60)
+    assert len(image) >= 3
+    bench = make()
+    bench.inject("b", image[0])
+    bench.tick()
+    bench.disconnect("b")
+    bench.connect("b")
+    bench.inject("b", *image[2:])
+    bench.tick()
+    assert bench.values == []
+    assert bench.sent(ChunkAck)[-1].message.received == 0
+    bench.inject("b", *image)
+    bench.settle()
+    assert bench.values == list(range(2, 61))
+
+
+def test_h08_ours_damaged_snapshot_refuses_to_start(bench: OurBench) -> None:
+    follow(bench, 5)
+    bench.node.compact()
+    bench.settle()
+    bench.kill()
+    (slot,) = Path(bench.path, "snapshots").glob("*.snapshot")
+    data = bytearray(slot.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    slot.write_bytes(bytes(data))
+    with pytest.raises(Damaged):
+        bench.start()
+
+
+def test_h09_ours_commit_index_is_not_believed_after_a_restart(bench: OurBench) -> None:
+    follow(bench, 5)
+    assert bench.commit == 6
+    bench.restart()
+    assert bench.commit == 1
+    bench.node.compact()
+    follow(bench, 5)
+    assert bench.node.compact()
+    bench.settle()
+    bench.restart()
+    assert bench.commit == bench.applied == 6  # the snapshot's
+
+
+def test_h10_ours_exception_in_apply_leaves_the_step(bench: OurBench) -> None:
+    def explode(value: Any) -> None:
+        raise ValueError(value)
+
+    bench.machine.on_apply = explode
+    with pytest.raises(ValueError, match="x"):
+        bench.append("b", 1, (1, 0), [(2, 1, "x")], 2)
+    assert bench.values == ["x"]  # once: the owner stops the process
+    bench.restart()
+    follow(bench, 0)
+    assert bench.values == []
+
+
+def test_h11_ours_counts_a_vote_once(make: Make) -> None:
+    bench = make(peers=("b", "c", "d", "e"))
+    bench.campaign()
+    bench.vote("b", bench.term)
+    bench.vote("b", bench.term)
+    assert not bench.leads
+    bench.vote("c", bench.term)
+    assert bench.leads
+
+
+def test_h11_ours_a_half_deaf_node_deposes_nobody(bench: OurBench) -> None:
+    bench.lead()
+    term = bench.term
+    bench.request_vote("c", term + 1, (99, term))
+    assert bench.leads
+    assert bench.term == term
+
+
+def test_h11_ours_a_follower_that_hears_a_leader_grants_nothing(bench: OurBench) -> None:
+    follow(bench, 3)
+    bench.request_vote("c", 5, (99, 4))
+    assert bench.sent(VoteGrant) == []
+    assert bench.term == 1
+
+
+def test_h11_ours_a_leader_without_a_majority_steps_down_soon(bench: OurBench) -> None:
+    bench.lead()
+    for _ in range(20):
+        bench.advance(0.05)
+        bench.tick()
+    assert not bench.leads
+
+
+class Payload:
+    """Makes whoever unpickles it call a function."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def test_h12_ours_nothing_is_ever_unpickled(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def bomb(*args: Any, **named: Any) -> Any:
+        raise AssertionError("pickle was reached")
+
+    for name in ("load", "loads", "dump", "dumps"):
+        monkeypatch.setattr(pysyncobj.pickle, name, bomb)
+    image = chunks(make, 20, term=1, size=1 << 20)
+    bench = make()
+    mark = tmp_path / "was here"
+    poison = pickle.dumps(Payload(os.mkdir, str(mark)), 2)
+    entry = (lib.REGULAR + msgpack.packb(poison), 2, 1)
+    membership = (b"\x02" + poison, 3, 1)
+    version = (b"\x03" + poison, 4, 1)
+    bench.inject("b", Append(KINDS[Append], 1, 1, 4, 1, 0, [entry, membership, version]))
+    bench.settle()
+    assert bench.values == [poison]
+    assert bench.applied == 4
+    bench.inject("b", *image)
+    bench.settle()
+    bench.lead()
+    assert bench.propose("x")
+    bench.tick()
+    bench.ack("b", bench.last)
+    assert bench.values[-1] == "x"
+    with pytest.raises(PeerProtocolError):
+        bench.node.receive("b", poison)
+    with pytest.raises(PeerProtocolError):
+        bench.node.receive("b", b"\0" + poison)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["apply_command", "apply_command_response", "transmission"])
+def test_h12_ours_the_other_messages_of_the_library_do_not_exist(kind: str) -> None:
+    with pytest.raises(PeerProtocolError):
+        decode_body(b"\0" + msgpack.packb([{"type": kind, "command": b"\0"}]))
+
+
+def test_h13_ours_a_large_entry_travels_in_one_piece(make: Make) -> None:
+    leader = make()
+    leader.lead()
+    value = os.urandom(limits.ENTRY_PAYLOAD_BYTES_MAX)
+    assert leader.propose(value)
+    leader.tick()
+    appends = [s.message for s in leader.sent(Append) if s.to == "b" and s.message.entries]
+    assert len(appends) == 1
+    follower = make("f")
+    follower.inject("b", *[a._replace(prev_index=1, prev_term=0, entries=[
+        (payload, 2, term) for payload, _, term in a.entries
+    ], commit=2) for a in appends])  # fmt: skip
+    follower.settle()
+    assert follower.values == [value]
+
+
+def test_h13_ours_an_entry_above_the_limit_is_our_bug(bench: OurBench) -> None:
+    bench.lead()
+    with pytest.raises(InvariantViolation):
+        bench.node.propose(bytes(2 * limits.ENTRY_PAYLOAD_BYTES_MAX))
+
+
+def test_h14_ours_membership_does_not_change(bench: OurBench) -> None:
+    request = b"\x02" + pickle.dumps(["rem", "c"], 2)
+    bench.inject("b", Append(KINDS[Append], 1, 1, 2, 1, 0, [(request, 2, 1)]))
+    bench.settle()
+    assert {p.node for p in bench.status.peers} == {"b", "c"}
+
+
+def test_h15_ours_conflict_backs_up_in_one_round_trip(bench: OurBench) -> None:
+    follow(bench, 20, commit=5)
+    bench.append("c", 2, (21, 2), [], 5)
+    (reply,) = bench.sent(Ack)
+    assert reply.message.reset
+    assert reply.message.next_index == 6  # the one above what is committed
+
+
+def test_h15_ours_one_rewind_per_round_trip(bench: OurBench) -> None:
+    bench.lead()
+    for value in range(50):
+        assert bench.propose(value)
+    bench.tick()
+    bench.sent()
+    answered = bench.node._sender.round
+    entries = 0
+    for _ in range(8):
+        bench.ack("b", 1, success=False, reset=True, answers=answered)
+        bench.advance(0.06)
+        bench.tick()
+        entries += sum(len(s.message.entries) for s in bench.sent(Append) if s.to == "b")
+    assert 50 <= entries <= 60
+
+
+def test_h15_ours_a_lagging_follower_is_not_flooded(make: Make) -> None:
+    bench = make(keep_entries=0)
+    bench.lead()
+    for value in range(20):
+        assert bench.propose(value)
+    bench.tick()
+    bench.ack("b", bench.last)
+    bench.node.compact()
+    bench.settle()
+    bench.ack("b", bench.last)
+    bench.sent()
+    bench.ack("c", 1, success=False, reset=True)
+    bench.settle(30)
+    to_c = [s.message for s in bench.sent() if s.to == "c"]
+    assert 1 <= len(to_c) <= 3
+    assert any(isinstance(m, Chunk) for m in to_c)
+
+
+def test_h16_ours_a_cut_off_proposal_is_abandoned_once_and_never_called_again(
+    bench: OurBench,
+) -> None:
+    bench.lead()
+    assert bench.propose("x", context="ticket")
+    bench.tick()
+    index, term = bench.last, bench.term
+    bench.append("c", term + 1, (index, term), [(index + 1, term + 1, None)], index + 1)
+    bench.settle()
+    assert bench.values == ["x"]  # it committed all the same: its outcome was unknown
+    assert bench.machine.contexts == [("abandoned", "ticket")]
+
+
+def test_h16_ours_a_follower_refuses_at_once(bench: OurBench) -> None:
+    follow(bench, 1)
+    assert not bench.propose("x", context="ticket")
+    assert bench.machine.contexts == []
+
+
+def test_h16_ours_entry_swallowed_by_a_snapshot_is_abandoned(make: Make) -> None:
+    image = chunks(make, 20, term=9, size=1 << 20)
+    bench = make()
+    bench.lead()
+    assert bench.propose("x", context="ticket")
+    bench.tick()
+    bench.inject("c", *image)
+    bench.settle()
+    assert bench.machine.contexts == [("abandoned", "ticket")]
+
+
+def test_h17_ours_an_older_snapshot_never_replaces_a_newer_one(bench: OurBench) -> None:
+    follow(bench, 9)
+    writer = bench.storage.snapshots.create(5, 1, b"\0", 1)
+    assert bench.node.compact()
+    bench.settle()
+    assert bench.status.snapshot_index == 10
+    with pytest.raises(StaleSnapshot):
+        writer.commit()
+    assert bench.status.snapshot_index == 10
+    assert not bench.node._engine.conf.useFork
+
+
+def test_h18_ours_a_snapshot_is_sent_through_a_window(make: Make) -> None:
+    bench = make(keep_entries=0)
+    bench.lead()
+    for _ in range(12):
+        assert bench.propose(os.urandom(limits.ENTRY_PAYLOAD_BYTES_MAX // 2))
+    bench.tick()
+    bench.ack("b", bench.last)
+    bench.settle(12)
+    bench.node.compact()
+    bench.settle(3000)
+    assert bench.status.snapshot_index > 5
+    bench.sent()
+    bench.ack("c", 1, success=False, reset=True)
+    bench.settle(20)
+    sent = [s.message for s in bench.sent(Chunk) if s.to == "c"]
+    assert 1 <= len(sent) <= 4
+    received = sent[-1].offset + len(sent[-1].data)
+    bench.inject(
+        "c",
+        ChunkAck(KINDS[ChunkAck], bench.term, 10**6, sent[0].snapshot, received, False, 0),
+    )
+    bench.tick()
+    assert bench.sent(Chunk)[0].message.offset == received
+
+
+def test_h19_ours_late_heartbeat_during_a_compaction(bench: OurBench) -> None:
+    follow(bench, 9)
+    assert bench.node.compact()
+    bench.append("b", 1, (3, 1), [], 10)
+    bench.settle()
+    assert bench.log[-1] == (10, 1)
+    assert bench.status.snapshot_index == 10
+
+
+def test_h20_ours_a_success_ack_resends_nothing(bench: OurBench) -> None:
+    bench.lead()
+    first = bench.last
+    for value in range(10):
+        assert bench.propose(value)
+    bench.tick()
+    assert sum(len(s.message.entries) for s in bench.sent(Append) if s.to == "b") == 10
+    bench.ack("b", first + 3)
+    bench.advance(0.2)
+    bench.tick()
+    assert sum(len(s.message.entries) for s in bench.sent(Append) if s.to == "b") == 0
+
+
+def test_h21_ours_the_library_reads_our_clock(bench: OurBench) -> None:
+    bench.tick()
+    assert pysyncobj.syncobj.monotonicTime() == bench.clock.now
+    assert pysyncobj.syncobj.monotonicTime() != pytest.approx(time.monotonic(), abs=1.0)
+
+
+def test_h22_ours_a_lower_term_is_answered(bench: OurBench) -> None:
+    follow(bench, 3, term=9)
+    bench.append("c", 5, (4, 9), [], 1)
+    (answer,) = bench.sent(TermIs)
+    assert (answer.to, answer.message.term) == ("c", 9)
+
+
+@pytest.mark.parametrize("kind", ["ack", "echo", "termis"])
+def test_h22_ours_a_higher_term_in_an_answer_deposes(bench: OurBench, kind: str) -> None:
+    bench.lead()
+    higher = bench.term + 7
+    message = {
+        "ack": Ack(KINDS[Ack], higher, 1, False, True, 2, False, 0),
+        "echo": Echo(KINDS[Echo], higher, 1, False, 0),
+        "termis": TermIs(KINDS[TermIs], higher),
+    }[kind]
+    bench.inject("b", message)
+    bench.tick()
+    assert not bench.leads
+    assert bench.term == higher
+    assert bench.sent(VoteGrant) == []
+
+
+def test_bench_our_node_works_at_all(bench: OurBench) -> None:
+    bench.lead()
+    assert bench.propose("x", context="ticket")
+    bench.tick()
+    assert bench.values == []
+    bench.ack("b", bench.last)
+    assert bench.values == ["x"]
+    assert bench.machine.contexts == [("applied", "ticket")]
+    assert isinstance(bench.machine, BenchMachine)
