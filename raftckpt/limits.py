@@ -21,6 +21,8 @@ NODE_ID_BYTES_MAX: Final = 64
 SESSION_SECRET_BYTES: Final = 16
 WRITE_BYTES_MAX: Final = 64 * MIB
 """Most bytes one write element, overwrite or initial data may carry (CKPT-SPEC: NO_RESOURCES)."""
+SECTION_BYTES_MAX: Final = 1024 * MIB
+"""Longest section, whatever max_section_size allows: one byte at a huge offset must not make one."""
 VECTOR_ELEMENTS_MAX: Final = 4096
 SECTIONS_MAX: Final = 1 << 32
 PAGE_BYTES: Final = 64 * KIB
@@ -41,6 +43,8 @@ SEQUENCE_WINDOW: Final = 4096
 """Most mutating requests of a session that may be unanswered at once (bound of its reply table)."""
 STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
 STAGED_BYTES_MAX: Final = 512 * MIB
+STAGES_PER_SESSION_MAX: Final = 4096
+"""Most stages a session may hold at once (a vector write may refer to one per element)."""
 SESSION_TIMEOUT_NS_MIN: Final = 100 * MILLISECOND_NS
 SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
 DUE_PER_ENTRY_MAX: Final = 4096

@@ -152,6 +152,7 @@ class _Link(asyncio.Protocol):
         self.address = "?"
         self.hello: Hello | None = None
         self.live = False
+        self.said_used = False
         self.lost: asyncio.Future[None] = links.loop.create_future()
         self.ended_by_us = False
         self._decoder = FrameDecoder()
@@ -171,7 +172,7 @@ class _Link(asyncio.Protocol):
             return
         self._deadline = self.links.loop.call_later(limits.HANDSHAKE_SECONDS_MAX, self._too_late)
         if self.dialled is not None:
-            self.transport.write(self.links.hello_frame(self.dialled))
+            self.links.introduce(self, self.dialled)
 
     def _too_late(self) -> None:
         self.links.complain(self, "no handshake in time")
@@ -345,9 +346,10 @@ class PeerLinks:
         self._pending.add(link)
         return True
 
-    def hello_frame(self, to: str) -> bytes:
-        """Our side of the handshake."""
+    def introduce(self, link: _Link, to: str) -> None:
+        """Say our side of the handshake."""
         identity = self._identity
+        link.said_used = identity.used
         hello = Hello(
             PEER_PROTOCOL,
             self._cluster,
@@ -358,7 +360,8 @@ class PeerLinks:
             identity.virgin,
             identity.knows(to),
         )
-        return pack_messages([[HELLO, *hello]])
+        if link.transport is not None:
+            link.transport.write(pack_messages([[HELLO, *hello]]))
 
     def greeted(self, link: _Link, hello: Hello | str) -> None:
         """The other side introduced itself: verify, answer, and go live or part."""
@@ -374,10 +377,10 @@ class PeerLinks:
             link.close()
             return
         link.hello = hello
-        if link.dialled is None and link.transport is not None:
-            link.transport.write(self.hello_frame(hello.node))
+        if link.dialled is None:
+            self.introduce(link, hello.node)
         self.handler.met(hello)
-        if not (hello.used and self._identity.used):
+        if not (hello.used and link.said_used):  # what was said, not what became true since
             link.close()
             return
         self._go_live(link, hello)

@@ -1,1 +1,21 @@
-"""..."""
+"""Public test helpers: a real cluster on loopback for one's own tests.
+
+Loaded lazily: pytest imports this package in every run (plugin :mod:`raftckpt.testing.fixtures`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raftckpt.testing.local_cluster import LocalCluster
+
+__all__ = ["LocalCluster"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LocalCluster":
+        from raftckpt.testing.local_cluster import LocalCluster
+
+        return LocalCluster
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

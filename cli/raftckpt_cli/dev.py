@@ -1,0 +1,110 @@
+"""``raftckpt dev``: a local cluster in one command."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raftckpt_cli.options import output_option
+from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
+
+if TYPE_CHECKING:
+    from raftckpt.testing import LocalCluster
+
+__all__ = ["dev"]
+
+_POLL_S = 0.2
+
+
+@click.command()
+@click.option(
+    "--replicas", type=click.IntRange(1, 7), default=3, show_default=True, help="How many."
+)
+@click.option(
+    "--data-dir",
+    default="raftckpt-dev",
+    show_default=True,
+    help="Where data, ports and logs are kept; the same directory is the same cluster again.",
+)
+@click.option("--restart", is_flag=True, help="Restart a replica that dies.")
+@output_option
+def dev(replicas: int, data_dir: str, restart: bool, output: str) -> int:
+    """Run a cluster of real replicas on this machine, until Ctrl-C.
+
+    \b
+    Examples:
+      raftckpt dev
+      raftckpt dev --replicas 5 --data-dir /tmp/five --restart
+      raftckpt section list CKPT --config raftckpt-dev/cluster.yaml
+    """  # noqa: D301
+    from raftckpt.testing import LocalCluster
+    from raftckpt.testing.local_cluster import ClusterNotReady
+
+    # SIGTERM must clean up like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cluster: LocalCluster | None = None
+    try:
+        cluster = LocalCluster(replicas, data_dir, faults=False)
+        cluster.start()
+        cluster.wait_ready()
+        _announce(cluster, output)
+        _watch(cluster, restart=restart)
+    except ClusterNotReady as error:
+        raise Failure(
+            "the local cluster did not start",
+            str(error),
+            f"look into the logs below {data_dir}, or choose another --data-dir",
+            ExitCode.UNAVAILABLE,
+        ) from None
+    except KeyboardInterrupt:
+        click.echo("stopping", err=True)
+        return ExitCode.OK
+    finally:
+        if cluster is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            cluster.stop()
+
+
+def _announce(cluster: LocalCluster, output: str) -> None:
+    replicas: list[dict[str, Any]] = [
+        {
+            "node": node,
+            "pid": cluster.pid(node),
+            "client": cluster.endpoint(node),
+            "peer": cluster.peer_endpoint(node),
+        }
+        for node in cluster.nodes
+    ]
+    if output == "json":
+        print_json(
+            {
+                "endpoints": cluster.endpoints,
+                "data_dir": str(cluster.data_dir),
+                "replicas": replicas,
+            }
+        )
+        return
+    print_table(["node", "pid", "client", "peer"], [list(each.values()) for each in replicas])
+    click.echo(f"\nendpoints: {cluster.endpoints}\ndata:      {cluster.data_dir}\n")
+    click.echo(f"export RAFTCKPT_ENDPOINTS={cluster.endpoints}")
+    click.echo("Ctrl-C stops all.", err=True)
+
+
+def _watch(cluster: LocalCluster, *, restart: bool) -> None:
+    dead: set[str] = set()
+    while True:
+        for node in cluster.nodes:
+            code = cluster.exit_code(node)
+            if code is None or node in dead:
+                continue
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            click.echo(f"replica {node} died ({how})", err=True)
+            if restart:
+                cluster.restart(node, wait=False)
+                click.echo(f"replica {node} restarted, pid {cluster.pid(node)}", err=True)
+            else:
+                dead.add(node)
+        time.sleep(_POLL_S)

@@ -1,0 +1,158 @@
+"""Options shared by the commands, and how they turn into a connection."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from raftckpt_cli.output import ExitCode, Failure
+
+if TYPE_CHECKING:
+    import raftckpt
+
+__all__ = ["Target", "cluster_options", "confirm", "output_option"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which cluster, how to reach it, how to print."""
+
+    endpoints: str
+    timeout: float
+    output: str
+    token_file: str | None
+    ca: str | None
+    cert: str | None
+    key: str | None
+
+    @property
+    def json(self) -> bool:
+        """Whether JSON was asked for."""
+        return self.output == "json"
+
+    def connect(self) -> raftckpt.Service:
+        """Connect with the timeout given.
+
+        Raises:
+            CheckpointError: if the cluster cannot be reached.
+        """
+        import raftckpt
+
+        return raftckpt.connect(self.endpoints, timeout=self.timeout, name="raftckpt-cli")
+
+
+def output_option(function: _F) -> _F:
+    """Add ``-o table|json``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        envvar="RAFTCKPT_OUTPUT",
+        help="How to print.  [default: table]",
+    )(function)
+
+
+def cluster_options(function: _F) -> _F:
+    """Add the options of a command that talks to a cluster; it gets a :class:`Target` first."""
+
+    @functools.wraps(function)
+    @click.pass_context
+    def wrapper(context: click.Context, /, *args: Any, **options: Any) -> Any:
+        names = ("timeout", "output", "token_file", "ca", "cert", "key")
+        own = {name: options.pop(name) for name in names}
+        endpoints = _endpoints(context, options.pop("endpoints"), options.pop("config"))
+        return context.invoke(function, Target(endpoints, **own), *args, **options)
+
+    decorators = [
+        click.option("--endpoints", envvar="RAFTCKPT_ENDPOINTS", help="host:port,host:port,..."),
+        click.option(
+            "--config",
+            envvar="RAFTCKPT_CONFIG",
+            type=click.Path(dir_okay=False),
+            help="A cluster.yaml.  [default: ./cluster.yaml]",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0.001, 86_400),
+            default=10.0,
+            envvar="RAFTCKPT_TIMEOUT",
+            help="Seconds for each call.  [default: 10]",
+        ),
+        output_option,
+        *(
+            click.option(f"--{name}", envvar=f"RAFTCKPT_{variable}", type=path, help=text)
+            for name, variable, path, text in (
+                ("token-file", "TOKEN_FILE", _FILE, "File with the access token."),
+                ("ca", "CA", _FILE, "Certificate authority (PEM): turns TLS on."),
+                ("cert", "CERT", _FILE, "Client certificate (PEM)."),
+                ("key", "KEY", _FILE, "Private key of the certificate (PEM)."),
+            )
+        ),
+    ]
+    for decorator in reversed(decorators):
+        wrapper = decorator(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+def _endpoints(context: click.Context, endpoints: str | None, config: str | None) -> str:
+    """Flag before environment before ./cluster.yaml; endpoints before config."""
+    given = [(endpoints, "endpoints"), (config, "config")]
+    flags = [v for v, n in given if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    if len(flags) > 1:
+        raise click.UsageError("give --endpoints or --config, not both")
+    chosen = flags[0] if flags else endpoints or config
+    if chosen is None and Path("cluster.yaml").exists():
+        chosen = "./cluster.yaml"
+    if not chosen:
+        raise Failure(
+            "which cluster?",
+            "neither --endpoints nor --config is given, RAFTCKPT_ENDPOINTS and RAFTCKPT_CONFIG are "
+            "not set, and there is no ./cluster.yaml",
+            "start one with: raftckpt dev, and pass the --endpoints it prints",
+            ExitCode.USAGE,
+        )
+    if chosen == endpoints:
+        return chosen
+    if not Path(chosen).is_file():
+        raise Failure(
+            f"cannot read the configuration {chosen}",
+            "no such file",
+            "name a cluster.yaml with --config, or give --endpoints host:port,...",
+            ExitCode.USAGE,
+        )
+    return os.path.join(".", chosen) if os.sep not in chosen else chosen
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask before destroying something, on a terminal only; elsewhere ``--yes`` is required.
+
+    Raises:
+        Failure: not confirmed.
+    """
+    import sys
+
+    if yes:
+        return
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if click.confirm(f"{what}?", err=True):
+            return
+        raise Failure(f"{what}: not done", "not confirmed", "answer y, or pass --yes")
+    raise Failure(
+        f"{what}: not done",
+        "this destroys data and there is no terminal to ask on",
+        "pass --yes (or look first with --dry-run)",
+        ExitCode.USAGE,
+    )

@@ -1,0 +1,580 @@
+"""The client without IO: sessions, retries, deadlines, replay. Drive it from any loop.
+
+Inputs are method calls that carry the time; outputs are read off afterwards: the connection it
+wants (:meth:`ClientCore.target`), bytes to send (:meth:`~ClientCore.data_to_send`), calls that are
+done (:meth:`~ClientCore.take_completed`) and when to call :meth:`~ClientCore.tick` at the latest
+(:meth:`~ClientCore.next_deadline`). Owns no socket, clock, thread or randomness.
+
+Invariants:
+
+* A command gets its number when it is first sent; numbers have no gaps. A command whose caller gave
+  up is replaced on its next copy by a plug, a command that is refused but consumes the number: what
+  was reported as not done is never done later, and what was reported as unknown is settled.
+* On a connection commands are sent in the order of their numbers; after a reconnect everything
+  unanswered is sent again first.
+* While a number waits to be sent again, no new number is given out: it would only be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any, Final
+
+from raftckpt.client import outcomes
+from raftckpt.client.calls import Call, Internal, Needs
+from raftckpt.client.config import CoreConfig, Link
+from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
+from raftckpt.client.routing import Router
+from raftckpt.client.window import Window
+from raftckpt.errors import BadHandle, CheckpointError, SaAisError
+from raftckpt.model.commands import Tag
+from raftckpt.version import CLIENT_PROTOCOL
+from raftckpt.wire.frames import FrameError, MessageStream
+from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
+
+__all__ = ["ClientCore", "CoreConfig", "Link"]
+
+_COMMAND: Final = Needs.COMMAND
+_ATTACHED: Final = Needs.ATTACHED
+_TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
+_LEAVE_SECONDS: Final = 0.1
+_LINGERING_MAX: Final = 4
+
+
+class ClientCore(Pipeline):
+    """State machine of one client: one session, one connection at a time.
+
+    Arguments:
+        config: see :class:`CoreConfig`.
+        endpoints: "host:port" each, at least one.
+        secret: 16 random bytes that make the session this client's own.
+        jitter: returns a number in [0, 1); spreads retries.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        endpoints: Iterable[str],
+        *,
+        secret: bytes,
+        jitter: Callable[[], float],
+    ) -> None:
+        super().__init__(config, jitter)
+        self.router = Router(endpoints, jitter)
+        self.session = 0
+        self.node = config.node
+        """Node id this client counts as."""
+        self.members: dict[str, str] = {}
+        """Endpoints of the replicas by node id, as a replica told."""
+        self._secret = secret
+        self._number = 0
+        self._endpoint = ""
+        self._replica = ""
+        self._stream = MessageStream()
+        self._connect_at = inf
+        self._lingering: list[int] = []
+        self._probing = False
+        self._keepalive_at = inf
+        self._greeting_errors: dict[str, CheckpointError] = {}
+        self._wants_leader = False
+
+    # --- outputs -----------------------------------------------------------------------------
+
+    def target(self) -> tuple[int, str] | None:
+        """Return (number, endpoint) of the connection that should exist, None for none now.
+
+        A number that differs from the present connection's asks for a new one; the old one stays
+        open, unread, as long as :meth:`keeps` says so.
+        """
+        return (self._number, self._endpoint) if self._link is not Link.NONE else None
+
+    def keeps(self, number: int) -> bool:
+        """Whether an older connection must stay open for now.
+
+        Closing it could end the session's grace before the session is attached elsewhere.
+        """
+        return number in self._lingering
+
+    def next_deadline(self) -> float:
+        """Return the time at which :meth:`tick` must be called at the latest."""
+        link = self._link
+        deadline = self._deadline_hint
+        if link is Link.READY:
+            deadline = min(deadline, self._keepalive_at, self._resend_at, self._leave_at)
+            if self._open:
+                deadline = min(deadline, self._quiet_since + self.config.probe_after)
+        elif link is Link.NONE:
+            deadline = min(deadline, self._connect_at)
+        else:
+            deadline = min(deadline, self._link_deadline, self._resend_at)
+        return deadline
+
+    @property
+    def link(self) -> Link:
+        """State of the connection."""
+        return self._link
+
+    @property
+    def endpoint(self) -> str:
+        """Endpoint of the present or last connection."""
+        return self._endpoint
+
+    def where(self) -> str:
+        """Describe the endpoints and what is known about them, for error messages."""
+        problems = self.router.problems
+        return "endpoints " + ", ".join(
+            f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
+            for endpoint in self.router.endpoints
+        )
+
+    # --- inputs: calls -----------------------------------------------------------------------
+
+    def start(self, call: Call, deadline: float, now: float) -> None:
+        """Begin a call; it will be among the completed ones by ``deadline``, come what may."""
+        self._now = now
+        call.deadline = deadline
+        call.started = now
+        if deadline < self._deadline_hint:
+            self._deadline_hint = deadline
+        needs = call.needs
+        if needs is _COMMAND:
+            if self._refuse_at_once(call):
+                return
+            self._wants_session = True
+            if call.stages is not None and not self._stage_fits(call):
+                return
+            self._commands.append(call)
+        elif needs is Needs.BARRIER:
+            self._start_barrier(call)
+            return
+        else:
+            if needs is _ATTACHED:
+                if self._refuse_at_once(call):
+                    return
+                self._wants_session = True
+            elif self._closed:
+                self._fail(call, BadHandle(f"{call.what}: the service is closed"))
+                return
+            if needs is not Needs.ANY and call.consistency != CONSISTENCY_LOCAL:
+                self._wants_leader = True
+            self._queries.append(call)
+        if self._link >= Link.GREETED:
+            self._pump()
+        elif self._link is Link.NONE and self._connect_at == inf:
+            self._seek()
+
+    def cancel(self, call: Call, now: float) -> None:
+        """Give a call up: nobody waits for it. It may or may not happen."""
+        self._now = now
+        if not call.done:
+            self._fail(call, outcomes.at_deadline(call, reached=True, where=self.where()))
+            self._completed.pop()
+        elif call.error is None:
+            self._undo(call, call.value)
+            self._pump()
+
+    def close(self) -> None:
+        """End everything: pending calls fail, no connection is wanted any more."""
+        self._closed = True
+        for call in self._living():
+            error = outcomes.lost(call, "the service was closed")
+            self._fail(call, BadHandle(error.message, definite=error.definite))
+        self._commands.clear()
+        self._queries.clear()
+        self._later.clear()
+        self._stage_waiting.clear()
+        self._barriers.clear()
+        self._forget_link()
+        self._lingering.clear()
+        self._connect_at = inf
+
+    # --- inputs: network and time ------------------------------------------------------------
+
+    def connected(self, number: int, now: float) -> None:
+        """The connection ``number`` is up."""
+        if number != self._number or self._link is not Link.CONNECTING:
+            return
+        self._now = now
+        self._link = Link.GREETING
+        self._stream = MessageStream()
+        self._set_link_deadline()
+        self._transmit(
+            Internal(
+                "hello",
+                RequestTag.HELLO,
+                [[CLIENT_PROTOCOL], self.config.client_name, self.config.token],
+                self._greeted,
+                self._greeting_refused,
+            )
+        )
+
+    def connection_lost(self, number: int, why: str, now: float) -> None:
+        """The connection ``number`` is gone, or could not be made."""
+        self._now = now
+        if number in self._lingering:
+            self._lingering.remove(number)
+        if number == self._number and self._link is not Link.NONE:
+            self._attached = False  # there is nothing left to keep open
+            self._fail_link(why)
+
+    def data_received(self, number: int, data: bytes, now: float) -> None:
+        """Bytes arrived on connection ``number``. Malformed ones end the connection."""
+        if number != self._number or self._link < Link.GREETING:
+            return
+        self._now = self._quiet_since = now
+        self._probing = False
+        try:
+            for message in self._stream.feed(data):
+                self._take(message)
+                if number != self._number or self._link is Link.NONE:
+                    return
+        except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
+            self._fail_link(f"protocol error: {error}")
+            return
+        if self._leave_at < inf and not self._commands_in_flight():
+            self._leave()
+        elif self._commands or self._queries:
+            self._pump()
+
+    def tick(self, now: float) -> None:
+        """Do what is due at ``now``."""
+        self._now = now
+        if now >= self._deadline_hint:
+            self._expire()
+        link = self._link
+        if link is Link.READY:
+            if now >= self._leave_at:
+                self._leave()
+                return
+            if now >= self._resend_at:
+                self._resend()
+            if now >= self._keepalive_at:
+                self._keepalive_at = now + self._keepalive_period
+                self._send_keepalive()
+            if self._open and now >= self._quiet_since + self.config.probe_after:
+                self._silence()
+        elif link is Link.NONE:
+            if now >= self._connect_at:
+                self._connect()
+        else:
+            if now >= self._resend_at:
+                self._resend()
+            if now >= self._link_deadline:
+                if link is Link.GREETED:
+                    self._detach_link("no leader is known to it")
+                    self._seek()
+                else:
+                    self._fail_link("no answer in time")
+
+    # --- connection --------------------------------------------------------------------------
+
+    @property
+    def _keepalive_period(self) -> float:
+        return self.config.session_timeout_ns / 3e9
+
+    def _set_link_deadline(self) -> None:
+        patience = self.config.connect_timeout * 2.0 ** min(self.router.rounds, 3)
+        self._link_deadline = self._now + patience
+
+    def _needed(self) -> bool:
+        return not self._closed and bool(
+            (self.session and self.lost is None)
+            or self._commands
+            or self._queries
+            or self._stage_waiting
+        )
+
+    def _seek(self) -> None:
+        """Choose the next endpoint and connect to it, now or after a pause."""
+        if not self._needed():
+            self._connect_at = inf
+            return
+        self._endpoint, pause = self.router.next()
+        self._connect_at = self._now + pause
+        if not pause:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._connect_at = inf
+        if not self._needed():
+            return
+        self._number += 1
+        self._link = Link.CONNECTING
+        self._set_link_deadline()
+
+    def _fail_link(self, why: str) -> None:
+        self._detach_link(why)
+        self._seek()
+
+    def _detach_link(self, why: str) -> None:
+        """Give the present connection up; what is open on it has to be sent again elsewhere."""
+        self.router.problems[self._endpoint] = why
+        if self._attached:
+            self._lingering.append(self._number)
+            del self._lingering[:-_LINGERING_MAX]
+        self._forget_link()
+
+    def _forget_link(self) -> None:
+        self._link = Link.NONE
+        self._attached = False
+        self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
+        self._probing = self._holding = False
+        again: list[Call] = []
+        for call in self._open.values():
+            call.wire_id = 0
+            if call.needs is _COMMAND:
+                call.uncertain = True
+            elif call.needs is Needs.INTERNAL or call.done:
+                continue
+            elif call.needs is Needs.LEADER_ONCE:
+                self._fail(call, outcomes.interrupted(call, self.where()))
+            else:
+                call.uncertain = True
+                again.append(call)
+        self._queries.extendleft(reversed(again + self._later))
+        self._later.clear()
+        self._open.clear()
+        self._open_queries = 0
+        self._outgoing.clear()
+        self._outgoing_bytes = 0
+
+    def _leave(self) -> None:
+        """This replica does not lead (any more): go where the leader is said to be."""
+        self._detach_link("it does not lead")
+        self._seek()
+
+    def _leave_follower(self) -> None:
+        if self._leader_needed() and self._link_deadline == inf:
+            self._leave()
+
+    def _silence(self) -> None:
+        """Nothing was heard though something is open: probe, then suspect."""
+        if self._probing:
+            self._fail_link("it does not answer")
+            return
+        self._probing = True
+        self._quiet_since = self._now
+        self._send_keepalive()
+
+    def _send_keepalive(self) -> None:
+        tag = RequestTag.KEEPALIVE if self._attached else RequestTag.REPLICA_STATUS
+        self._transmit(Internal("keepalive", tag, [], self._kept_alive, self._keepalive_refused))
+
+    def _kept_alive(self, value: Any) -> None:
+        self._made_progress()
+
+    def _keepalive_refused(self, code: int, reason: str, detail: Any) -> None:
+        if code == _BAD_HANDLE:
+            self._lose_session(reason)
+        elif reason in MOVE_REASONS:
+            self._note_leader(reason, detail)
+
+    def _made_progress(self) -> None:
+        self._retries = 0
+        if self._tired:
+            self._tired = False
+            self.router.progress()
+
+    # --- handshake ---------------------------------------------------------------------------
+
+    def _greeted(self, hello: Any) -> None:
+        node = hello["node"]
+        leader = hello["leader"]
+        endpoints = hello["endpoints"]
+        if hello["version"] != CLIENT_PROTOCOL or type(node) is not str:
+            raise FrameError("malformed greeting")
+        self._reached_at = self._now
+        self._greeting_errors.clear()
+        self.router.problems.pop(self._endpoint, None)
+        self.members = {str(key): str(value) for key, value in sorted(endpoints.items())}
+        self.router.learn(self.members.values())
+        self._tired = True
+        self._replica = node
+        if self.node is None:
+            self.node = node
+        if leader == node:
+            self._reach_leader()
+            return
+        self._link = Link.GREETED
+        self._link_deadline = self._now + self.router.pause() if self._leader_needed() else inf
+        where = endpoints.get(leader) if leader is not None else None
+        if type(where) is str and where != self._endpoint:
+            self._hint(where)
+        else:
+            self.router.problems[self._endpoint] = "it knows no leader"
+        self._pump()
+
+    def _hint(self, endpoint: str) -> None:
+        """The leader is said to be at ``endpoint``: go there, if a leader is what we need."""
+        self.router.suggest(endpoint)
+        if self._leader_needed():
+            self._leave()
+        else:
+            self._link_deadline = inf
+
+    def _leader_needed(self) -> bool:
+        return self._wants_leader or self._wants_session or bool(self.session)
+
+    def _greeting_refused(self, code: int, reason: str, detail: Any) -> None:
+        call = Call("connect", Needs.ANY, RequestTag.HELLO, [])
+        error = outcomes.refused(call, code, reason, detail, None, True)
+        error.message = f"{error.message} ({self._endpoint})"
+        endpoint = self._endpoint
+        self._detach_link(error.message)
+        if code != _TRY_AGAIN:
+            self._greeting_errors[endpoint] = error
+            if all(item in self._greeting_errors for item in self.router.endpoints):
+                # every replica says so: it will not get better by asking again
+                self._fail_unsent(error)
+        self._seek()
+
+    def _reach_leader(self) -> None:
+        """The replica leads: attach the session, open one, or go without."""
+        if self.session and self.lost is None:
+            self._link = Link.ATTACHING
+            self._set_link_deadline()
+            self._transmit(
+                Internal(
+                    "attach",
+                    RequestTag.ATTACH,
+                    [self.session, self._secret],
+                    self._attached_again,
+                    self._attach_refused,
+                )
+            )
+        elif self._wants_session and self.lost is None:
+            self._open_session()
+        else:
+            self._become_ready()
+
+    def _open_session(self) -> None:
+        self._link = Link.ATTACHING
+        self._set_link_deadline()
+        config = self.config
+        fields = [
+            0,
+            0,
+            self._secret,
+            config.client_name,
+            self.node or "",
+            config.session_timeout_ns,
+            config.disconnect_grace_ns,
+        ]
+        self._transmit(
+            Internal(
+                "open a session",
+                int(Tag.SESSION_OPEN),
+                fields,
+                self._session_opened,
+                self._session_refused,
+            )
+        )
+
+    def _session_opened(self, value: Any) -> None:
+        session = value[0]
+        if type(session) is not int or session <= 0:
+            raise FrameError("malformed session id")
+        self.session = session
+        self._attached = True
+        self._become_ready()
+
+    def _attached_again(self, value: Any) -> None:
+        if type(value[0]) is not int:
+            raise FrameError("malformed reply to ATTACH")
+        self._attached = True
+        self._become_ready()
+
+    def _attach_refused(self, code: int, reason: str, detail: Any) -> None:
+        if code == _TRY_AGAIN:
+            self._note_leader(reason, detail)
+        else:
+            self._lose_session(reason)
+            self._become_ready()
+
+    def _session_refused(self, code: int, reason: str, detail: Any) -> None:
+        if code == _TRY_AGAIN:
+            self._note_leader(reason, detail)
+            return
+        call = Call("open a session", _COMMAND, Tag.SESSION_OPEN, [])
+        self._wants_session = False
+        self._fail_unsent(
+            outcomes.refused(call, code, reason, detail, None, True), sessions_only=True
+        )
+        self._become_ready()
+
+    def _become_ready(self) -> None:
+        self._link = Link.READY
+        self._link_deadline = inf
+        self._quiet_since = self._now
+        self._lingering.clear()
+        if self._attached:
+            self._keepalive_at = self._now + self._keepalive_period
+            self._resend()
+        self._pump()
+
+    def _note_leader(self, reason: str, detail: Any) -> None:
+        """A TRY_AGAIN says that this replica cannot serve now."""
+        if type(detail) is str and ":" in detail and reason == "not_leader":
+            self.router.suggest(detail)
+        if self._link is Link.READY:
+            # replies that are on their way make outcomes certain: give them a moment
+            self._leave_at = min(self._leave_at, self._now + _LEAVE_SECONDS)
+            self._resend_at = inf
+        else:
+            self._leave()
+
+    # --- messages in -------------------------------------------------------------------------
+
+    def _take(self, message: Any) -> None:
+        kind = message[0]
+        if kind == 0 or kind == 1:
+            self._take_reply(kind, message)
+        elif kind == 2:
+            self._notice(message[1], message[2])
+        else:
+            raise FrameError(f"unknown kind of message {kind!r}")
+
+    def _notice(self, kind: Any, value: Any) -> None:
+        if kind == "leader":
+            leader = value["leader"]
+            endpoint = value["endpoint"]
+            if leader == self._replica:
+                if self._link is Link.GREETED:
+                    self._reach_leader()
+            elif leader is not None and type(endpoint) is str:
+                if self._link is Link.READY:
+                    self._note_leader("not_leader", endpoint)
+                elif self._link >= Link.GREETED:
+                    self._hint(endpoint)
+        elif kind == "session_lost" and self._attached:
+            self._lose_session(str(value))
+        # "going_away" and notices of later versions need no action: the close will come
+
+    # --- session -----------------------------------------------------------------------------
+
+    def _lose_session(self, why: str) -> None:
+        """The cluster ended the session: everything that belongs to it ends, honestly."""
+        if self.lost is not None:
+            return
+        self.lost = why or "session"
+        self._attached = False
+        self._wants_session = False
+        self._holding = False
+        self._keepalive_at = self._resend_at = inf
+        for call in list(self._window.calls.values()):
+            if call.accepted:
+                error: CheckpointError = outcomes.lost(call, self.lost)
+                self._refusals.setdefault(call.handle, error)
+        for call in self._living():
+            if call.needs in (_COMMAND, _ATTACHED, Needs.BARRIER):
+                self._fail(call, outcomes.lost(call, self.lost))
+        for wire_id, call in list(self._open.items()):
+            if call.needs is _COMMAND:
+                del self._open[wire_id]
+        self._window = Window()
+        self._barriers.clear()
+        self._stage_waiting.clear()
+        self._staged_bytes = 0
+        self._sweep()

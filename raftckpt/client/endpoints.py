@@ -1,0 +1,107 @@
+"""Where the replicas are: endpoint lists and cluster files; TLS material."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from raftckpt.client.types import TlsOptions
+from raftckpt.errors import InvalidParam
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["host_and_port", "parse_endpoints", "tls_context"]
+
+
+def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
+    """Return the endpoints as a list of "host:port".
+
+    Arguments:
+        endpoints: "host:port,host:port", several such strings, or the path of a cluster.yaml.
+
+    Raises:
+        InvalidParam: it is none of these; says which part and what is expected.
+    """
+    if isinstance(endpoints, (str, os.PathLike)):
+        text = os.fspath(endpoints)
+        if text.endswith((".yaml", ".yml")) or os.sep in text:
+            return _from_file(text)
+        parts = text.split(",")
+    else:
+        parts = [part for item in endpoints for part in str(item).split(",")]
+    found = [part.strip() for part in parts if part.strip()]
+    if not found:
+        raise InvalidParam('no endpoints: give "host:port,host:port" or the path of a cluster.yaml')
+    for endpoint in found:
+        host_and_port(endpoint)
+    return list(dict.fromkeys(found))
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Split "host:port" or "[ipv6]:port".
+
+    Raises:
+        InvalidParam: it is no endpoint.
+    """
+    host, colon, port = endpoint.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidParam(f'{endpoint!r} is no endpoint: expected "host:port" or "[ipv6]:port"')
+    return host, int(port)
+
+
+def _from_file(path: str) -> list[str]:
+    import yaml  # only who gives a file needs it
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            content: Any = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidParam(
+            f"cannot read the cluster file {path!r}: {error}; give its path, or endpoints as "
+            '"host:port,host:port"'
+        ) from None
+    try:
+        found = [str(replica["client"]) for replica in content["replicas"].values()]
+    except (AttributeError, KeyError, TypeError):
+        raise InvalidParam(
+            f'{path!r} is no cluster file: expected "replicas: {{n1: {{client: host:port}}}}"'
+        ) from None
+    if not found:
+        raise InvalidParam(f"the cluster file {path!r} names no replicas")
+    for endpoint in found:
+        host_and_port(endpoint)
+    return found
+
+
+def tls_context(tls: TlsOptions | Mapping[str, Any] | None) -> ssl.SSLContext | None:
+    """Return the TLS context for the options, None if there are none.
+
+    Raises:
+        InvalidParam: a file cannot be used.
+    """
+    if tls is None:
+        return None
+    if not isinstance(tls, TlsOptions):
+        try:
+            tls = TlsOptions(**tls)
+        except TypeError as error:
+            raise InvalidParam(f"tls: expected ca, cert, key: {error}") from None
+    import ssl
+
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = tls.check_hostname
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidParam(
+            f"tls: cannot use {tls.ca!r}, {tls.cert!r}, {tls.key!r}: {error}; expected PEM files"
+        ) from None
+    return context

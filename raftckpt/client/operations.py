@@ -1,0 +1,577 @@
+"""The operations, once for both faces: arguments in, a call out, its reply decoded.
+
+Arguments are checked here, before a command can get a number: what this module builds, the schema
+of the wire accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from raftckpt import limits
+from raftckpt.client.calls import Call, Needs, Stage
+from raftckpt.client.pipeline import READY_TAG
+from raftckpt.client.types import (
+    Attributes,
+    CheckpointStatus,
+    Image,
+    SectionStatus,
+    duration_ns,
+    time_ns,
+)
+from raftckpt.errors import BadFlags, InvalidParam, Library, NoResources, TooBig
+from raftckpt.model.commands import Tag
+from raftckpt.model.types import Chosen, OpenFlags
+from raftckpt.wire.schema import RequestTag
+
+__all__ = ["Opened"]
+
+_COMMAND: Final = Needs.COMMAND
+_PUT: Final = int(Tag.SECTION_PUT)
+_OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
+_WRITE: Final = int(Tag.CHECKPOINT_WRITE)
+_READ: Final = int(RequestTag.READ)
+_INLINE_MAX: Final = limits.INLINE_WRITE_BYTES_MAX
+_ID_MAX: Final = limits.SECTION_ID_BYTES_MAX
+_MESSAGE_BYTES_MAX: Final = limits.FRAME_BYTES_MAX - 4096
+_MODES: Final[dict[str, int]] = {
+    "r": int(OpenFlags.READ),
+    "w": int(OpenFlags.WRITE),
+    "rw": int(OpenFlags.READ | OpenFlags.WRITE),
+}
+_CHOSEN: Final[dict[str, int]] = {
+    "forever": Chosen.FOREVER,
+    "expiring_by": Chosen.LEQ_EXPIRATION_TIME,
+    "expiring_from": Chosen.GEQ_EXPIRATION_TIME,
+    "corrupted": Chosen.CORRUPTED,
+    "any": Chosen.ANY,
+}
+_CONSISTENCIES: Final[dict[str, int]] = {"linearizable": 0, "local": 1}
+
+
+class Opened(NamedTuple):
+    """An open checkpoint, as the faces keep it."""
+
+    handle: int
+    name: str
+    uid: int
+    created: bool
+    attributes: Attributes
+    revision: int
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether writes return before they are committed."""
+        return self.attributes.update != "all"
+
+
+# --- arguments -----------------------------------------------------------------------------
+
+
+def section_id_of(value: bytes | str) -> bytes:
+    """Return a section id as bytes; text is taken as UTF-8.
+
+    Raises:
+        InvalidParam: it is too long, or neither bytes nor text.
+    """
+    if type(value) is not bytes:
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            value = bytes(value)
+        else:
+            raise InvalidParam(f"a section id is bytes or str, not {type(value).__name__}")
+    if len(value) > _ID_MAX:
+        raise InvalidParam(f"a section id has at most {_ID_MAX} bytes", reason="section_id")
+    return value
+
+
+def _data_of(value: Any, index: int | None = None) -> bytes:
+    if type(value) is not bytes:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise InvalidParam(f"data is bytes, not {type(value).__name__}", index=index)
+        value = bytes(value)
+    if len(value) > limits.WRITE_BYTES_MAX:
+        raise NoResources(
+            f"more than {limits.WRITE_BYTES_MAX} bytes in one write",
+            reason="write_too_big",
+            detail=limits.WRITE_BYTES_MAX,
+            index=index,
+        )
+    data: bytes = value
+    return data
+
+
+def _natural(value: Any, what: str, index: int | None = None) -> int:
+    if type(value) is not int or not 0 <= value <= limits.SA_TIME_MAX:
+        raise InvalidParam(f"{what} is an int >= 0, not {value!r}", index=index)
+    return value
+
+
+def _consistency(value: str) -> int:
+    try:
+        return _CONSISTENCIES[value]
+    except (KeyError, TypeError):
+        raise InvalidParam(f'consistency is "linearizable" or "local", not {value!r}') from None
+
+
+def checkpoint_name_of(name: str | bytes) -> str:
+    """Return the name of a checkpoint as text; bytes are taken as UTF-8.
+
+    Raises:
+        InvalidParam: it is empty or no text.
+        TooBig: it is too long.
+    """
+    try:
+        if isinstance(name, bytes):
+            name = name.decode("utf-8")
+        size = len(name.encode("utf-8"))
+    except (UnicodeError, AttributeError):
+        raise InvalidParam(f"the name of a checkpoint is text, not {name!r}") from None
+    if not name:
+        raise InvalidParam("the name of a checkpoint is not empty", reason="param")
+    if size > limits.CHECKPOINT_NAME_BYTES_MAX:
+        raise TooBig(
+            f"the name of a checkpoint has at most {limits.CHECKPOINT_NAME_BYTES_MAX} bytes"
+        )
+    return name
+
+
+def _expiry(expires: float | datetime | None, ttl: float | None, what: str) -> list[int | None]:
+    if ttl is not None:
+        if expires is not None:
+            raise InvalidParam(f"give {what} or ttl, not both")
+        return [limits.SA_TIME_MAX, duration_ns(ttl, "ttl")]
+    return [time_ns(expires, what), None]
+
+
+# --- decoders ------------------------------------------------------------------------------
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _first(value: Any) -> Any:
+    return value[0]
+
+
+def _second(value: Any) -> Any:
+    return value[1]
+
+
+def _only_data(value: Any) -> bytes:
+    data: bytes = value[1][0]
+    return data
+
+
+def _data_and_revision(value: Any) -> tuple[bytes, int]:
+    return value[1], value[0]
+
+
+def _image(value: Any) -> Image:
+    return Image(value[1], revision=value[0])
+
+
+def _checkpoint_status(value: Any) -> CheckpointStatus:
+    return CheckpointStatus.from_wire(value[1])
+
+
+def _checkpoint_statuses(value: Any) -> list[CheckpointStatus]:
+    return [CheckpointStatus.from_wire(item) for item in value[1]]
+
+
+def _section_statuses(value: Any) -> list[SectionStatus]:
+    return [SectionStatus.from_wire(item) for item in value[1]]
+
+
+def _section_count(value: Any) -> int:
+    return CheckpointStatus.from_wire(value[1]).sections
+
+
+def decoded(call: Call) -> Any:
+    """Return the user's result of a call that is done.
+
+    Raises:
+        CheckpointError: the call failed, or the reply makes no sense (:class:`Library`).
+    """
+    try:
+        return call.result()
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        if error is call.error:
+            raise
+        raise Library(
+            f"{call.what}: the replica's reply cannot be understood ({error!r}); it may have "
+            "happened",
+            definite=call.needs is not _COMMAND,
+        ) from error
+
+
+# --- service -------------------------------------------------------------------------------
+
+
+def ready() -> Call:
+    """Build the call that is done when the session is attached."""
+    return Call("connect", Needs.ATTACHED, READY_TAG, [])
+
+
+def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> Call:
+    """Build saCkptCheckpointOpen."""
+    name = checkpoint_name_of(name)
+    flags = _MODES.get(mode)
+    if flags is None:
+        raise BadFlags(f'mode is "r", "w" or "rw", not {mode!r}')
+    attributes = None
+    if create is not None:
+        attributes = create.to_wire()
+        flags |= OpenFlags.CREATE
+
+    def decode(value: Any) -> Opened:
+        handle, uid, created, fields, revision = value
+        return Opened(handle, name, uid, created, Attributes.from_wire(fields), revision)
+
+    return Call(
+        "open",
+        _COMMAND,
+        int(Tag.CHECKPOINT_OPEN),
+        [name, int(flags), attributes],
+        subject=name,
+        decode=decode,
+        bytes_=len(name) + 128,
+    )
+
+
+def unlink(name: str | bytes) -> Call:
+    """Build saCkptCheckpointUnlink -> revision."""
+    name = checkpoint_name_of(name)
+    return Call(
+        "unlink", _COMMAND, int(Tag.CHECKPOINT_UNLINK), [name], subject=name, bytes_=len(name) + 64
+    )
+
+
+def checkpoints(consistency: str) -> Call:
+    """Build the listing of all checkpoints."""
+    return Call(
+        "list checkpoints",
+        Needs.LEADER,
+        int(RequestTag.CHECKPOINTS),
+        [],
+        decode=_checkpoint_statuses,
+        consistency=_consistency(consistency),
+    )
+
+
+def close_session() -> Call:
+    """Build the goodbye."""
+    return Call("close", _COMMAND, int(Tag.SESSION_CLOSE), [])
+
+
+def synchronize(opened: Opened | None) -> Call:
+    """Build the wait for everything this session wrote -> revision."""
+    if opened is None:
+        return Call("close", Needs.BARRIER, READY_TAG, [], handle=-1)
+    return Call(
+        "synchronize", Needs.BARRIER, READY_TAG, [], subject=opened.name, handle=opened.handle
+    )
+
+
+def transfer(node: str | None) -> Call:
+    """Build the hand-over of leadership."""
+    if node is not None and (
+        type(node) is not str or len(node.encode("utf-8")) > limits.NODE_ID_BYTES_MAX
+    ):
+        raise InvalidParam(f"a node id has at most {limits.NODE_ID_BYTES_MAX} bytes: {node!r}")
+    return Call(
+        "transfer leadership", Needs.LEADER_ONCE, int(RequestTag.TRANSFER), [node], decode=_nothing
+    )
+
+
+def check_start() -> Call:
+    """Build the start of a comparison of the replicas' states -> [nonce, index]."""
+    return Call("check", Needs.LEADER, int(RequestTag.CHECK_START), [])
+
+
+# --- checkpoint: changes -------------------------------------------------------------------
+
+
+def close_checkpoint(opened: Opened) -> Call:
+    """Build saCkptCheckpointClose."""
+    return Call(
+        "close",
+        _COMMAND,
+        int(Tag.CHECKPOINT_CLOSE),
+        [opened.handle],
+        subject=opened.name,
+        decode=_nothing,
+    )
+
+
+def put(opened: Opened, section_id: bytes | str, data: Any) -> Call:
+    """Build overwrite-or-create -> revision."""
+    return _data_write("put", _PUT, opened, section_id, data)
+
+
+def overwrite(opened: Opened, section_id: bytes | str, data: Any) -> Call:
+    """Build saCkptSectionOverwrite -> revision."""
+    return _data_write("overwrite", _OVERWRITE, opened, section_id, data)
+
+
+def _data_write(name: str, tag: int, opened: Opened, section_id: bytes | str, data: Any) -> Call:
+    section_id = section_id_of(section_id)
+    data = _data_of(data)
+    call = Call(
+        name,
+        _COMMAND,
+        tag,
+        [opened[0], section_id, data],
+        subject=opened[1],
+        handle=opened[0],
+        decode=_nothing if opened.asynchronous else None,
+        bytes_=len(data) + len(section_id) + 64,
+    )
+    if len(data) > _INLINE_MAX:
+        _stage(call, [(call.args, 2)])
+    return call
+
+
+def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -> Call:
+    """Build saCkptCheckpointWrite of (id, offset, data) -> revision."""
+    vector: list[list[Any]] = []
+    inline = size = 0
+    for index, (section_id, offset, data) in enumerate(writes):
+        element = [
+            section_id_of(section_id),
+            _natural(offset, "an offset", index),
+            _data_of(data, index),
+        ]
+        inline += len(element[2])
+        size += len(element[0]) + 32
+        vector.append(element)
+    if not vector:
+        raise InvalidParam("an I/O vector has at least one element", reason="param")
+    if len(vector) > limits.VECTOR_ELEMENTS_MAX:
+        raise NoResources(
+            f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
+        )
+    places: list[tuple[list[Any], int]] = []
+    if inline > _INLINE_MAX:
+        for element in sorted(vector, key=lambda element: -len(element[2])):
+            if inline <= _INLINE_MAX:
+                break
+            inline -= len(element[2])
+            places.append((element, 2))
+    call = Call(
+        "write",
+        _COMMAND,
+        _WRITE,
+        [opened.handle, vector],
+        subject=opened.name,
+        handle=opened.handle,
+        decode=_nothing if opened.asynchronous else None,
+        bytes_=inline + size + 64,
+    )
+    if call.bytes_ > _MESSAGE_BYTES_MAX:
+        raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
+    if places:
+        _stage(call, places)
+    return call
+
+
+def write(opened: Opened, section_id: bytes | str, data: Any, offset: int) -> Call:
+    """Build saCkptCheckpointWrite of one element -> revision."""
+    return write_many(opened, ((section_id, offset, data),))
+
+
+def create(
+    opened: Opened,
+    section_id: bytes | str | None,
+    data: Any,
+    expires: float | datetime | None,
+    ttl: float | None,
+) -> Call:
+    """Build saCkptSectionCreate -> section id."""
+    if section_id is not None:
+        section_id = section_id_of(section_id)
+        if not section_id:
+            raise InvalidParam("a section id has at least one byte", reason="section_id")
+    data = _data_of(data)
+    call = Call(
+        "create",
+        _COMMAND,
+        int(Tag.SECTION_CREATE),
+        [opened.handle, section_id, data, *_expiry(expires, ttl, "expires")],
+        subject=opened.name,
+        handle=opened.handle,
+        decode=_second,
+        bytes_=len(data) + len(section_id or b"") + 96,
+    )
+    if len(data) > _INLINE_MAX:
+        _stage(call, [(call.args, 2)])
+    return call
+
+
+def _stage(call: Call, places: list[tuple[list[Any], int]]) -> None:
+    """Let the data at ``places`` travel as chunks."""
+    call.stages = [Stage(place[position], place, position) for place, position in places]
+    staged = call.staged_bytes
+    if staged > limits.STAGED_BYTES_PER_SESSION_MAX:
+        raise NoResources(
+            f"{call.what}: more than {limits.STAGED_BYTES_PER_SESSION_MAX} bytes in one write",
+            reason="limit",
+            detail="bytes of one I/O vector",
+        )
+    if len(call.stages) == 1 and call.stages[0].place is call.args:
+        call.bytes_ -= staged
+    for place, position in places:
+        place[position] = 0  # the stage's number comes here
+
+
+def delete(opened: Opened, section_id: bytes | str) -> Call:
+    """Build saCkptSectionDelete -> revision."""
+    return _change("delete", Tag.SECTION_DELETE, opened, [opened.handle, section_id_of(section_id)])
+
+
+def set_expiration(
+    opened: Opened, section_id: bytes | str, at: float | datetime | None, ttl: float | None
+) -> Call:
+    """Build saCkptSectionExpirationTimeSet -> revision."""
+    return _change(
+        "set_expiration",
+        Tag.SECTION_EXPIRATION_SET,
+        opened,
+        [opened.handle, section_id_of(section_id), *_expiry(at, ttl, "at")],
+    )
+
+
+def set_retention(opened: Opened, seconds: float | None) -> Call:
+    """Build saCkptCheckpointRetentionDurationSet -> revision."""
+    return _change(
+        "set_retention",
+        Tag.RETENTION_SET,
+        opened,
+        [opened.handle, duration_ns(seconds, "the retention")],
+    )
+
+
+def active_replica_set(opened: Opened, exclusive: bool) -> Call:
+    """Build saCkptActiveReplicaSet -> epoch."""
+    call = _change(
+        "active_replica_set", Tag.ACTIVE_REPLICA_SET, opened, [opened.handle, bool(exclusive)]
+    )
+    call.decode = _first
+    return call
+
+
+def _change(name: str, tag: Tag, opened: Opened, args: list[Any]) -> Call:
+    return Call(
+        name,
+        _COMMAND,
+        int(tag),
+        args,
+        subject=opened.name,
+        handle=opened.handle,
+        decode=_nothing if opened.asynchronous else None,
+        bytes_=1152,
+    )
+
+
+# --- checkpoint: queries -------------------------------------------------------------------
+
+
+def _query(
+    name: str, tag: int, opened: Opened, args: list[Any], consistency: str, decode: Any
+) -> Call:
+    local = _consistency(consistency)
+    return Call(
+        name,
+        Needs.ATTACHED,
+        tag,
+        [opened.handle, *args],
+        subject=opened.name,
+        decode=decode,
+        consistency=local,
+        name_args=[opened.name, *args] if local else None,
+    )
+
+
+def read(
+    opened: Opened, section_id: bytes | str, offset: int, size: int | None, consistency: str
+) -> Call:
+    """Build saCkptCheckpointRead of one element -> bytes."""
+    if size is not None:
+        _natural(size, "size")
+    vector = [[section_id_of(section_id), _natural(offset, "an offset"), size]]
+    return _query("read", _READ, opened, [vector], consistency, _only_data)
+
+
+def read_many(
+    opened: Opened, reads: Iterable[tuple[bytes | str, int, int | None]], consistency: str
+) -> Call:
+    """Build saCkptCheckpointRead -> list of bytes."""
+    vector: list[list[Any]] = []
+    bytes_ = 0
+    for index, (section_id, offset, size) in enumerate(reads):
+        if size is not None:
+            _natural(size, "size", index)
+        vector.append([section_id_of(section_id), _natural(offset, "an offset", index), size])
+        bytes_ += len(vector[-1][0]) + 32
+    if not vector:
+        raise InvalidParam("an I/O vector has at least one element", reason="param")
+    if len(vector) > limits.VECTOR_ELEMENTS_MAX or bytes_ > _MESSAGE_BYTES_MAX:
+        raise NoResources(
+            f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
+        )
+    call = _query("read", _READ, opened, [vector], consistency, _second)
+    call.bytes_ = bytes_ + 64
+    return call
+
+
+def read_versioned(opened: Opened, section_id: bytes | str, consistency: str) -> Call:
+    """Build the read of a whole section -> (bytes, revision of its last change)."""
+    return _query(
+        "read_versioned",
+        int(RequestTag.READ_VERSIONED),
+        opened,
+        [section_id_of(section_id)],
+        consistency,
+        _data_and_revision,
+    )
+
+
+def read_all(opened: Opened, consistency: str) -> Call:
+    """Build the read of all sections -> Image."""
+    return _query("read_all", int(RequestTag.READ_ALL), opened, [], consistency, _image)
+
+
+def section_ids(opened: Opened, consistency: str) -> Call:
+    """Build the listing of the section ids."""
+    return _query("ids", int(RequestTag.SECTION_IDS), opened, [], consistency, _second)
+
+
+def sections(
+    opened: Opened, which: str, expiration: float | datetime | None, consistency: str
+) -> Call:
+    """Build the listing of the sections -> list of SectionStatus."""
+    chosen = _CHOSEN.get(which)
+    if chosen is None:
+        raise InvalidParam(f"which is one of {', '.join(_CHOSEN)}, not {which!r}")
+    return _query(
+        "sections",
+        int(RequestTag.SECTIONS),
+        opened,
+        [int(chosen), time_ns(expiration, "expiration")],
+        consistency,
+        _section_statuses,
+    )
+
+
+def status(opened: Opened, consistency: str) -> Call:
+    """Build saCkptCheckpointStatusGet -> CheckpointStatus."""
+    return _query("status", int(RequestTag.STATUS), opened, [], consistency, _checkpoint_status)
+
+
+def count(opened: Opened, consistency: str) -> Call:
+    """Build the count of the sections."""
+    return _query("count", int(RequestTag.STATUS), opened, [], consistency, _section_count)

@@ -1,0 +1,358 @@
+"""Records users meet: attributes, statuses, images. Durations and times are seconds (float)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Final, Literal, TypeAlias
+
+from raftckpt import limits
+from raftckpt.errors import InvalidParam
+from raftckpt.model import types as model
+
+__all__ = [
+    "Attributes",
+    "CheckReport",
+    "CheckpointStatus",
+    "ClusterStatus",
+    "Consistency",
+    "Image",
+    "Opener",
+    "ReplicaStatus",
+    "SectionId",
+    "SectionStatus",
+    "TlsOptions",
+    "Update",
+    "duration_ns",
+    "seconds_or_none",
+    "time_ns",
+]
+
+Update: TypeAlias = Literal["all", "active", "weak"]
+Consistency: TypeAlias = Literal["linearizable", "local"]
+SectionId: TypeAlias = bytes | str
+
+_UPDATE_FLAGS: Final[dict[str, int]] = {
+    "all": int(model.CreationFlags.WR_ALL_REPLICAS),
+    "active": int(model.CreationFlags.WR_ACTIVE_REPLICA),
+    "weak": int(model.CreationFlags.WR_ACTIVE_REPLICA_WEAK),
+}
+_UPDATES: Final[dict[int, Update]] = {1: "all", 2: "active", 4: "weak"}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (3.11 spelling is longer)
+
+
+def duration_ns(seconds: float | None, what: str) -> int:
+    """Convert a duration; None (or inf) is for ever.
+
+    Raises:
+        InvalidParam: it is negative or no number.
+    """
+    if seconds is None:
+        return limits.SA_TIME_MAX
+    try:
+        nanoseconds = seconds * limits.SECOND_NS
+        valid = nanoseconds >= 0
+    except TypeError:
+        valid = False
+    if not valid:
+        raise InvalidParam(f"{what} is a number of seconds >= 0 or None, not {seconds!r}")
+    return limits.SA_TIME_MAX if nanoseconds >= limits.SA_TIME_MAX else round(nanoseconds)
+
+
+def time_ns(when: float | datetime | None, what: str) -> int:
+    """Convert an absolute time (aware datetime or seconds since the epoch); None is never.
+
+    Raises:
+        InvalidParam: it is negative, naive or no time at all.
+    """
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise InvalidParam(f"{what} needs a datetime with a time zone, not {when!r}")
+        delta = when - _EPOCH
+        nanoseconds = (
+            delta.days * 86_400 * limits.SECOND_NS
+            + delta.seconds * limits.SECOND_NS
+            + delta.microseconds * 1000
+        )
+        if nanoseconds < 0:
+            raise InvalidParam(f"{what} lies before 1970")
+        return nanoseconds
+    return duration_ns(when, what)
+
+
+def seconds_or_none(nanoseconds: int | None) -> float | None:
+    """Convert a time or duration; SA_TIME_MAX is None."""
+    if nanoseconds is None or nanoseconds >= limits.SA_TIME_MAX:
+        return None
+    return nanoseconds / limits.SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Creation attributes of a checkpoint.
+
+    Attributes:
+        update: "all": a write returns when it is durable on a majority; "active" or "weak": when
+            the leader accepted it, ``synchronize()`` waits for the rest.
+        collocated: the writer makes itself active by ``active_replica_set()``.
+        size: nominal size in bytes; None: max_sections x max_section_size.
+        retention: seconds the checkpoint outlives its last opener; None: for ever.
+        max_sections: most sections.
+        max_section_size: most bytes of a section.
+        max_section_id_size: most bytes of a section id.
+    """
+
+    update: Update = "all"
+    collocated: bool = False
+    size: int | None = None
+    retention: float | None = None
+    max_sections: int = limits.DEFAULT_MAX_SECTIONS
+    max_section_size: int = limits.DEFAULT_MAX_SECTION_SIZE
+    max_section_id_size: int = limits.DEFAULT_MAX_SECTION_ID_SIZE
+
+    def to_wire(self) -> list[int]:
+        """Return the attributes as they travel.
+
+        Raises:
+            InvalidParam: a value has the wrong type or cannot be represented.
+        """
+        flags = _UPDATE_FLAGS.get(self.update)
+        if flags is None:
+            raise InvalidParam(f'update is "all", "active" or "weak", not {self.update!r}')
+        if self.collocated:
+            flags |= model.CreationFlags.COLLOCATED
+        numbers = (self.max_sections, self.max_section_size, self.max_section_id_size)
+        size = self.max_sections * self.max_section_size if self.size is None else self.size
+        for name, value in zip(
+            ("max_sections", "max_section_size", "max_section_id_size", "size"),
+            (*numbers, size),
+            strict=True,
+        ):
+            if type(value) is not int or not 0 <= value <= limits.SA_TIME_MAX:
+                raise InvalidParam(f"{name} is a number of bytes or sections, not {value!r}")
+        return [int(flags), size, duration_ns(self.retention, "retention"), *numbers]
+
+    @classmethod
+    def from_wire(cls, fields: list[int]) -> Attributes:
+        """Make the record from what travelled."""
+        flags, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
+        return cls(
+            update=_UPDATES.get(flags & 7, "all"),
+            collocated=bool(flags & model.CreationFlags.COLLOCATED),
+            size=size,
+            retention=seconds_or_none(retention_ns),
+            max_sections=max_sections,
+            max_section_size=max_section_size,
+            max_section_id_size=max_section_id_size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """A session that has a checkpoint open; how many of its handles may read and write."""
+
+    session: int
+    name: str
+    node: str
+    readers: int
+    writers: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStatus:
+    """Description of a checkpoint.
+
+    Attributes:
+        uid: number of this generation of the name; never used again.
+        created: seconds since the epoch.
+        revision: revision of its last change.
+        active: (session, node) that made itself active, if any.
+        epoch: fencing epoch.
+        unlinked: the name is gone, open handles go on working.
+        retention_until: when it will be dropped because nobody has it open; None while open.
+    """
+
+    name: str
+    uid: int
+    attributes: Attributes
+    sections: int
+    memory_used: int
+    created: float
+    revision: int
+    openers: tuple[Opener, ...]
+    active: tuple[int, str] | None
+    epoch: int
+    exclusive: bool
+    unlinked: bool
+    retention_until: float | None
+
+    @classmethod
+    def from_wire(cls, fields: list[Any]) -> CheckpointStatus:
+        """Make the record from a checkpoint descriptor that travelled."""
+        found = model.CheckpointDescriptor._make(fields)
+        return cls(
+            name=found.name,
+            uid=found.uid,
+            attributes=Attributes.from_wire(list(found.attributes)),
+            sections=found.sections,
+            memory_used=found.memory_used,
+            created=found.created_ns / limits.SECOND_NS,
+            revision=found.revision,
+            openers=tuple(Opener(*opener) for opener in found.openers),
+            active=None if found.active is None else (found.active[0], found.active[1]),
+            epoch=found.epoch,
+            exclusive=found.exclusive,
+            unlinked=found.unlinked,
+            retention_until=seconds_or_none(found.retention_until_ns),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SectionStatus:
+    """Description of a section.
+
+    Attributes:
+        expires: seconds since the epoch, None: never.
+        state: "valid" or "corrupted".
+        updated: seconds since the epoch.
+        revision: revision of its last change.
+    """
+
+    id: bytes
+    expires: float | None
+    size: int
+    state: str
+    updated: float
+    revision: int
+
+    @classmethod
+    def from_wire(cls, fields: list[Any]) -> SectionStatus:
+        """Make the record from a section descriptor that travelled."""
+        found = model.SectionDescriptor._make(fields)
+        return cls(
+            id=found.section_id,
+            expires=seconds_or_none(found.expiration_ns),
+            size=found.size,
+            state="valid" if found.state == model.SectionState.VALID else "corrupted",
+            updated=found.updated_ns / limits.SECOND_NS,
+            revision=found.revision,
+        )
+
+
+class Image(dict[bytes, bytes]):
+    """All sections of a checkpoint in one consistent state.
+
+    Attributes:
+        revision: of the state that was read.
+    """
+
+    __slots__ = ("revision",)
+
+    def __init__(self, sections: Any = (), *, revision: int = 0) -> None:
+        super().__init__(sections)
+        self.revision = revision
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What one replica says about itself; only ``endpoint`` and ``problem`` if unreachable."""
+
+    node: str
+    endpoint: str
+    reachable: bool
+    role: str | None = None
+    term: int | None = None
+    leader: str | None = None
+    commit: int | None = None
+    applied: int | None = None
+    revision: int | None = None
+    pid: int | None = None
+    version: str | None = None
+    durability: str | None = None
+    problem: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Everything the replica said."""
+
+    @classmethod
+    def from_wire(cls, endpoint: str, said: Mapping[str, Any]) -> ReplicaStatus:
+        """Make the record from a reply to REPLICA_STATUS."""
+        return cls(
+            node=said["node"],
+            endpoint=endpoint,
+            reachable=True,
+            role=said.get("role"),
+            term=said.get("term"),
+            leader=said.get("leader"),
+            commit=said.get("commit"),
+            applied=said.get("applied"),
+            revision=said.get("revision"),
+            pid=said.get("pid"),
+            version=said.get("version"),
+            durability=said.get("durability"),
+            detail=dict(said),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """What the replicas say about themselves; ``leader`` is what the highest term knows."""
+
+    leader: str | None
+    term: int
+    replicas: tuple[ReplicaStatus, ...]
+
+    @classmethod
+    def of(cls, replicas: list[ReplicaStatus]) -> ClusterStatus:
+        """Put the answers of the replicas together."""
+        by_node: dict[str, ReplicaStatus] = {}
+        for replica in replicas:
+            known = by_node.get(replica.node)
+            if known is None or (replica.reachable and not known.reachable):
+                by_node[replica.node] = replica
+        term = max((replica.term or 0 for replica in by_node.values()), default=0)
+        leaders = [
+            replica.leader
+            for replica in by_node.values()
+            if replica.term == term and replica.leader is not None
+        ]
+        return cls(
+            leader=leaders[0] if leaders else None,
+            term=term,
+            replicas=tuple(by_node[node] for node in sorted(by_node)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """Digests of the replicas' states after the same entry.
+
+    Attributes:
+        index: of the entry in the log.
+        digests: by node; None: the replica did not answer in time.
+    """
+
+    index: int
+    digests: Mapping[str, str | None]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether all digests that were given are equal, and at least one was."""
+        return len({digest for digest in self.digests.values() if digest is not None}) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """Paths of PEM files for TLS, and whether the replica's name is checked.
+
+    Attributes:
+        ca: certificates that sign the replicas'.
+        cert: the client's own certificate, if replicas ask for one.
+        key: its key; None: it is in ``cert``.
+        check_hostname: whether the certificate must name the host of the endpoint.
+    """
+
+    ca: str
+    cert: str | None = None
+    key: str | None = None
+    check_hostname: bool = True

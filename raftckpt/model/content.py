@@ -1,0 +1,277 @@
+"""Commands about sections and their data.
+
+Each function is ``(state, session, command, dry) -> Result``; ``dry`` stops before the first change
+(the leader asks whether it may accept early). Types and static limits have been checked, a stage
+number in the place of data has been replaced by its value. Checks are made in the order of OpenSAF:
+what the standard leaves open, applications have come to know from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from raftckpt.errors import SaAisError
+from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
+from raftckpt.model.checkpoints import WRITE, Checkpoint
+from raftckpt.model.schema import refuse_times
+from raftckpt.model.sessions import HANDLE, Session
+from raftckpt.model.state import State
+from raftckpt.model.types import Result, refuse, success
+from raftckpt.model.values import Value, store, write_at
+
+__all__ = [
+    "checkpoint_write",
+    "section_create",
+    "section_delete",
+    "section_expiration_set",
+    "section_overwrite",
+    "section_put",
+]
+
+Fields = Sequence[Any]
+
+_OK: Final = success()
+_DEFAULT_SECTION: Final = refuse(SaAisError.ERR_INVALID_PARAM, "default_section")
+_make_tuple: Final = tuple.__new__
+
+
+def _missing(section_id: bytes, position: int | None = None) -> Result:
+    return refuse(SaAisError.ERR_NOT_EXIST, "section_missing", section_id, position)
+
+
+def _refuse_write(checkpoint: Checkpoint, flags: int, session: Session, size: int) -> Result | None:
+    """Right, fence, size, active replica: in this order (as ``saCkptSectionOverwrite``)."""
+    return (
+        checkpoint.refuse_change(flags, session.id)
+        or checkpoint.refuse_size(size)
+        or checkpoint.refuse_inactive()
+    )
+
+
+# --- the hot path: 100 bytes replace 100 bytes ---------------------------------------------------
+
+
+def section_overwrite(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+    """``saCkptSectionOverwrite``: replace the whole contents."""
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    data = c[6]
+    size = len(data)
+    if not flags & WRITE or checkpoint.guarded or size > checkpoint.write_limit:
+        refusal = _refuse_write(checkpoint, flags, session, size)
+        if refusal is not None:
+            return refusal
+    old = checkpoint.sections.get(c[5])
+    if old is None:
+        return _missing(c[5])
+    if dry:
+        return _OK
+    return _replace(state, checkpoint, c[5], old, data, size)
+
+
+def section_put(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+    """Overwrite the section, or create it without expiration if it is missing."""
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    data = c[6]
+    size = len(data)
+    if not flags & WRITE or checkpoint.guarded or size > checkpoint.write_limit:
+        refusal = _refuse_write(checkpoint, flags, session, size)
+        if refusal is not None:
+            return refusal
+    old = checkpoint.sections.get(c[5])
+    if old is not None:
+        return _OK if dry else _replace(state, checkpoint, c[5], old, data, size)
+    refusal = _refuse_id(checkpoint, c[5]) or _refuse_more(checkpoint)
+    if refusal is not None:
+        return refusal
+    if dry:
+        return _OK
+    return success(_add(state, checkpoint, c[5], data, SA_TIME_MAX))
+
+
+def _replace(
+    state: State,
+    checkpoint: Checkpoint,
+    section_id: bytes,
+    old: tuple[Value, int, int, int],
+    data: Value,
+    size: int,
+) -> Result:
+    revision = state.revision = checkpoint.revision = state.revision + 1
+    checkpoint.memory_used += size - len(old[0])
+    if size > PAGE_BYTES:
+        data = store(data)
+    checkpoint.sections[section_id] = (data, old[1], state.now_ns, revision)
+    return _make_tuple(Result, (1, revision))
+
+
+def _add(
+    state: State, checkpoint: Checkpoint, section_id: bytes, data: Value, expiration_ns: int
+) -> int:
+    """Insert a section; returns the revision."""
+    revision = state.revise(checkpoint)
+    checkpoint.sections[section_id] = (store(data), expiration_ns, state.now_ns, revision)
+    checkpoint.memory_used += len(data)
+    if expiration_ns < SA_TIME_MAX:
+        state.due.schedule(expiration_ns, checkpoint.uid, section_id)
+    return revision
+
+
+def _refuse_id(checkpoint: Checkpoint, section_id: bytes) -> Result | None:
+    """Ids of created sections have 1..max_section_id_size bytes."""
+    longest = checkpoint.attributes.max_section_id_size
+    if 0 < len(section_id) <= longest:
+        return None
+    return refuse(SaAisError.ERR_INVALID_PARAM, "section_id", longest)
+
+
+def _refuse_more(checkpoint: Checkpoint) -> Result | None:
+    """NO_SPACE if the checkpoint holds as many sections as it may."""
+    most = checkpoint.attributes.max_sections
+    if len(checkpoint.sections) < most:
+        return None
+    return refuse(SaAisError.ERR_NO_SPACE, "sections_full", most)
+
+
+# --- structure -----------------------------------------------------------------------------------
+
+
+def section_create(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptSectionCreate``."""
+    _, _, _, _, handle, section_id, data, expiration_ns, ttl_ns = c
+    opened = session.handles.get(handle)
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = checkpoint.refuse_change(flags, session.id)
+    if refusal is None and section_id is not None:
+        refusal = _refuse_id(checkpoint, section_id)
+    refusal = (
+        refusal
+        or refuse_times(expiration_ns, ttl_ns)
+        or checkpoint.refuse_inactive()
+        or checkpoint.refuse_size(len(data))
+    )
+    if refusal is None and checkpoint.has_default_section:
+        refusal = refuse(SaAisError.ERR_EXIST, "default_section")
+    if refusal is None and section_id in checkpoint.sections:
+        refusal = refuse(SaAisError.ERR_EXIST, "section_exists", section_id)
+    refusal = refusal or _refuse_more(checkpoint)
+    if refusal is not None:
+        return refusal
+    if section_id is None:
+        section_id = checkpoint.next_section_id()
+        if section_id is None:  # short ids: all of them are taken
+            return refuse(SaAisError.ERR_NO_SPACE, "sections_full", len(checkpoint.sections))
+    due_ns = _due(state, expiration_ns, ttl_ns)
+    revision = _add(state, checkpoint, section_id, data, due_ns)
+    if due_ns <= state.now_ns:  # a past time is accepted, and expires at once
+        state.remove_section(checkpoint, section_id)
+    return success([revision, section_id])
+
+
+def section_delete(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptSectionDelete``."""
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = checkpoint.refuse_change(flags, session.id) or checkpoint.refuse_inactive()
+    if refusal is not None:
+        return refusal
+    if checkpoint.has_default_section:
+        return _DEFAULT_SECTION
+    if c[5] not in checkpoint.sections:
+        return _missing(c[5])
+    return success(state.remove_section(checkpoint, c[5]))
+
+
+def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptSectionExpirationTimeSet``; a time in the past is refused."""
+    _, _, _, _, handle, section_id, expiration_ns, ttl_ns = c
+    opened = session.handles.get(handle)
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = checkpoint.refuse_change(flags, session.id)
+    if refusal is not None:
+        return refusal
+    due_ns = _due(state, expiration_ns, ttl_ns)
+    if due_ns < state.now_ns:
+        return refuse(SaAisError.ERR_INVALID_PARAM, "time_past")
+    refusal = checkpoint.refuse_inactive()
+    if refusal is not None:
+        return refusal
+    if checkpoint.has_default_section:
+        return _DEFAULT_SECTION
+    old = checkpoint.sections.get(section_id)
+    if old is None:
+        return _missing(section_id)
+    revision = state.revise(checkpoint)
+    checkpoint.sections[section_id] = (old[0], due_ns, old[2], revision)
+    if due_ns < SA_TIME_MAX:
+        state.due.schedule(due_ns, checkpoint.uid, section_id)
+    elif old[1] < SA_TIME_MAX:
+        state.due.cancel(checkpoint.uid, section_id)
+    return success(revision)
+
+
+def _due(state: State, expiration_ns: int, ttl_ns: int | None) -> int:
+    if ttl_ns is None:
+        return expiration_ns
+    return min(state.now_ns + ttl_ns, SA_TIME_MAX)
+
+
+# --- vectors -------------------------------------------------------------------------------------
+
+
+def checkpoint_write(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+    """``saCkptCheckpointWrite``: all elements in their order, or none."""
+    _, _, _, _, handle, vector = c
+    opened = session.handles.get(handle)
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = _refuse_vector(checkpoint, flags, session, vector)
+    if refusal is not None:
+        return refusal
+    if dry:
+        return _OK
+    written: dict[bytes, Value] = {}
+    for section_id, offset, data in vector:
+        value = written.get(section_id)
+        if value is None:
+            value = checkpoint.sections[section_id][0]
+        written[section_id] = write_at(value, offset, data)
+    revision = state.revise(checkpoint)
+    for section_id, value in written.items():
+        old = checkpoint.sections[section_id]
+        checkpoint.memory_used += len(value) - len(old[0])
+        checkpoint.sections[section_id] = (value, old[1], state.now_ns, revision)
+    return success(revision)
+
+
+def _refuse_vector(
+    checkpoint: Checkpoint, flags: int, session: Session, vector: list[list[Any]]
+) -> Result | None:
+    limit = checkpoint.write_limit
+    for position, (_, _, data) in enumerate(vector):
+        if len(data) > limit:
+            return checkpoint.refuse_size(len(data), position)
+    if not flags & WRITE or checkpoint.guarded:
+        refusal = checkpoint.refuse_change(flags, session.id) or checkpoint.refuse_inactive()
+        if refusal is not None:
+            return refusal
+    limit = checkpoint.section_limit
+    for position, (section_id, offset, data) in enumerate(vector):
+        if section_id not in checkpoint.sections:
+            return _missing(section_id, position)
+        if offset + len(data) > limit:
+            return refuse(SaAisError.ERR_NO_RESOURCES, "section_too_big", limit, position)
+    return None

@@ -1,0 +1,211 @@
+"""Commands about sessions and checkpoints: open, close, unlink, retention, active, due work.
+
+Each function is ``(state, session, command) -> Result``; the types of the command's fields and its
+static limits have been checked. Checks are made in the order of OpenSAF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from raftckpt.errors import SaAisError
+from raftckpt.limits import (
+    CHECKPOINTS_MAX,
+    DUE_PER_ENTRY_MAX,
+    HANDLES_PER_SESSION_MAX,
+    SESSIONS_MAX,
+)
+from raftckpt.model.checkpoints import CREATE, Checkpoint
+from raftckpt.model.expiry import RETENTION
+from raftckpt.model.schema import attributes_of
+from raftckpt.model.sessions import HANDLE, Session
+from raftckpt.model.state import State
+from raftckpt.model.types import Attributes, Result, refuse, success
+
+__all__ = [
+    "active_replica_set",
+    "check",
+    "checkpoint_close",
+    "checkpoint_open",
+    "checkpoint_unlink",
+    "due",
+    "retention_set",
+    "session_close",
+    "session_expire",
+    "session_open",
+    "stage_chunk",
+]
+
+Fields = Sequence[Any]
+
+
+# --- commands of the cluster itself --------------------------------------------------------------
+
+
+def session_open(state: State, c: Fields) -> Result:
+    """Create a session, or find the one a former attempt of the same client created."""
+    _, _, _, _, secret, name, node, timeout_ns, grace_ns = c
+    known = state.by_secret.get(secret)
+    if known is not None:
+        return success([known])
+    if len(state.sessions) >= SESSIONS_MAX:
+        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "sessions")
+    session = Session(state.next_session, secret, name, node, timeout_ns, grace_ns)
+    state.next_session += 1
+    state.sessions[session.id] = session
+    state.by_secret[secret] = session.id
+    return success([session.id])
+
+
+def session_expire(state: State, c: Fields) -> Result:
+    """End sessions that the leader found dead; those that ended meanwhile are not counted."""
+    ended = 0
+    for number in c[4]:
+        session = state.sessions.get(number)
+        if session is not None:
+            state.end_session(session)
+            ended += 1
+    return success(ended)
+
+
+def due(state: State, c: Fields) -> Result:
+    """Carry out what is due at the stamp of the batch, first things first, so many per entry."""
+    done = 0
+    while done < DUE_PER_ENTRY_MAX:
+        entry = state.due.first()
+        if entry is None or entry[0] > state.now_ns:
+            break
+        _, uid, section_id = entry
+        checkpoint = state.checkpoints[uid]
+        if section_id == RETENTION:
+            state.destroy(checkpoint)
+        else:
+            state.remove_section(checkpoint, section_id)
+        done += 1
+    return success(done)
+
+
+def check(state: State, c: Fields) -> Result:
+    """Remember that the digest of the state after exactly this entry is wanted."""
+    state.check_nonces.append((c[4], state.applied_index))
+    return success()
+
+
+# --- commands of a session -----------------------------------------------------------------------
+
+
+def session_close(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptFinalize``."""
+    state.end_session(session)
+    return success()
+
+
+def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptCheckpointOpen``."""
+    _, _, _, _, name, flags, fields = c
+    checkpoint = state.names.get(name)
+    attributes = attributes_of(fields) if flags & CREATE else None
+    if checkpoint is None:
+        if attributes is None:
+            return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
+        if len(state.checkpoints) >= CHECKPOINTS_MAX:
+            return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "checkpoints")
+    elif attributes is not None:
+        names = checkpoint.differences(attributes)
+        if names:
+            return refuse(SaAisError.ERR_EXIST, "attributes_differ", names)
+    if len(session.handles) >= HANDLES_PER_SESSION_MAX:
+        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "handles")
+    created = checkpoint is None
+    if checkpoint is None:
+        checkpoint = _create(state, name, attributes or Attributes())
+    handle = session.next_handle
+    session.next_handle += 1
+    session.handles[handle] = (checkpoint, flags)
+    checkpoint.enter(session.id, session.node, flags)
+    if checkpoint.retention_until_ns is not None:
+        checkpoint.retention_until_ns = None
+        state.due.cancel(checkpoint.uid, RETENTION)
+    return success([handle, checkpoint.uid, created, list(checkpoint.attributes), state.revision])
+
+
+def _create(state: State, name: str, attributes: Attributes) -> Checkpoint:
+    state.revision += 1
+    checkpoint = Checkpoint(state.next_uid, name, attributes, state.now_ns, state.revision)
+    state.next_uid += 1
+    state.checkpoints[checkpoint.uid] = checkpoint
+    state.names[name] = checkpoint
+    if checkpoint.has_default_section:
+        checkpoint.add_default_section(state.now_ns)
+    return checkpoint
+
+
+def checkpoint_close(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptCheckpointClose``."""
+    if c[4] not in session.handles:
+        return HANDLE
+    state.close_handle(session, c[4])
+    return success()
+
+
+def checkpoint_unlink(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptCheckpointUnlink``: needs neither a right nor a handle."""
+    checkpoint = state.names.pop(c[4], None)
+    if checkpoint is None:
+        return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c[4])
+    checkpoint.unlinked = True
+    revision = state.revise(checkpoint)
+    if not checkpoint.openers:
+        state.destroy(checkpoint)
+    return success(revision)
+
+
+def retention_set(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptCheckpointRetentionDurationSet``."""
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = checkpoint.refuse_change(flags, session.id)
+    if refusal is not None:
+        return refusal
+    if checkpoint.unlinked:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "unlinked")
+    checkpoint.attributes = checkpoint.attributes._replace(retention_ns=c[5])
+    return success(state.revise(checkpoint))
+
+
+def active_replica_set(state: State, session: Session, c: Fields) -> Result:
+    """``saCkptActiveReplicaSet``, with fencing of other writers if exclusive.
+
+    Setting again what is set changes nothing. Any other set is a takeover: it bumps the epoch,
+    also against the will of an exclusive owner, who may be dead.
+    """
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    exclusive = c[5]
+    refusal = checkpoint.refuse_writer(flags)
+    if refusal is not None:
+        return refusal
+    if not exclusive and not checkpoint.needs_active:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "not_collocated")
+    active = (session.id, session.node)
+    if checkpoint.active != active or checkpoint.exclusive != exclusive:
+        checkpoint.active = active
+        checkpoint.owner = session.id
+        checkpoint.exclusive = exclusive
+        checkpoint.epoch += 1
+        checkpoint.regard()
+        state.revise(checkpoint)
+    return success([checkpoint.epoch, checkpoint.revision])
+
+
+def stage_chunk(state: State, session: Session, c: Fields) -> Result:
+    """Take a chunk of a large value."""
+    before = session.staged_bytes
+    refusal = session.stage_chunk(c[4], c[5], c[6], state.staged_bytes - before)
+    state.staged_bytes += session.staged_bytes - before
+    return success() if refusal is None else refusal

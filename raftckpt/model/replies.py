@@ -1,0 +1,75 @@
+"""The reply table of a session: exactly once, in the order of the sequence numbers.
+
+Requests of a session carry 1, 2, 3, ... and "I have seen every reply up to ``answered``". As every
+number is executed in turn and its result kept until it is answered, the table is exactly the
+results of ``answered + 1 .. last``: a queue, never longer than ``SEQUENCE_WINDOW``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from raftckpt.errors import SaAisError
+from raftckpt.limits import SEQUENCE_WINDOW
+from raftckpt.model.types import Result, refuse
+
+__all__ = ["ReplyTable"]
+
+_ANSWERED: Final = refuse(SaAisError.ERR_LIBRARY, "answered")
+_GAP: Final = refuse(SaAisError.ERR_TRY_AGAIN, "gap")
+_WINDOW: Final = refuse(SaAisError.ERR_TRY_AGAIN, "window")
+
+
+class ReplyTable:
+    """Results that the client may still ask for again.
+
+    Attributes:
+        last: highest sequence executed.
+        answered: every reply up to here was seen by the client and is forgotten; at most ``last``.
+    """
+
+    __slots__ = ("_results", "answered", "last")
+
+    def __init__(self, last: int = 0, answered: int = 0, results: Iterable[Result] = ()) -> None:
+        self.last = last
+        self.answered = answered
+        self._results = deque(results)
+
+    def admit(self, sequence: int, answered: int) -> Result | None:
+        """Decide about a request.
+
+        Arguments:
+            sequence: its number.
+            answered: what the client says it has seen; it never takes back what it said before,
+                and a number beyond ``last`` (a client's bug) counts as ``last``.
+
+        Returns:
+            None: execute it and :meth:`remember` the result. Otherwise the answer: the result of
+            the first execution, or a refusal that is not recorded (TRY_AGAIN "gap", "window";
+            LIBRARY "answered").
+        """
+        last = self.last
+        if answered > self.answered:
+            answered = min(answered, last)
+            forget = self._results.popleft
+            for _ in range(answered - self.answered):
+                forget()
+            self.answered = answered
+        if sequence == last + 1:
+            return None if sequence - self.answered <= SEQUENCE_WINDOW else _WINDOW
+        if sequence > last:
+            return _GAP if sequence - self.answered <= SEQUENCE_WINDOW else _WINDOW
+        if sequence <= self.answered:
+            return _ANSWERED
+        return self._results[sequence - self.answered - 1]
+
+    def remember(self, result: Result) -> None:
+        """Record the result of the request that was just admitted."""
+        self.last += 1
+        self._results.append(result)
+
+    def results(self) -> list[Result]:
+        """Return the results of ``answered + 1 .. last``."""
+        return list(self._results)

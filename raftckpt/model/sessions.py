@@ -1,0 +1,123 @@
+"""A session with the cluster: who the client is, its handles, reply table and staged data."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raftckpt.errors import SaAisError
+from raftckpt.limits import (
+    STAGED_BYTES_MAX,
+    STAGED_BYTES_PER_SESSION_MAX,
+    STAGES_PER_SESSION_MAX,
+    WRITE_BYTES_MAX,
+)
+from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.replies import ReplyTable
+from raftckpt.model.types import Result, refuse
+from raftckpt.model.values import PageBuilder, Value
+
+__all__ = ["HANDLE", "NO_SESSION", "STAGE", "Session"]
+
+HANDLE: Final = refuse(SaAisError.ERR_BAD_HANDLE, "handle")
+NO_SESSION: Final = refuse(SaAisError.ERR_BAD_HANDLE, "session")
+STAGE: Final = refuse(SaAisError.ERR_INVALID_PARAM, "stage")
+
+
+class Session:
+    """State of one session.
+
+    Attributes:
+        id: number given by the cluster, never used again.
+        secret: 16 random bytes of the client; they prove that it owns the session.
+        name: what the client calls itself.
+        node: the client's node (placement of collocated checkpoints).
+        timeout_ns: silence after which the leader ends the session.
+        grace_ns: time it may go on without a connection that the client's side closed.
+        replies: the reply table.
+        handles: handle -> (checkpoint, open flags); handles are never used again.
+        next_handle: the handle the next open returns.
+        stages: stage number -> chunks that arrived so far.
+        staged_bytes: bytes in all stages.
+    """
+
+    __slots__ = (
+        "grace_ns",
+        "handles",
+        "id",
+        "name",
+        "next_handle",
+        "node",
+        "replies",
+        "secret",
+        "staged_bytes",
+        "stages",
+        "timeout_ns",
+    )
+
+    def __init__(
+        self, number: int, secret: bytes, name: str, node: str, timeout_ns: int, grace_ns: int
+    ) -> None:
+        self.id = number
+        self.secret = secret
+        self.name = name
+        self.node = node
+        self.timeout_ns = timeout_ns
+        self.grace_ns = grace_ns
+        self.replies = ReplyTable()
+        self.handles: dict[int, tuple[Checkpoint, int]] = {}
+        self.next_handle = 1
+        self.stages: dict[int, PageBuilder] = {}
+        self.staged_bytes = 0
+
+    @property
+    def last_sequence(self) -> int:
+        """Highest sequence that was applied."""
+        return self.replies.last
+
+    @property
+    def answered(self) -> int:
+        """Highest sequence up to which the client has seen every reply."""
+        return self.replies.answered
+
+    def stage_chunk(
+        self, number: int, offset: int, data: bytes, staged_elsewhere: int
+    ) -> Result | None:
+        """Append a chunk to a stage; None if it was taken.
+
+        A refused chunk drops its stage: otherwise the command that refers to it would apply a
+        value with its end or middle missing.
+
+        Arguments:
+            number: of the stage; offset 0 starts it.
+            offset: must be the bytes staged so far.
+            data: the chunk.
+            staged_elsewhere: bytes staged by the other sessions.
+        """
+        stage = self.stages.get(number)
+        if offset != (0 if stage is None else stage.size):
+            refusal = STAGE
+        elif offset + len(data) > WRITE_BYTES_MAX:
+            refusal = refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX)
+        elif (
+            self.staged_bytes + len(data) > STAGED_BYTES_PER_SESSION_MAX
+            or staged_elsewhere + self.staged_bytes + len(data) > STAGED_BYTES_MAX
+        ):
+            refusal = refuse(SaAisError.ERR_NO_RESOURCES, "limit", "staged bytes")
+        elif stage is None and len(self.stages) >= STAGES_PER_SESSION_MAX:
+            refusal = refuse(SaAisError.ERR_NO_RESOURCES, "limit", "stages")
+        else:
+            if stage is None:
+                stage = self.stages[number] = PageBuilder()
+            stage.append(data)
+            self.staged_bytes += len(data)
+            return None
+        self.take_stage(number)
+        return refusal
+
+    def take_stage(self, number: int) -> Value | None:
+        """Remove a stage and return its value; None if there is no such stage."""
+        stage = self.stages.pop(number, None)
+        if stage is None:
+            return None
+        self.staged_bytes -= stage.size
+        return stage.value()

@@ -1,0 +1,116 @@
+"""The whole replicated state and the few operations everything else is made of.
+
+Invariants:
+
+* nothing here depends on a clock, chance, hash order or the environment: equal histories make
+  equal states (and equal images);
+* every change of a checkpoint takes the next revision; refusals and session traffic take none;
+* ``checkpoints`` and ``sessions`` are in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from raftckpt.limits import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
+from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.expiry import RETENTION, DueIndex
+from raftckpt.model.sessions import Session
+
+__all__ = ["State"]
+
+
+class State:
+    """Everything that influences what the machine will answer.
+
+    Attributes:
+        now_ns: cluster time of the last batch; never goes back.
+        revision: of the last change.
+        applied_index: log index of the last batch.
+        chain: CRC32C over all batches so far: differs if histories differ.
+        sessions: id -> session.
+        by_secret: secret -> session id.
+        checkpoints: uid -> checkpoint, unlinked ones included.
+        names: name -> linked checkpoint.
+        due: expirations and retentions to come.
+        staged_bytes: bytes staged by all sessions.
+        check_nonces: (nonce, index) of the last Check entries; not part of the image.
+    """
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.revision = 0
+        self.applied_index = 0
+        self.chain = 0
+        self.next_session = 1
+        self.next_uid = 1
+        self.sessions: dict[int, Session] = {}
+        self.by_secret: dict[bytes, int] = {}
+        self.checkpoints: dict[int, Checkpoint] = {}
+        self.names: dict[str, Checkpoint] = {}
+        self.due = DueIndex()
+        self.staged_bytes = 0
+        self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
+        self._garbage: list[dict[Any, Any]] = []
+
+    def revise(self, checkpoint: Checkpoint) -> int:
+        """Take the next revision for a change of ``checkpoint``."""
+        self.revision += 1
+        checkpoint.revision = self.revision
+        return self.revision
+
+    def close_handle(self, session: Session, handle: int) -> None:
+        """Close a handle the session has (``saCkptCheckpointClose``)."""
+        checkpoint, flags = session.handles.pop(handle)
+        lost_active = checkpoint.leave(session.id, session.node, flags)
+        if not checkpoint.openers:
+            retention_ns = checkpoint.attributes.retention_ns
+            if checkpoint.unlinked or retention_ns < RETENTION_IMMEDIATE_NS:
+                self.destroy(checkpoint)
+                return
+            until = min(self.now_ns + retention_ns, SA_TIME_MAX)
+            checkpoint.retention_until_ns = until
+            if until < SA_TIME_MAX:
+                self.due.schedule(until, checkpoint.uid, RETENTION)
+        if lost_active:
+            self.revise(checkpoint)
+
+    def destroy(self, checkpoint: Checkpoint) -> None:
+        """Drop a checkpoint nobody has open; its memory is freed little by little."""
+        self.revise(checkpoint)
+        del self.checkpoints[checkpoint.uid]
+        if not checkpoint.unlinked:
+            del self.names[checkpoint.name]
+        self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
+
+    def remove_section(self, checkpoint: Checkpoint, section_id: bytes) -> int:
+        """Delete or expire a section that exists; returns the revision."""
+        section = checkpoint.sections.pop(section_id)
+        checkpoint.memory_used -= len(section[0])
+        if section[1] < SA_TIME_MAX:
+            self.due.cancel(checkpoint.uid, section_id)
+        return self.revise(checkpoint)
+
+    def end_session(self, session: Session) -> None:
+        """Close all handles, drop what was staged, forget the session (implicit Finalize)."""
+        for handle in list(session.handles):
+            self.close_handle(session, handle)
+        self.staged_bytes -= session.staged_bytes
+        del self.sessions[session.id]
+        del self.by_secret[session.secret]
+
+    def sweep(self, limit: int) -> bool:
+        """Free at most ``limit`` records of destroyed checkpoints; True if any are left.
+
+        Dropping a table of a million sections at once would hold the loop for 0.2 s.
+        """
+        while self._garbage and limit > 0:
+            table = self._garbage[-1]
+            count = min(limit, len(table))
+            for _ in range(count):
+                table.popitem()
+            limit -= count
+            if not table:
+                self._garbage.pop()
+        return bool(self._garbage)

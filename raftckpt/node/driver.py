@@ -1,0 +1,176 @@
+"""Drives the step of the log from an event loop: input wakes it, a timer covers the rest.
+
+Within one wake-up: propose what gathered and let appends leave (``begin``), return to the loop so
+that sockets take them and further requests come in, then make it durable (``finish``). A step is
+never re-entered and no step runs after a failure: what went wrong is handed to ``failed`` once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from raftckpt.node.clock import Clock
+from raftckpt.node.memory import Gardener
+from raftckpt.node.replica import Replica
+
+__all__ = ["Driver", "SteppedLog"]
+
+_DIGEST_SLICE_S: Final = 0.002
+_DIGEST_PAUSE_S: Final = 0.004
+_IDLE_S: Final = 5.0
+_TIMER_SLACK_S: Final = 0.001
+
+
+class SteppedLog(Protocol):
+    """The half steps of a log."""
+
+    def begin(self) -> None:
+        """First half."""
+
+    def finish(self) -> None:
+        """Second half."""
+
+    def deadline(self) -> float:
+        """When the next step is due without input."""
+
+
+class Driver:
+    """Owner of the loop's turn.
+
+    Arguments:
+        loop: the event loop.
+        replica: flushed before and asked for work after each step.
+        clock: the clock the deadlines are of.
+        flush: sends the replies gathered.
+        failed: told of the first exception; nothing runs after it.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        replica: Replica,
+        clock: Clock,
+        flush: Callable[[], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._replica = replica
+        self._clock = clock
+        self._flush = flush
+        self._failed = failed
+        self._gardener: Gardener | None = None
+        self._log: SteppedLog | None = None
+        self._scheduled = False
+        self._woken = False
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._digesting = False
+        self._busy_at = -1
+        self.steps = 0
+
+    def tended_by(self, gardener: Gardener) -> None:
+        """Have garbage collected between steps."""
+        self._gardener = gardener
+
+    def start(self, log: SteppedLog) -> None:
+        """Begin to drive ``log``."""
+        self._log = log
+        self.wake()
+        self._idle()
+
+    def stop(self) -> None:
+        """Drive no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def wake(self) -> None:
+        """A step is due."""
+        self._woken = True
+        if not self._scheduled and self._log is not None and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop for good and tell why, once."""
+        if not self._stopped:
+            self.stop()
+            self._failed(error)
+
+    def _begin(self) -> None:
+        log = self._log
+        if self._stopped or log is None:
+            return
+        try:
+            self._replica.flush()
+            self._woken = False  # what woke us up to here is part of this step
+            log.begin()
+            self._flush()
+        except Exception as error:  # whatever it is: the state can no longer be trusted
+            self.fail(error)
+            return
+        self._loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        log = self._log
+        if self._stopped or log is None:
+            return
+        try:
+            log.finish()
+            self._replica.work()
+            self._flush()
+        except Exception as error:
+            self.fail(error)
+            return
+        self.steps += 1
+        if self._gardener is not None:
+            self._gardener.tend()
+        if self._woken:
+            self._loop.call_soon(self._begin)
+            return
+        self._scheduled = False
+        self._arm(log)
+        if self._replica.digests.busy and not self._digesting:
+            self._digesting = True
+            self._loop.call_soon(self._digest)
+
+    def _arm(self, log: SteppedLog) -> None:
+        """Have the timer ring at the next deadline; one that rings too early is left as it is."""
+        at = min(log.deadline(), self._replica.deadline())
+        if self._timer is not None and self._timer_at <= at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        delay = max(0.0, at - self._clock.monotonic()) + _TIMER_SLACK_S
+        self._timer = self._loop.call_later(min(delay, 3600.0), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.wake()
+
+    def _digest(self) -> None:
+        self._digesting = False
+        if self._stopped:
+            return
+        try:
+            self._replica.digests.work(_DIGEST_SLICE_S)
+        except Exception as error:
+            self.fail(error)
+            return
+        if self._replica.digests.busy:
+            self._digesting = True
+            self._loop.call_later(_DIGEST_PAUSE_S, self._digest)
+
+    def _idle(self) -> None:
+        """Every few seconds: if nothing was asked meanwhile, tidy up."""
+        if self._stopped:
+            return
+        if self._gardener is not None and self._replica.applied_commands == self._busy_at:
+            self._gardener.tend_idle()
+        self._busy_at = self._replica.applied_commands
+        self._loop.call_later(_IDLE_S, self._idle)

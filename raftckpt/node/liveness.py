@@ -1,0 +1,195 @@
+"""The leader's view of the sessions: who is attached, highest proposed sequence, who fell silent.
+
+Only the leader's monotonic clock decides about silence, never wall time. A new leader gives every
+session its full timeout. Nothing here is replicated: the verdict travels as a SessionExpire entry.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Protocol
+
+from raftckpt import limits
+from raftckpt.model.types import Result
+
+__all__ = ["Liveness", "Requester", "SessionState"]
+
+_NEVER = float("inf")
+_ADOPTED_PER_CALL = 2000
+"""Sessions a new leader starts to watch per step: a hundred thousand at once would stall it."""
+
+
+class Requester(Protocol):
+    """A client's connection as the replica sees it."""
+
+    session: SessionState | None
+    """What is attached here."""
+    inflight_bytes: int
+    """Bytes of commands accepted and not yet answered."""
+
+    def answer(self, request: int, result: Result) -> None:
+        """Reply with the outcome of a command."""
+
+    def deliver(self, request: int, result: Result) -> None:
+        """Reply with the outcome of a query, which may be large."""
+
+    def accepted(self, request: int) -> None:
+        """Tell that the command is accepted; its final reply follows."""
+
+    def refuse(
+        self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
+    ) -> None:
+        """Reply that nothing was done (``definite``) or that it is unknown whether."""
+
+    def notice(self, kind: str, value: Any) -> None:
+        """Tell something that nobody asked for."""
+
+    def attached(self) -> None:
+        """The ATTACH of this connection was answered, whatever became of it."""
+
+    def detached(self) -> None:
+        """Another connection took the session over: this one is of no use any more."""
+
+
+class SessionState:
+    """A session at its leader.
+
+    Attributes:
+        id: session id.
+        proposed: highest sequence number handed to the log.
+        seen: monotonic time of the last sign of life.
+        eof_at: when its client closed the connection; inf: it did not.
+        owner: the connection it is attached to.
+        timeout_s, grace_s: silence that ends it; silence after a close by the client's side.
+        asynchronous: handle -> uid of the checkpoint if early acceptance is possible, else 0.
+    """
+
+    __slots__ = (
+        "asynchronous",
+        "eof_at",
+        "grace_s",
+        "id",
+        "owner",
+        "proposed",
+        "seen",
+        "timeout_s",
+        "watched_until",
+    )
+
+    def __init__(
+        self, session: int, proposed: int, seen: float, timeout_s: float, grace_s: float
+    ) -> None:
+        self.id = session
+        self.proposed = proposed
+        self.seen = seen
+        self.eof_at = _NEVER
+        self.owner: Requester | None = None
+        self.timeout_s = timeout_s
+        self.grace_s = grace_s
+        self.asynchronous: dict[int, int] = {}
+        self.watched_until = _NEVER
+
+    def dies_at(self) -> float:
+        """Monotonic time at which it is to be declared dead."""
+        silent = self.seen + self.timeout_s
+        return min(silent, self.eof_at + self.grace_s)
+
+
+class Liveness:
+    """Sessions in the order in which they may die. Cheap signs of life, lazy heap.
+
+    A sign of life only sets ``state.seen``; the heap keeps one entry per session, which is pushed
+    back when it comes up too early.
+    """
+
+    def __init__(self, now: float, sessions: Mapping[int, Any]) -> None:
+        self.states: dict[int, SessionState] = {}
+        self._since = now
+        self._machine_sessions = sessions
+        self._heap: list[tuple[float, int]] = []
+        self._adopting: Iterator[int] | None = iter(list(sessions))
+        self._shortest_s = limits.SESSION_TIMEOUT_NS_MIN / limits.SECOND_NS
+
+    def state(self, session: int) -> SessionState | None:
+        """State of a session of the machine (created on first use), None if there is none."""
+        state = self.states.get(session)
+        if state is None:
+            record = self._machine_sessions.get(session)
+            if record is None:
+                return None
+            state = SessionState(
+                session,
+                record.last_sequence,
+                self._since,
+                record.timeout_ns / limits.SECOND_NS,
+                record.grace_ns / limits.SECOND_NS,
+            )
+            self.states[session] = state
+            self._watch(state)
+        return state
+
+    def opened(self, session: int, now: float) -> SessionState | None:
+        """Begin to watch a session that was just created."""
+        state = self.state(session)
+        if state is not None:
+            state.seen = max(state.seen, now)
+        return state
+
+    def ended(self, session: int) -> SessionState | None:
+        """Forget a session that the machine ended."""
+        return self.states.pop(session, None)
+
+    def vanished(self) -> list[SessionState]:
+        """Forget the sessions that the machine knows no more, and return them."""
+        known = self._machine_sessions
+        gone = [session for session in self.states if session not in known]
+        return [self.states.pop(session) for session in gone]
+
+    def closed_by_client(self, state: SessionState, now: float) -> None:
+        """Its client closed the connection: only the grace is left."""
+        state.eof_at = now
+        self._watch(state)
+
+    def resumed(self, state: SessionState, now: float) -> None:
+        """It is attached (again)."""
+        state.eof_at = _NEVER
+        state.seen = now
+
+    def _watch(self, state: SessionState) -> None:
+        until = state.dies_at()
+        state.watched_until = until
+        heapq.heappush(self._heap, (until, state.id))
+
+    def deadline(self) -> float:
+        """Monotonic time at which :meth:`dead` is to be called (inf: never)."""
+        if self._adopting is not None:
+            return 0.0
+        return self._heap[0][0] if self._heap else _NEVER
+
+    def dead(self, now: float, most: int) -> list[int]:
+        """Sessions whose time ran out, at most ``most``; they are watched on until they end."""
+        if self._adopting is not None:
+            self._adopt(self._adopting)
+        found: list[int] = []
+        heap = self._heap
+        while heap and heap[0][0] <= now and len(found) < most:
+            until, session = heapq.heappop(heap)
+            state = self.states.get(session)
+            if state is None or until != state.watched_until:
+                continue  # it ended, or another entry took the place of this one
+            dies_at = state.dies_at()
+            if dies_at <= now:
+                found.append(session)
+                dies_at = now + self._shortest_s  # should the proposal be lost: once more
+            state.watched_until = dies_at
+            heapq.heappush(heap, (dies_at, session))
+        return found
+
+    def _adopt(self, sessions: Iterable[int]) -> None:
+        adopted = list(islice(sessions, _ADOPTED_PER_CALL))
+        for session in adopted:
+            self.state(session)
+        if len(adopted) < _ADOPTED_PER_CALL:
+            self._adopting = None

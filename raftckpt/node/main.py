@@ -1,0 +1,132 @@
+"""``python -m raftckpt.node``: one replica in the foreground. Exit codes are part of the interface.
+
+0 stopped by a signal · 1 the data directory or a port cannot be used · 2 usage or configuration ·
+70 stopped itself: a broken belief (our bug) · 74 stopped itself: the disk failed or is full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from raftckpt.node import logs
+from raftckpt.node.config import ClusterConfig, ConfigError, load
+from raftckpt.node.process import ReplicaProcess
+from raftckpt.storage import StorageError
+
+__all__ = ["EXIT_CONFIG", "EXIT_DISK", "EXIT_FAILED", "EXIT_REFUSED", "main", "run"]
+
+EXIT_REFUSED: Final = 1
+EXIT_CONFIG: Final = 2
+EXIT_FAILED: Final = 70
+EXIT_DISK: Final = 74
+
+log = logging.getLogger("raftckpt.node")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()
+
+
+def _fail_stop(error: BaseException) -> NoReturn:
+    """End the process here and now: nothing more is promised, sent or synced."""
+    if isinstance(error, StorageError):
+        _say(str(error))
+        os._exit(EXIT_DISK)
+    _say("".join(traceback.format_exception(error)))
+    _say(
+        "the replica stopped itself: its state can no longer be trusted\n"
+        f"{type(error).__name__}: {error}\n"
+        "restart it (what was acknowledged is on disk); if it happens again, report the lines above"
+    )
+    os._exit(EXIT_FAILED)
+
+
+def run(
+    config: ClusterConfig, node: str, data_dir: Path | None = None, rejoin: bool = False
+) -> int:
+    """Run one replica until it is told to stop.
+
+    Arguments:
+        config: the cluster.
+        node: node id of the replica.
+        data_dir: root of the data directories, over that of the configuration.
+        rejoin: it lost its disk: come back without a voice until it has caught up.
+
+    Returns:
+        The exit code; see the module. A replica that stops itself ends the process.
+    """
+    if node not in config.replicas:
+        _say(
+            f"{config.path} has no replica {node}\n"
+            f"its replicas are {', '.join(config.replicas)}\n"
+            "name one of them with --node"
+        )
+        return EXIT_CONFIG
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    logs.configure(node, config.log.level, config.log.format)
+    for warning in config.warnings:
+        log.warning("config %s", warning)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(config, node, rejoin))
+    except ConfigError as error:
+        _say(str(error))
+        return EXIT_CONFIG
+    except StorageError as error:
+        _say(str(error))
+        return EXIT_REFUSED
+    except OSError as error:
+        addresses = config.replicas[node]
+        _say(
+            f"starting {node} failed\n{error}\n"
+            f"check that nothing else uses {addresses.client} and {addresses.peer}"
+        )
+        return EXIT_REFUSED
+    return 0
+
+
+async def _serve(config: ClusterConfig, node: str, rejoin: bool) -> None:
+    await ReplicaProcess(config, node, rejoin=rejoin, failed=_fail_stop).run()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="raftckpt serve", description="Run one replica in the foreground."
+    )
+    environ = os.environ
+    parser.add_argument("--config", default=environ.get("RAFTCKPT_CONFIG", "cluster.yaml"))
+    parser.add_argument("--node", default=environ.get("RAFTCKPT_NODE"))
+    parser.add_argument("--data-dir", help="root of the data directories (default: of the file)")
+    parser.add_argument(
+        "--rejoin", action="store_true", help="come back with an empty directory after a lost disk"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.node is None:
+        parser.error("--node (or RAFTCKPT_NODE) says which replica this is")
+    try:
+        config = load(arguments.config, overrides={"data_dir": arguments.data_dir})
+    except ConfigError as error:
+        _say(str(error))
+        return EXIT_CONFIG
+    return run(config, arguments.node, rejoin=arguments.rejoin)

@@ -1,0 +1,53 @@
+"""Garbage collection and malloc, tamed: a full collection of a big state would stop the world.
+
+Reference counting frees nearly everything. The cyclic collector is switched off; now and then the
+youngest objects are collected and the survivors, which are mostly the state, are frozen out of its
+sight. Cycles that died after being frozen are found when the process is idle and small enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from typing import Final
+
+__all__ = ["Gardener", "tame_malloc"]
+
+_YOUNG_MAX: Final = 25_000
+"""Container objects more than at the last collection: about a millisecond of work."""
+_FULL_OBJECTS_MAX: Final = 100_000
+"""A full collection of so many objects takes about 10 ms; of more we do without."""
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_MIB: Final = 1024 * 1024
+
+
+def tame_malloc() -> None:
+    """Keep blocks of around 1 MiB in the heap: mapping and unmapping them costs more than using."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * _MIB)
+
+
+class Gardener:
+    """Collects little and often. One per process, from the moment the state is loaded."""
+
+    def __init__(self) -> None:
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+
+    def tend(self) -> None:
+        """Collect the young if there are many. Call it after each step."""
+        if gc.get_count()[0] > _YOUNG_MAX:
+            gc.collect(1)
+            gc.freeze()
+
+    def tend_idle(self) -> None:
+        """Look for cycles among all objects, if they are few. For moments of rest."""
+        if gc.get_freeze_count() <= _FULL_OBJECTS_MAX:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()

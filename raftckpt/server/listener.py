@@ -1,0 +1,182 @@
+"""The client port: accepts connections within limits, flushes their replies, watches the slow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from raftckpt import limits
+from raftckpt.node.clock import Clock
+from raftckpt.node.replica import Replica
+from raftckpt.server.connection import Connection
+from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+
+__all__ = ["ClientListener"]
+
+log = logging.getLogger("raftckpt.server")
+
+_SWEEP_S: Final = 1.0
+_PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
+"""A frame that was begun must be complete by then: 2 MiB at 70 KB/s."""
+_LOGGED_PER_SWEEP_MAX: Final = 10
+_BACKLOG: Final = 1024
+
+
+class ClientListener:
+    """All client connections of a replica.
+
+    Arguments:
+        replica: who answers.
+        info: what HELLO and status tell.
+        clock: monotonic time.
+        tls: context of the server side, or None.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        info: ReplicaInfo,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        *,
+        handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
+        connections_max: int = limits.CONNECTIONS_MAX,
+    ) -> None:
+        self.replica = replica
+        self.clock = clock
+        self.connections: set[Connection] = set()
+        self.refused_connections = 0
+        self.protocol_errors = 0
+        self.dispatcher = Dispatcher(replica, info, clock, lambda: len(self.connections))
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self._connections_max = connections_max
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._dirty: list[Connection] = []
+        self._flush_scheduled = False
+        self._logged = 0
+        self._not_logged = 0
+        replica.listener = self
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address bound (port 0 chooses a free one).
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._server = await self._loop.create_server(
+            lambda: Connection(self),
+            host,
+            port,
+            ssl=self._tls,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=self._handshake_s if self._tls is not None else None,
+        )
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        bound = self._server.sockets[0].getsockname()
+        return bound[0], bound[1]
+
+    def stop_accepting(self) -> None:
+        """Take no further connection."""
+        if self._server is not None:
+            self._server.close()
+
+    def going_away(self) -> None:
+        """Tell every client that this replica stops."""
+        for connection in list(self.connections):
+            connection.notice("going_away", None)
+        self.flush()
+
+    def stop(self) -> None:
+        """Flush and close everything."""
+        self.stop_accepting()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.close()
+
+    @property
+    def inflight(self) -> int:
+        """Requests not yet answered on all connections."""
+        return sum(connection.inflight for connection in self.connections)
+
+    # --- connections ------------------------------------------------------------------------------
+    def opened(self, connection: Connection) -> bool:
+        """Admit a connection; False: there are too many."""
+        if len(self.connections) >= self._connections_max:
+            self.refused_connections += 1
+            self._log_limited("refused peer=%s why=connections_max", connection.peer)
+            return False
+        self.connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection, *, by_client: bool) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.replica.closed(connection, by_client=by_client)
+
+    def protocol_error(self, connection: Connection, why: str) -> None:
+        """Count and log what a connection is closed for."""
+        self.protocol_errors += 1
+        self._log_limited("protocol_error peer=%s why=%s", connection.peer, why)
+
+    def _log_limited(self, text: str, *args: object) -> None:
+        if self._logged < _LOGGED_PER_SWEEP_MAX:
+            self._logged += 1
+            log.warning(text, *args)
+        else:
+            self._not_logged += 1
+
+    def _sweep(self) -> None:
+        """Close what dawdles: no handshake in time, a frame that never ends."""
+        now = self.clock.monotonic()
+        for connection in list(self.connections):
+            if not connection.greeted and now - connection.opened_at > self._handshake_s:
+                connection.break_off("no HELLO in time")
+            elif (
+                connection.partial_since is not None
+                and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
+            ):
+                connection.break_off("a frame was begun and not completed")
+        if self._not_logged:
+            log.warning("more_like_the_last count=%d", self._not_logged)
+        self._logged = self._not_logged = 0
+        if self._loop is not None:
+            interval = min(_SWEEP_S, self._handshake_s / 2)
+            self._sweeper = self._loop.call_later(interval, self._sweep)
+
+    # --- replies ----------------------------------------------------------------------------------
+    def mark(self, connection: Connection) -> None:
+        """Have the replies of a connection flushed in this iteration of the loop."""
+        self._dirty.append(connection)
+        if not self._flush_scheduled and self._loop is not None:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send all replies gathered, one frame per connection."""
+        if self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.flush()
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next iteration of the loop."""
+        if self._loop is not None:
+            self._loop.call_soon(callback)
+
+    def leader_changed(self, leader: str | None) -> None:
+        """Tell every client who leads now."""
+        value = {"leader": leader, "endpoint": self.replica.leader_endpoint}
+        for connection in self.connections:
+            connection.notice("leader", value)

@@ -1,0 +1,1 @@
+"""The application of the csa103 tutorial, its stage director and the verdict on what they did."""

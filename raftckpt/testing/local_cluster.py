@@ -1,0 +1,477 @@
+"""LocalCluster: real replica processes on loopback, with faults on demand.
+
+Layout of the data directory: ``cluster.yaml`` (for clients; it keeps the ports), ``NODE/`` (data of
+a replica), ``NODE.yaml`` (what that replica reads when its links to the others go through our
+proxies), ``NODE.log``. All processes end with this one, however it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import yaml
+
+from raftckpt.testing import background
+from raftckpt.testing.probe import replica_status
+from raftckpt.testing.proxy import LinkProxy
+
+__all__ = ["ClusterNotReady", "LocalCluster"]
+
+_LOG_TAIL_LINES = 15
+_POLL_S = 0.02
+
+_live: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
+
+
+class ClusterNotReady(RuntimeError):
+    """The cluster did not reach the wanted state in time; the message shows the replicas' logs."""
+
+
+class LocalCluster:
+    """A cluster of real replica processes on this machine, for tests, demos and development.
+
+    Arguments:
+        replicas: number of replicas (n1, n2, ...); ignored if the directory holds a cluster.
+        data_dir: where everything lives; None: a temporary directory, removed at the end.
+            Started again on the same directory it is the same cluster on the same ports.
+        durability: "fsync" or "os".
+        faults: route the links between replicas through proxies, as :meth:`partition` needs.
+        settings: more keys for the configuration file.
+        wrap: commands put before that of a replica, by node (``{"n1": ["nice"]}``); each must
+            execute the rest of its arguments in place of itself.
+
+    Example::
+
+        with LocalCluster() as cluster, raftckpt.connect(cluster.endpoints) as service:
+            cluster.kill(cluster.leader())
+    """
+
+    def __init__(
+        self,
+        replicas: int = 3,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        durability: str = "fsync",
+        faults: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        wrap: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._temporary = data_dir is None
+        self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock_directory()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._paused: set[str] = set()
+        self._proxies: dict[tuple[str, str], LinkProxy] = {}
+        self._faults = faults
+        self._wrap = dict(wrap or {})
+        self.config_path = self.data_dir / "cluster.yaml"
+        if not self.config_path.exists():
+            self._write_new(replicas, durability, dict(settings or {}))
+        self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
+        _live.add(self)
+
+    # --- what it is ------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[str]:
+        """Node ids, in order."""
+        return list(self._config["replicas"])
+
+    @property
+    def endpoints(self) -> str:
+        """Endpoints of all replicas as :func:`raftckpt.connect` takes them."""
+        return ",".join(self.endpoint(node) for node in self.nodes)
+
+    def endpoint(self, node: str) -> str:
+        """``host:port`` of a replica's client port."""
+        return str(self._config["replicas"][node]["client"])
+
+    def peer_endpoint(self, node: str) -> str:
+        """``host:port`` of a replica's peer port (the real one, not a proxy)."""
+        return str(self._config["replicas"][node]["peer"])
+
+    def node_dir(self, node: str) -> Path:
+        """Data directory of a replica."""
+        return self.data_dir / node
+
+    def pid(self, node: str) -> int | None:
+        """Process id of a replica, None if it does not run."""
+        process = self._processes.get(node)
+        return process.pid if process is not None and process.poll() is None else None
+
+    def exit_code(self, node: str) -> int | None:
+        """Exit code of a replica that ended (negative: signal), None if it runs or never ran."""
+        process = self._processes.get(node)
+        return process.poll() if process is not None else None
+
+    def log(self, node: str, lines: int | None = None) -> str:
+        """What a replica wrote to its log (its last ``lines``)."""
+        try:
+            text = (self.data_dir / f"{node}.log").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return text if lines is None else "\n".join(text.splitlines()[-lines:])
+
+    def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
+        """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
+        return replica_status(self.endpoint(node), timeout=timeout)
+
+    def leader(self, timeout: float = 10.0) -> str:
+        """Node that leads and can serve.
+
+        Raises:
+            ClusterNotReady: if there is none within ``timeout`` seconds.
+        """
+        found: list[str] = []
+
+        def ask() -> bool:
+            best: tuple[int, str] | None = None
+            for node in self.nodes:
+                status = self.status(node, 0.5) if self._reachable(node) else None
+                if status is not None and status["leader"] == node:
+                    best = max(best or (-1, ""), (int(status["term"]), node))
+            found[:] = [best[1]] if best else []
+            return bool(found)
+
+        self._until(ask, timeout, "no replica leads")
+        return found[0]
+
+    # --- life ------------------------------------------------------------------------------
+
+    def start(self) -> LocalCluster:
+        """Start every replica that does not run; returns at once, see :meth:`wait_ready`."""
+        if self._faults and not self._proxies:
+            self._start_proxies()
+        for node in self.nodes:
+            if self.pid(node) is None:
+                self._start(node)
+        return self
+
+    def wait_ready(self, timeout: float = 20.0, nodes: Iterable[str] | None = None) -> None:
+        """Wait until all running replicas (or ``nodes``) answer and agree on a leader that serves.
+
+        Raises:
+            ClusterNotReady: if that takes more than ``timeout`` seconds.
+        """
+        wanted = list(nodes) if nodes is not None else [n for n in self.nodes if self._reachable(n)]
+
+        def ready() -> bool:
+            dead = [node for node in wanted if self.exit_code(node) is not None]
+            if dead:
+                raise ClusterNotReady(self._explain(f"replica {dead[0]} ended", dead))
+            statuses = [self.status(node, 0.5) for node in wanted]
+            leaders = {None if status is None else status["leader"] for status in statuses}
+            return len(leaders) == 1 and None not in leaders
+
+        self._until(ready, timeout, "the cluster is not ready")
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop everything (SIGTERM, then SIGKILL after ``timeout`` s); idempotent.
+
+        A temporary data directory is removed.
+        """
+        running = [node for node in self.nodes if self.pid(node) is not None]
+        for node in running:
+            self._signal(node, signal.SIGCONT)
+            self._signal(node, signal.SIGTERM)
+        deadline = time.monotonic() + timeout
+        for node in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._processes[node].wait(max(0.0, deadline - time.monotonic()))
+        self._end()
+
+    def __enter__(self) -> LocalCluster:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and isinstance(error, Exception):
+            error.add_note(self._explain("state of the cluster", self.nodes))
+        self.stop()
+
+    # --- faults: processes -------------------------------------------------------------------
+
+    def kill(self, *nodes: str) -> None:
+        """Kill -9 the replicas named, all at once (none named: all); wait until they are gone."""
+        chosen = [node for node in (nodes or self.nodes) if self.pid(node) is not None]
+        for node in chosen:
+            self._signal(node, signal.SIGKILL)
+        for node in chosen:
+            self._processes[node].wait()
+            self._paused.discard(node)
+
+    def terminate(self, node: str, timeout: float = 10.0) -> int:
+        """Ask a replica to leave (SIGTERM) and return its exit code.
+
+        Raises:
+            ClusterNotReady: if it is still there after ``timeout`` seconds.
+        """
+        self._signal(node, signal.SIGTERM)
+        try:
+            return self._processes[node].wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ClusterNotReady(self._explain(f"{node} ignores SIGTERM", [node])) from None
+
+    def pause(self, node: str) -> None:
+        """Stop a replica in its tracks (SIGSTOP)."""
+        self._signal(node, signal.SIGSTOP)
+        self._paused.add(node)
+
+    def resume(self, node: str) -> None:
+        """Let a paused replica go on (SIGCONT)."""
+        self._signal(node, signal.SIGCONT)
+        self._paused.discard(node)
+
+    def restart(
+        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = 20.0
+    ) -> None:
+        """Start a replica again (a running one is asked to leave first).
+
+        Arguments:
+            node: which.
+            rejoin: start it with ``--rejoin`` (its data directory was lost).
+            wait: until it answers and knows a leader.
+            timeout: seconds to wait.
+
+        Raises:
+            ClusterNotReady: if it ended or is not ready in time.
+        """
+        if self.pid(node) is not None:
+            self.resume(node)
+            self.terminate(node)
+        self._start(node, rejoin=rejoin)
+        if wait:
+            self.wait_ready(timeout, [node])
+
+    def wait_exit(self, node: str, timeout: float = 10.0) -> int:
+        """Wait until a replica ends and return its exit code.
+
+        Raises:
+            ClusterNotReady: if it still runs after ``timeout`` seconds.
+        """
+        try:
+            return self._processes[node].wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ClusterNotReady(self._explain(f"{node} still runs", [node])) from None
+
+    # --- faults: links between replicas ------------------------------------------------------
+
+    def partition(self, *groups: str | Iterable[str]) -> None:
+        """Cut the links between groups of replicas; those not named form one more group.
+
+        Nothing is reset: bytes wait and arrive late once the partition heals.
+
+        Example: ``partition("n1")`` isolates n1; ``partition(["n1", "n2"], ["n3"])``.
+        """
+        sets = [{group} if isinstance(group, str) else set(group) for group in groups]
+        sets.append(set(self.nodes) - set().union(*sets))
+        side = {node: number for number, group in enumerate(sets) for node in group}
+        for source in self.nodes:
+            for target in self.nodes:
+                if source != target:
+                    self.block(source, target, blocked=side[source] != side[target])
+
+    def block(self, source: str, target: str, *, blocked: bool = True) -> None:
+        """Stall (or let flow) what ``source`` sends to ``target``; the other way is not touched."""
+        there, back = self._link(source, target)
+
+        def work() -> None:
+            there.stall(forward=blocked)
+            back.stall(backward=blocked)
+
+        background.call(work)
+
+    def latency(self, seconds: float, source: str | None = None, target: str | None = None) -> None:
+        """Delay what replicas send to each other (from ``source`` and to ``target`` if given)."""
+        for one in [source] if source else self.nodes:
+            for other in [target] if target else self.nodes:
+                if one != other:
+                    there, back = self._link(one, other)
+                    background.call(lambda there=there: there.delay(forward_s=seconds))
+                    background.call(lambda back=back: back.delay(backward_s=seconds))
+
+    def reset_links(self, node: str | None = None) -> None:
+        """Break all connections between replicas (those of ``node``); they reconnect."""
+        for pair, proxy in self._proxies.items():
+            if node is None or node in pair:
+                background.call(proxy.reset)
+
+    def heal(self) -> None:
+        """End all partitions and delays and resume paused replicas."""
+        if self._proxies:
+            self.partition()
+            self.latency(0.0)
+        for node in list(self._paused):
+            if self.pid(node) is not None:
+                self.resume(node)
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _lock_directory(self) -> IO[str]:
+        lock = (self.data_dir / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise ClusterNotReady(f"{self.data_dir} is in use by {owner}") from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()}")
+        lock.flush()
+        return lock
+
+    def _write_new(self, replicas: int, durability: str, settings: dict[str, Any]) -> None:
+        ports = _free_ports(2 * replicas)
+        nodes = {
+            f"n{number + 1}": {
+                "client": f"127.0.0.1:{ports[2 * number]}",
+                "peer": f"127.0.0.1:{ports[2 * number + 1]}",
+            }
+            for number in range(replicas)
+        }
+        # The name is part of the identity of every data directory: two local clusters that meet on
+        # a re-used port must refuse each other.
+        name = f"local-{os.urandom(4).hex()}"
+        config = {
+            "cluster": name,
+            "data_dir": ".",
+            "durability": durability,
+            "replicas": nodes,
+            **settings,
+        }
+        self.config_path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+
+    def _start_proxies(self) -> None:
+        for source in self.nodes:
+            for target in self.nodes:
+                if source != target:
+                    host, _, port = self.peer_endpoint(target).rpartition(":")
+                    proxy = LinkProxy(host, int(port))
+                    background.run(proxy.start())
+                    self._proxies[source, target] = proxy
+
+    def _link(self, source: str, target: str) -> tuple[LinkProxy, LinkProxy]:
+        if not self._proxies:
+            raise RuntimeError("this cluster was made with faults=False, or is not started")
+        return self._proxies[source, target], self._proxies[target, source]
+
+    def _config_for(self, node: str) -> Path:
+        if not self._proxies:
+            return self.config_path
+        replicas = {
+            other: {**entry, "peer": f"127.0.0.1:{self._proxies[node, other].port}"}
+            if other != node
+            else entry
+            for other, entry in self._config["replicas"].items()
+        }
+        path = self.data_dir / f"{node}.yaml"
+        text = yaml.safe_dump({**self._config, "replicas": replicas}, sort_keys=False)
+        path.write_text(text, "utf-8")
+        return path
+
+    def _start(self, node: str, *, rejoin: bool = False) -> None:
+        command = ["-m", "raftckpt.node", "--config", str(self._config_for(node)), "--node", node]
+        if rejoin:
+            command.append("--rejoin")
+        with (self.data_dir / f"{node}.log").open("ab") as log:
+            # Settings of this process's environment are not the cluster's.
+            env = {k: v for k, v in os.environ.items() if not k.startswith("RAFTCKPT_")}
+            self._processes[node] = background.spawn(
+                command, stdout=log, stderr=log, env=env, prefix=self._wrap.get(node, ())
+            )
+
+    def _signal(self, node: str, number: signal.Signals) -> None:
+        process = self._processes.get(node)
+        if process is not None:
+            process.send_signal(number)
+
+    def _reachable(self, node: str) -> bool:
+        return self.pid(node) is not None and node not in self._paused
+
+    def _until(self, ready: Callable[[], bool], timeout: float, what: str) -> None:
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if time.monotonic() > deadline:
+                raise ClusterNotReady(self._explain(f"{what} after {timeout:g} s", self.nodes))
+            time.sleep(_POLL_S)
+
+    def _explain(self, what: str, nodes: Iterable[str]) -> str:
+        parts = [what]
+        for node in nodes:
+            code = self.exit_code(node)
+            state = "running" if code is None else f"ended with {code}"
+            state = "paused" if node in self._paused else state
+            parts.append(
+                f"--- {node} ({state}), end of its log:\n{self.log(node, _LOG_TAIL_LINES)}"
+            )
+        return "\n".join(parts)
+
+    def _end(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()
+        for process in self._processes.values():
+            process.wait()
+        for proxy in self._proxies.values():
+            background.run(proxy.close())
+        self._proxies.clear()
+        self._paused.clear()
+        self._lock.close()
+        _live.discard(self)
+        if self._temporary:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    # Below the ephemeral range: a port of that range, free while its replica is down, may become
+    # the local port of some outgoing connection, and the replica could not come back.
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    candidates = random.sample(range(10_000, low), min(500, low - 10_000)) if low > 11_000 else []
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        for port in [*candidates, *[0] * count]:
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                ports.append(each.getsockname()[1])
+            if len(ports) == count:
+                break
+    return ports
+
+
+@atexit.register
+def _end_all() -> None:
+    for cluster in list(_live):
+        cluster._end()
+
+
+if sys.platform != "linux":
+    raise ImportError("raftckpt.testing.LocalCluster needs Linux")

@@ -1,0 +1,179 @@
+"""Ask one particular replica directly, without a client: status, digests, transfer, raw messages.
+
+The client routes to the leader and retries; operators' views and tests want to know what *this*
+replica says, now, or that it does not answer.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
+from raftckpt.version import CLIENT_PROTOCOL
+from raftckpt.wire.frames import FrameError, MessageStream, pack_messages
+from raftckpt.wire.schema import RequestTag
+
+__all__ = ["Probe", "replica_digests", "replica_status"]
+
+
+class Probe:
+    """A connection to one replica's client port.
+
+    Arguments:
+        endpoint: ``host:port``.
+        timeout: seconds for the connection and for each call.
+        hello: whether to shake hands at once.
+
+    Raises:
+        Unavailable: if nobody answers there in time.
+    """
+
+    def __init__(self, endpoint: str, *, timeout: float = 2.0, hello: bool = True) -> None:
+        host, _, port = endpoint.rpartition(":")
+        self.endpoint = endpoint
+        self._timeout = timeout
+        self._next_id = 0
+        self._stream = MessageStream()
+        self._waiting: list[list[Any]] = []
+        try:
+            self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout)
+        except OSError as error:
+            raise Unavailable(f"{endpoint} does not answer: {error}") from None
+        self.welcome: Any = None
+        try:
+            if hello:
+                self.welcome = self.call(RequestTag.HELLO, [CLIENT_PROTOCOL], "probe", None)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
+
+    def send(self, tag: int, *fields: Any) -> int:
+        """Send a message and return its id, without waiting for the reply."""
+        self._next_id += 1
+        try:
+            self.socket.sendall(pack_messages([[tag, self._next_id, *fields]]))
+        except OSError as error:
+            raise Unavailable(f"{self.endpoint} went away: {error}") from None
+        return self._next_id
+
+    def reply(self, message_id: int, *, timeout: float | None = None) -> Any:
+        """Wait for the final reply to a message.
+
+        Returns:
+            Its value.
+
+        Raises:
+            Unavailable: if the replica went away or did not answer in time.
+            CheckpointError: the refusal, as the replica sent it.
+        """
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        while True:
+            for message in self._take():
+                if message[0] == 0 and message[1] == message_id:
+                    return _value(message)
+            self._fill(deadline)
+
+    def call(self, tag: int, *fields: Any, timeout: float | None = None) -> Any:
+        """Send a message and wait for its reply, see :meth:`reply`."""
+        return self.reply(self.send(tag, *fields), timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """What the replica tells about itself."""
+        answer: dict[str, Any] = self.call(RequestTag.REPLICA_STATUS)
+        return answer
+
+    def transfer(self, node: str | None = None) -> None:
+        """Have this leader hand leadership to ``node`` (None: the most caught-up follower).
+
+        Raises:
+            CheckpointError: it was refused or not done in time.
+        """
+        self.call(RequestTag.TRANSFER, node)
+
+    def _take(self) -> list[list[Any]]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def _fill(self, deadline: float) -> None:
+        try:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no reply in time")
+            self.socket.settimeout(left)
+            data = self.socket.recv(1 << 16)
+        except OSError as error:
+            raise Unavailable(f"{self.endpoint} does not answer: {error}") from None
+        if not data:
+            raise Unavailable(f"{self.endpoint} closed the connection")
+        try:
+            self._waiting.extend(self._stream.feed(data))
+        except FrameError as error:
+            raise Unavailable(f"{self.endpoint} does not speak our protocol: {error}") from None
+
+
+def _value(message: list[Any]) -> Any:
+    code, value = message[2], message[3]
+    if code == 1:
+        return value
+    reason, detail, index = value
+    definite = bool(message[4]) if len(message) > 4 else True
+    raise error_for(code, reason, detail, definite=definite, index=index)
+
+
+def replica_status(endpoint: str, *, timeout: float = 1.0) -> dict[str, Any] | None:
+    """Status of the replica at an endpoint, or None if it does not answer in time."""
+    try:
+        with Probe(endpoint, timeout=timeout) as probe:
+            return probe.status()
+    except CheckpointError:
+        return None
+
+
+def replica_digests(
+    endpoints: dict[str, str], leader: str, *, timeout: float = 10.0
+) -> tuple[int, dict[str, str | None]]:
+    """Have every replica compute the digest of its state after one and the same log entry.
+
+    Arguments:
+        endpoints: node id to ``host:port``.
+        leader: node that leads.
+        timeout: seconds for everything.
+
+    Returns:
+        Index of that entry, and node id to digest (None: it did not answer in time).
+
+    Raises:
+        CheckpointError: if the leader does not start the check.
+    """
+    deadline = time.monotonic() + timeout
+    with Probe(endpoints[leader], timeout=timeout) as probe:
+        nonce, index = probe.call(RequestTag.CHECK_START)
+    digests: dict[str, str | None] = dict.fromkeys(endpoints)
+    for node, endpoint in endpoints.items():
+        while digests[node] is None and time.monotonic() < deadline:
+            try:
+                with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
+                    digests[node] = str(probe.call(RequestTag.DIGEST, nonce)[1])
+            except TryAgain:  # it has not applied that entry yet
+                time.sleep(0.02)
+            except Unavailable:
+                break
+    return int(index), digests

@@ -1,0 +1,298 @@
+"""Framing of both ports: length and checksum around a body, fragments, lists of messages.
+
+A frame is ``length:u32 crc32c:u32 body`` (big endian). The first byte of a body says what follows:
+``0x00`` a msgpack array of messages, ``0x01`` a fragment of such an array with more to come,
+``0x02`` its last fragment. Owns no socket and no clock; bytes in, bodies or messages out.
+
+Invariants: a decoder holds at most one frame and the chunk it was fed; every byte is copied a
+constant number of times however it was cut up; after an error it stays broken, because the place
+of the next frame is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from struct import Struct
+from typing import Any, Final, Protocol, runtime_checkable
+
+import google_crc32c
+import msgpack
+
+from raftckpt import limits
+from raftckpt.errors import ensure
+
+__all__ = [
+    "FRAGMENT",
+    "FRAGMENT_LAST",
+    "HEADER_BYTES",
+    "MESSAGES",
+    "FrameDecoder",
+    "FrameError",
+    "MessageStream",
+    "Pages",
+    "encode_frame",
+    "frames_for_pieces",
+    "pack_messages",
+    "pack_pieces",
+    "reply_frames",
+    "unpack_messages",
+]
+
+HEADER_BYTES: Final = 8
+MESSAGES: Final = 0x00
+FRAGMENT: Final = 0x01
+FRAGMENT_LAST: Final = 0x02
+
+_HEADER: Final = Struct(">II")
+_MESSAGES_HEADER: Final = Struct(">IIB")
+_MESSAGES_BYTE: Final = b"\x00"
+_MESSAGES_CRC: Final[int] = google_crc32c.value(_MESSAGES_BYTE)
+_COPY_BELOW: Final = 4096
+"""A slice of a small body is cheaper than a view of it."""
+_JOIN_BELOW: Final = 16 * limits.KIB
+
+
+class FrameError(ValueError):
+    """The other side broke the framing: the connection cannot go on."""
+
+
+@runtime_checkable
+class Pages(Protocol):
+    """A large value kept in pieces; what the model returns for a section of several pages."""
+
+    def __len__(self) -> int:
+        """Bytes in all."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes in order."""
+
+
+class FrameDecoder:
+    r"""Cuts a stream of bytes into frame bodies.
+
+    Example:
+        >>> FrameDecoder().feed(encode_frame(b"\x00\x90"))
+        [b'\x00\x90']
+    """
+
+    __slots__ = ("_broken", "_held", "_limit", "_needed")
+
+    def __init__(self, limit: int = limits.FRAME_BYTES_MAX) -> None:
+        self._limit = limit
+        self._held = bytearray()
+        self._needed = HEADER_BYTES
+        self._broken = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of an incomplete frame that wait for the rest."""
+        return len(self._held)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """Take what arrived and return the bodies that are now complete, in order.
+
+        Raises:
+            FrameError: length or checksum is wrong; so does every later call.
+        """
+        if self._broken:
+            raise FrameError("the stream was broken before")
+        held = self._held
+        if held:
+            held += data
+            if len(held) < self._needed:
+                return []
+            data = bytes(held)
+            self._held = held = bytearray()
+        elif type(data) is not bytes:
+            data = bytes(data)
+        bodies: list[bytes] = []
+        position = 0
+        size = len(data)
+        needed = HEADER_BYTES
+        while size - position >= HEADER_BYTES:
+            length, checksum = _HEADER.unpack_from(data, position)
+            if not 0 < length <= self._limit:
+                self._broken = True
+                raise FrameError(f"frame of {length} bytes; allowed are 1..{self._limit}")
+            needed = HEADER_BYTES + length
+            if size - position < needed:
+                break
+            body = data[position + HEADER_BYTES : position + needed]
+            if google_crc32c.value(body) != checksum:
+                self._broken = True
+                raise FrameError(f"checksum of a frame of {length} bytes does not match")
+            bodies.append(body)
+            position += needed
+            needed = HEADER_BYTES
+        if position < size:
+            held += memoryview(data)[position:]
+        self._needed = needed
+        return bodies
+
+
+class MessageStream:
+    """Turns a stream of bytes into messages, putting fragments together (the client's side).
+
+    Arguments:
+        message_bytes_max: most bytes that fragments may add up to.
+    """
+
+    __slots__ = ("_decoder", "_fragment_bytes", "_fragments", "_limit")
+
+    def __init__(self, message_bytes_max: int = limits.REPLY_BYTES_MAX) -> None:
+        self._decoder = FrameDecoder()
+        self._fragments: list[bytes] = []
+        self._fragment_bytes = 0
+        self._limit = message_bytes_max
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Any]:
+        """Take what arrived and return the messages that are now complete, in order.
+
+        Raises:
+            FrameError: framing, first byte or msgpack is wrong, or fragments exceed the limit.
+        """
+        messages: list[Any] = []
+        for body in self._decoder.feed(data):
+            kind = body[0]
+            if kind == MESSAGES:
+                messages += _unpack(body[1:] if len(body) < _COPY_BELOW else memoryview(body)[1:])
+            elif kind in (FRAGMENT, FRAGMENT_LAST):
+                self._fragment_bytes += len(body) - 1
+                if self._fragment_bytes > self._limit:
+                    raise FrameError(f"fragments add up to more than {self._limit} bytes")
+                self._fragments.append(body)
+                if kind == FRAGMENT_LAST:
+                    joined = b"".join([memoryview(part)[1:] for part in self._fragments])
+                    self._fragments = []
+                    self._fragment_bytes = 0
+                    messages += _unpack(joined)
+            else:
+                raise FrameError(f"unknown first byte {kind:#04x} of a frame body")
+        return messages
+
+
+def encode_frame(body: bytes) -> bytes:
+    """Put a header before ``body``.
+
+    Raises:
+        InvariantViolation: the body is empty or over the limit: the sender's bug.
+    """
+    ensure(0 < len(body) <= limits.FRAME_BYTES_MAX, "frame body out of bounds")
+    return _HEADER.pack(len(body), google_crc32c.value(body)) + body
+
+
+def pack_messages(messages: list[Any]) -> bytes:
+    """Pack messages into one frame.
+
+    Raises:
+        InvariantViolation: they do not fit: the sender must split them.
+    """
+    payload: bytes = msgpack.packb(messages, use_bin_type=True)
+    length = len(payload) + 1
+    ensure(length <= limits.FRAME_BYTES_MAX, "messages do not fit into one frame")
+    checksum = google_crc32c.extend(_MESSAGES_CRC, payload)
+    return _MESSAGES_HEADER.pack(length, checksum, MESSAGES) + payload
+
+
+def unpack_messages(body: bytes) -> list[Any]:
+    """Unpack a whole (not fragmented) body: what a replica accepts from a client.
+
+    The count of any array is limited, lest a small frame announce a huge one.
+
+    Raises:
+        FrameError: first byte, msgpack or the number of messages is wrong.
+    """
+    if body[0] != MESSAGES:
+        raise FrameError(f"first byte {body[0]:#04x} of a frame body; expected 0x00")
+    rest = body[1:] if len(body) < _COPY_BELOW else memoryview(body)[1:]
+    return _unpack(rest, limits.MESSAGES_PER_FRAME_MAX)
+
+
+def _unpack(payload: bytes | memoryview, array_max: int = -1) -> list[Any]:
+    try:
+        messages = msgpack.unpackb(
+            payload,
+            raw=False,
+            strict_map_key=False,
+            use_list=True,
+            max_array_len=array_max if array_max >= 0 else len(payload),
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        # TypeError: a map with an unhashable key; the rest: malformed or over a limit
+        raise FrameError(f"not msgpack: {type(error).__name__}: {error}") from None
+    if type(messages) is not list or not messages:
+        raise FrameError("a frame body carries an array of at least one message")
+    return messages
+
+
+def frames_for_pieces(
+    head: bytes, pieces: Iterable[bytes], fragment_bytes: int = limits.FRAGMENT_BYTES
+) -> Iterator[bytes]:
+    """Stream one long array of messages as frames, lazily.
+
+    What fits into one fragment becomes a whole frame. At most one such stream may be under way
+    per connection; whole frames may be sent between its frames.
+
+    Arguments:
+        head: first bytes of the msgpack array of messages.
+        pieces: the bytes that follow.
+        fragment_bytes: a frame is closed when it has this many bytes.
+    """
+    buffer = bytearray(b"\x00")
+    sent = False
+    for piece in chain((head,), pieces):
+        position = 0
+        while position < len(piece):
+            if len(buffer) > fragment_bytes:
+                # only now is it sure that more follows
+                buffer[0] = FRAGMENT
+                yield encode_frame(bytes(buffer))
+                sent = True
+                buffer = bytearray(b"\x00")
+            room = fragment_bytes + 1 - len(buffer)
+            buffer += memoryview(piece)[position : position + room]
+            position += room
+    if sent:
+        buffer[0] = FRAGMENT_LAST
+    yield encode_frame(bytes(buffer))
+
+
+def pack_pieces(value: Any) -> Iterator[bytes]:
+    """Encode a value as msgpack in pieces; :class:`Pages` inside lists become one bin each."""
+    if isinstance(value, (list, tuple)):
+        yield _array_header(len(value))
+        for item in value:
+            if type(item) is list and all(map(_is_small, item)):
+                # an item such as [id, data] of a million: one piece, not four
+                yield msgpack.packb(item, use_bin_type=True)
+            else:
+                yield from pack_pieces(item)
+    elif isinstance(value, bytes) and len(value) >= _JOIN_BELOW:
+        yield _bin_header(len(value))
+        yield value
+    elif hasattr(value, "pieces"):
+        yield _bin_header(len(value))
+        yield from value.pieces()
+    else:
+        yield msgpack.packb(value, use_bin_type=True)
+
+
+def reply_frames(
+    message: list[Any], fragment_bytes: int = limits.FRAGMENT_BYTES
+) -> Iterator[bytes]:
+    """Stream one message, whose values may be :class:`Pages`, as frames, lazily."""
+    return frames_for_pieces(b"\x91", pack_pieces(message), fragment_bytes)
+
+
+def _is_small(value: Any) -> bool:
+    kind = type(value)
+    return kind is int or ((kind is bytes or kind is str) and len(value) < _JOIN_BELOW)
+
+
+def _array_header(count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") if count > 15 else bytes((0x90 | count,))
+
+
+def _bin_header(size: int) -> bytes:
+    return b"\xc6" + size.to_bytes(4, "big")

@@ -1,0 +1,239 @@
+"""Parsing, precedence, exit codes and three-line errors; no cluster needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from raftckpt_cli import main as cli_main
+from raftckpt_cli.output import ExitCode, exit_code_of, explain
+
+from raftckpt import errors, version
+
+COMMANDS = [
+    ["serve"],
+    ["dev"],
+    ["demo"],
+    ["checkpoint", "list"],
+    ["checkpoint", "create"],
+    ["checkpoint", "show"],
+    ["checkpoint", "unlink"],
+    ["section", "list"],
+    ["section", "read"],
+    ["section", "write"],
+    ["section", "create"],
+    ["section", "delete"],
+    ["section", "expire"],
+    ["cluster", "status"],
+    ["cluster", "transfer"],
+    ["cluster", "check"],
+    ["bench"],
+    ["config", "check"],
+    ["completion"],
+    ["version"],
+]
+
+
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def three_lines(text: str) -> list[str]:
+    lines = text.strip().splitlines()
+    assert lines[0].startswith("error: ")
+    assert any(line.startswith("  why: ") for line in lines)
+    assert lines[-1].startswith("  try: ")
+    return lines
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(command: list[str], capsys) -> None:
+    assert cli_main.run([*command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Usage: raftckpt " + " ".join(command) in out
+    if command not in (["version"],):
+        assert "Example" in out
+
+
+def test_top_level_help_names_every_command_and_imports_none(capsys) -> None:
+    assert cli_main.run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command[0] in out
+
+
+def test_import_of_the_command_line_stays_small() -> None:
+    code = (
+        "import sys, raftckpt_cli.main as m; m.run(['version'])\n"
+        "bad = {'asyncio', 'raftckpt.server', 'raftckpt.node.replica', 'pysyncobj', 'uvloop',"
+        " 'yaml', 'raftckpt.client.core'}\n"
+        "print(sorted(bad & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["checkpoint", "nonsense"],
+        ["serve"],
+        ["version", "-o", "xml"],
+        ["checkpoint", "list", "--timeout", "never"],
+        ["checkpoint", "list", "--endpoints", "a:1", "--config", "cluster.yaml"],
+        ["demo", "--kill", "everybody"],
+        ["completion", "tcsh"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2_and_three_lines(arguments: list[str], capsys) -> None:
+    assert cli_main.run(arguments) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    three_lines(captured.err)
+
+
+def test_no_endpoints_is_2_and_says_where_they_come_from(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli_main.run(["checkpoint", "list"]) == ExitCode.USAGE
+    text = "\n".join(three_lines(capsys.readouterr().err))
+    for word in ("--endpoints", "--config", "RAFTCKPT_ENDPOINTS", "cluster.yaml"):
+        assert word in text
+
+
+def test_missing_config_is_2(tmp_path, capsys) -> None:
+    arguments = ["cluster", "status", "--config", str(tmp_path / "no.yaml")]
+    assert cli_main.run(arguments) == ExitCode.USAGE
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_flag_beats_environment(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RAFTCKPT_CONFIG", "/does/not/exist.yaml")
+    arguments = ["cluster", "status", "--endpoints", nobody(), "--timeout", "1"]
+    assert cli_main.run(arguments) == ExitCode.UNAVAILABLE
+    monkeypatch.setenv("RAFTCKPT_ENDPOINTS", nobody())
+    arguments = ["cluster", "status", "--config", "/does/not/exist.yaml"]
+    assert cli_main.run(arguments) == ExitCode.USAGE
+    capsys.readouterr()
+
+
+def test_environment_and_working_directory_name_the_cluster(tmp_path, monkeypatch, capsys) -> None:
+    address = nobody()
+    (tmp_path / "cluster.yaml").write_text(
+        f"cluster: x\nreplicas:\n  n1: {{client: '{address}', peer: '{nobody()}'}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli_main.run(["cluster", "status", "-o", "json"]) == ExitCode.UNAVAILABLE
+    shown = json.loads(capsys.readouterr().out)
+    assert [(r["node"], r["endpoint"], r["reachable"]) for r in shown["replicas"]] == [
+        ("n1", address, False)
+    ]
+    monkeypatch.setenv("RAFTCKPT_ENDPOINTS", other := nobody())
+    assert cli_main.run(["cluster", "status", "-o", "json"]) == ExitCode.UNAVAILABLE
+    assert json.loads(capsys.readouterr().out)["replicas"][0]["endpoint"] == other
+
+
+def test_nobody_there_is_4(capsys) -> None:
+    arguments = ["checkpoint", "list", "--endpoints", nobody(), "--timeout", "0.5"]
+    assert cli_main.run(arguments) == ExitCode.UNAVAILABLE
+    three_lines(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotExist("x"), 5),
+        (errors.SectionNotExist("x"), 5),
+        (errors.NoActiveReplica("x"), 1),
+        (errors.Exist("x"), 1),
+        (errors.NoSpace("x"), 1),
+        (errors.InvalidParam("x"), 1),
+        (errors.Fenced("x"), 6),
+        (errors.Access("x"), 6),
+        (errors.Unavailable("x"), 4),
+        (errors.TryAgain("x"), 4),
+        (errors.Timeout("x"), 3),
+        (errors.Timeout("x", definite=True), 4),
+        (errors.SessionLost("x", definite=False), 3),
+        (errors.Library("x"), 1),
+    ],
+)
+def test_exit_code_of_every_kind_of_error(error: errors.CheckpointError, code: int) -> None:
+    assert exit_code_of(error) == code
+    told, lines = explain(error)
+    assert told == code
+    three_lines("\n".join(lines))
+    assert ("outcome unknown" in lines[0]) == (not error.definite)
+
+
+def test_bug_keeps_its_traceback() -> None:
+    assert explain(ZeroDivisionError("x")) == (None, [])
+
+
+def test_version(capsys) -> None:
+    assert cli_main.run(["version"]) == 0
+    assert version.VERSION in capsys.readouterr().out
+    assert cli_main.run(["version", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == version.VERSION
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capsys) -> None:
+    assert cli_main.run(["completion", shell]) == 0
+    assert "_RAFTCKPT_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_completes() -> None:
+    env = {**os.environ, "_RAFTCKPT_COMPLETE": "bash_complete"}
+    env |= {"COMP_WORDS": "raftckpt che", "COMP_CWORD": "1"}
+    code = "from raftckpt_cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.strip() == "plain,checkpoint"
+
+
+def test_config_check(tmp_path, capsys) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("cluster: x\nreplicas:\n  n1: {client: '127.0.0.1:1', peer: '127.0.0.1:2'}\n")
+    assert cli_main.run(["config", "check", str(path), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    path.write_text(path.read_text() + "durabilty: fsync\n")
+    assert cli_main.run(["config", "check", str(path), "-o", "json"]) == ExitCode.USAGE
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ok"] is False
+    assert shown["problems"][0]["line"] == 4
+    assert cli_main.run(["config", "check", str(path)]) == ExitCode.USAGE
+    assert f"{path}:4: unknown key durabilty" in capsys.readouterr().err
+
+
+def test_the_shipped_configuration_is_valid(capsys) -> None:
+    assert cli_main.run(["config", "check", "cluster.yaml"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_is_130(tmp_path) -> None:
+    # A port that accepts and never answers keeps the command waiting.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        command = ["checkpoint", "list", "--endpoints", address, "--timeout", "60"]
+        code = "from raftckpt_cli.main import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True
+        )
+        server.settimeout(20)
+        connection, _ = server.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in told

@@ -1,0 +1,317 @@
+"""The machine once more, as plainly as it can be written: linear scans, whole copies, exceptions.
+
+It shares no code with the product but the numbers of tags and codes, and it knows nothing of
+pages, indices, images or reply queues. Results are ``(1, value)`` or ``(code, reason, position)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NEVER = 2**63 - 1
+READ, WRITE, CREATE = 1, 2, 4
+INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RES, BAD_OP = 7, 9, 11, 12, 14, 15, 18, 20
+
+
+class No(Exception):
+    pass
+
+
+class Naive:
+    def __init__(self) -> None:
+        self.now = self.revision = self.uids = 0
+        self.sessions: dict[int, Any] = {}
+        self.ended = 0
+        self.checkpoints: list[Any] = []
+
+    def apply(self, now: int, commands: list[Any]) -> list[Any]:
+        self.now = max(self.now, now)
+        return [self.one(c) for c in commands]
+
+    def one(self, c: list[Any]) -> Any:
+        tag, number, sequence, answered, *args = c
+        try:
+            if number == 0:
+                return (1, getattr(self, f"cluster_{tag}")(*args))
+            if number not in self.sessions:
+                raise No(BAD_HANDLE, "session", None)
+            s = self.sessions[number]
+            s["answered"] = max(s["answered"], min(answered, s["last"]))
+            if sequence <= s["answered"]:
+                raise No(2, "answered", None)
+            if sequence in s["replies"]:
+                return s["replies"][sequence]
+            if sequence != s["last"] + 1:
+                raise No(6, "gap", None)
+        except No as refusal:
+            return refusal.args
+        try:
+            result = (1, getattr(self, f"do_{tag}")(s, *args))
+        except No as refusal:
+            result = refusal.args
+        s["last"] = sequence
+        s["replies"][sequence] = result
+        return result
+
+    def step(self, c: Any) -> int:
+        self.revision += 1
+        c["revision"] = self.revision
+        return self.revision
+
+    # cluster
+    def cluster_1(self, secret: bytes, name: str, node: str, timeout: int, grace: int) -> Any:
+        for number, s in self.sessions.items():
+            if s["secret"] == secret:
+                return [number]
+        number = len(self.sessions) + self.ended + 1
+        self.sessions[number] = {
+            "id": number, "secret": secret, "node": node, "last": 0, "answered": 0,
+            "replies": {}, "handles": {}, "opens": 0, "stages": {},
+        }  # fmt: skip
+        return [number]
+
+    def end(self, number: int) -> None:
+        s = self.sessions[number]
+        for handle in list(s["handles"]):
+            self.close(s, handle)
+        del self.sessions[number]
+        self.ended += 1
+
+    def cluster_3(self, numbers: list[int]) -> int:
+        living = [n for n in dict.fromkeys(numbers) if n in self.sessions]
+        for n in living:
+            self.end(n)
+        return len(living)
+
+    def cluster_40(self) -> int:
+        done = 0
+        while True:
+            due = [(c["until"], c["uid"], b"", c) for c in self.checkpoints if c["until"] is not None]
+            for c in self.checkpoints:
+                due += [(v["due"], c["uid"], k, c) for k, v in c["sections"].items()]
+            due = [d for d in due if d[0] <= self.now and d[0] < NEVER]
+            if not due:
+                return done
+            _, _, section_id, c = min(due, key=lambda d: d[:3])
+            self.step(c)
+            if section_id:
+                del c["sections"][section_id]
+            else:
+                self.checkpoints.remove(c)
+            done += 1
+
+    # checkpoints
+    def openers(self, c: Any) -> list[Any]:
+        return [s for s in self.sessions.values() if any(h[0] is c for h in s["handles"].values())]
+
+    def do_2(self, s: Any) -> None:
+        self.end(s["id"])
+
+    def do_10(self, s: Any, name: str, flags: int, attributes: Any) -> Any:
+        found = [c for c in self.checkpoints if c["name"] == name and not c["unlinked"]]
+        if not found:
+            if not flags & CREATE:
+                raise No(NOT_EXIST, "checkpoint_missing", None)
+            self.uids += 1
+            self.revision += 1
+            c = {
+                "uid": self.uids, "name": name, "attributes": list(attributes), "sections": {},
+                "active": None, "owner": 0, "exclusive": False, "epoch": 0, "unlinked": False,
+                "until": None, "revision": self.revision,
+            }  # fmt: skip
+            if attributes[3] == 1:
+                c["sections"][b""] = {"data": b"", "due": NEVER, "at": self.now, "revision": self.revision}
+            self.checkpoints.append(c)
+        else:
+            c = found[0]
+            mine = [a for i, a in enumerate(c["attributes"]) if i != 2]
+            if flags & CREATE and mine != [a for i, a in enumerate(attributes) if i != 2]:
+                raise No(EXIST, "attributes_differ", None)
+        s["opens"] += 1
+        s["handles"][s["opens"]] = (c, flags)
+        c["until"] = None
+        return [s["opens"], c["uid"], not found, list(c["attributes"]), self.revision]
+
+    def close(self, s: Any, handle: int) -> None:
+        c, _ = s["handles"].pop(handle)
+        openers = self.openers(c)
+        lost = c["active"] is not None and c["active"][1] == s["node"]
+        lost = lost and all(o["node"] != s["node"] for o in openers)
+        if lost:
+            c["active"] = None
+        if not openers and (c["unlinked"] or c["attributes"][2] < 10_000_000):
+            self.step(c)
+            self.checkpoints.remove(c)
+        else:
+            if not openers:
+                c["until"] = min(self.now + c["attributes"][2], NEVER)
+            if lost:
+                self.step(c)
+
+    def handle(self, s: Any, handle: int) -> Any:
+        if handle not in s["handles"]:
+            raise No(BAD_HANDLE, "handle", None)
+        return s["handles"][handle]
+
+    def do_11(self, s: Any, handle: int) -> None:
+        self.handle(s, handle)
+        self.close(s, handle)
+
+    def do_12(self, s: Any, name: str) -> int:
+        for c in self.checkpoints:
+            if c["name"] == name and not c["unlinked"]:
+                c["unlinked"] = True
+                revision = self.step(c)
+                if not self.openers(c):
+                    self.step(c)
+                    self.checkpoints.remove(c)
+                return revision
+        raise No(NOT_EXIST, "checkpoint_missing", None)
+
+    def change(self, s: Any, handle: int) -> Any:
+        c, flags = self.handle(s, handle)
+        if not flags & WRITE:
+            raise No(ACCESS, "no_right", None)
+        if c["exclusive"] and c["owner"] != s["id"]:
+            raise No(ACCESS, "fenced", None)
+        return c
+
+    def active(self, c: Any) -> None:
+        if c["attributes"][0] in (10, 12) and c["active"] is None:
+            raise No(NOT_EXIST, "no_active", None)
+
+    def do_13(self, s: Any, handle: int, retention: int) -> int:
+        if retention < 0:
+            raise No(INVALID, "param", None)
+        c = self.change(s, handle)
+        if c["unlinked"]:
+            raise No(BAD_OP, "unlinked", None)
+        c["attributes"][2] = retention
+        return self.step(c)
+
+    def do_14(self, s: Any, handle: int, exclusive: bool) -> Any:
+        c, flags = self.handle(s, handle)
+        if not flags & WRITE:
+            raise No(ACCESS, "no_right", None)
+        if not exclusive and c["attributes"][0] not in (10, 12):
+            raise No(BAD_OP, "not_collocated", None)
+        if (c["active"], c["exclusive"]) != ((s["id"], s["node"]), exclusive):
+            c.update(active=(s["id"], s["node"]), owner=s["id"], exclusive=exclusive)
+            c["epoch"] += 1
+            self.step(c)
+        return [c["epoch"], c["revision"]]
+
+    # sections
+    def value(self, s: Any, data: Any) -> bytes:
+        if isinstance(data, bytes):
+            return data
+        if data not in s["stages"]:
+            raise No(INVALID, "stage", None)
+        value: bytes = s["stages"].pop(data)
+        return value
+
+    def fits(self, c: Any, data: bytes, position: int | None = None) -> None:
+        if len(data) > c["attributes"][4]:
+            raise No(INVALID, "section_too_big", position)
+
+    def new(self, c: Any, section_id: bytes, data: bytes, due: int) -> int:
+        if len(c["sections"]) >= c["attributes"][3]:
+            raise No(NO_SPACE, "sections_full", None)
+        revision = self.step(c)
+        c["sections"][section_id] = {"data": data, "due": due, "at": self.now, "revision": revision}
+        return revision
+
+    def do_20(self, s: Any, handle: int, section_id: bytes, data: Any, at: int, ttl: Any) -> Any:
+        data = self.value(s, data)
+        c = self.change(s, handle)
+        if not 1 <= len(section_id) <= c["attributes"][5]:
+            raise No(INVALID, "section_id", None)
+        if at < 0 or (ttl or 0) < 0:
+            raise No(INVALID, "param", None)
+        self.active(c)
+        self.fits(c, data)
+        if c["attributes"][3] == 1:
+            raise No(EXIST, "default_section", None)
+        if section_id in c["sections"]:
+            raise No(EXIST, "section_exists", None)
+        due = at if ttl is None else self.now + ttl
+        revision = self.new(c, section_id, data, due)
+        if due <= self.now:
+            self.step(c)
+            del c["sections"][section_id]
+        return [revision, section_id]
+
+    def section(self, c: Any, section_id: bytes, position: int | None = None) -> Any:
+        if section_id not in c["sections"]:
+            raise No(NOT_EXIST, "section_missing", position)
+        return c["sections"][section_id]
+
+    def do_21(self, s: Any, handle: int, section_id: bytes) -> int:
+        if not section_id:
+            raise No(INVALID, "param", None)
+        c = self.change(s, handle)
+        self.active(c)
+        if c["attributes"][3] == 1:
+            raise No(INVALID, "default_section", None)
+        self.section(c, section_id)
+        del c["sections"][section_id]
+        return self.step(c)
+
+    def do_22(self, s: Any, handle: int, section_id: bytes, at: int, ttl: Any) -> int:
+        if at < 0 or (ttl or 0) < 0:
+            raise No(INVALID, "param", None)
+        c = self.change(s, handle)
+        due = at if ttl is None else self.now + ttl
+        if due < self.now:
+            raise No(INVALID, "time_past", None)
+        self.active(c)
+        if c["attributes"][3] == 1:
+            raise No(INVALID, "default_section", None)
+        section = self.section(c, section_id)
+        section.update(due=due, revision=self.step(c))
+        return self.revision
+
+    def do_23(self, s: Any, handle: int, section_id: bytes, data: Any, create: bool = False) -> int:
+        data = self.value(s, data)
+        c = self.change(s, handle)
+        self.fits(c, data)
+        self.active(c)
+        if create and section_id not in c["sections"]:
+            if not 1 <= len(section_id) <= c["attributes"][5]:
+                raise No(INVALID, "section_id", None)
+            return self.new(c, section_id, data, NEVER)
+        section = self.section(c, section_id)
+        section.update(data=data, at=self.now, revision=self.step(c))
+        return self.revision
+
+    def do_24(self, s: Any, handle: int, section_id: bytes, data: Any) -> int:
+        return self.do_23(s, handle, section_id, data, create=True)
+
+    def do_25(self, s: Any, handle: int, vector: list[Any]) -> int:
+        values = [s["stages"].pop(e[2], None) if isinstance(e[2], int) else e[2] for e in vector]
+        if not vector:
+            raise No(INVALID, "param", None)
+        if None in values:
+            raise No(INVALID, "stage", values.index(None))
+        c, _ = self.handle(s, handle)
+        for position, value in enumerate(values):
+            self.fits(c, value, position)
+        self.change(s, handle)
+        self.active(c)
+        for position, (section_id, offset, _) in enumerate(vector):
+            self.section(c, section_id, position)
+            if offset + len(values[position]) > c["attributes"][4]:
+                raise No(NO_RES, "section_too_big", position)
+        revision = self.step(c)
+        for (section_id, offset, _), value in zip(vector, values, strict=True):
+            section = c["sections"][section_id]
+            old = section["data"].ljust(offset, b"\0")
+            data = old[:offset] + value + old[offset + len(value) :]
+            section.update(data=data, at=self.now, revision=revision)
+        return revision
+
+    def do_26(self, s: Any, stage: int, offset: int, data: bytes) -> None:
+        if offset != len(s["stages"].get(stage, b"")):
+            s["stages"].pop(stage, None)
+            raise No(INVALID, "stage", None)
+        s["stages"][stage] = s["stages"].get(stage, b"") + data

@@ -1,0 +1,176 @@
+"""Our machine and the naive one are given the same histories; both must answer the same.
+
+Beside it runs a third machine that is replaced by the restoration of its own image again and again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+
+from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
+from raftckpt.model import CheckpointMachine, digest, encode_batch
+from raftckpt.model.types import Result
+
+from .naive import Naive
+
+MS = 1_000_000
+IDS = st.sampled_from([b"a", b"b", b"c", b"long id", b""])
+NAMES = st.sampled_from(["x", "y"])
+SHAPES = st.sampled_from(
+    [
+        [1, 0, SA_TIME_MAX, 3, 40, 4],
+        [1, 0, 50 * MS, 3, 3 * PAGE_BYTES, 4],
+        [2, 0, 5 * MS, 1, 40, 4],
+        [10, 0, 50 * MS, 2, 40, 4],
+        [12, 0, 0, 3, 3 * PAGE_BYTES, 4],
+    ]
+)
+DATA = st.one_of(
+    st.binary(max_size=45),
+    st.builds(
+        lambda fill, size: bytes([fill]) * size,
+        st.integers(0, 255),
+        st.sampled_from([PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1, 2 * PAGE_BYTES + 7]),
+    ),
+)
+STAGE = st.integers(1, 2)
+HANDLE = st.sampled_from([1, 1, 1, 2, 2, 3, 9])
+OFFSETS = st.one_of(st.integers(0, 50), st.integers(PAGE_BYTES - 3, 3 * PAGE_BYTES))
+EXPIRATION = st.one_of(st.just(SA_TIME_MAX), st.integers(-1, 300).map(lambda ms: ms * MS))
+TTL = st.one_of(st.none(), st.none(), st.integers(-1, 100).map(lambda ms: ms * MS))
+
+
+def command(tag: int, *fields: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.tuples(st.just(tag), *fields).map(list)
+
+
+FLAGS = st.sampled_from([7, 7, 7, 5, 6, 4])
+OPEN = st.tuples(NAMES, FLAGS, SHAPES).map(lambda o: [10, o[0], o[1], o[2]])
+REOPEN = st.tuples(NAMES, st.sampled_from([1, 2, 3])).map(lambda o: [10, o[0], o[1], None])
+ELEMENT = st.tuples(IDS, OFFSETS, st.one_of(DATA, STAGE)).map(list)
+CONTENT = st.one_of(
+    command(20, HANDLE, IDS, st.one_of(DATA, STAGE), EXPIRATION, TTL),
+    command(21, HANDLE, IDS),
+    command(22, HANDLE, IDS, EXPIRATION, TTL),
+    command(23, HANDLE, IDS, st.one_of(DATA, DATA, STAGE)),
+    command(24, HANDLE, IDS, st.one_of(DATA, DATA, STAGE)),
+    command(24, HANDLE, IDS, st.binary(max_size=45)),
+    command(25, HANDLE, st.lists(ELEMENT, max_size=3)),
+    command(26, STAGE, st.sampled_from([0, 0, 5, PAGE_BYTES]), DATA),
+)
+LIFE = st.one_of(
+    OPEN,
+    OPEN,
+    REOPEN,
+    command(11, HANDLE),
+    command(12, NAMES),
+    command(13, HANDLE, st.sampled_from([-1, 0, 20 * MS, SA_TIME_MAX])),
+    command(14, HANDLE, st.booleans()),
+    command(14, HANDLE, st.just(False)),
+)
+CALL = st.one_of(CONTENT, CONTENT, CONTENT, LIFE, LIFE, command(2))
+STEP = st.one_of(
+    st.tuples(st.just("call"), st.integers(0, 2), CALL, st.sampled_from([0] * 8 + [-1, 1])),
+    st.tuples(st.just("call"), st.integers(0, 2), CALL, st.just(0)),
+    st.tuples(st.just("call"), st.integers(0, 2), CALL, st.just(0)),
+    st.tuples(st.just("due"), st.integers(-10, 80)),
+    st.tuples(st.just("expire"), st.integers(0, 2)),
+    st.tuples(st.just("restore")),
+)
+
+
+class Run:
+    """Three machines side by side."""
+
+    def __init__(self) -> None:
+        self.ours = CheckpointMachine()
+        self.restored = CheckpointMachine()
+        self.naive = Naive()
+        self.now = 100 * MS
+        self.clients: list[list[int]] = []
+        for k in range(3):
+            self.reopen(k)
+        for k in range(3):  # a fruitful start: everybody has both names open
+            self.call(k, [10, "x", 7, [1, 0, 50 * MS, 3, 3 * PAGE_BYTES, 4]], 0)
+            self.call(k, [10, "y", 7, [10, 0, 50 * MS, 2, 40, 4]], 0)
+
+    def reopen(self, k: int) -> None:
+        secret = bytes([k, len(self.clients)]) + self.now.to_bytes(14, "big")
+        number = self.both([1, 0, 0, 0, secret, "app", f"n{k % 2}", 10**10, 0])[1][0]
+        if k < len(self.clients):
+            self.clients[k] = [number, 0]
+        else:
+            self.clients.append([number, 0])
+
+    def both(self, c: list[Any]) -> Any:
+        payload = encode_batch(self.now, [c])
+        (mine,) = self.ours.apply(self.ours.applied_index + 1, payload)
+        (again,) = self.restored.apply(self.restored.applied_index + 1, payload)
+        (expected,) = self.naive.apply(self.now, [c])
+        assert plain(mine) == expected, c
+        assert plain(again) == expected, c
+        return expected
+
+    def call(self, k: int, call: list[Any], skew: int) -> None:
+        number, last = self.clients[k]
+        sequence = last + 1 + skew
+        result = self.both([call[0], number, sequence, max(0, sequence - 3), *call[1:]])
+        if result[0] == 9 and result[1] == "session":
+            self.reopen(k)
+        elif skew == 0:
+            self.clients[k][1] = sequence
+
+    def compare(self) -> None:
+        assert digest(self.ours.freeze()) == digest(self.restored.freeze())
+        assert self.ours.revision == self.naive.revision
+        rows = self.ours.query(None, 104, []).value[1]
+        assert [row.uid for row in rows] == [c["uid"] for c in self.naive.checkpoints]
+        for row, c in zip(rows, self.naive.checkpoints, strict=True):
+            openers = [s["id"] for s in self.naive.openers(c)]
+            assert (
+                row.name, list(row.attributes), row.active, row.epoch, row.exclusive,
+                row.unlinked, row.retention_until_ns, row.revision, [o[0] for o in row.openers],
+            ) == (
+                c["name"], c["attributes"], c["active"], c["epoch"], c["exclusive"],
+                c["unlinked"], c["until"], c["revision"], openers,
+            )  # fmt: skip
+            assert row.memory_used == sum(len(s["data"]) for s in c["sections"].values())
+            sections = self.ours.checkpoints[row.uid].sections
+            assert [
+                (section_id, bytes(data), due, at, revision)
+                for section_id, (data, due, at, revision) in sections.items()
+            ] == [
+                (section_id, s["data"], s["due"], s["at"], s["revision"])
+                for section_id, s in c["sections"].items()
+            ]
+
+
+def plain(result: Result) -> Any:
+    if result.ok:
+        return (1, result.value)
+    return (result.code, result.value.reason, result.value.position)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(STEP, max_size=40))
+def test_answers_what_the_naive_model_answers(steps: list[Any]) -> None:
+    run = Run()
+    for kind, *rest in steps:
+        if kind == "call":
+            run.call(*rest)
+        elif kind == "due":
+            run.now += rest[0] * MS
+            run.both([40, 0, 0, 0])
+        elif kind == "expire":
+            run.both([3, 0, 0, 0, [run.clients[rest[0]][0], 77]])
+            run.reopen(rest[0])
+        else:
+            run.restored = CheckpointMachine.restore(run.restored.freeze())
+    run.compare()

@@ -1,0 +1,1 @@
+"""Deterministic simulation: real consensus nodes on a fake clock, network and disk."""

@@ -1,0 +1,97 @@
+"""``python -m tests.sim --seeds 1..200 --jobs 2``: run seeds, count rare states, report failures.
+
+Every failure is one line that replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+
+from tests.sim.world import Outcome, World
+
+MUST_HAPPEN = (
+    "elections",
+    "kills",
+    "power losses",
+    "partitions",
+    "one-way cuts",
+    "resets",
+    "pauses",
+    "crashes inside a disk call",
+    "compactions",
+    "snapshots installed",
+    "truncations of a tail",
+    "writes abandoned",
+    "reads confirmed",
+    "reads refused",
+    "transfers done",
+    "acknowledged",
+    "wipes",
+    "rejoined",
+)
+"""Rare states that a set of runs must have reached, else it has proved little."""
+
+
+def run_seed(job: tuple[int, float, str]) -> Outcome:
+    seed, seconds, sabotage = job
+    return World(seed, seconds=seconds, sabotage=sabotage).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", default="1..20", help="A..B, inclusive")
+    parser.add_argument("--seconds", type=float, default=20.0, help="virtual seconds with faults")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--replay", type=int, help="run one seed and print its trace")
+    parser.add_argument("--sabotage", default="", help="spoil the nodes on purpose")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failure")
+    options = parser.parse_args()
+    if options.replay is not None:
+        world = World(
+            options.replay, seconds=options.seconds, echo=True, sabotage=options.sabotage
+        )
+        outcome = world.run()
+        print(outcome.digest, outcome.violation or "ok")
+        return 1 if outcome.violation else 0
+    first, _, last = options.seeds.partition("..")
+    jobs = [
+        (seed, options.seconds, options.sabotage)
+        for seed in range(int(first), int(last or first) + 1)
+    ]
+    began = time.monotonic()
+    totals: Counter[str] = Counter()
+    virtual, failures = 0.0, 0
+    with multiprocessing.Pool(options.jobs, maxtasksperchild=50) as pool:
+        for outcome in pool.imap_unordered(run_seed, jobs):
+            totals.update(outcome.counters)
+            virtual += outcome.virtual_s
+            if outcome.violation is not None:
+                failures += 1
+                print(f"FAIL seed {outcome.seed}: {outcome.violation[:600]}")
+                print(
+                    f"     replay: python -m tests.sim --replay {outcome.seed} "
+                    f"--seconds {options.seconds:g}",
+                    flush=True,
+                )
+                if options.stop:
+                    pool.terminate()
+                    break
+    took = time.monotonic() - began
+    print(
+        f"{len(jobs)} seeds, {failures} failed, {virtual:.0f} virtual s in {took:.0f} s "
+        f"({virtual / took:.0f} x real time, {options.jobs} jobs)"
+    )
+    print("  ".join(f"{name}: {count}" for name, count in sorted(totals.items())))
+    never = [name for name in MUST_HAPPEN if not totals[name]]
+    if never and len(jobs) >= 50:
+        print(f"never happened: {', '.join(never)}")
+        return 1
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""One replica process of a world: a real node on a simulated disk, clock and network."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from raftckpt.raft.engine import CANDIDATE, FOLLOWER, LEADER
+from raftckpt.raft.messages import decode_body
+from raftckpt.raft.port import RaftStatus, Role, Transferred
+from tests.sim.events import NodeClock, Timer
+from tests.sim.machine import ListMachine
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+_ROLES: Final = {FOLLOWER: Role.FOLLOWER, CANDIDATE: Role.CANDIDATE, LEADER: Role.LEADER}
+STEP_DELAY_S: Final = 20e-6
+"""From a wake-up to the step: what arrives meanwhile belongs to the same step."""
+
+
+class Write:
+    """One value somebody proposed; its outcome settles at most once."""
+
+    __slots__ = ("outcome", "payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.outcome = "pending"
+
+    @property
+    def head(self) -> bytes:
+        return self.payload[:16]
+
+
+class Process:
+    """Starts, steps, pauses, dies and restarts; implements ``Host`` and ``Observer``."""
+
+    def __init__(self, world: World, name: str, disk: Any, clock: NodeClock) -> None:
+        self.world, self.name, self.disk, self.clock = world, name, disk, clock
+        self.node: Any = None
+        self.machine: ListMachine | None = None
+        self.storage: Any = None
+        self.incarnation = 0
+        self.paused = False
+        self.rejoin = False
+        self.never_ran = True
+        self.sync_s = (0.0001, 0.0005)
+        self.pending: set[Write] = set()
+        self.reads_open = 0
+        self.transfers_open = 0
+        self.stopped_because: str | None = None
+        self.steps = 0
+        self._held: deque[Callable[[], None]] = deque()
+        self._step_timer: Timer | None = None
+        self._in_step = False
+        self.seen: tuple[Role | None, int, int] = (None, 0, 0)
+        """Role, term and commit index at the last look."""
+        self._rng = random.Random(f"{world.seed}/{name}")
+
+    # --- life -------------------------------------------------------------------------------
+    @property
+    def up(self) -> bool:
+        return self.node is not None
+
+    def reachable(self) -> bool:
+        return self.node is not None
+
+    def start(self) -> None:
+        """Open the disk and run; refuses (stays down) when the disk kills it on the way."""
+        self.incarnation += 1
+        self.stopped_because = None
+        self.world.note("start", self.name, self.incarnation, "rejoin" if self.rejoin else "")
+        self.guarded(self._open)
+        if self.node is not None:
+            self.never_ran = self.rejoin = False
+            self.wake()
+
+    def _open(self) -> None:
+        world = self.world
+        machine = ListMachine(self, ballast=world.ballast)
+        storage = world.open_storage(self)
+        self.storage, self.machine = storage, machine
+        meta = storage.snapshots.latest()
+        journal = storage.journal
+        world.checks.restarted(
+            self.name, list(journal), journal.term, journal.vote, meta.index if meta else 0
+        )
+        self._note_durable()  # opening made all that it found durable
+        self.disk.on_synced = self._note_durable
+        rng = random.Random(self._rng.random())
+        self.node = world.build_node(self, machine, storage, rng)
+
+    def _note_durable(self) -> None:
+        journal = self.storage.journal
+        meta = self.storage.snapshots.latest()
+        self.world.checks.synced(
+            self.name,
+            journal,
+            journal.term,
+            journal.vote,
+            (meta.index, meta.term) if meta else (0, 0),
+        )
+
+    def die(self, why: str) -> None:
+        """The process is gone, with everything in its memory."""
+        self.world.note("dies", self.name, why)
+        self.node = self.machine = self.storage = None
+        self.seen = (None, 0, 0)
+        self.stopped_because = why
+        self.disk.on_synced = None
+        self.paused = False
+        self._held.clear()
+        self._in_step = False
+        self._cancel_timer()
+        for write in self.pending:
+            write.outcome = "unknown"
+            self.world.checks.unknown.add(write.head)
+        self.pending.clear()
+        self.reads_open = self.transfers_open = 0
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        while self._held and not self.paused and self.up:
+            self._held.popleft()()
+        self._held.clear()
+        if self.up:
+            self.wake()
+
+    def guarded(self, call: Callable[[], Any]) -> Any:
+        """Run code of the node with its clock; an injected crash ends the process here."""
+        world = self.world
+        world.running = self
+        try:
+            return call()
+        except world.crash_types as crash:
+            world.crashed_inside(self, crash)
+        except Exception as error:
+            world.stopped_itself(self, error)
+        finally:
+            world.running = None
+        return None
+
+    # --- the driver -------------------------------------------------------------------------
+    def wake(self) -> None:
+        """Something is to be done: step soon."""
+        if not self._in_step:
+            self._schedule(self.world.queue.now + STEP_DELAY_S)
+
+    def _schedule(self, at: float) -> None:
+        if self._step_timer is not None and self._step_timer.at <= at:
+            return
+        self._cancel_timer()
+        self._step_timer = self.world.queue.at(at, self._step, self.incarnation)
+
+    def _cancel_timer(self) -> None:
+        if self._step_timer is not None:
+            self._step_timer.cancel()
+            self._step_timer = None
+
+    def _step(self, incarnation: int) -> None:
+        self._step_timer = None
+        if incarnation != self.incarnation or not self.up or self._in_step:
+            return
+        if self.paused:
+            return  # resume() wakes it
+        self.steps += 1
+        self._in_step = True
+        self.guarded(self.node.begin)
+        if self.up:
+            self.look()
+            took = self.world.rng_disk.uniform(*self.sync_s)
+            self.world.queue.after(took, self._finish, incarnation)
+
+    def _finish(self, incarnation: int) -> None:
+        if incarnation != self.incarnation or not self.up:
+            return
+        if self.paused:
+            self._held.append(lambda: self._finish(incarnation))
+            return
+        self.guarded(self.node.finish)
+        self._in_step = False
+        if not self.up:
+            return
+        self.look()
+        deadline = self.clock.true_time(self.guarded(self.node.deadline))
+        self._schedule(max(deadline, self.world.queue.now + STEP_DELAY_S))
+
+    def look(self) -> None:
+        """Compare the node's own view with the checks."""
+        engine = self.node._engine  # status() would cost more than the step
+        role = Role.REJOINING if self.storage.rejoining else _ROLES[engine.role]
+        term, commit = engine.term, engine.settled
+        former_role, former_term, former_commit = self.seen
+        if (role, term, commit) == self.seen:
+            return
+        self.seen = (role, term, commit)
+        checks = self.world.checks
+        log = self.storage.journal
+        if commit > former_commit:
+            checks.commit_moved(self.name, log, commit)
+        if former_role is Role.REJOINING is not role:
+            checks.rejoined(self.name)
+        if role is Role.LEADER and (former_term != term or former_role is not Role.LEADER):
+            self.world.note("leads", self.name, term)
+            checks.leads(self.name, self.incarnation, term, log)
+
+    @property
+    def leads(self) -> bool:
+        return self.seen[0] is Role.LEADER
+
+    @property
+    def rejoining(self) -> bool:
+        return self.seen[0] is Role.REJOINING
+
+    def status(self) -> RaftStatus:
+        status: RaftStatus = self.guarded(self.node.status)
+        return status
+
+    # --- Host -------------------------------------------------------------------------------
+    def _hand_in(self, call: Callable[..., None], *args: Any) -> None:
+        incarnation = self.incarnation
+
+        def run() -> None:
+            if self.up and incarnation == self.incarnation:
+                self.guarded(lambda: call(*args))
+                if self.up:
+                    self.wake()
+
+        if self.paused:
+            self._held.append(run)
+        else:
+            run()
+
+    def link_up(self, peer: str) -> None:
+        self._hand_in(self.node.connected, peer)
+
+    def link_down(self, peer: str, *, broken: bool) -> None:
+        self._hand_in(self.node.disconnected, peer, broken)
+
+    def deliver(self, peer: str, body: bytes) -> None:
+        self._hand_in(self.node.receive, peer, body)
+
+    def send(self, to: str, body: bytes) -> None:
+        """What the node releases: check every message, then put it on the wire."""
+        for message in decode_body(body):
+            other = self.world.processes[to]
+            leading = other.up and other.leads and other.seen[1] == message.term
+            log = other.storage.journal if leading else None
+            self.world.checks.released(self.name, to, message, log)
+            self.world.note("send", self.name, to, *self._brief(message))
+        self.world.network.send(self.name, to, body)
+
+    @staticmethod
+    def _brief(message: Any) -> tuple[object, ...]:
+        return (
+            type(message).__name__,
+            *(f if not isinstance(f, (bytes, list)) else f"[{len(f)}]" for f in message[1:]),
+        )
+
+    # --- Observer ---------------------------------------------------------------------------
+    def applied(self, index: int, term: int, payload: bytes, chain: int, context: Any) -> None:
+        self.world.note("apply", self.name, index, term, payload[:16].decode())
+        checks = self.world.checks
+        checks.applied(self.name, index, term, payload, chain)
+        if context is not None:
+            checks.expect(
+                context.outcome == "pending" and context.payload == payload,
+                "a proposal settles once, with its own entry",
+                self.name, index, context.outcome, context.head,
+            )  # fmt: skip
+            context.outcome = "acknowledged"
+            self.pending.discard(context)
+            checks.acknowledge(self.name, context.head, index, term)
+
+    def abandoned(self, contexts: list[Any]) -> None:
+        for write in contexts:
+            self.world.note("abandon", self.name, write.head.decode())
+            self.world.checks.expect(
+                write.outcome == "pending",
+                "a proposal settles once, with its own entry",
+                self.name,
+                write.outcome,
+            )
+            write.outcome = "unknown"
+            self.pending.discard(write)
+            self.world.checks.unknown.add(write.head)
+            self.world.checks.sometimes["writes abandoned"] += 1
+
+    def restored(self, index: int, chain: int) -> None:
+        self.world.note("restore", self.name, index)
+        self.world.checks.restored(self.name, index, chain)
+        if self.node is not None:
+            self.world.checks.sometimes["snapshots installed"] += 1
+
+    def role_changed(self, status: RaftStatus) -> None:
+        self.world.note("role", self.name, status.role.value, status.term, status.leader)
+        if status.leader == self.name:
+            self.world.leader_elected(self)
+
+    # --- what clients ask -------------------------------------------------------------------
+    def propose(self, write: Write) -> None:
+        checks = self.world.checks
+
+        def run() -> None:
+            self.pending.add(write)
+            if not self.node.propose(write.payload, write):
+                self.pending.discard(write)
+                write.outcome = "refused"
+                checks.refused.add(write.head)
+
+        self.world.note("propose", self.name, write.head.decode())
+        self._ask(run)
+
+    def read(self) -> None:
+        checks = self.world.checks
+        floor = checks.floor
+        incarnation = self.incarnation
+        answers: list[bool] = []
+
+        def done(confirmed: bool) -> None:
+            if incarnation != self.incarnation:
+                return
+            answers.append(confirmed)
+            checks.expect(len(answers) == 1, "a read is answered once", self.name)
+            self.reads_open -= 1
+            self.world.note("read", self.name, confirmed, floor)
+            if confirmed and self.machine is not None:
+                checks.read(self.name, floor, self.node._engine.applied)
+                checks.sometimes["reads confirmed"] += 1
+            else:
+                checks.sometimes["reads refused"] += 1
+
+        def run() -> None:
+            self.reads_open += 1
+            self.node.read_index(done)
+
+        self._ask(run)
+
+    def transfer(self, to: str | None) -> None:
+        incarnation = self.incarnation
+
+        def done(outcome: Transferred) -> None:
+            if incarnation != self.incarnation:
+                return
+            self.transfers_open -= 1
+            self.world.note("transfer", self.name, outcome.value)
+            self.world.checks.sometimes[f"transfers {outcome.value}"] += 1
+
+        def run() -> None:
+            self.transfers_open += 1
+            self.node.transfer(to, done)
+
+        self._ask(run)
+
+    def compact(self) -> None:
+        def run() -> None:
+            if self.node.compact():
+                self.world.checks.sometimes["compactions"] += 1
+
+        self._ask(run)
+
+    def _ask(self, run: Callable[[], None]) -> None:
+        if self.paused:
+            self._held.append(lambda: self.guarded(run))
+        elif self.up:
+            self.guarded(run)
+            if self.up:
+                self.wake()

@@ -1,0 +1,282 @@
+"""The real file system: the same behaviour as the simulated one, and real errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from raftckpt.storage import (
+    DiskFailed,
+    DiskFull,
+    FileSystem,
+    InUse,
+    Missing,
+    RealFileSystem,
+    Storage,
+    StorageError,
+)
+from tests.sim.disk import SimDisk
+
+
+@pytest.fixture(params=["real", "simulated"])
+def place(request, tmp_path) -> tuple[FileSystem, str]:
+    if request.param == "real":
+        return RealFileSystem(), str(tmp_path)
+    disk = SimDisk(random.Random(1))
+    disk.fs.mkdir("/t")
+    return disk.fs, "/t"
+
+
+def test_files(place):
+    fs, base = place
+    path = f"{base}/f"
+    with pytest.raises(Missing):
+        fs.open(path)
+    file = fs.open(path, create=True)
+    with pytest.raises(DiskFailed):
+        fs.open(path, create=True)
+    file.write(0, [b"hello", b" ", b"world"])
+    file.write(3, [b"L"])
+    assert file.read(0, 100) == b"helLo world"
+    assert file.read(6, 3) == b"wor"
+    assert file.read(50, 3) == b""
+    file.preallocate(5000)
+    assert file.size() == 5000
+    assert file.read(11, 10_000) == bytes(4989)
+    file.preallocate(10)
+    assert file.size() == 5000
+    file.sync()
+    file.settle()
+    file.truncate(5)
+    assert file.read(0, 100) == b"helLo"
+    file.write(0, [])
+    file.close()
+    file.close()
+    fs.fsync_dir(base)
+
+
+def test_large_and_many_buffers(place):
+    fs, base = place
+    file = fs.open(f"{base}/f", create=True)
+    buffers = [bytes([i % 251]) * (i % 700) for i in range(3000)] + [bytes(2_000_000)]
+    file.write(7, buffers)
+    data = b"".join(buffers)
+    assert file.read(7, len(data) + 5) == data
+    file.close()
+
+
+def test_names(place):
+    fs, base = place
+    assert fs.listdir(f"{base}/no") == []
+    fs.mkdir(f"{base}/a/b")
+    fs.mkdir(f"{base}/a/b")
+    fs.open(f"{base}/a/y", create=True).close()
+    fs.open(f"{base}/a/x", create=True).close()
+    assert fs.listdir(f"{base}/a") == ["b", "x", "y"]
+    fs.rename(f"{base}/a/x", f"{base}/a/y")
+    fs.unlink(f"{base}/a/x")
+    assert fs.listdir(f"{base}/a") == ["b", "y"]
+    fs.unlink(f"{base}/a/y")
+    with pytest.raises(Missing):
+        fs.rename(f"{base}/a/y", f"{base}/a/z")
+    fs.point("anything")
+    assert len(fs.random_bytes(9)) == 9
+    assert fs.now_ns() >= 0
+
+
+def test_lock(place):
+    fs, base = place
+    lock = fs.lock(f"{base}/lock")
+    with pytest.raises(InUse):
+        fs.lock(f"{base}/lock")
+    lock.release()
+    lock.release()
+    fs.lock(f"{base}/lock").release()
+
+
+def test_the_lock_names_its_holder(tmp_path):
+    fs = RealFileSystem()
+    lock = fs.lock(str(tmp_path / "lock"))
+    with pytest.raises(InUse, match=f"in use by pid {os.getpid()}"):
+        fs.lock(str(tmp_path / "lock"))
+    lock.release()
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    script = f"""
+        from raftckpt.storage import *
+        import os
+        Storage.open(RealFileSystem(), {str(tmp_path)!r}, "c", "n", new_ok=True)
+        os._exit(9)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert done.returncode == 9
+    Storage.open(RealFileSystem(), str(tmp_path), "c", "n").close()
+
+
+def test_short_writes_are_continued(tmp_path, monkeypatch):
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: real(fd, [b"".join(parts)[:7]], at))
+    short = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: short(fd, data[:5], at))
+    file = RealFileSystem().open(str(tmp_path / "f"), create=True)
+    file.write(0, [b"0123456789" * 10])
+    assert file.read(0, 1000) == b"0123456789" * 10
+    file.close()
+
+
+def test_short_reads_are_continued(tmp_path, monkeypatch):
+    file = RealFileSystem().open(str(tmp_path / "f"), create=True)
+    file.write(0, [b"0123456789" * 10])
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: real(fd, min(size, 7), at))
+    assert file.read(0, 95) == (b"0123456789" * 10)[:95]
+    assert file.read(0, 1000) == b"0123456789" * 10
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.EIO, DiskFailed),
+        (errno.EROFS, DiskFailed),
+        (errno.ENOENT, Missing),
+    ],
+)
+@pytest.mark.parametrize(
+    ("call", "act"),
+    [
+        ("pwritev", lambda fs, f, p: f.write(0, [b"x"])),
+        ("pread", lambda fs, f, p: f.read(0, 1)),
+        ("fdatasync", lambda fs, f, p: f.sync()),
+        ("fsync", lambda fs, f, p: f.settle()),
+        ("fsync", lambda fs, f, p: fs.fsync_dir(p)),
+        ("ftruncate", lambda fs, f, p: f.truncate(1)),
+        ("posix_fallocate", lambda fs, f, p: f.preallocate(1)),
+        ("fstat", lambda fs, f, p: f.size()),
+        ("rename", lambda fs, f, p: fs.rename(p + "/f", p + "/g")),
+        ("mkdir", lambda fs, f, p: fs.mkdir(p + "/d")),
+        ("open", lambda fs, f, p: fs.open(p + "/f")),
+        ("open", lambda fs, f, p: fs.lock(p + "/l")),
+    ],
+)
+def test_every_error_has_a_type_and_three_lines(tmp_path, monkeypatch, code, expected, call, act):
+    fs = RealFileSystem()
+    file = fs.open(str(tmp_path / "f"), create=True)
+
+    def fail(*_args, **_named):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(expected) as caught:
+            act(fs, file, str(tmp_path))
+    assert isinstance(caught.value, StorageError)
+    assert str(caught.value).count("\n") == 2
+    file.close()
+
+
+def test_other_errors_of_listing_unlinking_and_locking(tmp_path, monkeypatch):
+    fs = RealFileSystem()
+    (tmp_path / "f").write_bytes(b"")
+    with pytest.raises(DiskFailed):
+        fs.listdir(str(tmp_path / "f"))
+    with pytest.raises(DiskFailed):
+        fs.unlink(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", lambda fd, size: (_ for _ in ()).throw(OSError(5, "EIO")))
+        with pytest.raises(DiskFailed):
+            fs.lock(str(tmp_path / "l"))
+
+
+def test_without_fallocate_the_file_is_only_extended(tmp_path, monkeypatch):
+    def unsupported(*_args):
+        raise OSError(errno.EOPNOTSUPP, "no")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    file = RealFileSystem().open(str(tmp_path / "f"), create=True)
+    file.preallocate(3000)
+    assert file.size() == 3000
+    file.close()
+
+
+def test_a_storage_on_the_real_disk(tmp_path):
+    fs = RealFileSystem()
+    path = str(tmp_path / "data")
+    storage = Storage.open(fs, path, "c", "n", new_ok=True, segment_bytes=20_000)
+    journal = storage.journal
+    journal.set_hard_state(1, "n")
+    for index in range(1, 101):
+        journal.append_entry(random.Random(index).randbytes(1000), index, 1)
+        journal.sync()
+    payload = journal[49][0]
+    writer = storage.snapshots.create(50, 1, payload, 1)
+    writer.write(b"state" * 100_000)
+    meta = writer.commit()
+    journal.compact_to(49)
+    for _ in range(10):
+        journal.sync()
+    files = os.listdir(tmp_path / "data" / "journal")
+    assert len(files) <= 5
+    expected = list(journal)
+    storage.close()
+    again = Storage.open(fs, path, "c", "n", segment_bytes=20_000)
+    assert list(again.journal) == expected
+    assert again.snapshots.latest() == meta
+    assert b"".join(again.snapshots.pieces(meta)) == b"state" * 100_000
+    again.close()
+
+
+def test_full_disk_for_real(tmp_path):
+    """A small tmpfs in a user namespace of our own."""
+    script = """
+        import sys
+        from raftckpt.storage import *
+        fs, path = RealFileSystem(), sys.argv[1] + "/data"
+        storage = Storage.open(fs, path, "c", "n", new_ok=True, segment_bytes=1 << 19)
+        journal, synced = storage.journal, 0
+        try:
+            while True:
+                for _ in range(5):
+                    journal.append_entry(bytes(9) * 1000, synced + 1, 0)
+                    synced += 1
+                journal.sync()
+        except DiskFull as error:
+            failed = str(error)
+        try:
+            journal.sync()
+        except DiskFull:
+            print("poisoned", failed.splitlines()[1].strip())
+        storage.close()
+        import os
+        os.truncate(sys.argv[1] + "/ballast", 0)
+        storage = Storage.open(fs, path, "c", "n", segment_bytes=1 << 19)
+        # the group that failed may be there in part, everything before it is there
+        print("kept", len(storage.journal) >= synced - 5, synced > 50)
+        storage.close()
+    """
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = (
+        f"mount -t tmpfs -o size=4m none {mount} && head -c 1m /dev/zero > {mount}/ballast && "
+        f'exec "$0" -c "$1" {mount}'
+    )
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", command, sys.executable, textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "poisoned why: No space left on device (errno 28)" in done.stdout
+    assert "kept True True" in done.stdout

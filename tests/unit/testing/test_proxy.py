@@ -1,0 +1,103 @@
+"""The proxy must really hold, delay, release and break what it forwards."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from raftckpt.testing import background
+from raftckpt.testing.proxy import LinkProxy
+
+
+@pytest.fixture
+def link():
+    """A proxy, the dialer's socket and the target's accepted socket."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        proxy = LinkProxy(*server.getsockname())
+        background.run(proxy.start())
+        with socket.create_connection(("127.0.0.1", proxy.port), 5) as dialer:
+            dialer.sendall(b"?")
+            target, _ = server.accept()
+            with target:
+                target.settimeout(5)
+                assert target.recv(1) == b"?"
+                yield proxy, dialer, target
+        background.run(proxy.close())
+
+
+def silent(sock: socket.socket) -> bool:
+    sock.settimeout(0.05)
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        return True
+    finally:
+        sock.settimeout(5)
+    return False
+
+
+def test_forwards_both_ways(link) -> None:
+    _, dialer, target = link
+    dialer.sendall(b"a")
+    target.sendall(b"b")
+    assert target.recv(1) == b"a"
+    assert dialer.recv(1) == b"b"
+
+
+def test_stalled_direction_holds_bytes_and_releases_them(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.stall(forward=True))
+    dialer.sendall(b"held")
+    target.sendall(b"free")
+    assert dialer.recv(4) == b"free"
+    assert silent(target)
+    background.call(lambda: proxy.stall(forward=False))
+    assert target.recv(4) == b"held"
+
+
+def test_end_of_connection_is_stalled_too(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.stall(forward=True))
+    dialer.close()
+    assert silent(target)
+    background.call(lambda: proxy.stall(forward=False))
+    assert target.recv(1) == b""
+
+
+def test_delay(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.delay(forward_s=0.05))
+    begin = time.monotonic()
+    dialer.sendall(b"x")
+    assert target.recv(1) == b"x"
+    assert time.monotonic() - begin >= 0.05
+
+
+def test_reset_breaks_both_ends(link) -> None:
+    proxy, dialer, target = link
+    background.call(proxy.reset)
+    for end in (dialer, target):
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)
+
+
+def test_close_of_one_end_closes_the_other(link) -> None:
+    _, dialer, target = link
+    target.close()
+    assert dialer.recv(1) == b""
+
+
+def test_much_data_arrives_whole(link) -> None:
+    _, dialer, target = link
+    data = bytes(range(256)) * 40_000
+    sender = threading.Thread(target=dialer.sendall, args=(data,))
+    sender.start()
+    got = bytearray()
+    while len(got) < len(data):
+        got += target.recv(1 << 20)
+    sender.join()
+    assert bytes(got) == data
