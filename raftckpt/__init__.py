@@ -1,1 +1,109 @@
-"""Raft-replicated checkpoint store."""
+"""Raft-replicated checkpoint store with the semantics of the SA Forum Checkpoint Service.
+
+Example::
+
+    with raftckpt.connect("127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403") as service:
+        with service.open("counter", create=raftckpt.Attributes()) as ckpt:
+            ckpt["1"] = b"data"
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raftckpt.client.blocking import Checkpoint, Service, connect
+from raftckpt.client.types import (
+    Attributes,
+    CheckpointStatus,
+    CheckReport,
+    ClusterStatus,
+    Image,
+    Opener,
+    ReplicaStatus,
+    SectionStatus,
+    TlsOptions,
+)
+from raftckpt.errors import (
+    Access,
+    BadFlags,
+    BadHandle,
+    BadOperation,
+    CheckpointError,
+    Exist,
+    Fenced,
+    InvalidParam,
+    Library,
+    NoActiveReplica,
+    NoMemory,
+    NoResources,
+    NoSections,
+    NoSpace,
+    NotExist,
+    NotSupported,
+    SaAisError,
+    SectionNotExist,
+    SessionLost,
+    Timeout,
+    TooBig,
+    TryAgain,
+    Unavailable,
+    VersionMismatch,
+)
+from raftckpt.version import VERSION
+
+if TYPE_CHECKING:
+    from raftckpt import aio
+
+__all__ = [
+    "Access",
+    "Attributes",
+    "BadFlags",
+    "BadHandle",
+    "BadOperation",
+    "CheckReport",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointStatus",
+    "Client",
+    "ClusterStatus",
+    "Exist",
+    "Fenced",
+    "Image",
+    "InvalidParam",
+    "Library",
+    "NoActiveReplica",
+    "NoMemory",
+    "NoResources",
+    "NoSections",
+    "NoSpace",
+    "NotExist",
+    "NotSupported",
+    "Opener",
+    "ReplicaStatus",
+    "SaAisError",
+    "SectionNotExist",
+    "SectionStatus",
+    "Service",
+    "SessionLost",
+    "Timeout",
+    "TlsOptions",
+    "TooBig",
+    "TryAgain",
+    "Unavailable",
+    "VersionMismatch",
+    "__version__",
+    "aio",
+    "connect",
+]
+
+__version__ = VERSION
+
+Client = Service
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aio":  # not before somebody asks: asyncio takes longer to import than all of this
+        import raftckpt.aio
+
+        return raftckpt.aio
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -286,7 +286,6 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "not_leader": (None, "this replica does not lead; the leader is {0}"),
     "busy": (None, "the replica is overloaded"),
     "leadership_lost": (None, "leadership was lost before the outcome was known"),
-    "detached": (None, "the session is not attached to this connection"),
     "transfer": (None, "leadership was not handed over: {0}"),
     "digest": (None, "the digest is not known here, or not computed yet"),
     "version": (None, "this replica speaks only the protocol versions {0}"),

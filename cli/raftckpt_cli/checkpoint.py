@@ -41,7 +41,7 @@ def list_(target: Target) -> None:
       raftckpt checkpoint list
       raftckpt checkpoint list -o json | jq -r '.[].name'
     """  # noqa: D301
-    with target.connect() as service:
+    with target.connect(session=False) as service:
         found = sorted(service.checkpoints(), key=lambda status: (status.name, status.uid))
     if target.json:
         print_json([json_of(status) for status in found])
@@ -87,7 +87,7 @@ def list_(target: Target) -> None:
 def create(
     target: Target,
     name: str,
-    update: str,
+    update: Any,
     collocated: bool,
     retention: float | None,
     **limits: int | None,
@@ -105,10 +105,10 @@ def create(
 
     given = {key: value for key, value in limits.items() if value is not None}
     attributes = raftckpt.Attributes(
-        update=update,  # type: ignore[arg-type]
+        update=update,
         collocated=collocated,
         retention=retention,
-        **given,  # type: ignore[arg-type]
+        **given,
     )
     with target.connect() as service, service.open(name, create=attributes) as opened:
         status = opened.status()
@@ -128,7 +128,7 @@ def show(target: Target, name: str) -> None:
     Examples:
       raftckpt checkpoint show csa103Ckpt
     """  # noqa: D301
-    with target.connect() as service:
+    with target.connect(session=False) as service:
         status = find(service.checkpoints(), name)
         with service.open(name, mode="r") as opened:
             sections = opened.sections()
@@ -148,7 +148,7 @@ def show(target: Target, name: str) -> None:
             ("dropped at", show_time(status.retention_until, "not while open, or never")),
             ("created", show_time(status.created)),
             ("revision", status.revision),
-            ("size", show_size(attributes.size)),
+            ("size", show_size(attributes.size or 0)),
             ("sections", f"{status.sections} of {attributes.max_sections}"),
             ("bytes used", status.memory_used),
             ("max section size", show_size(attributes.max_section_size)),
@@ -160,7 +160,7 @@ def show(target: Target, name: str) -> None:
         click.echo()
         print_table(
             ["session", "name", "node", "read handles", "write handles"],
-            [[o.session, o.name, o.node, o.read, o.write] for o in status.openers],
+            [[o.session, o.name, o.node, o.readers, o.writers] for o in status.openers],
         )
     if sections:
         click.echo()
@@ -180,7 +180,7 @@ def unlink(target: Target, name: str, dry_run: bool, yes: bool) -> None:
       raftckpt checkpoint unlink old --dry-run
       raftckpt checkpoint unlink old --yes
     """  # noqa: D301
-    with target.connect() as service:
+    with target.connect(session=False) as service:
         status = find(service.checkpoints(), name)
         what = (
             f"unlink checkpoint {name} ({status.sections} sections, {status.memory_used} bytes, "
@@ -232,7 +232,13 @@ def json_of(status: CheckpointStatus) -> dict[str, Any]:
         "created": status.created,
         "revision": status.revision,
         "openers": [
-            {"session": o.session, "name": o.name, "node": o.node, "read": o.read, "write": o.write}
+            {
+                "session": o.session,
+                "name": o.name,
+                "node": o.node,
+                "read": o.readers,
+                "write": o.writers,
+            }
             for o in status.openers
         ],
         "active": None

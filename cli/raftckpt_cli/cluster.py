@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raftckpt_cli.options import Target, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
+if TYPE_CHECKING:
+    from raftckpt import ClusterStatus, ReplicaStatus, Service
+
 __all__ = ["cluster"]
 
-_SHOWN = ("role", "applied", "commit", "term", "pid", "version")
+_COLUMNS = ("node", "endpoint", "reachable", "role", "applied", "commit", "term", "pid", "version")
 _MORE = (
-    "leader",
-    "durability",
-    "revision",
-    "sessions",
-    "connections",
-    "checkpoints",
     "first",
     "last",
     "snapshot",
+    "sessions",
+    "connections",
+    "checkpoints",
     "uptime_s",
     "rss_bytes",
     "journal_bytes",
@@ -43,32 +44,39 @@ def status(target: Target) -> int:
       raftckpt cluster status
       raftckpt cluster status -o json | jq -r .leader
     """  # noqa: D301
-    replicas, leader, term = _survey(target)
+    with target.connect(session=False) as service:
+        found = _survey(service)
+    leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
     if target.json:
-        print_json({"leader": leader, "term": term, "replicas": replicas})
+        replicas = [_json_of(each) for each in found.replicas]
+        print_json({"leader": leader, "term": found.term, "replicas": replicas})
     else:
-        print_table(
-            ["node", "endpoint", "reachable", *_SHOWN, "sessions", "durability"],
+        rows = [
             [
-                [
-                    "-" if cell is None else cell
-                    for cell in (
-                        each["node"],
-                        each["endpoint"],
-                        "yes" if each["reachable"] else "no",
-                        *(each[name] for name in _SHOWN),
-                        each["sessions"],
-                        each["durability"],
-                    )
-                ]
-                for each in replicas
-            ],
+                each.node,
+                each.endpoint,
+                "yes" if each.reachable else "no",
+                each.role,
+                each.applied,
+                each.commit,
+                each.term,
+                each.pid,
+                each.version,
+                each.detail.get("sessions"),
+                each.durability,
+            ]
+            for each in found.replicas
+        ]
+        print_table(
+            [*_COLUMNS, "sessions", "durability"],
+            [["-" if cell is None else cell for cell in row] for row in rows],
         )
     if leader is None:
-        answered = [str(each["node"]) for each in replicas if each["reachable"]]
+        answered = [each.node for each in found.replicas if each.reachable]
         raise Failure(
             "no replica leads",
-            f"answering: {', '.join(answered) or 'none'}; a majority of {len(replicas)} is needed",
+            f"answering: {', '.join(answered) or 'none'} of {len(found.replicas)}; "
+            "a majority is needed",
             "start the missing replicas; their logs say why they stopped",
             ExitCode.UNAVAILABLE,
         )
@@ -85,16 +93,14 @@ def transfer(target: Target, node: str | None) -> None:
     Examples:
       raftckpt cluster transfer n2
     """  # noqa: D301
-    from raftckpt.testing.probe import Probe
-
-    endpoints, leader = _need_leader(target)
-    with Probe(endpoints[leader], timeout=target.timeout) as probe:
-        probe.transfer(node)
-    _, now, term = _survey(target)
+    with target.connect(session=False) as service:
+        before = _survey(service)
+        service.transfer_leadership(node)
+        after = _survey(service)
     if target.json:
-        print_json({"from": leader, "leader": now, "term": term})
+        print_json({"from": before.leader, "leader": after.leader, "term": after.term})
     else:
-        click.echo(f"leadership handed over from {leader} to {now}")
+        click.echo(f"leadership handed over from {before.leader} to {after.leader}")
 
 
 @cluster.command("check")
@@ -108,10 +114,10 @@ def check(target: Target) -> int:
     Examples:
       raftckpt cluster check
     """  # noqa: D301
-    from raftckpt.testing.probe import replica_digests
-
-    endpoints, leader = _need_leader(target)
-    index, digests = replica_digests(endpoints, leader, timeout=target.timeout)
+    with target.connect(session=False) as service:
+        _survey(service)
+        report = service.check()
+    index, digests = report.index, report.digests
     known = {digest for digest in digests.values() if digest is not None}
     missing = [node for node, digest in digests.items() if digest is None]
     if target.json:
@@ -137,77 +143,38 @@ def check(target: Target) -> int:
     return ExitCode.OK
 
 
-def _endpoints_of(target: Target) -> dict[str, str | None]:
-    """Endpoints that were given, with their node ids as far as known without asking."""
-    if "/" not in target.endpoints:
-        return {part.strip(): None for part in target.endpoints.split(",") if part.strip()}
-    from raftckpt.node.config import ConfigError, load
+def _survey(service: Service) -> ClusterStatus:
+    """Ask every replica, also those whose endpoints were not given."""
+    from raftckpt import CheckpointError
 
-    try:
-        replicas = load(target.endpoints).replicas
-    except ConfigError as error:
-        raise Failure(
-            f"cannot use the configuration {target.endpoints}",
-            str(error),
-            f"raftckpt config check {target.endpoints}",
-            ExitCode.USAGE,
-        ) from None
-    return {str(addresses.client): node for node, addresses in replicas.items()}
+    found = service.cluster()
+    named = {peer["node"] for each in found.replicas for peer in each.detail.get("peers", ())}
+    if named - {each.node for each in found.replicas}:
+        # Any conversation with a replica teaches the client where the others are.
+        with contextlib.suppress(CheckpointError):
+            service.checkpoints(consistency="local")
+        found = service.cluster()
+    return found
 
 
-def _survey(target: Target) -> tuple[list[dict[str, Any]], str | None, int | None]:
-    """Ask everybody -> (a record per replica, leader, term)."""
-    from raftckpt.errors import CheckpointError
-    from raftckpt.testing.probe import Probe
-
-    nodes = _endpoints_of(target)
-    answers: dict[str, dict[str, Any]] = {}
-    told: dict[str, str] = {}
-
-    def ask(endpoint: str) -> None:
-        try:
-            with Probe(endpoint, timeout=min(target.timeout, 2.0)) as probe:
-                answers[endpoint] = probe.status()
-                nodes[endpoint] = answers[endpoint]["node"]
-                told.update(probe.welcome["endpoints"])
-        except CheckpointError:
-            pass
-
-    for endpoint in list(nodes):
-        ask(endpoint)
-    # Replicas tell where the others are, so one endpoint is enough to find all. An address that
-    # does not answer and that no replica calls its own says nothing about the cluster.
-    for node, endpoint in told.items():
-        if node not in [nodes[each] for each in answers]:
-            nodes[endpoint] = node
-            if endpoint not in answers:
-                ask(endpoint)
-    if told:
-        nodes = {e: node for e, node in nodes.items() if e in answers or told.get(node or "") == e}
-    replicas = []
-    for endpoint, node in sorted(nodes.items(), key=lambda item: (item[1] or "~", item[0])):
-        answer = answers.get(endpoint, {})
-        replicas.append(
-            {
-                "node": node,
-                "role": answer.get("role"),
-                "reachable": bool(answer),
-                "endpoint": endpoint,
-                **{name: answer.get(name) for name in (*_SHOWN[1:], *_MORE)},
-            }
-        )
-    leaders = [(a["term"], a["node"]) for a in answers.values() if a["leader"] == a["node"]]
-    term, leader = max(leaders, default=(None, None))
-    return replicas, leader, term
+def _leads(replica: ReplicaStatus, term: int) -> bool:
+    return replica.leader == replica.node and replica.term == term
 
 
-def _need_leader(target: Target) -> tuple[dict[str, str], str]:
-    replicas, leader, _ = _survey(target)
-    if leader is None:
-        raise Failure(
-            "no replica leads",
-            "a majority of the replicas must run and reach each other",
-            "raftckpt cluster status shows who answers",
-            ExitCode.UNAVAILABLE,
-        )
-    return {str(each["node"]): str(each["endpoint"]) for each in replicas}, leader
+def _json_of(replica: ReplicaStatus) -> dict[str, Any]:
+    return {
+        "node": replica.node,
+        "role": replica.role,
+        "reachable": replica.reachable,
+        "applied": replica.applied,
+        "commit": replica.commit,
+        "term": replica.term,
+        "pid": replica.pid,
+        "version": replica.version,
+        "endpoint": replica.endpoint,
+        "leader": replica.leader,
+        "durability": replica.durability,
+        "revision": replica.revision,
+        "problem": replica.problem,
+        **{name: replica.detail.get(name) for name in _MORE},
+    }

@@ -60,7 +60,8 @@ def demo(seconds: float, kills: str, data_dir: str | None, output: str) -> int:
         raise click.BadParameter(
             f"{unknown[0]} is not one of {', '.join(KINDS)}", param_hint="--kill"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     stage = _Stage(output)
     with tempfile.TemporaryDirectory(prefix="raftckpt-demo-") as temporary:
         where = data_dir or temporary

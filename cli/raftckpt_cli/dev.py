@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -43,8 +43,9 @@ def dev(replicas: int, data_dir: str, restart: bool, output: str) -> int:
     from raftckpt.testing import LocalCluster
     from raftckpt.testing.local_cluster import ClusterNotReady
 
-    # SIGTERM must clean up like Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM must clean up like Ctrl-C; and shells start background jobs with SIGINT ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     cluster: LocalCluster | None = None
     try:
         cluster = LocalCluster(replicas, data_dir, faults=False)
@@ -93,7 +94,7 @@ def _announce(cluster: LocalCluster, output: str) -> None:
     click.echo("Ctrl-C stops all.", err=True)
 
 
-def _watch(cluster: LocalCluster, *, restart: bool) -> None:
+def _watch(cluster: LocalCluster, *, restart: bool) -> NoReturn:
     dead: set[str] = set()
     while True:
         for node in cluster.nodes:

@@ -39,15 +39,29 @@ class Target:
         """Whether JSON was asked for."""
         return self.output == "json"
 
-    def connect(self) -> raftckpt.Service:
-        """Connect with the timeout given.
+    def connect(self, *, session: bool = True) -> raftckpt.Service:
+        """Connect; every call gets the timeout given.
 
         Raises:
             CheckpointError: if the cluster cannot be reached.
         """
         import raftckpt
 
-        return raftckpt.connect(self.endpoints, timeout=self.timeout, name="raftckpt-cli")
+        tls = None
+        if self.ca is not None:
+            tls = raftckpt.TlsOptions(self.ca, self.cert, self.key)
+        elif self.cert is not None or self.key is not None:
+            raise click.UsageError("--cert and --key need --ca")
+        token = Path(self.token_file).read_text("utf-8").strip() if self.token_file else None
+        return raftckpt.connect(
+            self.endpoints,
+            timeout=self.timeout,
+            disconnect_grace=0.0,
+            tls=tls,
+            token=token,
+            name="raftckpt-cli",
+            session=session,
+        )
 
 
 def output_option(function: _F) -> _F:

@@ -77,6 +77,7 @@ class Call:
         done: whether the outcome is known (``value`` or ``error``).
         accepted: the replica took an asynchronous write; its final reply is outstanding.
         uncertain: a copy of it may have been executed, or may still be.
+        plugged: a copy that only consumes its number was sent.
         wire_id: id of the copy in flight on the current connection, 0 if there is none.
         waiter: whatever the face waits on; the core does not touch it.
     """
@@ -95,6 +96,7 @@ class Call:
         "name_args",
         "needs",
         "parent",
+        "plugged",
         "refusal",
         "sequence",
         "stages",
@@ -141,6 +143,7 @@ class Call:
         self.started = 0.0
         self.done = False
         self.accepted = False
+        self.plugged = False
         self.uncertain = False
         self.refusal: tuple[str, Any] | None = None
         self.value: Any = None
@@ -172,18 +175,6 @@ class Call:
                 end = stage.offset + limits.STAGE_CHUNK_BYTES
                 return stage, stage.data[stage.offset : end]
         return None
-
-    def result(self) -> Any:
-        """Return what the user gets; call it once the call is done.
-
-        Raises:
-            CheckpointError: the call failed.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.decode is None or self.accepted:
-            return self.value
-        return self.decode(self.value)
 
 
 class Internal(Call):

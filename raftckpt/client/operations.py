@@ -26,7 +26,36 @@ from raftckpt.model.commands import Tag
 from raftckpt.model.types import Chosen, OpenFlags
 from raftckpt.wire.schema import RequestTag
 
-__all__ = ["Opened"]
+__all__ = [
+    "Opened",
+    "active_replica_set",
+    "check_start",
+    "checkpoints",
+    "close_checkpoint",
+    "close_session",
+    "count",
+    "create",
+    "decoded",
+    "delete",
+    "open_checkpoint",
+    "overwrite",
+    "put",
+    "read",
+    "read_all",
+    "read_many",
+    "read_versioned",
+    "ready",
+    "section_ids",
+    "sections",
+    "set_expiration",
+    "set_retention",
+    "status",
+    "synchronize",
+    "transfer",
+    "unlink",
+    "write",
+    "write_many",
+]
 
 _COMMAND: Final = Needs.COMMAND
 _PUT: Final = int(Tag.SECTION_PUT)
@@ -197,11 +226,13 @@ def decoded(call: Call) -> Any:
     Raises:
         CheckpointError: the call failed, or the reply makes no sense (:class:`Library`).
     """
+    if call.error is not None:
+        raise call.error
+    if call.decode is None or call.accepted:
+        return call.value
     try:
-        return call.result()
+        return call.decode(call.value)
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        if error is call.error:
-            raise
         raise Library(
             f"{call.what}: the replica's reply cannot be understood ({error!r}); it may have "
             "happened",
@@ -219,7 +250,7 @@ def ready() -> Call:
 
 def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> Call:
     """Build saCkptCheckpointOpen."""
-    name = checkpoint_name_of(name)
+    text = checkpoint_name_of(name)
     flags = _MODES.get(mode)
     if flags is None:
         raise BadFlags(f'mode is "r", "w" or "rw", not {mode!r}')
@@ -230,24 +261,29 @@ def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> 
 
     def decode(value: Any) -> Opened:
         handle, uid, created, fields, revision = value
-        return Opened(handle, name, uid, created, Attributes.from_wire(fields), revision)
+        return Opened(handle, text, uid, created, Attributes.from_wire(fields), revision)
 
     return Call(
         "open",
         _COMMAND,
         int(Tag.CHECKPOINT_OPEN),
-        [name, int(flags), attributes],
-        subject=name,
+        [text, int(flags), attributes],
+        subject=text,
         decode=decode,
-        bytes_=len(name) + 128,
+        bytes_=4 * len(text) + 128,
     )
 
 
 def unlink(name: str | bytes) -> Call:
     """Build saCkptCheckpointUnlink -> revision."""
-    name = checkpoint_name_of(name)
+    text = checkpoint_name_of(name)
     return Call(
-        "unlink", _COMMAND, int(Tag.CHECKPOINT_UNLINK), [name], subject=name, bytes_=len(name) + 64
+        "unlink",
+        _COMMAND,
+        int(Tag.CHECKPOINT_UNLINK),
+        [text],
+        subject=text,
+        bytes_=4 * len(text) + 64,
     )
 
 
@@ -319,17 +355,17 @@ def overwrite(opened: Opened, section_id: bytes | str, data: Any) -> Call:
 
 
 def _data_write(name: str, tag: int, opened: Opened, section_id: bytes | str, data: Any) -> Call:
-    section_id = section_id_of(section_id)
+    key = section_id_of(section_id)
     data = _data_of(data)
     call = Call(
         name,
         _COMMAND,
         tag,
-        [opened[0], section_id, data],
+        [opened[0], key, data],
         subject=opened[1],
         handle=opened[0],
         decode=_nothing if opened.asynchronous else None,
-        bytes_=len(data) + len(section_id) + 64,
+        bytes_=len(data) + len(key) + 64,
     )
     if len(data) > _INLINE_MAX:
         _stage(call, [(call.args, 2)])
@@ -341,7 +377,7 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
     vector: list[list[Any]] = []
     inline = size = 0
     for index, (section_id, offset, data) in enumerate(writes):
-        element = [
+        element: list[Any] = [
             section_id_of(section_id),
             _natural(offset, "an offset", index),
             _data_of(data, index),
@@ -392,20 +428,19 @@ def create(
     ttl: float | None,
 ) -> Call:
     """Build saCkptSectionCreate -> section id."""
-    if section_id is not None:
-        section_id = section_id_of(section_id)
-        if not section_id:
-            raise InvalidParam("a section id has at least one byte", reason="section_id")
+    wanted = None if section_id is None else section_id_of(section_id)
+    if wanted is not None and not wanted:
+        raise InvalidParam("a section id has at least one byte", reason="section_id")
     data = _data_of(data)
     call = Call(
         "create",
         _COMMAND,
         int(Tag.SECTION_CREATE),
-        [opened.handle, section_id, data, *_expiry(expires, ttl, "expires")],
+        [opened.handle, wanted, data, *_expiry(expires, ttl, "expires")],
         subject=opened.name,
         handle=opened.handle,
         decode=_second,
-        bytes_=len(data) + len(section_id or b"") + 96,
+        bytes_=len(data) + len(wanted or b"") + 96,
     )
     if len(data) > _INLINE_MAX:
         _stage(call, [(call.args, 2)])

@@ -219,6 +219,7 @@ class Pipeline:
         if needs is _COMMAND:
             window = self._window
             if call.done and call.abandoned:
+                call.plugged = True
                 message = _plug(call, number, window.answered)
             else:
                 message = [call.tag, number, call.sequence, window.answered, *call.args]
@@ -337,7 +338,8 @@ class Pipeline:
 
     def _refused_for_good(self, call: Call, error: CheckpointError) -> None:
         if call.needs is _COMMAND:
-            if outcomes.recorded(error.reason):
+            settled = call.plugged or outcomes.recorded(error.reason)
+            if settled:
                 self._window.settle(call)
                 if self._retries or self._tired:
                     self._made_progress()
@@ -354,7 +356,7 @@ class Pipeline:
                 self._refusals.setdefault(call.handle, error)
             elif not call.done:
                 self._fail(call, call.error or error)
-            if call.stages is not None and outcomes.recorded(error.reason):
+            if call.stages is not None and settled:
                 self._stage_done(call)
             if self._barriers:
                 self._check_barriers()

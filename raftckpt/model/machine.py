@@ -21,7 +21,6 @@ from raftckpt.model.image import encode_image, load_image
 from raftckpt.model.schema import (
     SIGNATURES,
     STATIC,
-    UNKNOWN,
     refuse_malformed,
     schema_refusal,
     signature,
@@ -242,8 +241,8 @@ class CheckpointMachine(State):
             return schema_refusal("command")
         if any(type(field) is not int for field in command[:4]):
             return refusal or schema_refusal("command")
-        if refusal is UNKNOWN and not command[1]:
-            return UNKNOWN
+        if refusal is not None and not command[1]:
+            return refusal
         session = self.sessions.get(command[1])
         if session is None:
             return NO_SESSION

@@ -301,7 +301,7 @@ def refuse_times(expiration_ns: int, ttl_ns: int | None) -> Result | None:
 def _inline_bytes(command: Sequence[Any]) -> int:
     fields = list(command[4:])
     if command[0] == Tag.CHECKPOINT_WRITE:
-        fields += [field for element in command[5] for field in element]
+        fields += [field for element in command[5] if type(element) is list for field in element]
     return sum(len(field) for field in fields if type(field) in (bytes, str))
 
 
@@ -321,8 +321,8 @@ def validate(command: Any) -> Result | None:
         return refuse_malformed(command)
     check = STATIC.get(tag)
     refusal = check(command) if check is not None else None
-    if refusal is not None:
-        return refusal if refusal.value.reason == "schema" else None
+    if refusal is not None and refusal.value.reason == "schema":
+        return refusal
     if _inline_bytes(command) > INLINE_WRITE_BYTES_MAX + _ENTRY_SLACK_BYTES:
         return schema_refusal("more data than one entry takes")
     return None

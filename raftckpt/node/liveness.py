@@ -32,6 +32,9 @@ class Requester(Protocol):
     def answer(self, request: int, result: Result) -> None:
         """Reply with the outcome of a command."""
 
+    def answer_all(self, requests: list[int], results: list[Result]) -> None:
+        """Reply with the outcomes of consecutive commands."""
+
     def deliver(self, request: int, result: Result) -> None:
         """Reply with the outcome of a query, which may be large."""
 

@@ -22,10 +22,18 @@ from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.model.batch import encode_batch
 from raftckpt.model.commands import Batch, Tag
-from raftckpt.model.machine import STRUCTURAL_TAGS, CheckpointMachine
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
+from raftckpt.node.batches import (
+    COMMAND_OVERHEAD_BYTES,
+    ENTRY_BYTES_MAX,
+    CommandQueue,
+    Proposal,
+    command_cost,
+)
 from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
+from raftckpt.node.early import EARLY_TAGS, EarlyAcceptance
 from raftckpt.node.liveness import Liveness, Requester, SessionState
 from raftckpt.node.stamps import ClusterTime
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
@@ -38,19 +46,11 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
 _NEVER: Final = float("inf")
 
-_COMMAND_OVERHEAD_BYTES: Final = 80
-"""Upper bound of a command's msgpack bytes beside its ids, names and data."""
-_ELEMENT_OVERHEAD_BYTES: Final = 24
-ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 192 * limits.KIB
-"""Largest entry: a full payload plus the ids and headers of its commands."""
 _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
 _EXPIRE_PER_ENTRY_MAX: Final = 1000
-_EARLY_TAGS: Final = frozenset((Tag.SECTION_OVERWRITE, Tag.SECTION_PUT, Tag.CHECKPOINT_WRITE))
-_ANY: Final = 0
-"""In place of a uid: a structural command that may touch every checkpoint."""
 _SESSION_TAGS_MAX: Final = int(Tag.SESSION_EXPIRE)
 ATTACH: Final = 201
 
@@ -62,58 +62,8 @@ class Listener(Protocol):
         """Another leader (or none) is known."""
 
 
-class _Proposal:
-    """The context of an entry: its commands, decoded, and who waits for each result."""
-
-    __slots__ = ("bytes", "commands", "costs", "now_ns", "owners", "requests")
-
-    def __init__(
-        self,
-        commands: list[list[Any]],
-        owners: list[Requester | None],
-        requests: list[int],
-        costs: list[int],
-    ) -> None:
-        self.commands = commands
-        self.owners = owners
-        self.requests = requests
-        self.costs = costs
-        self.bytes = sum(costs)
-        self.now_ns = 0
-
-    def waiting(self) -> Iterator[tuple[list[Any], Requester | None, int, int]]:
-        """(command, who waits, under which request, cost) of each command."""
-        return zip(self.commands, self.owners, self.requests, self.costs, strict=True)
-
-
 _Read = tuple[Requester, int, int, list[Any]]
 """(requester, tag, request, message) of a query, ATTACH or other work that waits for a round."""
-
-
-def command_cost(command: list[Any]) -> int:
-    """Upper bound of the bytes a validated command takes in an entry."""
-    tag = command[0]
-    if tag == 24 or tag == 23:
-        data = command[6]
-        size = len(data) if type(data) is bytes else 9
-        return _COMMAND_OVERHEAD_BYTES + len(command[5]) + size
-    if tag == Tag.STAGE_CHUNK:
-        return _COMMAND_OVERHEAD_BYTES + len(command[6])
-    if tag == Tag.CHECKPOINT_WRITE:
-        cost = _COMMAND_OVERHEAD_BYTES
-        for section, _, data in command[5]:
-            size = len(data) if type(data) is bytes else 9
-            cost += _ELEMENT_OVERHEAD_BYTES + len(section) + size
-        return cost
-    cost = _COMMAND_OVERHEAD_BYTES + 100
-    for field in command[4:]:
-        if isinstance(field, str):
-            cost += 4 * len(field)
-        elif isinstance(field, bytes):
-            cost += len(field)
-        elif isinstance(field, list):
-            cost += 10 * len(field)
-    return cost
 
 
 class Replica:
@@ -150,18 +100,12 @@ class Replica:
         self._liveness: Liveness | None = None
         self._time: ClusterTime | None = None
         self._last_check: Any = None
-        # commands that wait for the next entry: parallel lists, appended to per operation
-        self._commands: list[list[Any]] = []
-        self._owners: list[Requester | None] = []
-        self._requests: list[int] = []
-        self._costs: list[int] = []
-        self._queued_bytes = 0
+        self._queue = CommandQueue()
+        self._early = EarlyAcceptance()
         # what is on its way
         self._flying_batches = 0
         self._flying_commands = 0
         self._flying_bytes = 0
-        self._marks: dict[int, int] = {}  # id(command) on its way -> uid whose structure it touches
-        self._structural: dict[int, int] = {}  # uid -> how many of them
         self._due_flying = False
         self._expire_flying = False
         # reads
@@ -201,45 +145,53 @@ class Replica:
             for message in messages:
                 self._submit_outside(owner, message)
             return
-        room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(self._commands)
-        room_bytes = limits.PENDING_BYTES_MAX - self._flying_bytes - self._queued_bytes
-        proposed, session = state.proposed, state.id
-        commands, owners, requests = self._commands, self._owners, self._requests
-        added_bytes = 0
+        queue, early, machine = self._queue, self._early, self.machine
+        room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(queue)
+        room_bytes = limits.PENDING_BYTES_MAX - self._flying_bytes - queue.bytes
+        proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
+        commands, requests, costs = queue.commands, queue.requests, queue.costs
+        before, added_bytes = len(commands), 0
         for message in messages:
-            tag, request, sequence, _ = message[:4]
-            if tag == 1:
-                owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
-                continue
+            tag, sequence = message[0], message[2]
             if sequence > proposed + 1:
-                owner.refuse(request, _TRY_AGAIN, "gap")
+                owner.refuse(message[1], _TRY_AGAIN, "gap")
                 continue
-            cost = command_cost(message)
+            if tag == 24:  # nearly all: see command_cost
+                data = message[6]
+                size = len(data) if type(data) is bytes else 9
+                cost = COMMAND_OVERHEAD_BYTES + len(message[5]) + size
+            else:
+                cost = command_cost(message)
             if room <= 0 or cost > room_bytes:
-                owner.refuse(request, _TRY_AGAIN, "busy")
+                owner.refuse(message[1], _TRY_AGAIN, "busy")
                 continue
-            if cost > ENTRY_BYTES_MAX:
-                bound = limits.INLINE_WRITE_BYTES_MAX
-                owner.refuse(request, SaAisError.ERR_TOO_BIG, "write_too_big", bound)
+            if tag == 1 or cost > ENTRY_BYTES_MAX:
+                self._refuse_unfit(owner, message)
                 continue
             room -= 1
             room_bytes -= cost
             added_bytes += cost
+            requests.append(message[1])
             message[1] = session
             if sequence > proposed:
                 proposed = sequence
-                if tag in _EARLY_TAGS:
-                    self._accept_early(owner, state, request, message)
-            if tag in STRUCTURAL_TAGS:
-                self._mark(message, self.machine.target_uid(message) or _ANY)
+                if tag in EARLY_TAGS and asynchronous.get(message[4], 1):
+                    early.consider(machine, owner, state, requests[-1], message)
+            if tag in early.structural_tags:
+                early.structural(machine, message)
+                queue.special = True
             commands.append(message)
-            owners.append(owner)
-            requests.append(request)
-            self._costs.append(cost)
+            costs.append(cost)
         state.proposed = proposed
-        owner.inflight_bytes += added_bytes
-        self._queued_bytes += added_bytes
+        queue.appended(owner, len(commands) - before, added_bytes)
         self._wake()
+
+    def _refuse_unfit(self, owner: Requester, message: list[Any]) -> None:
+        if message[0] == Tag.SESSION_OPEN:
+            owner.refuse(message[1], SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
+        else:
+            bound = limits.INLINE_WRITE_BYTES_MAX
+            owner.refuse(message[1], SaAisError.ERR_TOO_BIG, "write_too_big", bound)
 
     def _submit_outside(self, owner: Requester, message: list[Any]) -> None:
         """A command that no attached session of a leader sent: only opening a session is one."""
@@ -247,76 +199,37 @@ class Replica:
         if not self.leading:
             self.refuse_not_leader(owner, request)
         elif message[0] != Tag.SESSION_OPEN:
-            owner.refuse(request, _TRY_AGAIN, "detached")
-        elif len(self._commands) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
+            self._refuse_detached(owner, request)
+        elif len(self._queue) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
             owner.refuse(request, _TRY_AGAIN, "busy")
         else:
             message[1] = 0
-            self._queue(owner, request, message)
+            self._enqueue(owner, request, message)
 
-    def _queue(self, owner: Requester | None, request: int, command: list[Any]) -> None:
+    def _enqueue(self, owner: Requester | None, request: int, command: list[Any]) -> None:
+        """Queue a command that belongs to no session."""
+        queue = self._queue
         cost = command_cost(command)
-        self._commands.append(command)
-        self._owners.append(owner)
-        self._requests.append(request)
-        self._costs.append(cost)
-        self._queued_bytes += cost
-        if command[0] in STRUCTURAL_TAGS:
-            self._mark(command, _ANY)
-        if owner is not None:
-            owner.inflight_bytes += cost
+        queue.commands.append(command)
+        queue.requests.append(request)
+        queue.costs.append(cost)
+        queue.special = True
+        queue.appended(owner, 1, cost)
+        if command[0] in self._early.structural_tags:
+            self._early.structural(self.machine, command)
         self._wake()
-
-    def _accept_early(
-        self, owner: Requester, state: SessionState, request: int, command: list[Any]
-    ) -> None:
-        """Tell the client at once if nothing on its way can make the machine refuse this write."""
-        handle = command[4]
-        uid = state.asynchronous.get(handle)
-        if uid is None:
-            uid = state.asynchronous[handle] = self._asynchronous_uid(state.id, handle)
-        if not uid:
-            return
-        structural = self._structural
-        creates = True
-        if uid not in structural and _ANY not in structural:
-            code, early = self.machine.check(command)
-            if code == _OK:
-                owner.accepted(request)
-                creates = early.structural
-        if creates and command[0] == Tag.SECTION_PUT:
-            # it may create: until it is applied nobody knows how many sections there are
-            self._mark(command, uid)
-
-    def _mark(self, command: list[Any], uid: int) -> None:
-        """Note that a command touches the structure of a checkpoint until it has landed."""
-        self._marks[id(command)] = uid
-        self._structural[uid] = self._structural.get(uid, 0) + 1
-
-    def _unmark(self, commands: list[list[Any]]) -> None:
-        for command in commands:
-            uid = self._marks.pop(id(command), None)
-            if uid is None:
-                continue
-            left = self._structural[uid] - 1
-            if left:
-                self._structural[uid] = left
-            else:
-                del self._structural[uid]
-            if command[0] == Tag.DUE:
-                self._due_flying = False
-            elif command[0] == Tag.SESSION_EXPIRE:
-                self._expire_flying = False
-
-    def _asynchronous_uid(self, session: int, handle: int) -> int:
-        """Uid of the checkpoint behind a handle if its writes may be accepted early, else 0."""
-        record = self.machine.sessions.get(session)
-        opened = record.handles.get(handle) if record is not None else None
-        return opened[0].uid if opened is not None and opened[0].attributes.asynchronous else 0
 
     def refuse_not_leader(self, owner: Requester, request: int) -> None:
         """Send the client to the leader (definite)."""
         owner.refuse(request, _TRY_AGAIN, "not_leader", self.leader_endpoint)
+
+    def _refuse_detached(self, owner: Requester, request: int) -> None:
+        """The session is not attached here (any more): have the client come back and attach.
+
+        It gets the same answer as from a follower, with our own address: a replica that lost and
+        regained leadership while the connection stayed open is a new leader to its clients.
+        """
+        owner.refuse(request, _TRY_AGAIN, "not_leader", self.endpoints.get(self.node))
 
     def query(self, owner: Requester, tag: int, message: list[Any]) -> None:
         """Take a validated query ``[tag, request, after sequence, consistency, ...]``."""
@@ -334,7 +247,7 @@ class Replica:
         if not self.leading:
             self.refuse_not_leader(owner, request)
         elif message[2] and state is None:
-            owner.refuse(request, _TRY_AGAIN, "detached")
+            self._refuse_detached(owner, request)
         elif state is not None and message[2] > state.proposed:
             owner.refuse(request, _TRY_AGAIN, "gap")
         else:
@@ -358,7 +271,7 @@ class Replica:
         if not self.leading:
             self.refuse_not_leader(owner, request)
         elif owner.session is None:
-            owner.refuse(request, _TRY_AGAIN, "detached")
+            self._refuse_detached(owner, request)
         else:
             owner.answer(request, success([self.machine.revision]))
 
@@ -378,7 +291,7 @@ class Replica:
         if not self.leading:
             self.refuse_not_leader(owner, request)
         else:
-            self._queue(owner, request, [int(Tag.CHECK), 0, 0, 0, nonce])
+            self._enqueue(owner, request, [int(Tag.CHECK), 0, 0, 0, nonce])
 
     def digest(self, nonce: bytes) -> Digest | None:
         """Digest of a check, None while it is unknown or being computed."""
@@ -394,7 +307,7 @@ class Replica:
         """Propose what gathered and start a round for the reads that wait. Before each step."""
         if not self.leading:
             return
-        if self._commands:
+        if self._queue.commands:
             self._propose()
         if self._reads and self._rounds < _READ_ROUNDS_MAX:
             reads, self._reads = self._reads, []
@@ -410,12 +323,12 @@ class Replica:
             due_ns = self.machine.next_due_ns()
             if due_ns is not None and due_ns <= self._time.stamp(now):
                 self._due_flying = True
-                self._queue(None, 0, [int(Tag.DUE), 0, 0, 0])
+                self._enqueue(None, 0, [int(Tag.DUE), 0, 0, 0])
         if not self._expire_flying and self._liveness.deadline() <= now:
             dead = self._liveness.dead(now, _EXPIRE_PER_ENTRY_MAX)
             if dead:
                 self._expire_flying = True
-                self._queue(None, 0, [int(Tag.SESSION_EXPIRE), 0, 0, 0, dead])
+                self._enqueue(None, 0, [int(Tag.SESSION_EXPIRE), 0, 0, 0, dead])
 
     def deadline(self) -> float:
         """Monotonic time at which :meth:`work` is to be called at the latest (inf: never)."""
@@ -431,74 +344,55 @@ class Replica:
         return deadline
 
     def _propose(self) -> None:
-        while self._commands:
-            full = (
-                self._queued_bytes >= limits.ENTRY_PAYLOAD_BYTES_MAX
-                or len(self._commands) >= limits.BATCH_COMMANDS_MAX
-            )
-            most = _FULL_BATCHES_IN_FLIGHT_MAX if full else _BATCHES_IN_FLIGHT_MAX
+        queue = self._queue
+        while queue.commands:
+            most = _FULL_BATCHES_IN_FLIGHT_MAX if queue.full() else _BATCHES_IN_FLIGHT_MAX
             if self._flying_batches >= most:
                 return
-            proposal = self._cut()
+            proposal = queue.cut()
             now_ns = self._stamp()
             payload = encode_batch(now_ns, proposal.commands)
             ensure(len(payload) <= ENTRY_BYTES_MAX + 1024, "an entry is larger than accounted for")
             proposal.now_ns = now_ns
-            self._flying_batches += 1
-            self._flying_commands += len(proposal.commands)
-            self._flying_bytes += proposal.bytes
+            self._fly(proposal)
             if not self.log.propose(payload, proposal):
                 self._landed(proposal)
                 self._refuse_proposal(proposal)
 
-    def _cut(self) -> _Proposal:
-        """Take the commands of one entry from the queue."""
-        commands, owners, requests, costs = (
-            self._commands,
-            self._owners,
-            self._requests,
-            self._costs,
-        )
-        count = min(len(commands), limits.BATCH_COMMANDS_MAX)
-        if self._queued_bytes > limits.ENTRY_PAYLOAD_BYTES_MAX:
-            total = 0
-            for position in range(count):
-                total += costs[position]
-                if total > limits.ENTRY_PAYLOAD_BYTES_MAX and position:
-                    count = position
-                    break
-        if count == len(commands):
-            self._commands, self._owners, self._requests, self._costs = [], [], [], []
-        else:
-            self._commands, self._owners = commands[count:], owners[count:]
-            self._requests, self._costs = requests[count:], costs[count:]
-            commands, owners = commands[:count], owners[:count]
-            requests, costs = requests[:count], costs[:count]
-        proposal = _Proposal(commands, owners, requests, costs)
-        self._queued_bytes -= proposal.bytes
-        return proposal
+    def _fly(self, proposal: Proposal) -> None:
+        self._flying_batches += 1
+        self._flying_commands += len(proposal.commands)
+        self._flying_bytes += proposal.bytes
 
     def _stamp(self) -> int:
         ensure(self._time is not None, "a leader without cluster time")
         return self._time.stamp(self._clock.monotonic()) if self._time else 0
 
-    def _landed(self, proposal: _Proposal) -> None:
+    def _landed(self, proposal: Proposal) -> None:
         """A proposal is no longer on its way, whatever became of it."""
         self._flying_batches -= 1
         self._flying_commands -= len(proposal.commands)
         self._flying_bytes -= proposal.bytes
-        if self._marks:
-            self._unmark(proposal.commands)
+        if self._early.marks:
+            self._early.landed(proposal.commands)
+        if proposal.special:
+            for command in proposal.commands:
+                if command[0] == Tag.DUE:
+                    self._due_flying = False
+                elif command[0] == Tag.SESSION_EXPIRE:
+                    self._expire_flying = False
+        for owner, _, size in proposal.runs:
+            if owner is not None:
+                owner.inflight_bytes -= size
 
-    def _refuse_proposal(self, proposal: _Proposal) -> None:
+    def _refuse_proposal(self, proposal: Proposal) -> None:
         """The log took nothing (definite): sequences go back so that the client may resend."""
         states = self._liveness.states if self._liveness is not None else {}
-        for command, owner, request, cost in proposal.waiting():
+        for command, request, owner in proposal.waiting():
             state = states.get(command[1])
             if state is not None and command[2] <= state.proposed:
                 state.proposed = command[2] - 1
             if owner is not None:
-                owner.inflight_bytes -= cost
                 self.refuse_not_leader(owner, request)
 
     # --- StateMachine -----------------------------------------------------------------------------
@@ -517,21 +411,28 @@ class Replica:
         if self._blocked:
             self._retry_blocked()
 
-    def _apply_own(self, index: int, payload: bytes, proposal: _Proposal) -> None:
+    def _apply_own(self, index: int, payload: bytes, proposal: Proposal) -> None:
         batch = Batch(BATCH_VERSION, proposal.now_ns, proposal.commands)
         results = self.machine.apply(index, payload, batch)
+        ensure(len(results) == len(proposal.commands), "one result per command")
         self._landed(proposal)
         self.applied_commands += len(results)
-        for (command, owner, request, cost), result in zip(
-            proposal.waiting(), results, strict=True
-        ):
-            if command[0] <= _SESSION_TAGS_MAX:
-                self._session_changed(command, owner, result)
-            elif command[0] == Tag.CHECK:
-                result = success([command[4], index])
+        if proposal.special:
+            self._apply_special(index, proposal, results)
+        requests, position = proposal.requests, 0
+        for owner, count, _ in proposal.runs:
+            end = position + count
             if owner is not None:
-                owner.inflight_bytes -= cost
-                owner.answer(request, result)
+                owner.answer_all(requests[position:end], results[position:end])
+            position = end
+
+    def _apply_special(self, index: int, proposal: Proposal, results: list[Result]) -> None:
+        """What some commands mean to the leader beside their results."""
+        for position, (command, _, owner) in enumerate(proposal.waiting()):
+            if command[0] <= _SESSION_TAGS_MAX:
+                self._session_changed(command, owner, results[position])
+            elif command[0] == Tag.CHECK:
+                results[position] = success([command[4], index])
 
     def _session_changed(self, command: list[Any], owner: Requester | None, result: Result) -> None:
         liveness = self._liveness
@@ -569,9 +470,8 @@ class Replica:
         """Entries proposed here were cut off: nobody knows whether they will commit."""
         for proposal in contexts:
             self._landed(proposal)
-            for _, owner, request, cost in proposal.waiting():
+            for _, request, owner in proposal.waiting():
                 if owner is not None:
-                    owner.inflight_bytes -= cost
                     owner.refuse(
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
@@ -614,11 +514,9 @@ class Replica:
                 if state.owner is not None:
                     state.owner.session = None
         self._liveness = self._time = None
-        while self._commands:
-            proposal = self._cut()
-            self._flying_batches += 1
-            self._flying_commands += len(proposal.commands)
-            self._flying_bytes += proposal.bytes
+        while self._queue.commands:
+            proposal = self._queue.cut()
+            self._fly(proposal)
             self._landed(proposal)
             self._refuse_proposal(proposal)
         reads, self._reads = self._reads, []
@@ -647,7 +545,7 @@ class Replica:
                 if not after or (state is not None and self._caught_up(state, after)):
                     self._answer(item)
                 elif state is None:
-                    item[0].refuse(item[2], _TRY_AGAIN, "detached")
+                    self._refuse_detached(item[0], item[2])
                 else:
                     self._blocked.append(item)
         if self._reads:
@@ -662,7 +560,7 @@ class Replica:
         for item in blocked:
             state = item[0].session
             if state is None:
-                item[0].refuse(item[2], _TRY_AGAIN, "detached")
+                self._refuse_detached(item[0], item[2])
             elif self._caught_up(state, item[3][2]):
                 self._answer(item)
             else:

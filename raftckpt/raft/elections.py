@@ -194,6 +194,8 @@ class Voting:
 
     def on_timeout_now(self, node: str, message: TimeoutNow) -> None:
         """Campaign at once: the leader itself asks for it."""
+        if not self._may_vote():
+            return
         if message.term == self._engine.term and node == self._engine.leader:
             self._timer.transfer_term = message.term + 1
             self._engine.deliver(node, {"type": "timeout_now", "term": message.term})

@@ -325,13 +325,18 @@ class Sender:
         return matches[self._majority - 2] > self._engine.commit
 
     def readmit(self) -> list[tuple[str, RejoinDone]]:
-        """Whom of those who rejoin holds everything that was committed (DESIGN: rejoin)."""
+        """Who of those that lost their disk may be told that its voice counts again.
+
+        It must hold everything that was committed when a majority without it confirmed this
+        leadership, and *every* other voter must have answered since: a candidate of a later term,
+        to whom the lost disk had given its vote, would be among them, and cannot be in our term.
+        """
         done = []
         for name, follower in self._followers.items():
             rejoining = follower.rejoining
             if rejoining is None:
                 continue
-            if rejoining.index is None and self.confirmed_round(name) >= rejoining.asked_round:
+            if rejoining.index is None and self._all_answered(rejoining.asked_round, name):
                 rejoining.index = self._engine.commit
             if (
                 rejoining.index is not None
@@ -342,6 +347,13 @@ class Sender:
                 message = RejoinDone(KINDS[RejoinDone], self._engine.term, rejoining.index)
                 done.append((name, message))
         return done
+
+    def _all_answered(self, asked_round: int, without: str) -> bool:
+        return self.confirmed_round(without) >= asked_round and all(
+            follower.rejoining is not None or follower.answered_round >= asked_round
+            for name, follower in self._followers.items()
+            if name != without
+        )
 
     def is_rejoining(self, name: str) -> bool:
         """Whether ``name`` lost its disk and does not count yet."""

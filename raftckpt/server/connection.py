@@ -263,6 +263,19 @@ class Connection(asyncio.Protocol):
             self._dirty = True
             self._listener.mark(self)
 
+    def answer_all(self, requests: list[int], results: list[Result]) -> None:
+        """Reply with the outcomes of consecutive commands."""
+        self._out += [
+            [0, request, 1, value]
+            if code == _OK
+            else [0, request, code, value, value[0] != _ANSWERED]
+            for request, (code, value) in zip(requests, results, strict=True)
+        ]
+        self._answered += len(requests)
+        if not self._dirty:
+            self._dirty = True
+            self._listener.mark(self)
+
     def deliver(self, request: int, result: Result) -> None:
         """Reply with the outcome of a query; a large one is streamed."""
         if self._transport is None:

@@ -6,8 +6,9 @@ followed by records. All integers are little endian.
 Segment header, one block of 4 KiB, so that a torn record can never share a page with it::
 
     magic 8, version u32, owner 16, number u64, first sequence u64, salt u32, former's salt u32,
-    former's last checksum u32, term u64, extra u64, last index u64, last term u64,
-    vote (u8 length+1 or 0 for none, bytes), zeros, CRC32C of all that in the last 4 bytes
+    former's last checksum u32, reserved bytes u64, term u64, extra u64, last index u64,
+    last term u64, vote (u8 length+1 or 0 for none, bytes), zeros, and in the last 4 bytes the
+    CRC32C of all that
 
 Record, 48 bytes of header and the payload::
 
@@ -57,7 +58,7 @@ __all__ = [
 _MAGIC: Final = b"rckptjnl"
 HEADER_BYTES: Final = 4096
 OWNER_BYTES: Final = 16
-_HEADER: Final = Struct("<8sI16sQQIIIQQQQ")
+_HEADER: Final = Struct("<8sI16sQQIIIQQQQQ")
 _CRC: Final = Struct("<I")
 _SECTOR: Final = 512
 
@@ -90,6 +91,9 @@ class SegmentHeader(NamedTuple):
     former_salt: int
     former_crc: int
     """Header checksum of the last record before this segment (0: there is none)."""
+    reserved: int
+    """Size that the file had, durably, before the first record: it is never shorter while it is
+    the last segment, so that a file cut short is noticed."""
     term: int
     vote: str | None
     extra: int
@@ -123,6 +127,7 @@ def pack_segment_header(header: SegmentHeader) -> bytes:
         header.salt,
         header.former_salt,
         header.former_crc,
+        header.reserved,
         header.term,
         header.extra,
         header.last_index,
@@ -152,12 +157,13 @@ def unpack_segment_header(block: bytes) -> tuple[int, SegmentHeader | None]:
         return fields[1], None
     size = body[_HEADER.size]
     vote = unpack_vote(body[_HEADER.size + 1 : _HEADER.size + 1 + size])
-    owner, number, first, salt, former_salt, former_crc, term, extra, last_index, last_term = (
-        fields[2:]
-    )
-    return JOURNAL_VERSION, SegmentHeader(
-        owner, number, first, salt, former_salt, former_crc, term, vote, extra, last_index,
+    (
+        owner, number, first, salt, former_salt, former_crc, reserved, term, extra, last_index,
         last_term,
+    ) = fields[2:]  # fmt: skip
+    return JOURNAL_VERSION, SegmentHeader(
+        owner, number, first, salt, former_salt, former_crc, reserved, term, vote, extra,
+        last_index, last_term,
     )  # fmt: skip
 
 

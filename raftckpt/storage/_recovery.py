@@ -6,7 +6,8 @@ Reads only, so that a refusal leaves the directory as it was found. The rules:
 * In every segment but the last, each record before the next segment's first sequence must be
   intact: a segment is synced before its successor exists.
 * In the last segment the first bad record ends the log, *if* it can be a torn write: no later
-  record says that it was durable, and it has the shape of a write cut short. Otherwise: damage.
+  record says that it was durable, it has the shape of a write cut short, and the file is not
+  shorter than it was made. Otherwise: damage.
 
 What stays undecidable: a synced group that nothing follows (no later group, no confirmation) and
 whose damage looks like zeros. :meth:`Journal.confirm` and a clean close narrow that window.
@@ -205,6 +206,10 @@ class _Replay:
         following: rec.SegmentHeader | None,
     ) -> None:
         self._continues(path, header)
+        if following is None and len(data) < header.reserved:
+            raise damaged(
+                path, f"the file has {len(data)} bytes, it had {header.reserved}: it was cut short"
+            )
         self.salt = header.salt
         segment = Segment(header.number, self.last_index + 1, rec.HEADER_BYTES)
         self.segments.append(segment)
@@ -235,7 +240,7 @@ class _Replay:
     def _continues(self, path: str, header: rec.SegmentHeader) -> None:
         mine = rec.SegmentHeader(
             header.owner, header.number, self.sequence, header.salt, self.salt, self.crc,
-            self.term, self.vote, self.extra, self.last_index, self.last_term,
+            header.reserved, self.term, self.vote, self.extra, self.last_index, self.last_term,
         )  # fmt: skip
         if header != mine:
             raise damaged(path, "the segment does not continue its former one")
@@ -250,8 +255,6 @@ class _Replay:
             start, stop = offset, offset + rec.RECORD_HEADER_BYTES
         else:
             start, stop = offset + rec.RECORD_HEADER_BYTES, record.stop
-            if record.synced >= record.sequence:
-                raise damaged(path, f"the record at byte {offset} contradicts itself")
         if not rec.looks_torn(data, start, stop):
             raise damaged(
                 path, f"the record at byte {offset} was written completely and is damaged"

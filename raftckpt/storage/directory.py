@@ -75,7 +75,7 @@ class Storage:
 
         Arguments:
             fs: the file system.
-            path: the directory; it is made only if it may be founded.
+            path: the directory; it is made, and holds nothing but the lock file if it is refused.
             cluster: cluster id.
             node: node id.
             new_ok: the operator founds a new cluster: an empty directory is fine.

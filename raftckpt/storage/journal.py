@@ -179,12 +179,7 @@ class Journal(list[Entry]):
         self._salt, self._crc = found.salt, found.crc
         former: File | None = None
         if found.segments:
-            last = found.segments[-1]
-            former = fs.open(join(self._directory, segment_name(last.number)))
-            fs.point("journal.open.cut.before")
-            former.truncate(last.size)
-            former.sync()
-            fs.point("journal.open.cut.after")
+            former = fs.open(join(self._directory, segment_name(found.segments[-1].number)))
         fs.fsync_dir(self._directory)  # a name that a killed process made may not be durable yet
         self._start_segment(former)
 
@@ -421,7 +416,8 @@ class Journal(list[Entry]):
         salt = int.from_bytes(fs.random_bytes(4), "little")
         header = rec.SegmentHeader(
             self._owner, number, self._sequence + 1, salt, self._salt, self._crc,
-            self.term, self.vote, self.extra, self._next_index - 1, self._last_term,
+            self._segment_bytes, self.term, self.vote, self.extra, self._next_index - 1,
+            self._last_term,
         )  # fmt: skip
         path = join(directory, segment_name(number))
         fs.point("journal.segment.create")
@@ -443,12 +439,17 @@ class Journal(list[Entry]):
         self._unconfirmed = False
 
     def _continue_in(self, former: File, number: int) -> None:
-        # So that losing the newest segment file is noticed. It has the sequence of the next
-        # segment's first record: readers that know the next segment never look at it.
+        """Cut the torn tail of the former segment, if any, and write a footer instead.
+
+        The footer is there so that losing the newest segment file is noticed. It has the sequence
+        of the next segment's first record: readers that know the next segment never look at it.
+        """
         size = self._segments[-1].size
         footer = rec.record_header(
             rec.CONTINUED, b"", self._sequence + 1, self._claim, number, 0, self._salt
         )
+        former.truncate(size)
+        self._fs.point("journal.segment.cut")
         former.write(size, [footer])
         former.sync()
         former.close()
@@ -501,8 +502,8 @@ class Journal(list[Entry]):
     def _mutator(self, *_args: Any, **_named: Any) -> NoReturn:
         raise InvariantViolation("a journal is changed by its own methods only")
 
-    append = extend = insert = pop = remove = clear = sort = reverse = _mutator  # type: ignore[assignment]
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _mutator  # type: ignore[assignment]
+    append = extend = insert = pop = remove = clear = sort = reverse = _mutator
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _mutator
 
 
 def _aligned(directory: str, found: Recovered, snapshot: SnapshotMeta | None) -> bool:

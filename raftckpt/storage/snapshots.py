@@ -12,7 +12,8 @@ A slot file, little endian::
     header   magic 8, version u32, header length u32, owner 16 (hash of the cluster), id 8,
              index u64, term u64, previous term u64, payload length u32, payload, CRC32C u32
     block*   length u32 (> 0), CRC32C u32 (seeded with the block's number), bytes
-    trailer  0 u32, CRC32C of the whole file up to here u32, blocks u64, body bytes u64, CRC32C u32
+    trailer  0 u32, CRC32C of header (without its own) and blocks u32, blocks u64, body bytes u64,
+             CRC32C u32
 
 The file is what travels to other replicas, so that the receiver can verify every byte.
 """
@@ -26,7 +27,7 @@ from typing import Final
 
 from google_crc32c import extend, value
 
-from raftckpt.errors import ensure
+from raftckpt.errors import InvariantViolation, ensure
 from raftckpt.limits import KIB, MIB
 from raftckpt.storage.files import (
     Damaged,
@@ -91,7 +92,7 @@ class SnapshotMeta:
     size: int
     """Bytes of the slot file."""
     crc: int
-    """CRC32C of the slot file up to its trailer's checksum field."""
+    """CRC32C of the slot file: of its header (without the header's own) and its blocks."""
     id: str
     """Tells two snapshots of the same index apart (16 hexadecimal digits)."""
 
@@ -174,7 +175,8 @@ class _Verifier:
                 "put the right data directory in place",
             )
         self._head = (index, term, prev_term, number.hex(), head[_HEAD.size :])
-        self._crc = value(bytes(buffer[:size]))
+        # Without the header's own checksum: a CRC over data and their CRC is a constant.
+        self._crc = value(head)
         return int(size)
 
     def _block(self, buffer: bytearray, position: int) -> int:
@@ -208,8 +210,9 @@ class _Verifier:
             raise ValueError("the checksum of the trailer is wrong")
         if (crc, blocks, body) != (self._crc, self._blocks, self._body):
             raise ValueError("the trailer does not match the file")
-        ensure(self._head is not None, "a trailer follows a header")
-        index, term, prev_term, number, payload = self._head  # type: ignore[misc]
+        if self._head is None:
+            raise InvariantViolation("a trailer follows a header")
+        index, term, prev_term, number, payload = self._head
         size = self._size - len(buffer) + position + _TRAILER.size
         self.meta = SnapshotMeta(index, term, payload, prev_term, size, crc, number)
         return _TRAILER.size
@@ -228,10 +231,13 @@ class _Slot:
         self.offset = 0
         """Bytes taken so far."""
 
+    def _opened(self) -> File:
+        if self._file is None:
+            raise InvariantViolation("the snapshot is finished or given up")
+        return self._file
+
     def _append(self, buffers: list[bytes]) -> None:
-        file = self._file
-        ensure(file is not None, "the snapshot is finished or given up")
-        assert file is not None
+        file = self._opened()
         file.write(self.offset, buffers)
         self.offset += sum(map(len, buffers))
         self._fs.point("snapshot.piece.written")
@@ -240,9 +246,7 @@ class _Slot:
             self._synced = self.offset
 
     def _publish(self, meta: SnapshotMeta) -> None:
-        file, self._file = self._file, None
-        ensure(file is not None, "the snapshot is finished or given up")
-        assert file is not None
+        file, self._file = self._opened(), None
         fs = self._fs
         try:
             fs.point("snapshot.sync.before")
@@ -288,8 +292,8 @@ class SnapshotWriter(_Slot):
             len(payload),
         )
         head += payload
-        head += _CRC.pack(value(head))
         self._crc = value(head)
+        head += _CRC.pack(self._crc)
         self._blocks = 0
         self._body = 0
         self._small: list[bytes] = []

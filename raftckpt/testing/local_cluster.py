@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import functools
 import os
 import random
 import shutil
@@ -185,9 +186,11 @@ class LocalCluster:
     def stop(self, timeout: float = 10.0) -> None:
         """Stop everything (SIGTERM, then SIGKILL after ``timeout`` s); idempotent.
 
-        A temporary data directory is removed.
+        A temporary data directory is removed, so its replicas are killed without ceremony.
         """
         running = [node for node in self.nodes if self.pid(node) is not None]
+        if self._temporary:
+            running = []
         for node in running:
             self._signal(node, signal.SIGCONT)
             self._signal(node, signal.SIGTERM)
@@ -314,8 +317,8 @@ class LocalCluster:
             for other in [target] if target else self.nodes:
                 if one != other:
                     there, back = self._link(one, other)
-                    background.call(lambda there=there: there.delay(forward_s=seconds))
-                    background.call(lambda back=back: back.delay(backward_s=seconds))
+                    background.call(functools.partial(there.delay, forward_s=seconds))
+                    background.call(functools.partial(back.delay, backward_s=seconds))
 
     def reset_links(self, node: str | None = None) -> None:
         """Break all connections between replicas (those of ``node``); they reconnect."""

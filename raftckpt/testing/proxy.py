@@ -107,10 +107,10 @@ class LinkProxy:
         except OSError:
             pass
         finally:
-            for each in (writer, other):
-                if each is not None:
-                    self._writers.discard(each)
-                    each.transport.abort()
+            for end in (writer, other):
+                if end is not None:
+                    self._writers.discard(end)
+                    end.transport.abort()
 
 
 async def _pump(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from types import TracebackType
 
@@ -9,7 +10,7 @@ import raftckpt
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import replica_digests
 
-NAME = "load"
+_numbers = itertools.count(1)
 
 
 class Writers:
@@ -20,6 +21,7 @@ class Writers:
     """
 
     def __init__(self, cluster: LocalCluster, count: int = 4, *, timeout: float = 20.0) -> None:
+        self._name = f"load-{next(_numbers)}"  # modules share clusters
         self._cluster = cluster
         self._stop = threading.Event()
         self._timeout = timeout
@@ -58,7 +60,7 @@ class Writers:
     def _run(self, writer: int) -> None:
         try:
             with raftckpt.connect(self._cluster.endpoints, timeout=self._timeout) as service:
-                checkpoint = service.open(NAME, create=raftckpt.Attributes())
+                checkpoint = service.open(self._name, create=raftckpt.Attributes())
                 number = 0
                 while not self._stop.is_set():
                     number += 1
@@ -82,7 +84,7 @@ class Writers:
         """
         assert self.errors == []
         with raftckpt.connect(self._cluster.endpoints) as service:
-            image = service.open(NAME, mode="r").read_all()
+            image = service.open(self._name, mode="r").read_all()
         for writer, acknowledged in enumerate(self.acknowledged):
             found = {
                 int(key.partition(b"-")[2]): value

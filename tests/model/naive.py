@@ -10,7 +10,16 @@ from typing import Any
 
 NEVER = 2**63 - 1
 READ, WRITE, CREATE = 1, 2, 4
-INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RES, BAD_OP = 7, 9, 11, 12, 14, 15, 18, 20
+INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RES, BAD_OP = (
+    7,
+    9,
+    11,
+    12,
+    14,
+    15,
+    18,
+    20,
+)
 
 
 class No(Exception):
@@ -86,7 +95,9 @@ class Naive:
     def cluster_40(self) -> int:
         done = 0
         while True:
-            due = [(c["until"], c["uid"], b"", c) for c in self.checkpoints if c["until"] is not None]
+            due = [
+                (c["until"], c["uid"], b"", c) for c in self.checkpoints if c["until"] is not None
+            ]
             for c in self.checkpoints:
                 due += [(v["due"], c["uid"], k, c) for k, v in c["sections"].items()]
             due = [d for d in due if d[0] <= self.now and d[0] < NEVER]
@@ -120,7 +131,12 @@ class Naive:
                 "until": None, "revision": self.revision,
             }  # fmt: skip
             if attributes[3] == 1:
-                c["sections"][b""] = {"data": b"", "due": NEVER, "at": self.now, "revision": self.revision}
+                c["sections"][b""] = {
+                    "data": b"",
+                    "due": NEVER,
+                    "at": self.now,
+                    "revision": self.revision,
+                }
             self.checkpoints.append(c)
         else:
             c = found[0]

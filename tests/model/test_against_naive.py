@@ -5,14 +5,23 @@ Beside it runs a third machine that is replaced by the restoration of its own im
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
-from raftckpt.model import CheckpointMachine, digest, encode_batch
+from raftckpt.model import CheckpointMachine, content, digest, encode_batch, image, lifecycle
+from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.expiry import DueIndex
+from raftckpt.model.replies import ReplyTable
+from raftckpt.model.sessions import Session
+from raftckpt.model.state import State
 from raftckpt.model.types import Result
+from raftckpt.model.values import store
 
 from .naive import Naive
 
@@ -85,7 +94,8 @@ STEP = st.one_of(
 class Run:
     """Three machines side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: set[tuple[int, str]] | None = None) -> None:
+        self.seen = set() if seen is None else seen
         self.ours = CheckpointMachine()
         self.restored = CheckpointMachine()
         self.naive = Naive()
@@ -112,6 +122,7 @@ class Run:
         (expected,) = self.naive.apply(self.now, [c])
         assert plain(mine) == expected, c
         assert plain(again) == expected, c
+        self.seen.add((c[0], "ok" if expected[0] == 1 else expected[1]))
         return expected
 
     def call(self, k: int, call: list[Any], skew: int) -> None:
@@ -154,14 +165,7 @@ def plain(result: Result) -> Any:
     return (result.code, result.value.reason, result.value.position)
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(st.lists(STEP, max_size=40))
-def test_answers_what_the_naive_model_answers(steps: list[Any]) -> None:
-    run = Run()
+def drive(run: Run, steps: Iterable[Any]) -> None:
     for kind, *rest in steps:
         if kind == "call":
             run.call(*rest)
@@ -172,5 +176,182 @@ def test_answers_what_the_naive_model_answers(steps: list[Any]) -> None:
             run.both([3, 0, 0, 0, [run.clients[rest[0]][0], 77]])
             run.reopen(rest[0])
         else:
+            run.compare()
             run.restored = CheckpointMachine.restore(run.restored.freeze())
     run.compare()
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(STEP, min_size=10, max_size=40))
+def test_answers_what_the_naive_model_answers(steps: list[Any]) -> None:
+    """Few and short histories, but a failure shrinks to its core."""
+    drive(Run(), steps)
+
+
+# --- the same by the thousand: no shrinking, and rare outcomes must have happened ---------------
+
+
+def random_data(rng: random.Random) -> bytes:
+    size = rng.choice([0, 3, 20, 41, PAGE_BYTES, PAGE_BYTES + 1, 2 * PAGE_BYTES + 7])
+    return bytes([rng.randrange(256)]) * size
+
+
+def random_call(rng: random.Random) -> list[Any]:
+    handle = rng.choice([1, 1, 1, 2, 2, 2, 3, 4, 5])
+    section_id = rng.choice([b"a", b"a", b"b", b"c", b"d", b"", b"long id"])
+    data = rng.choice([random_data(rng), b"small", b"small", rng.randrange(1, 3)])
+    at = rng.choice([SA_TIME_MAX, SA_TIME_MAX, rng.randrange(-1, 900) * MS])
+    ttl = rng.choice([None, None, rng.randrange(-1, 100) * MS])
+    name = rng.choice("xy")
+    vector = [
+        [rng.choice([b"a", b"b", b""]), rng.choice([0, 1, 30, PAGE_BYTES - 1, 150_000]), data],
+        [b"a", rng.randrange(40), b"piece"],
+    ][: rng.choice([0, 1, 2, 2, 2])]
+    shape = rng.choice(
+        [
+            [1, 0, 50 * MS, 3, 3 * PAGE_BYTES, 4],
+            [10, 0, 50 * MS, 2, 40, 4],
+            [2, 0, 5 * MS, 1, 40, 4],
+            [12, 0, 0, 3, 3 * PAGE_BYTES, 4],
+            [1, 0, SA_TIME_MAX, 3, 40, 4],
+        ]
+    )
+    return rng.choice(
+        [
+            [10, name, rng.choice([7, 7, 5, 6]), shape],
+            [10, name, rng.choice([7, 7, 5, 6]), shape],
+            [10, name, rng.choice([1, 2, 3]), None],
+            [11, handle],
+            [12, name],
+            [13, handle, rng.choice([-1, 0, 20 * MS, SA_TIME_MAX])],
+            [14, handle, rng.random() < 0.3],
+            [14, handle, False],
+            [20, handle, section_id, data, at, ttl],
+            [20, handle, section_id, data, at, ttl],
+            [21, handle, section_id],
+            [22, handle, section_id, at, ttl],
+            [22, handle, section_id, at, ttl],
+            [23, handle, section_id, data],
+            [23, handle, section_id, data],
+            [24, handle, section_id, data],
+            [24, handle, section_id, data],
+            [25, handle, vector],
+            [25, handle, vector],
+            [26, rng.randrange(1, 3), rng.choice([0, 0, 20, PAGE_BYTES]), random_data(rng)],
+            [26, rng.randrange(1, 3), 0, b"staged"],
+        ]
+    )
+
+
+def random_step(rng: random.Random) -> tuple[Any, ...]:
+    draw = rng.randrange(100)
+    if draw < 90:
+        return ("call", rng.randrange(3), random_call(rng), rng.choice([0] * 20 + [-1, -2, -9, 1]))
+    if draw < 96:
+        return ("due", rng.randrange(-10, 60))
+    if draw < 97:
+        return ("call", rng.randrange(3), [2], 0)
+    return ("expire", rng.randrange(3)) if draw < 98 else ("restore",)
+
+
+OUTCOMES = {
+    10: "ok checkpoint_missing attributes_differ gap answered",
+    11: "ok handle",
+    12: "ok checkpoint_missing",
+    13: "ok handle param no_right fenced unlinked",
+    14: "ok handle no_right not_collocated",
+    20: "ok handle no_right fenced section_id param no_active section_too_big default_section "
+    "section_exists sections_full stage",
+    21: "ok handle param no_right fenced no_active default_section section_missing",
+    22: "ok handle param no_right fenced no_active default_section section_missing time_past",
+    23: "ok handle no_right fenced no_active section_missing section_too_big stage",
+    24: "ok handle no_right fenced no_active sections_full section_too_big stage section_id",
+    25: "ok handle no_right fenced no_active section_missing section_too_big stage param",
+    26: "ok stage",
+}
+
+
+def test_long_histories_reach_every_outcome() -> None:
+    seen: set[tuple[int, str]] = set()
+    for seed in range(40):
+        rng = random.Random(seed)
+        run = Run(seen)
+        drive(run, (random_step(rng) for _ in range(400)))
+    wanted = {(tag, word) for tag, words in OUTCOMES.items() for word in words.split()}
+    assert sorted(wanted - seen) == []
+
+
+# --- the checker checked: each of these bugs must be caught ---------------------------------------
+
+
+def _no_dedup(self: ReplyTable, sequence: int, answered: int) -> None:
+    return None
+
+
+def _forget_cancel(self: DueIndex, uid: int, section_id: bytes) -> None:
+    return None
+
+
+def _no_dead_staging(self: Session, number: int) -> Any:
+    stage = self.stages.get(number)
+    return None if stage is None else stage.value()
+
+
+def _write_short(value: Any, offset: int, data: Any) -> Any:
+    joined = bytes(value)[:offset].ljust(offset, b"\0") + bytes(data)
+    return store(joined)
+
+
+def _keep_active(self: Checkpoint, session: int, node: str, flags: int) -> bool:
+    active = self.active
+    leave(self, session, node, flags)
+    self.active = active
+    self.regard()
+    return False
+
+
+def _image_without_generation(state: Any, reader: Any) -> None:
+    load_checkpoint(state, reader)
+    checkpoint = state.checkpoints[max(state.checkpoints)]
+    checkpoint.sections = dict(sorted(checkpoint.sections.items()))
+
+
+leave = Checkpoint.leave
+load_checkpoint = image._load_checkpoint
+BUGS: list[tuple[Any, str, Any]] = [
+    (ReplyTable, "admit", _no_dedup),
+    (DueIndex, "cancel", _forget_cancel),
+    (Session, "take_stage", _no_dead_staging),
+    (content, "write_at", _write_short),
+    (Checkpoint, "leave", _keep_active),
+    (Checkpoint, "refuse_inactive", lambda self: None),
+    (Checkpoint, "refuse_change", lambda self, flags, session: self.refuse_writer(flags)),
+    (Checkpoint, "refuse_size", lambda self, size, position=None: None),
+    (Checkpoint, "differences", lambda self, other: []),
+    (Checkpoint, "regard", lambda self: None),
+    (content, "_refuse_more", lambda checkpoint: None),
+    (image, "_load_checkpoint", _image_without_generation),
+    (State, "sweep", lambda self, limit: self.sessions.clear()),
+    (lifecycle, "RETENTION", b"other"),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "bug"), BUGS, ids=[f"{w.__name__}.{n}" for w, n, _ in BUGS]
+)
+def test_planted_bugs_are_caught(
+    where: Any, name: str, bug: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, name, bug)
+
+    def histories() -> None:
+        for seed in range(40):
+            rng = random.Random(seed)
+            drive(Run(), (random_step(rng) for _ in range(400)))
+
+    with pytest.raises(Exception):  # noqa: B017 - wrong answers or a broken invariant
+        histories()

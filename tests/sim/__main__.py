@@ -51,9 +51,7 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     options = parser.parse_args()
     if options.replay is not None:
-        world = World(
-            options.replay, seconds=options.seconds, echo=True, sabotage=options.sabotage
-        )
+        world = World(options.replay, seconds=options.seconds, echo=True, sabotage=options.sabotage)
         outcome = world.run()
         print(outcome.digest, outcome.violation or "ok")
         return 1 if outcome.violation else 0

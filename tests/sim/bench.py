@@ -1,4 +1,4 @@
-"""Our node on the same lab bench as the stock one (:mod:`tests.sim.plain`): puppets, still clock."""
+"""Our node on the lab bench of the stock one (:mod:`tests.sim.plain`): puppets, still clock."""
 
 from __future__ import annotations
 

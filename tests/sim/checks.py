@@ -13,7 +13,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from raftckpt.raft import messages
 from raftckpt.raft.messages import PeerMessage
@@ -40,8 +39,6 @@ class DurableLog:
     term: int = 0
     vote: str | None = None
     rejoining: bool = False
-    cut: int = 0
-    """Durable entries that were truncated because they conflicted."""
 
     @property
     def last(self) -> int:
@@ -74,12 +71,10 @@ class DurableLog:
             del shadow[: journal[0][1] - shadow[0][1]]
         if shadow and shadow[0][1] != journal[0][1]:
             shadow.clear()
-        before = len(shadow)
         del shadow[len(journal) :]
         while shadow and shadow[-1] is not journal[len(shadow) - 1]:
             shadow.pop()
         known = len(shadow)
-        self.cut += before - known if known else 0
         shadow.extend(journal[known:])
         return [
             (entry, journal[i - 1][2] if i > 0 else -1)
@@ -134,10 +129,9 @@ class Checks:
     ) -> None:
         """A sync of ``name`` returned: everything in its journal is durable."""
         disk = self.disks[name]
-        cut = disk.cut
+        if journal and snapshot[0] == disk.snapshot:
+            self._truncated(name, journal)
         fresh = disk.update(journal)
-        if disk.cut > cut:
-            self.sometimes["truncations of a tail"] += 1
         for (payload, index, entry_term), former in fresh:
             if former < 0:
                 continue  # the first entry kept may stand for one that only a snapshot knows
@@ -157,6 +151,19 @@ class Checks:
         disk.term, disk.vote = term, vote
         disk.snapshot, disk.snapshot_term = snapshot
 
+    def _truncated(self, name: str, journal: Sequence[Entry]) -> None:
+        """Look at what the coming update cuts off."""
+        disk = self.disks[name]
+        last = journal[-1][1]
+        cut = disk.term_at(last + 1)
+        if cut is not None:
+            self.sometimes["truncations of a tail"] += 1
+            self.expect(
+                cut != self.committed_terms.get(last + 1),
+                "a committed entry stays on the disk",
+                f"{name} cut its log back to {last}; {last + 1} of term {cut} is committed",
+            )
+
     def restarted(
         self, name: str, journal: Sequence[Entry], term: int, vote: str | None, snapshot: int
     ) -> None:
@@ -173,7 +180,7 @@ class Checks:
                 # a truncation that was under way may have reached the disk: then what it cut was
                 # not committed, and the rest of the old tail is gone as well
                 self.expect(
-                    index > self.committed,
+                    self.committed_terms.get(index) != entry_term,
                     "durable entries",
                     f"{name} lost the synced entry {index} of term {entry_term}",
                 )
@@ -231,7 +238,7 @@ class Checks:
     def released(
         self, name: str, to: str, message: PeerMessage, leader_log: Sequence[Entry] | None
     ) -> None:
-        """``message`` leaves ``name``; ``leader_log`` is the log of ``to`` if it leads that term."""
+        """``message`` leaves ``name``; ``leader_log``: the log of ``to`` if it leads that term."""
         disk = self.disks[name]
         match message:
             case messages.VoteGrant(term=term):
@@ -251,12 +258,16 @@ class Checks:
                 self._vote(name, term, name)
             case messages.Ack(success=True, next_index=next_index, rejoining=False):
                 index = next_index - 1
+                if disk.term > message.term:
+                    return  # a newer leader may have cut off again what was acknowledged
                 self.expect(
                     disk.last >= index,
                     "acknowledged => on that disk",
                     f"{name} acknowledges {index} to {to}; its disk ends at {disk.last}",
                 )
-                self.expect(disk.term >= message.term, "term => durable", name, message.term, disk.term)
+                self.expect(
+                    disk.term >= message.term, "term => durable", name, message.term, disk.term
+                )
                 if leader_log and leader_log[0][1] <= index <= leader_log[-1][1]:
                     held = disk.term_at(index)
                     self.expect(

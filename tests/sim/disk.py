@@ -1,7 +1,7 @@
 """A simulated disk: what was not synced may be lost, torn or reordered at a power loss.
 
-Model of a file: what programs see (volatile) and what survives (durable), with the writes in between
-as a list. A power loss keeps, per file, by choice: none of them, a prefix down to the byte, an
+Model of a file: what programs see (volatile), what survives (durable), and a list of the writes in
+between. A power loss keeps, per file, by choice: none of them, a prefix down to the byte, an
 arbitrary subset of 512-byte sectors, or all. Names: an ordered list of pending changes per
 directory, of which a power loss keeps a prefix. A failed sync loses its writes for good, though
 programs still see them (that is what Linux does).
@@ -552,9 +552,7 @@ class DurableView:
 
     def listdir(self, path: str) -> list[str]:
         path = path.rstrip("/") or "/"
-        return sorted(
-            p.rpartition("/")[2] for p in self._disk.durable_names if _parent(p) == path
-        )
+        return sorted(p.rpartition("/")[2] for p in self._disk.durable_names if _parent(p) == path)
 
     def mkdir(self, path: str) -> None:
         raise AssertionError("read only")

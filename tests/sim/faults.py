@@ -23,6 +23,8 @@ FAMILIES: Final = (
     "clog",
     "lag",
     "pause",
+    "frozen_leader",
+    "flap",
     "drift",
     "slow_disk",
     "disk_error",
@@ -93,6 +95,8 @@ class Faults:
         if not self.active:
             return
         self.world.queue.after(self.rng.expovariate(1 / self.gap_s), self._next)
+        if "lag" in self.families and (pair := self._pair()) is not None:
+            self.world.network.extra_delay_s[pair] = self.rng.choice((0.0, 0.0, 0.02, 0.2))
         happenings = sorted(self.families - {"drift", "lag"})
         if not happenings:
             return
@@ -185,17 +189,38 @@ class Faults:
             seconds = self.rng.expovariate(1 / 0.4)
             self.world.queue.after(seconds, self.world.network.unclog, *pair)
 
-    def _lag_pair(self) -> None:
-        pair = self._pair()
-        if pair is not None:
-            self.world.network.extra_delay_s[pair] = self.rng.uniform(0, 0.2)
-
     def _pause(self) -> None:
         victim = self._victim()
         if victim is not None and not victim.paused:
             self._count("pauses", victim.name)
             victim.pause()
             self.world.queue.after(self.rng.expovariate(1 / 0.7), victim.resume)
+
+    def _frozen_leader(self) -> None:
+        """The leader stops for a while with answers in its sockets; nobody tells it of the next."""
+        leaders = [p for p in self._all() if p.up and p.leads and not p.paused]
+        if not leaders:
+            return
+        leader = self.rng.choice(leaders)
+        self._count("frozen leaders", leader.name)
+        world = self.world
+        frozen = self.rng.uniform(0.5, 2.0)
+        leader.pause()
+        world.queue.after(self.rng.uniform(0.0, 0.005), self._isolate, leader.name)
+        world.queue.after(frozen, leader.resume)
+        world.queue.after(frozen + self.rng.uniform(0.0, 0.5), world.network.heal)
+
+    def _isolate(self, name: str) -> None:
+        if self.active:
+            self.world.network.partition({name}, both_ways=True)
+
+    def _flap(self) -> None:
+        """A link breaks and comes back many times."""
+        pair = self._pair()
+        if pair is not None:
+            self._count("flapping links", *pair)
+            for i in range(self.rng.randint(2, 8)):
+                self.world.queue.after(0.1 * i, self.world.network.reset, *pair)
 
     def _slow_disk(self) -> None:
         victim = self._victim()

@@ -1,4 +1,4 @@
-"""A small state machine for consensus alone: a log of unique values, each with at most one effect."""
+"""A small state machine for consensus alone: a log of unique values."""
 
 from __future__ import annotations
 
@@ -48,40 +48,6 @@ class ListMachine:
         return self._encode(head, values)
 
     def _encode(self, head: bytes, values: list[bytes]) -> Iterator[bytes]:
-        yield len(head).to_bytes(4, "big") + head
-        for start in range(0, len(values), 512):
-            yield b"".join(values[start : start + 512])
-        yield bytes(self.ballast)
-
-    def restored(self, index: int, chain: int) -> None: ...
-    def role_changed(self, status: RaftStatus) -> None: ...
-
-
-class ListMachine:
-    """Remembers the order of all payloads; ``chain`` is a checksum over the whole history.
-
-    ``ballast`` pads the image, so that it travels in several chunks.
-    """
-
-    def __init__(self, observer: Observer, *, ballast: int = 0) -> None:
-        self.observer = observer
-        self.ballast = ballast
-        self.index = 0
-        self.chain = 0
-        self.values: list[bytes] = []
-
-    def apply(self, index: int, term: int, payload: bytes, context: Any) -> None:
-        self.chain = zlib.crc32(payload, self.chain)
-        self.values.append(payload[:16])
-        self.index = index
-        self.observer.applied(index, term, payload, self.chain, context)
-
-    def abandon(self, contexts: list[Any]) -> None:
-        self.observer.abandoned(contexts)
-
-    def freeze(self) -> Iterator[bytes]:
-        head = msgpack.packb([self.index, self.chain, len(self.values), self.ballast])
-        values = list(self.values)
         yield len(head).to_bytes(4, "big") + head
         for start in range(0, len(values), 512):
             yield b"".join(values[start : start + 512])

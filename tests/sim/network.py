@@ -158,9 +158,7 @@ class Network:
             arrival = max(connection.last_arrival[peer], self.queue.now + self._delay(name, peer))
             self.queue.at(arrival, self._tell_down, connection, peer, name, True)
 
-    def _tell_down(
-        self, connection: Connection, end: str, peer: str, broken: bool = False
-    ) -> None:
+    def _tell_down(self, connection: Connection, end: str, peer: str, broken: bool = False) -> None:
         if end not in connection.ends:
             return
         connection.ends.discard(end)

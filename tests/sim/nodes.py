@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from raftckpt import limits
+from raftckpt.raft import node, sending
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.node import RaftConfig, RaftNode
 from raftckpt.storage import DiskFailed, DiskFull, Storage
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
-from tests.sim.sabotage import spoil
+from tests.sim.sabotage import NO_FSYNC
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -30,6 +33,43 @@ class WatchedDisk(SimDisk):
         super().pass_point(fs, name)
         if name == "journal.sync.after" and self.on_synced is not None:
             self.on_synced()
+
+
+class Tuning(NamedTuple):
+    """Sizes of the sender, drawn small so that a few entries need many messages."""
+
+    append_entries: int
+    window_appends: int
+    chunk_bytes: int
+    apply_entries: int
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Tuning:
+        return cls(
+            rng.choice((1, 3, 512)),
+            rng.choice((2, 256)),
+            rng.choice((2048, 65_536)),
+            rng.choice((2, 512)),
+        )
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put them in place of the constants, and the constants back."""
+        places = (
+            (sending, "APPEND_ENTRIES", self.append_entries),
+            (sending, "WINDOW_APPENDS", self.window_appends),
+            (sending, "SNAPSHOT_WINDOW_BYTES", 3 * self.chunk_bytes),
+            (limits, "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
+            (node, "APPLY_ENTRIES", self.apply_entries),
+        )
+        former = [getattr(module, name) for module, name, _ in places]
+        for module, name, drawn in places:
+            setattr(module, name, drawn)
+        try:
+            yield
+        finally:
+            for (module, name, _), constant in zip(places, former, strict=True):
+                setattr(module, name, constant)
 
 
 class Clocks:
@@ -55,7 +95,7 @@ def open_storage(world: World, process: Process) -> Storage:
         process.name,
         new_ok=process.never_ran and not process.rejoin,
         rejoin=process.rejoin,
-        fsync=world.sabotage != "no_fsync",
+        fsync=world.sabotage != NO_FSYNC,
         segment_bytes=world.segment_bytes,
         journal_class=LogSeam,
     )
@@ -70,11 +110,7 @@ def build_node(
         snapshot_entries=world.snapshot_entries,
         keep_entries=world.keep_entries,
     )
-    node = RaftNode(
-        config, machine, storage, process.send, process.wake, Clocks(process), rng
-    )
-    spoil(node, world.sabotage)
-    return node
+    return RaftNode(config, machine, storage, process.send, process.wake, Clocks(process), rng)
 
 
 def crash_disk(disk: WatchedDisk, *, power: bool) -> None:

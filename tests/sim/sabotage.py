@@ -1,11 +1,262 @@
-"""Planted bugs: what the checks of a world must catch."""
+"""Planted bugs, each a line or two: what the checks of a world must catch.
+
+A checker that has never failed checks nothing; ``python -m tests.sim --sabotage NAME`` shows how
+many seeds a bug survives.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-SABOTAGES: Final = ("no_fsync",)
+from pysyncobj.syncobj import SyncObj
+
+from raftckpt.raft import elections, following, node, reads, sending
+from raftckpt.raft.engine import LEADER, Engine
+from raftckpt.raft.fitting import Fitted
+from raftckpt.storage import journal, snapshots
+from tests.sim import machine
 
 
-def spoil(node: Any, sabotage: str) -> None:
-    """Plant the bug called ``sabotage`` in a fresh node."""
+def _ack_before_sync() -> Iterator[tuple[Any, str, Any]]:
+    original = node.RaftNode._sync_and_release
+
+    def release_first(self: Any) -> None:
+        log, self._log = self._log, _NeverDirty()
+        original(self)
+        self._log = log
+        original(self)
+
+    yield node.RaftNode, "_sync_and_release", release_first
+
+
+class _NeverDirty:
+    dirty = False
+
+
+def _truncate_always() -> Iterator[tuple[Any, str, Any]]:
+    def as_it_came(log: Any, settled: int, append: Any) -> Fitted:
+        first, last = log[0][1], log[-1][1]
+        prev = append.prev_index
+        fits = first <= prev <= last and log[prev - first][2] == append.prev_term
+        matched = prev + len(append.entries) if fits else None
+        return Fitted(prev, append.prev_term, append.entries, append.commit, matched)
+
+    yield following, "fit", as_it_came
+    yield Engine, "_SyncObj__deleteEntriesFrom", lambda self, index: self.log.truncate_from(index)
+
+
+def _commit_unbounded() -> Iterator[tuple[Any, str, Any]]:
+    original = following.fit
+
+    def unbounded(log: Any, settled: int, append: Any) -> Fitted:
+        return original(log, settled, append)._replace(commit=append.commit)
+
+    yield following, "fit", unbounded
+
+
+def _stale_acks_count() -> Iterator[tuple[Any, str, Any]]:
+    def on_answer(self: Any, name: str, answer: Any) -> None:
+        if self._engine.role == LEADER and type(answer).__name__ == "Ack":
+            self._sender.on_ack(name, answer)
+
+    yield node.RaftNode, "_on_answer", on_answer
+
+
+def _acks_claim_everything() -> Iterator[tuple[Any, str, Any]]:
+    original = following.Following.answers
+
+    def answers(self: Any, name: str, reset: bool, success: bool) -> None:
+        if success:
+            self._matched = self._engine.log[-1][1]
+        original(self, name, reset, success)
+
+    yield following.Following, "answers", answers
+
+
+def _old_snapshots_install() -> Iterator[tuple[Any, str, Any]]:
+    original = following.Following.on_chunk
+
+    def on_chunk(self: Any, name: str, chunk: Any) -> None:
+        engine = self._engine
+        settled = engine.applied
+        engine.applied = engine._SyncObj__raftCommitIndex = 0
+        original(self, name, chunk)
+        engine.applied = max(settled, engine.applied)
+
+    yield following.Following, "on_chunk", on_chunk
+    yield following.Following, "_holds", lambda self, index, term: False
+
+
+def _votes_are_not_kept() -> Iterator[tuple[Any, str, Any]]:
+    original = journal.Journal.set_hard_state
+
+    def forgetful(self: Any, term: int, vote: str | None, extra: int | None = None) -> None:
+        if term > self.term:
+            original(self, term, None, extra)
+
+    yield journal.Journal, "set_hard_state", forgetful
+
+
+def _terms_are_not_kept() -> Iterator[tuple[Any, str, Any]]:
+    yield journal.Journal, "set_hard_state", lambda *_args, **_named: None
+
+
+def _reads_unconfirmed() -> Iterator[tuple[Any, str, Any]]:
+    original = reads.Reads.settle
+
+    def settle(self: Any, confirmed_round: int, applied: int) -> None:
+        original(self, 1 << 60, applied)
+
+    yield reads.Reads, "settle", settle
+
+
+def _reads_trust_rounds_under_way() -> Iterator[tuple[Any, str, Any]]:
+    original = reads.Reads.number
+
+    def number(self: Any, last_round: int, commit: int) -> bool:
+        return original(self, last_round - 2, commit)
+
+    yield reads.Reads, "number", number
+
+
+def _ready_before_the_noop() -> Iterator[tuple[Any, str, Any]]:
+    yield node.RaftNode, "_ready", lambda self: self._engine.role == LEADER
+
+
+def _rejoining_counts_at_once() -> Iterator[tuple[Any, str, Any]]:
+    original = following.Following.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.rejoining = False
+
+    yield following.Following, "__init__", init
+
+
+def _commit_by_one_less() -> Iterator[tuple[Any, str, Any]]:
+    original = sending.Sender.on_ack
+
+    def on_ack(self: Any, name: str, ack: Any) -> None:
+        original(self, name, ack)
+        for peer in self._engine.peers.values():
+            matches = self._engine._SyncObj__raftMatchIndex
+            matches[peer] = max(matches.values())
+
+    def counts_itself(self: Any) -> None:
+        for peer in self._engine.peers.values():
+            self._engine._SyncObj__raftMatchIndex[peer] = self._engine.log[-1][1]
+        lead(self)
+
+    lead = sending.Sender.send_round
+    yield sending.Sender, "on_ack", on_ack
+    yield sending.Sender, "send_round", counts_itself
+
+
+def _images_are_lazy() -> Iterator[tuple[Any, str, Any]]:
+    original = machine.ListMachine.freeze
+
+    def lazy(self: Any) -> Iterator[bytes]:
+        yield from original(self)
+
+    yield machine.ListMachine, "freeze", lazy
+
+
+def _outcome_by_index_alone() -> Iterator[tuple[Any, str, Any]]:
+    def follow_up(self: Any) -> None:
+        self._lost_leadership = False
+        self._announce()
+
+    yield node.RaftNode, "_follow_up", follow_up
+
+
+def _truncations_are_not_logged() -> Iterator[tuple[Any, str, Any]]:
+    original = journal.Journal._record
+
+    def record(self: Any, kind: int, *rest: Any) -> None:
+        if kind != journal.rec.TRUNCATE:
+            original(self, kind, *rest)
+
+    yield journal.Journal, "_record", record
+
+
+def _snapshots_are_not_synced() -> Iterator[tuple[Any, str, Any]]:
+    original = snapshots._Slot._publish
+
+    def publish(self: Any, meta: Any) -> None:
+        self._file.sync = lambda: None
+        original(self, meta)
+
+    yield snapshots._Slot, "_publish", publish
+
+
+def _misaligned_journal_is_kept() -> Iterator[tuple[Any, str, Any]]:
+    yield journal, "_aligned", lambda directory, found, snapshot: True
+
+
+def _grants_without_looking_at_the_log() -> Iterator[tuple[Any, str, Any]]:
+    original = elections.Voting.on_request
+
+    def on_request(self: Any, name: str, request: Any) -> None:
+        original(self, name, request._replace(last_term=1 << 40))
+
+    yield elections.Voting, "on_request", on_request
+    yield elections.Voting, "on_question", _granting(elections.Voting.on_question)
+
+
+def _granting(original: Any) -> Callable[..., None]:
+    return lambda self, name, question: original(self, name, question._replace(last_term=1 << 40))
+
+
+def _transfer_keeps_writing() -> Iterator[tuple[Any, str, Any]]:
+    original = SyncObj._SyncObj__onBecomeLeader  # type: ignore[attr-defined]
+
+    def no_noop_check(self: Any) -> None:
+        original(self)
+        self._SyncObj__raftCommitIndex = self.log[-1][1] - 1  # "everything before us is committed"
+
+    yield Engine, "_SyncObj__onBecomeLeader", no_noop_check
+
+
+_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
+    "ack before sync": _ack_before_sync,
+    "truncate always (H4)": _truncate_always,
+    "commit unbounded (H4)": _commit_unbounded,
+    "stale acks count (H5)": _stale_acks_count,
+    "acks claim everything": _acks_claim_everything,
+    "old snapshots install (H7)": _old_snapshots_install,
+    "votes are not kept (H1)": _votes_are_not_kept,
+    "terms are not kept (H1)": _terms_are_not_kept,
+    "reads unconfirmed": _reads_unconfirmed,
+    "reads trust rounds under way": _reads_trust_rounds_under_way,
+    "ready before the no-op": _ready_before_the_noop,
+    "rejoining counts at once": _rejoining_counts_at_once,
+    "commit by one less": _commit_by_one_less,
+    "images are lazy": _images_are_lazy,
+    "outcome by index alone": _outcome_by_index_alone,
+    "truncations are not logged": _truncations_are_not_logged,
+    "snapshots are not synced": _snapshots_are_not_synced,
+    "misaligned journal is kept (H3)": _misaligned_journal_is_kept,
+    "grants without looking at the log": _grants_without_looking_at_the_log,
+    "new leader commits old entries": _transfer_keeps_writing,
+}
+NO_FSYNC: Final = "no fsync (H1)"
+SABOTAGES: Final = (NO_FSYNC, *_PLANTS)
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Plant the bug called ``name`` (empty: none) and take it out again."""
+    undo: list[tuple[Any, str, Any]] = []
+    try:
+        for owner, attribute, spoiled in _PLANTS[name]() if name in _PLANTS else ():
+            undo.append((owner, attribute, owner.__dict__.get(attribute)))
+            setattr(owner, attribute, spoiled)
+        yield
+    finally:
+        for owner, attribute, original in reversed(undo):
+            if original is None:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, original)

@@ -19,6 +19,7 @@ from tests.sim.faults import Faults
 from tests.sim.machine import value
 from tests.sim.network import Network
 from tests.sim.process import Process, Write
+from tests.sim.sabotage import planted
 
 HEALED_WITHIN_S: Final = 12.0
 """After the last fault: one leader, everybody caught up, writes acknowledged."""
@@ -65,6 +66,7 @@ class World:
         self.segment_bytes = rng.choice((16_384, 65_536, 262_144))
         self.snapshot_entries = rng.choice((30, 200, 100_000))
         self.keep_entries = rng.choice((0, 5, 100))
+        self.tuning = nodes.Tuning.draw(rng)
         self.ballast = rng.choice((0, 0, 100_000, 700_000))
         self.value_bytes = rng.choice((16, 100, 5000))
         self.write_gap_s = rng.choice((0.005, 0.02, 0.1))
@@ -93,7 +95,8 @@ class World:
         def now() -> float:
             return self.running.clock() if self.running is not None else self.queue.now
 
-        with patched(now, random.Random(f"{self.seed}/library")):
+        dice = random.Random(f"{self.seed}/library")
+        with patched(now, dice), self.tuning.applied(), planted(self.sabotage):
             yield
 
     def run(self) -> Outcome:
@@ -229,9 +232,7 @@ class World:
     def open_storage(self, process: Process) -> Any:
         return nodes.open_storage(self, process)
 
-    def build_node(
-        self, process: Process, machine: Any, storage: Any, rng: random.Random
-    ) -> Any:
+    def build_node(self, process: Process, machine: Any, storage: Any, rng: random.Random) -> Any:
         return nodes.build_node(self, process, machine, storage, rng)
 
     def crashed_inside(self, process: Process, crash: BaseException) -> None:

@@ -7,6 +7,7 @@ but from the components' own time stamps: all processes of a machine share CLOCK
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import selectors
@@ -115,7 +116,8 @@ class Director:
         """
         try:
             leader = self._cluster.leader()
-            self._moment("started", leader, f"leads {', '.join(self._cluster.nodes)}")
+            others = [node for node in self._cluster.nodes if node != leader]
+            self._moment("started", leader, f"leads, {' and '.join(others)} follow")
             for component in self._components:
                 self._start(component)
             self._until(lambda: all(c.state == "standby" for c in self._components))
@@ -189,7 +191,7 @@ class Director:
         for node in self._cluster.nodes:
             if self._cluster.pid(node) is None:
                 self._cluster.restart(node, wait=False)
-                self._until(lambda node=node: self._cluster.status(node, 0.3) is not None)
+                self._until(functools.partial(self._answers, node))
                 self._moment("started", node, "restarted, follows the leader")
         for component in self._components:
             if component.state == "down":
@@ -197,6 +199,9 @@ class Director:
         self._until(lambda: all(c.state in ("standby", "active") for c in self._components))
         self._cluster.wait_ready()
         self._moment("note", self._cluster.leader(), "leads")
+
+    def _answers(self, node: str) -> bool:
+        return self._cluster.status(node, 0.3) is not None
 
     def _lead_from(self, node: str) -> None:
         """Have the replica of ``node`` lead, so that killing a node takes both roles at once."""
@@ -320,7 +325,9 @@ class Director:
             active.process.kill()
         self._until(lambda: active.state == "down")
         with raftckpt.connect(self._cluster.endpoints, name="verdict") as service:
-            data = service.open(CHECKPOINT, mode="r").read(SECTION)
+            checkpoint = service.open(CHECKPOINT)
+            checkpoint.active_replica_set()  # nobody is active any more, so nobody could read
+            data = checkpoint.read(SECTION)
         value = int.from_bytes(data, "big")
         self._history.append(Found(time.monotonic_ns(), "the final read", value))
         self._moment("note", "", f"final linearizable read: {value}")

@@ -95,7 +95,7 @@ def judge(history: list[Event]) -> Judgement:
         judge_.problems.append("the history has no final read: nothing is proven")
     if judge_.written == 0:
         judge_.problems.append("no number was ever acknowledged: nothing is proven")
-    failovers = [_failover(history, at) for at, e in enumerate(history) if isinstance(e, Killed)]
+    failovers = [_failover(history, event) for event in history if isinstance(event, Killed)]
     for each in failovers:
         if each.gap_ns is None:
             judge_.problems.append(
@@ -166,8 +166,7 @@ class _Judge:
         self.written += 1
 
 
-def _failover(history: list[Event], at: int) -> Failover:
-    kill = history[at]
+def _failover(history: list[Event], kill: Killed) -> Failover:
     last_before: int | None = None
     for event in history:
         if isinstance(event, Acknowledged) and event.at_ns <= kill.at_ns:

@@ -175,7 +175,8 @@ def test_every_damaged_byte_of_the_identity_refuses(disk):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"null", b"{}", b'{"version": 1}', b"[" * 60_000, b'{"version":1,"cluster":1}']
+    "body",
+    [b"", b"[]", b"null", b"{}", b'{"version": 1}', b"[" * 60_000, b'{"version":1,"cluster":1}'],
 )
 def test_a_malformed_identity_refuses(disk, body):
     from google_crc32c import value
@@ -196,7 +197,7 @@ def test_an_unknown_version_refuses(disk):
         open_(disk)
 
 
-# --- rejoining ------------------------------------------------------------------------------------
+# --- rejoining --------------------------------------------------------------------------
 
 
 def test_rejoining_lasts_until_it_is_done(disk):
@@ -242,7 +243,7 @@ def test_rejoining_with_the_identity_only(disk, first):
     assert storage.identity.uuid != old.uuid
 
 
-# --- crashes ---------------------------------------------------------------------------------------
+# --- crashes ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rejoin", [False, True])

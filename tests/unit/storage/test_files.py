@@ -235,6 +235,42 @@ def test_a_storage_on_the_real_disk(tmp_path):
     again.close()
 
 
+def test_what_a_killed_process_acknowledged_is_there(tmp_path):
+    """A real process, a real kill -9 in the middle of its work."""
+    script = """
+        import sys
+        from raftckpt.storage import *
+        storage = Storage.open(
+            RealFileSystem(), sys.argv[1], "c", "n", new_ok=True, segment_bytes=30_000
+        )
+        journal, index = storage.journal, len(storage.journal)
+        while True:
+            for _ in range(3):
+                index += 1
+                journal.append_entry(b"%d" % index * 50, index, 0)
+            journal.sync()
+            print(index, flush=True)
+    """
+    acknowledged = 0
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(60):
+                acknowledged = int(process.stdout.readline())
+            process.kill()
+            for line in process.stdout:
+                acknowledged = int(line)
+        storage = Storage.open(RealFileSystem(), str(tmp_path), "c", "n", segment_bytes=30_000)
+        found = [(b"%d" % index * 50, index, 0) for index in range(1, len(storage.journal) + 1)]
+        assert list(storage.journal) == found
+        assert len(found) >= acknowledged >= 180
+        storage.close()
+
+
 def test_full_disk_for_real(tmp_path):
     """A small tmpfs in a user namespace of our own."""
     script = """

@@ -46,6 +46,12 @@ def fill(journal: Journal, count: int, term: int = 1, size: int = 10) -> None:
         journal.append_entry(bytes([index % 255 + 1]) * size, index, term)
 
 
+def fill_synced(journal: Journal, count: int) -> None:
+    for _ in range(count):
+        fill(journal, 1, size=800)
+        journal.sync()
+
+
 def synced(disk: SimDisk, groups: int = 3, size: int = 600) -> int:
     """Three synced groups of one entry, then a kill; returns the number of bytes of a record."""
     journal = open_(disk, segment_bytes=8192)
@@ -60,7 +66,7 @@ def meta(index: int, term: int, prev_term: int, payload: bytes = b"s") -> Snapsh
     return SnapshotMeta(index, term, payload, prev_term, 1, 1, "0" * 16)
 
 
-# --- life without accidents -----------------------------------------------------------------
+# --- life without accidents -------------------------------------------------------------
 
 
 def test_remembers_everything_over_a_restart(disk):
@@ -97,6 +103,16 @@ def test_votes_survive(disk, vote):
     journal.sync()
     disk.power_loss("none")
     assert open_(disk).vote == vote
+
+
+def test_the_owners_number_stays_unless_given(disk):
+    journal = open_(disk)
+    journal.set_hard_state(1, "a", 7)
+    journal.set_hard_state(2, None)
+    assert journal.extra == 7
+    journal.sync()
+    journal.set_hard_state(2, None, 7)
+    assert not journal.dirty
 
 
 def test_truncation_and_new_entries(disk):
@@ -177,7 +193,7 @@ def test_a_subclass_may_take_over_the_object(disk):
     assert isinstance(Seam.open(disk.fs, "/other", None), Seam)
 
 
-# --- misuse is our bug ------------------------------------------------------------------------
+# --- misuse is our bug ------------------------------------------------------------------
 
 
 def test_refuses_what_does_not_follow(disk):
@@ -236,7 +252,7 @@ def test_list_operators_refuse(disk):
         journal += [(b"", 3, 1)]
 
 
-# --- disk failures ------------------------------------------------------------------------------
+# --- disk failures ----------------------------------------------------------------------
 
 
 def test_after_a_failed_sync_nothing_is_written_again(disk):
@@ -264,6 +280,16 @@ def test_after_a_failed_sync_nothing_is_written_again(disk):
     disk.power_loss("all")
     # what the failed sync lost was never durable, whatever a later one would have said
     assert [index for _payload, index, _term in open_(disk)] == [1]
+
+
+def test_any_failure_is_final(disk):
+    journal = open_(disk)
+    fill(journal, 1)
+    disk.crash_at(label="journal.write.before")
+    with pytest.raises(SimCrash):
+        journal.sync()
+    with pytest.raises(DiskFailed, match="SimCrash"):
+        journal.sync()
 
 
 def test_after_a_failed_sync_and_a_kill_the_truth_is_read_from_the_disk(disk):
@@ -296,9 +322,7 @@ def test_full_disk_at_rotation(disk):
     journal = open_(disk, segment_bytes=8192)
     disk.capacity = disk.used() + 4000
     with pytest.raises(DiskFull):
-        for _ in range(10):
-            fill(journal, 1, size=800)
-            journal.sync()
+        fill_synced(journal, 10)
     disk.capacity = None
     disk.power_loss("none")
     assert len(open_(disk)) >= 5
@@ -319,7 +343,7 @@ def test_a_closed_journal_refuses(disk):
         journal.append_entry(b"", 1, 1)
 
 
-# --- torn or damaged ------------------------------------------------------------------------------
+# --- torn or damaged --------------------------------------------------------------------
 
 
 def test_a_torn_tail_is_cut(disk):
@@ -334,6 +358,16 @@ def test_a_torn_tail_is_cut(disk):
     assert len(open_(disk)) == 3
     disk.kill()
     assert len(open_(disk)) == 3
+
+
+def test_a_file_cut_short_refuses(disk):
+    """A torn write leaves zeros in a preallocated file; it never makes the file shorter."""
+    size = synced(disk)
+    data = disk.content(FIRST)
+    for stop in (rec.HEADER_BYTES, rec.HEADER_BYTES + size, len(data) - 1):
+        disk.put(FIRST, data[:stop])
+        with pytest.raises(Damaged, match="cut short"):
+            open_(disk)
 
 
 def test_damage_before_a_later_group_refuses(disk):
@@ -436,11 +470,18 @@ def test_without_fsync_nothing_claims_to_be_durable(disk):
     assert len(open_(disk, fsync=False)) == 1
 
 
+def test_without_fsync_segments_are_synced_when_they_are_closed(disk):
+    journal = open_(disk, segment_bytes=8192, fsync=False)
+    fill_synced(journal, 12)
+    assert journal.synced_sequence >= 5
+    assert len(disk.files(DIR)) > 1
+    disk.power_loss("none")
+    assert 5 <= len(open_(disk, fsync=False)) < 12
+
+
 def test_damage_in_an_older_segment_refuses(disk):
     journal = open_(disk, segment_bytes=8192)
-    for _ in range(10):
-        fill(journal, 1, size=800)
-        journal.sync()
+    fill_synced(journal, 10)
     disk.kill()
     data = disk.content(FIRST)
     disk.put(FIRST, data[:7000])
@@ -456,9 +497,7 @@ def test_damage_in_an_older_segment_refuses(disk):
 
 def segments(disk: SimDisk) -> list[str]:
     journal = open_(disk, segment_bytes=8192)
-    for _ in range(20):
-        fill(journal, 1, size=800)
-        journal.sync()
+    fill_synced(journal, 20)
     disk.kill()
     files = disk.files(DIR)
     assert len(files) >= 3
@@ -535,7 +574,7 @@ def test_another_version_refuses(disk):
 def test_a_header_that_lies_refuses(disk):
     synced(disk)
     good = disk.content(FIRST)
-    disk.put(FIRST, rewritten(good, 84, b"\3abc"))  # a malformed vote
+    disk.put(FIRST, rewritten(good, 92, b"\3abc"))  # a malformed vote
     with pytest.raises(Damaged):
         open_(disk)
     disk.put(FIRST, rewritten(good, 36, struct.pack("<Q", 9)))  # first sequence
@@ -578,6 +617,16 @@ def test_a_valid_record_that_makes_no_sense_refuses(disk, kind, payload, number,
         open_(disk)
 
 
+def test_a_footer_before_the_end_refuses(disk):
+    journal = open_(disk, segment_bytes=8192)
+    fill(journal, 1)
+    journal._record(rec.CONTINUED, b"", 2, 0)
+    fill_synced(journal, 10)
+    disk.kill()
+    with pytest.raises(Damaged, match="before the next one begins"):
+        open_(disk)
+
+
 def test_a_record_out_of_place_refuses(disk):
     journal = open_(disk)
     fill(journal, 1)
@@ -606,7 +655,7 @@ def test_half_made_segments_are_tidied_up(disk):
     assert not [path for path in disk.files() if path.endswith(".tmp")]
 
 
-# --- the snapshot and the journal ------------------------------------------------------------------
+# --- the snapshot and the journal -------------------------------------------------------
 
 
 def log_of(disk: SimDisk, terms: list[int]) -> None:
@@ -671,7 +720,7 @@ def test_a_snapshot_that_contradicts_the_journal_refuses(disk):
         open_(disk, meta(3, 2, 2, b"3.2"))
 
 
-# --- speed ---------------------------------------------------------------------------------------
+# --- speed ------------------------------------------------------------------------------
 
 
 def test_appending_copies_no_payload(disk):

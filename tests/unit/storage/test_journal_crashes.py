@@ -7,14 +7,17 @@ mixture, never a refusal (nothing was damaged).
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from raftckpt.storage import Journal, SnapshotMeta, Storage, StorageError
+from raftckpt.storage import _records as rec
 from raftckpt.storage.journal import PLACEHOLDER
+from tests.sim import disk
 from tests.sim.disk import TEARS, SimCrash, SimDisk
 
 PATH = "/data"
@@ -113,9 +116,7 @@ class Replica:
         index = self.rng.randint(low, state.last_index)
         kept = tuple(e for e in state.entries if e[1] < index)
         self.did(
-            state._replace(
-                entries=kept, last_index=index - 1, last_term=kept[-1][2] if kept else 0
-            )
+            state._replace(entries=kept, last_index=index - 1, last_term=kept[-1][2] if kept else 0)
         )
         journal.truncate_from(index)
 
@@ -299,12 +300,11 @@ CRASH_POINTS = [
     "journal.delete.after",
     "journal.delete.before",
     "journal.delete.unlinked",
-    "journal.open.cut.after",
-    "journal.open.cut.before",
     "journal.rotate.after",
     "journal.rotate.before",
     "journal.segment.continued",
     "journal.segment.create",
+    "journal.segment.cut",
     "journal.segment.durable",
     "journal.segment.header.written",
     "journal.segment.rename.after",
@@ -347,46 +347,113 @@ def test_every_byte_prefix_of_a_group(seed):
             break
 
 
-@pytest.mark.parametrize("bug", ["no fsync", "no fsync_dir", "delete before sync", "cut not synced"])
+def no_fsync(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk._SimFile, "sync", lambda self: None)
+
+
+def no_fsync_dir(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk.SimFileSystem, "fsync_dir", lambda self, path: None)
+
+
+def no_settling(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk._SimFile, "settle", lambda self: None)
+
+
+def delete_before_sync(patch: pytest.MonkeyPatch) -> None:
+    def compact(self: Journal, index: int) -> None:
+        self._drop_below(index)
+        while len(self._segments) > 1:
+            self._delete_oldest()
+
+    patch.setattr(Journal, "compact_to", compact)
+
+
+def forget_the_vote_at_rotation(patch: pytest.MonkeyPatch) -> None:
+    pack = rec.pack_segment_header
+    patch.setattr(rec, "pack_segment_header", lambda header: pack(header._replace(vote=None)))
+
+
+def truncate_in_memory_only(patch: pytest.MonkeyPatch) -> None:
+    def truncate(self: Journal, index: int) -> None:
+        list.__delitem__(self, slice(index - self[0][1], None))
+        self._next_index = index
+
+    patch.setattr(Journal, "truncate_from", truncate)
+
+
+def reset_in_memory_only(patch: pytest.MonkeyPatch) -> None:
+    record = Journal._record
+
+    def forgetful(self: Journal, kind: int, *rest: Any) -> None:
+        if kind != rec.RESET:
+            record(self, kind, *rest)
+
+    patch.setattr(Journal, "_record", forgetful)
+
+
+def no_alignment(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "_reset_under", lambda self, snapshot: None)
+
+
+def take_torn_writes_for_damage(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rec, "looks_torn", lambda data, start, stop: False)
+
+
+def claim_before_the_sync(patch: pytest.MonkeyPatch) -> None:
+    flush = Journal._flush
+
+    def early(self: Journal) -> None:
+        self._claim = self._sequence
+        self._record(rec.CONFIRM, b"", 0, 0)
+        flush(self)
+
+    patch.setattr(Journal, "_flush", early)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        no_fsync,
+        no_fsync_dir,
+        no_settling,
+        delete_before_sync,
+        forget_the_vote_at_rotation,
+        truncate_in_memory_only,
+        reset_in_memory_only,
+        no_alignment,
+        take_torn_writes_for_damage,
+        claim_before_the_sync,
+    ],
+)
 def test_the_check_bites(bug, monkeypatch):
     """The crash test must find each of these planted bugs."""
-    from raftckpt.storage import journal as module
-    from tests.sim import disk as sim
-
-    if bug == "no fsync":
-        monkeypatch.setattr(sim._SimFile, "sync", lambda self: None)
-    elif bug == "no fsync_dir":
-        monkeypatch.setattr(sim.SimFileSystem, "fsync_dir", lambda self, path: None)
-    elif bug == "delete before sync":
-
-        def compact(self, index):
-            self._drop_below(index)
-            while len(self._segments) > 1:
-                self._delete_oldest()
-
-        monkeypatch.setattr(module.Journal, "compact_to", compact)
-    else:
-        monkeypatch.setattr(sim._SimFile, "settle", lambda self: None)
-        monkeypatch.setattr(sim._SimFile, "truncate", lambda self, size: None)
+    bug(monkeypatch)
     with pytest.raises((AssertionError, StorageError)):
-        for seed in range(40):
-            crash_everywhere(seed, 40, None, power=True, stride=3)
-            twice_killed(seed)
+        hunt(40)
+
+
+def hunt(seeds: int) -> None:
+    for seed in range(seeds):
+        crash_everywhere(seed, 40, None, power=True, stride=3)
+        twice_killed(seed)
 
 
 def twice_killed(seed: int) -> None:
     """What a killed process left in the page cache is relied on, so it must survive the power."""
-    replica = Replica(seed)
-    replica.open()
-    replica.run(10)
-    replica.append()
-    replica.disk.crash_at(label="journal.sync.before")
-    with pytest.raises(SimCrash):
-        replica.sync()
-    replica.disk.kill()
-    replica.open()  # check() makes what was found the durable past
-    replica.disk.power_loss("none")
-    replica.open()
+    for call in range(1, 14):
+        replica = Replica(seed)
+        replica.open()
+        replica.run(10)
+        replica.append()
+        replica.disk.crash_at(label="journal.sync.before")
+        with pytest.raises(SimCrash):
+            replica.sync()
+        replica.disk.kill()
+        replica.disk.crash_at(call=call)
+        with contextlib.suppress(SimCrash):  # the last calls come after the recovery
+            replica.open()  # check() makes what was found the durable past
+        replica.disk.power_loss("none")
+        replica.open()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from google_crc32c import value
 
 from raftckpt.errors import InvariantViolation
 from raftckpt.storage import (
@@ -15,7 +16,9 @@ from raftckpt.storage import (
     Foreign,
     Missing,
     SnapshotMeta,
+    SnapshotReceiver,
     SnapshotStore,
+    SnapshotWriter,
     StaleSnapshot,
     Unsupported,
 )
@@ -43,6 +46,11 @@ def make(store: SnapshotStore, index: int, image: bytes = b"image", term: int = 
 
 def image_of(store: SnapshotStore, meta: SnapshotMeta) -> bytes:
     return b"".join(store.pieces(meta))
+
+
+def finish(slot: SnapshotReceiver | SnapshotWriter, data: bytes) -> None:
+    slot.write(data)
+    slot.commit()
 
 
 def raw(store: SnapshotStore, meta: SnapshotMeta) -> bytes:
@@ -124,7 +132,7 @@ def test_tells_when_one_is_durable(disk):
     assert seen == [meta]
 
 
-# --- damage ----------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------
 
 
 def slot(disk: SimDisk) -> str:
@@ -203,6 +211,31 @@ def test_foreign_and_unknown_versions_refuse(disk, monkeypatch):
         store_of(disk)
 
 
+def test_right_checksums_over_wrong_content_refuse(disk):
+    store = store_of(disk)
+    meta = make(store, 5)
+    path, data = slot(disk), disk.content(slot(disk))
+    disk.kill()
+    head = len(data) - 28 - 8 - len(b"image") - 4
+    wrong = bytearray(data[:head])
+    wrong[64:68] = (3).to_bytes(4, "little")  # the payload's length
+    disk.put(path, bytes(wrong) + value(bytes(wrong)).to_bytes(4, "little") + data[head + 4 :])
+    with pytest.raises(Damaged, match="contradicts itself"):
+        store_of(disk)
+    wrong[64:68] = len(b"payload").to_bytes(4, "little")
+    wrong[68] ^= 1  # the payload itself
+    disk.put(path, bytes(wrong) + value(bytes(wrong)).to_bytes(4, "little") + data[head + 4 :])
+    with pytest.raises(Damaged, match="trailer does not match"):
+        store_of(disk)
+    trailer = bytearray(data[-28:-4])
+    trailer[8] = 7  # the number of blocks
+    disk.put(path, data[:-28] + bytes(trailer) + value(bytes(trailer)).to_bytes(4, "little"))
+    with pytest.raises(Damaged, match="trailer does not match"):
+        store_of(disk)
+    disk.put(path, data)
+    assert store_of(disk).latest() == meta
+
+
 def test_damage_that_comes_later_is_found_while_reading(disk):
     store = store_of(disk)
     image = bytes(range(256)) * 10_000
@@ -210,11 +243,10 @@ def test_damage_that_comes_later_is_found_while_reading(disk):
     offset = meta.size - 1000
     disk.flip_bit(slot(disk), offset)
     pieces = store.pieces(meta)
-    good = b""
+    good: list[bytes] = []
     with pytest.raises(Damaged):
-        for piece in pieces:
-            good += piece
-    assert good == image[: len(good)]  # nothing wrong was handed out
+        good.extend(pieces)
+    assert image.startswith(b"".join(good))  # nothing wrong was handed out
     disk.flip_bit(slot(disk), offset)
     disk.put(slot(disk), disk.content(slot(disk)))
     assert image_of(store, meta) == image
@@ -241,7 +273,7 @@ def test_foreign_bytes_while_reading_are_damage(disk):
         image_of(store, meta)
 
 
-# --- transfer -----------------------------------------------------------------------------------
+# --- transfer ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -278,8 +310,7 @@ def test_a_damaged_chunk_never_becomes_a_slot(disk, sender):
         bad = bytearray(data)
         bad[offset] ^= 1 << rng.randrange(8)
         with pytest.raises(BadTransfer):
-            receiver.write(bytes(bad))
-            receiver.commit()
+            finish(receiver, bytes(bad))
         receiver.abort()
         assert disk.files(DIR) == []
         assert store.latest() is None
@@ -333,7 +364,7 @@ def test_an_old_snapshot_is_dropped(disk, sender):
     assert len(disk.files(DIR)) == 1
 
 
-# --- crashes and failures ---------------------------------------------------------------------------
+# --- crashes and failures ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tear", ["none", "prefix", "sectors", "all"])
@@ -384,8 +415,7 @@ def test_a_failing_disk_is_told(disk, fault):
     else:
         disk.capacity = disk.used() + 100
     with pytest.raises(DiskFailed if fault == "sync" else DiskFull):
-        writer.write(bytes(300_000))
-        writer.commit()
+        finish(writer, bytes(300_000))
     disk.full, disk.capacity = False, None
     assert store.latest() == old
     disk.power_loss()

@@ -1,0 +1,76 @@
+"""The asyncio client: the same names as in :mod:`raftckpt`, awaitable.
+
+Example::
+
+    async with raftckpt.aio.connect("127.0.0.1:7401,127.0.0.1:7402") as service:
+        ckpt = await service.open("counter", create=raftckpt.Attributes())
+        await ckpt.put("1", b"data")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from raftckpt.client import operations
+from raftckpt.client.aio import Checkpoint, Service
+from raftckpt.client.aio_driver import Driver
+from raftckpt.client.connecting import Options, make_core
+from raftckpt.client.types import TlsOptions
+
+__all__ = ["Checkpoint", "Client", "Service", "connect"]
+
+Client = Service
+
+
+class _Connecting:
+    """What :func:`connect` returns: await it, or use it in ``async with``."""
+
+    def __init__(self, options: Options, session: bool) -> None:
+        self._options = options
+        self._session = session
+        self._service: Service | None = None
+
+    async def _connect(self) -> Service:
+        driver = Driver(make_core(self._options), self._options.context, self._options.timeout)
+        if self._session:
+            try:
+                await driver.run(operations.ready())
+            except BaseException:
+                await driver.close()
+                raise
+        return Service(driver)
+
+    def __await__(self) -> Generator[Any, None, Service]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Service:
+        self._service = await self._connect()
+        return self._service
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._service is not None:
+            await self._service.__aexit__(kind, error, trace)
+
+
+def connect(
+    endpoints: str | Iterable[str],
+    *,
+    timeout: float = 10.0,
+    session_timeout: float = 10.0,
+    disconnect_grace: float = 2.0,
+    node: str | None = None,
+    tls: TlsOptions | Mapping[str, Any] | None = None,
+    token: str | None = None,
+    name: str | None = None,
+    session: bool = True,
+) -> _Connecting:
+    """Connect to the cluster and open a session; see :func:`raftckpt.connect`."""
+    options = Options(endpoints, timeout, session_timeout, disconnect_grace, node, tls, token, name)
+    return _Connecting(options, session)

@@ -1,0 +1,491 @@
+"""The asyncio face: :class:`Service` and :class:`Checkpoint`.
+
+This file is also the source of the blocking face (``sync.py`` is made from it by ``_unasync.py``),
+so that the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from raftckpt.client import operations
+from raftckpt.client.aio_driver import Driver
+from raftckpt.client.aio_extras import CheckpointExtras, ServiceExtras
+from raftckpt.client.operations import Opened
+from raftckpt.client.probe import digest, replica_status
+from raftckpt.client.types import (
+    Attributes,
+    CheckpointStatus,
+    CheckReport,
+    ClusterStatus,
+    Consistency,
+    Image,
+    ReplicaStatus,
+    SectionId,
+    SectionStatus,
+)
+from raftckpt.errors import BadHandle, CheckpointError, SectionNotExist, TryAgain
+
+__all__ = ["Checkpoint", "Service"]
+
+
+class Service(ServiceExtras):
+    """A session with the cluster. Made by ``connect()``; close it, or use it in a ``with``.
+
+    Every call takes ``timeout`` (seconds; None: that of ``connect()``) and raises a
+    :class:`~raftckpt.CheckpointError` that says by ``.definite`` whether the call certainly did
+    not happen.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._run = driver.run
+
+    async def open(
+        self,
+        name: str | bytes,
+        *,
+        create: Attributes | None = None,
+        mode: str = "rw",
+        timeout: float | None = None,
+    ) -> Checkpoint:
+        """Open a checkpoint.
+
+        Arguments:
+            name: 1..2048 bytes of UTF-8.
+            create: create it with these attributes unless it exists; if it exists they must be
+                equal, except for the retention.
+            mode: "r", "w" or "rw".
+            timeout: seconds.
+
+        Raises:
+            NotExist: it does not exist and ``create`` was not given.
+            Exist: it exists with other attributes; the message names them.
+            BadFlags: the mode is none of the three.
+        """
+        opened: Opened = await self._run(operations.open_checkpoint(name, create, mode), timeout)
+        return Checkpoint(self, opened)
+
+    async def unlink(self, name: str | bytes, *, timeout: float | None = None) -> int:
+        """Remove the name of a checkpoint; it is dropped when its last opener closes it.
+
+        Raises:
+            NotExist: no checkpoint has this name.
+        """
+        revision: int = await self._run(operations.unlink(name), timeout)
+        return revision
+
+    async def checkpoints(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> list[CheckpointStatus]:
+        """Describe all checkpoints."""
+        found: list[CheckpointStatus] = await self._run(
+            operations.checkpoints(consistency), timeout
+        )
+        return found
+
+    async def cluster(self, *, timeout: float | None = None) -> ClusterStatus:
+        """Ask every replica about itself; one that does not answer is reported so."""
+        core = self._driver.core
+        answers = await self._driver.ask_all(
+            list(core.router.endpoints), replica_status, self._seconds(timeout)
+        )
+        nodes = {endpoint: node for node, endpoint in core.members.items()}
+        replicas = []
+        for answer in answers:
+            if answer.error is None:
+                replicas.append(ReplicaStatus.from_wire(answer.endpoint, answer.value))
+            else:
+                node = answer.node or nodes.get(answer.endpoint, answer.endpoint)
+                replicas.append(
+                    ReplicaStatus(node, answer.endpoint, False, problem=str(answer.error))
+                )
+        return ClusterStatus.of(replicas)
+
+    async def transfer_leadership(
+        self, node: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Hand leadership to ``node`` (None: the follower that is furthest).
+
+        Raises:
+            TryAgain: it was refused, the message says why.
+            Timeout: the outcome is unknown.
+        """
+        await self._run(operations.transfer(node), timeout)
+
+    async def check(self, *, timeout: float | None = None) -> CheckReport:
+        """Compare the states of all replicas after the same entry of the log."""
+        nonce, index = await self._run(operations.check_start(), timeout)
+        waiting = list(self._driver.core.router.endpoints)
+        digests: dict[str, str | None] = {}
+        for _ in self._rounds(timeout):
+            answers = await self._driver.ask_all(
+                waiting, lambda: digest(nonce), self._seconds(timeout)
+            )
+            waiting = []
+            for answer in answers:
+                if isinstance(answer.error, TryAgain):
+                    waiting.append(answer.endpoint)
+                    digests.setdefault(answer.node or answer.endpoint, None)
+                elif answer.error is not None:
+                    digests.setdefault(answer.node or answer.endpoint, None)
+                else:
+                    digests[answer.node or answer.endpoint] = answer.value[1]
+            if not waiting:
+                break
+            await self._driver.pause(0.05)
+        return CheckReport(index, digests)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Wait for accepted writes, say goodbye, end the session. Idempotent.
+
+        Raises:
+            Timeout: accepted writes were not confirmed in time; they may or may not survive.
+            CheckpointError: the first refusal of an accepted write that nobody heard of yet.
+        """
+        driver = self._driver
+        if driver.closed:
+            return
+        try:
+            await self._run(operations.synchronize(None), timeout)
+        finally:
+            try:
+                if driver.core.session and driver.core.lost is None:
+                    await self._run(operations.close_session(), min(self._seconds(timeout), 2.0))
+            except CheckpointError:
+                pass  # the session ends by itself when its connection is closed
+            finally:
+                await driver.close()
+
+
+class Checkpoint(CheckpointExtras):
+    """An open checkpoint. Made by ``Service.open()``; close it, or use it in a ``with``.
+
+    Section ids are bytes; str is taken as UTF-8. Changes return the revision, except in the
+    asynchronous modes (``update="active"`` or ``"weak"``), where they return None and
+    :meth:`synchronize` returns it. A change by a handle that was not opened for writing raises
+    :class:`~raftckpt.Access`, also a read by one that was not opened for reading.
+    """
+
+    def __init__(self, service: Service, opened: Opened) -> None:
+        self._service = service
+        self._opened = opened
+        self._run = service._run
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint."""
+        return self._opened.name
+
+    @property
+    def attributes(self) -> Attributes:
+        """Creation attributes, as of the open."""
+        return self._opened.attributes
+
+    @property
+    def created(self) -> bool:
+        """Whether this open created it."""
+        return self._opened.created
+
+    # --- changes -------------------------------------------------------------------------
+
+    async def put(self, id: SectionId, data: Any, *, timeout: float | None = None) -> int | None:
+        """Replace the content of a section; create the section if it is missing. Atomic.
+
+        Raises:
+            NoSpace: the checkpoint holds its maximum of sections.
+            InvalidParam: the id or the data is longer than the checkpoint allows.
+        """
+        revision: int | None = await self._run(operations.put(self._opened, id, data), timeout)
+        return revision
+
+    async def overwrite(
+        self, id: SectionId, data: Any, *, timeout: float | None = None
+    ) -> int | None:
+        """Replace the content of a section.
+
+        Raises:
+            SectionNotExist: there is no such section.
+            InvalidParam: the data is longer than the checkpoint allows.
+        """
+        revision: int | None = await self._run(
+            operations.overwrite(self._opened, id, data), timeout
+        )
+        return revision
+
+    async def write(
+        self, id: SectionId, data: Any, offset: int = 0, *, timeout: float | None = None
+    ) -> int | None:
+        """Write into a section at ``offset``; it grows if need be (gaps read as zeros).
+
+        Raises:
+            SectionNotExist: there is no such section.
+            NoResources: it would grow over the checkpoint's maximum.
+        """
+        revision: int | None = await self._run(
+            operations.write(self._opened, id, data, offset), timeout
+        )
+        return revision
+
+    async def write_many(
+        self, writes: Iterable[tuple[SectionId, int, Any]], *, timeout: float | None = None
+    ) -> int | None:
+        """Write (id, offset, data) each, all or nothing, in order.
+
+        Raises:
+            CheckpointError: ``.index`` is the position of the element that was refused.
+        """
+        revision: int | None = await self._run(operations.write_many(self._opened, writes), timeout)
+        return revision
+
+    async def create(
+        self,
+        id: SectionId | None = None,
+        data: Any = b"",
+        *,
+        expires: float | datetime | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Create a section and return its id.
+
+        Arguments:
+            id: None: the service chooses one.
+            data: first content.
+            expires: aware datetime or seconds since the epoch; None: never.
+            ttl: seconds it lives, instead of ``expires``.
+            timeout: seconds.
+
+        Raises:
+            Exist: there is one already.
+            NoSpace: the checkpoint holds its maximum of sections.
+        """
+        section_id: bytes = await self._run(
+            operations.create(self._opened, id, data, expires, ttl), timeout
+        )
+        return section_id
+
+    async def delete(self, id: SectionId, *, timeout: float | None = None) -> int | None:
+        """Delete a section.
+
+        Raises:
+            SectionNotExist: there is no such section.
+        """
+        revision: int | None = await self._run(operations.delete(self._opened, id), timeout)
+        return revision
+
+    async def set_expiration(
+        self,
+        id: SectionId,
+        at: float | datetime | None = None,
+        ttl: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int | None:
+        """Set when a section expires: ``at`` (None: never) or ``ttl`` seconds from now.
+
+        Raises:
+            SectionNotExist: there is no such section.
+            InvalidParam: the time lies in the past.
+        """
+        revision: int | None = await self._run(
+            operations.set_expiration(self._opened, id, at, ttl), timeout
+        )
+        return revision
+
+    async def set_retention(
+        self, seconds: float | None, *, timeout: float | None = None
+    ) -> int | None:
+        """Set how long the checkpoint outlives its last opener (None: for ever).
+
+        Raises:
+            BadOperation: it is unlinked.
+        """
+        revision: int | None = await self._run(
+            operations.set_retention(self._opened, seconds), timeout
+        )
+        return revision
+
+    async def active_replica_set(
+        self, exclusive: bool = False, *, timeout: float | None = None
+    ) -> int:
+        """Make this session's node the active one and return the fencing epoch.
+
+        Arguments:
+            exclusive: also refuse changes by all other sessions from now on.
+            timeout: seconds.
+        """
+        epoch: int = await self._run(
+            operations.active_replica_set(self._opened, exclusive), timeout
+        )
+        return epoch
+
+    async def synchronize(self, timeout: float | None = None) -> int:
+        """Wait until everything this session wrote before is committed; return the revision.
+
+        Raises:
+            Timeout: not confirmed in time; call it again.
+            CheckpointError: the first refusal of an accepted write.
+        """
+        revision: int = await self._run(operations.synchronize(self._opened), timeout)
+        return revision
+
+    # --- reads ---------------------------------------------------------------------------
+
+    async def read(
+        self,
+        id: SectionId,
+        offset: int = 0,
+        size: int | None = None,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> bytes:
+        """Read a section, or ``size`` bytes of it from ``offset`` (fewer at its end).
+
+        Raises:
+            SectionNotExist: there is no such section.
+            InvalidParam: the offset lies beyond its end.
+        """
+        data: bytes = await self._run(
+            operations.read(self._opened, id, offset, size, consistency), timeout
+        )
+        return data
+
+    async def get(
+        self,
+        id: SectionId,
+        default: Any = None,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> Any:
+        """Read a section; return ``default`` if it does not exist."""
+        try:
+            return await self._run(operations.read(self._opened, id, 0, None, consistency), timeout)
+        except SectionNotExist:
+            return default
+
+    async def exists(
+        self,
+        id: SectionId,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> bool:
+        """Tell whether a section exists."""
+        try:
+            await self._run(operations.read(self._opened, id, 0, 0, consistency), timeout)
+        except SectionNotExist:
+            return False
+        return True
+
+    async def read_many(
+        self,
+        reads: Iterable[tuple[SectionId, int, int | None]],
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> list[bytes]:
+        """Read (id, offset, size) each, of one consistent state."""
+        data: list[bytes] = await self._run(
+            operations.read_many(self._opened, reads, consistency), timeout
+        )
+        return data
+
+    async def read_versioned(
+        self,
+        id: SectionId,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> tuple[bytes, int]:
+        """Read a section and the revision of its last change."""
+        found: tuple[bytes, int] = await self._run(
+            operations.read_versioned(self._opened, id, consistency), timeout
+        )
+        return found
+
+    async def read_all(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> Image:
+        """Read all sections, of one consistent state."""
+        image: Image = await self._run(operations.read_all(self._opened, consistency), timeout)
+        return image
+
+    async def ids(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> list[bytes]:
+        """List the ids of the sections."""
+        found: list[bytes] = await self._run(
+            operations.section_ids(self._opened, consistency), timeout
+        )
+        return found
+
+    async def count(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> int:
+        """Count the sections."""
+        number: int = await self._run(operations.count(self._opened, consistency), timeout)
+        return number
+
+    async def sections(
+        self,
+        which: str = "any",
+        expiration: float | datetime | None = None,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> list[SectionStatus]:
+        """Describe the sections.
+
+        Arguments:
+            which: "any", "forever", "expiring_by" or "expiring_from" (``expiration``),
+                "corrupted".
+            expiration: aware datetime or seconds since the epoch.
+            consistency: "linearizable" or "local".
+            timeout: seconds.
+        """
+        found: list[SectionStatus] = await self._run(
+            operations.sections(self._opened, which, expiration, consistency), timeout
+        )
+        return found
+
+    async def status(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> CheckpointStatus:
+        """Describe the checkpoint."""
+        found: CheckpointStatus = await self._run(
+            operations.status(self._opened, consistency), timeout
+        )
+        return found
+
+    # --- the end -------------------------------------------------------------------------
+
+    async def unlink(self, *, timeout: float | None = None) -> int:
+        """Remove the checkpoint's name; open handles go on working."""
+        revision: int = await self._run(operations.unlink(self._opened.name), timeout)
+        return revision
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Wait for accepted writes and close the handle. Idempotent.
+
+        Raises:
+            Timeout: accepted writes were not confirmed in time; they may or may not survive.
+            CheckpointError: the first refusal of an accepted write that nobody heard of yet.
+        """
+        run = self._run
+        if self._closed or self._service._driver.closed:
+            return
+        self._closed = True
+        self._run = self._run_closed
+        try:
+            if self._opened.asynchronous:
+                await run(operations.synchronize(self._opened), timeout)
+        finally:
+            await run(operations.close_checkpoint(self._opened), timeout)
+
+    async def _run_closed(self, call: Any, timeout: float | None = None) -> Any:
+        raise BadHandle(f"{call.what}: the checkpoint is closed; open it again")

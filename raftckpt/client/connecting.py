@@ -1,0 +1,87 @@
+"""``connect()`` of both faces: options checked, core made."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from raftckpt import limits
+from raftckpt.client.config import CoreConfig
+from raftckpt.client.core import ClientCore
+from raftckpt.client.endpoints import parse_endpoints, tls_context
+from raftckpt.client.types import TlsOptions, duration_ns
+from raftckpt.errors import InvalidParam
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Options", "make_core"]
+
+
+class Options:
+    """Checked arguments of ``connect()``."""
+
+    __slots__ = ("config", "context", "endpoints", "timeout")
+
+    def __init__(
+        self,
+        endpoints: str | Iterable[str],
+        timeout: float,
+        session_timeout: float,
+        disconnect_grace: float,
+        node: str | None,
+        tls: TlsOptions | Mapping[str, Any] | None,
+        token: str | None,
+        name: str | None,
+    ) -> None:
+        duration_ns(timeout, "timeout")
+        self.timeout = float("inf") if timeout is None else timeout
+        session_timeout_ns = duration_ns(session_timeout, "session_timeout")
+        low, high = limits.SESSION_TIMEOUT_NS_MIN, limits.SESSION_TIMEOUT_NS_MAX
+        if not low <= session_timeout_ns <= high:
+            raise InvalidParam(
+                f"session_timeout is {low / 1e9:g}..{high / 1e9:g} seconds, not {session_timeout!r}"
+            )
+        for what, value, bytes_max in (
+            ("node", node, limits.NODE_ID_BYTES_MAX),
+            ("name", name, limits.SESSION_NAME_BYTES_MAX),
+            ("token", token, 4096),
+        ):
+            if value is not None and (
+                type(value) is not str or len(value.encode("utf-8")) > bytes_max
+            ):
+                raise InvalidParam(f"{what} is text of at most {bytes_max} bytes, not {value!r}")
+        self.endpoints = parse_endpoints(endpoints)
+        self.context: ssl.SSLContext | None = tls_context(tls)
+        probe_after = min(0.5, session_timeout_ns / 6e9)
+        self.config = CoreConfig(
+            client_name=default_name() if name is None else name,
+            node=node,
+            session_timeout_ns=session_timeout_ns,
+            disconnect_grace_ns=duration_ns(disconnect_grace, "disconnect_grace"),
+            token=token,
+            probe_after=probe_after,
+        )
+
+
+def make_core(options: Options) -> ClientCore:
+    """Make the core of a new session."""
+    return ClientCore(
+        options.config,
+        options.endpoints,
+        secret=os.urandom(limits.SESSION_SECRET_BYTES),
+        jitter=random.random,
+    )
+
+
+def default_name() -> str:
+    """Return a name that tells an operator who this client is."""
+    program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+    name = f"{program}@{socket.gethostname()}:{os.getpid()}"
+    return name.encode("utf-8", "replace")[: limits.SESSION_NAME_BYTES_MAX].decode(
+        "utf-8", "ignore"
+    )

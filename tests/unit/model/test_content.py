@@ -1,0 +1,421 @@
+"""Sections and data: every refusal in the order of the checks, and what succeeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raftckpt import limits
+from raftckpt.limits import MIB, PAGE_BYTES
+from raftckpt.model import sessions
+
+from .driver import COLLOCATED, NEVER, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes, why
+
+INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RESOURCES = 7, 9, 11, 12, 14, 15, 18
+BIG = b"x" * 101
+
+
+@pytest.fixture
+def client() -> Client:
+    """Handles: 1 "full" (a, b of 2) read-write, 2 reader of it, 3 without active, 4 default."""
+    client = Cluster().session()
+    client.open("full", fields=attributes(sections=2))
+    client.open("full", READ)
+    client.open("idle", fields=attributes(WEAK | COLLOCATED))
+    client.open("default", fields=attributes(sections=1))
+    client.put(1, b"a", b"12345")
+    client.put(1, b"b", b"")
+    return client
+
+
+def past(client: Client) -> int:
+    return client.cluster.now - 1
+
+
+# (tag, fields after the handle), handle, code, reason, position; each list in order of precedence:
+# every command also has what the later ones are refused for.
+CREATE = [
+    ((1 << 40, b"", b"x" * (limits.WRITE_BYTES_MAX + 1), -1, None), NO_RESOURCES, "write_too_big"),
+    ((9, b"", BIG, -1, None), BAD_HANDLE, "handle"),
+    ((2, b"", BIG, -1, None), ACCESS, "no_right"),
+    ((3, b"", BIG, -1, None), INVALID, "section_id"),
+    ((3, b"123456789", BIG, -1, None), INVALID, "section_id"),
+    ((3, b"a", BIG, -1, None), INVALID, "param"),
+    ((3, b"a", BIG, NEVER + 1, None), INVALID, "param"),
+    ((3, b"a", BIG, NEVER, -1), INVALID, "param"),
+    ((3, b"a", BIG, NEVER, None), NOT_EXIST, "no_active"),
+    ((4, b"a", BIG, NEVER, None), INVALID, "section_too_big"),
+    ((4, b"a", b"", NEVER, None), EXIST, "default_section"),
+    ((4, None, b"", NEVER, None), EXIST, "default_section"),
+    ((1, b"a", b"", NEVER, None), EXIST, "section_exists"),
+    ((1, b"c", b"", NEVER, None), NO_SPACE, "sections_full"),
+    ((1, None, b"", NEVER, None), NO_SPACE, "sections_full"),
+]
+DELETE = [
+    ((9, b""), INVALID, "param"),
+    ((9, b"z"), BAD_HANDLE, "handle"),
+    ((2, b"z"), ACCESS, "no_right"),
+    ((3, b"z"), NOT_EXIST, "no_active"),
+    ((4, b"z"), INVALID, "default_section"),
+    ((1, b"z"), NOT_EXIST, "section_missing"),
+]
+EXPIRE = [
+    ((9, b"z", -1, None), INVALID, "param"),
+    ((9, b"z", NEVER + 1, None), INVALID, "param"),
+    ((9, b"z", 0, -1), INVALID, "param"),
+    ((9, b"z", 5, None), BAD_HANDLE, "handle"),
+    ((2, b"z", 5, None), ACCESS, "no_right"),
+    ((3, b"z", 5, None), INVALID, "time_past"),
+    ((3, b"z", NEVER, None), NOT_EXIST, "no_active"),
+    ((4, b"", NEVER, None), INVALID, "default_section"),
+    ((1, b"z", NEVER, None), NOT_EXIST, "section_missing"),
+]
+OVERWRITE = [
+    ((9, b"z", BIG), BAD_HANDLE, "handle"),
+    ((2, b"z", BIG), ACCESS, "no_right"),
+    ((3, b"z", BIG), INVALID, "section_too_big"),
+    ((3, b"z", b""), NOT_EXIST, "no_active"),
+    ((1, b"z", b""), NOT_EXIST, "section_missing"),
+    ((1, b"", b""), NOT_EXIST, "section_missing"),
+    ((4, b"z", b""), NOT_EXIST, "section_missing"),
+]
+PUT = [
+    *OVERWRITE[:4],
+    ((1, b"", b""), INVALID, "section_id"),
+    ((1, b"123456789", b""), INVALID, "section_id"),
+    ((1, b"z", b""), NO_SPACE, "sections_full"),
+    ((4, b"z", b""), NO_SPACE, "sections_full"),
+]
+TABLE = [
+    (tag, fields, code, reason)
+    for tag, rows in [(20, CREATE), (21, DELETE), (22, EXPIRE), (23, OVERWRITE), (24, PUT)]
+    for fields, code, reason in rows
+]
+
+
+@pytest.mark.parametrize(("tag", "fields", "code", "reason"), TABLE)
+def test_refusals(client: Client, tag: int, fields: Any, code: int, reason: str) -> None:
+    before = client.all(1), client.cluster.machine.revision
+    assert why(client.do(tag, *fields)) == (code, reason, None)
+    assert (client.all(1), client.cluster.machine.revision) == before
+
+
+OK = [b"a", 0, b"x"]
+WRITES = [
+    ((9, []), INVALID, "param", None),
+    ((9, [OK] * 4097), NO_RESOURCES, "limit", None),
+    ((9, [OK, [b"a", 0]]), INVALID, "schema", 1),
+    ((9, [OK, 7]), INVALID, "schema", 1),
+    ((9, [OK, [b"a", True, b""]]), INVALID, "schema", 1),
+    ((9, [OK, ["a", 0, b""]]), INVALID, "schema", 1),
+    ((9, [OK, [b"a", -1, b""]]), INVALID, "param", 1),
+    ((9, [OK, [b"z", 0, BIG]]), BAD_HANDLE, "handle", None),
+    ((2, [OK, [b"z", 0, BIG]]), INVALID, "section_too_big", 1),
+    ((2, [OK, [b"z", 0, b""]]), ACCESS, "no_right", None),
+    ((3, [OK, [b"z", 0, b""]]), NOT_EXIST, "no_active", None),
+    ((1, [OK, [b"z", 0, b""], [b"a", 99, b"xx"]]), NOT_EXIST, "section_missing", 1),
+    ((1, [OK, [b"a", 99, b"xx"], [b"z", 0, b""]]), NO_RESOURCES, "section_too_big", 1),
+    ((1, [OK, OK, [b"a", 1 << 63, b""]]), NO_RESOURCES, "section_too_big", 2),
+    ((1, [OK, [b"a", 0, 1]]), INVALID, "stage", 1),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "reason", "position"), WRITES)
+def test_vector_refusals_change_nothing(
+    client: Client, fields: Any, code: int, reason: str, position: int | None
+) -> None:
+    before = client.all(1), client.cluster.machine.revision
+    assert why(client.do(25, *fields)) == (code, reason, position)
+    assert (client.all(1), client.cluster.machine.revision) == before
+
+
+def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Cluster().session()
+    handle = client.open("x", fields=attributes(section=65 * MIB))
+    chunk = bytes(MIB)
+    for offset in range(64):
+        assert client.do(26, 1, offset * MIB, chunk).ok
+    refused = client.do(26, 1, 64 * MIB, b"x")
+    assert why(refused) == (NO_RESOURCES, "write_too_big", None)
+    assert client.cluster.machine.staged_bytes == 0
+    checkpoint = client.cluster.machine.names["x"]
+    assert why(checkpoint.refuse_size(64 * MIB + 1, 3)) == (  # type: ignore[arg-type]
+        NO_RESOURCES,
+        "write_too_big",
+        3,
+    )
+    inline = client.put(handle, b"a", bytes(64 * MIB + 1))
+    assert why(inline) == (NO_RESOURCES, "write_too_big", None)
+
+
+def test_no_section_grows_without_bound() -> None:
+    client = Cluster().session()
+    handle = client.open("x", fields=attributes(section=1 << 50))
+    client.put(handle, b"a", b"")
+    refused = client.write(handle, [b"a", limits.SECTION_BYTES_MAX, b"x"])
+    assert why(refused) == (NO_RESOURCES, "section_too_big", 0)
+    assert client.write(handle, [b"a", limits.SECTION_BYTES_MAX - 1, b"x"]).ok
+
+
+# --- what succeeds --------------------------------------------------------------------------------
+
+
+def test_default_section_is_there_from_the_beginning(client: Client) -> None:
+    assert client.all(4) == {b"": b""}
+    assert client.do(23, 4, b"", b"data").ok
+    assert client.put(4, b"", b"more").ok
+    assert client.write(4, [b"", 2, b"--"]).ok
+    assert client.all(4) == {b"": b"mo--"}
+    row = client.ask(102, 4).value[1]
+    assert (row.sections, row.memory_used) == (1, 4)
+    assert len(client.cluster.restored().names["default"].sections) == 1
+
+
+def test_overwrite_replaces_and_shrinks(client: Client) -> None:
+    assert client.do(23, 1, b"a", b"1").value == client.cluster.machine.revision
+    assert client.do(23, 1, b"b", b"").ok
+    assert client.all(1) == {b"a": b"1", b"b": b""}
+    assert client.ask(102, 1).value[1].memory_used == 1
+
+
+def test_size_attribute_is_no_quota() -> None:
+    client = Cluster().session()
+    handle = client.open("x", fields=attributes(size=1))
+    assert client.put(handle, b"a", b"x" * 100).ok
+
+
+def test_vector_is_one_change_with_elements_in_order(client: Client) -> None:
+    revision = client.cluster.machine.revision
+    result = client.write(1, [b"a", 1, b"__"], [b"b", 3, b"z"], [b"a", 2, b"!"], [b"a", 5, b""])
+    assert result.value == revision + 1
+    assert client.all(1) == {b"a": b"1_!45", b"b": b"\0\0\0z"}
+    for section_id in (b"a", b"b"):
+        assert client.ask(105, 1, section_id).value[0] == revision + 1
+
+
+def test_generated_ids_are_new_and_short_enough() -> None:
+    client = Cluster().session()
+    handle = client.open("x", fields=attributes(sections=1000, section_id=1))
+    for taken in (0, 1, 5):
+        client.put(handle, bytes([taken]), b"")
+    ids = {client.create(handle, None).value[1] for _ in range(253)}
+    assert {len(section_id) for section_id in ids} == {1}
+    assert len(client.all(handle)) == 256
+    assert why(client.create(handle, None)) == (NO_SPACE, "sections_full", None)
+    client.do(21, handle, bytes([77]))
+    assert client.create(handle, None).value[1] == bytes([77])
+
+
+def test_generated_ids_are_the_same_after_a_restore() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    handle = client.open("x", fields=attributes(sections=1000))
+    first = client.create(handle, None).value[1]
+    client.do(21, handle, first)
+    cluster.machine = cluster.restored()
+    assert client.create(handle, None).value[1] == b"\0\0\0\x01"
+
+
+# --- expiration -----------------------------------------------------------------------------------
+
+
+def test_create_in_the_past_expires_at_once() -> None:
+    client = Cluster().session()
+    handle = client.open("x")
+    for expiration, ttl in [(past(client), None), (client.cluster.now, None), (0, 0)]:
+        revision = client.cluster.machine.revision
+        result = client.create(handle, b"a", b"1", expiration, ttl)
+        assert result.value == [revision + 1, b"a"]
+        assert client.cluster.machine.revision == revision + 2
+        assert client.all(handle) == {}
+
+
+def test_expiration_set_moves_and_cancels() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    handle = client.open("x")
+    client.create(handle, b"a", ttl=SECOND)
+    client.create(handle, b"b", expiration=cluster.now + SECOND)
+    client.create(handle, b"c", ttl=NEVER)
+    assert client.do(22, handle, b"a", NEVER, None).ok
+    assert client.do(22, handle, b"b", 0, 3 * SECOND).ok
+    assert client.do(22, handle, b"c", cluster.now + 2 * SECOND, None).ok
+    assert why(client.do(22, handle, b"c", past(client), None)) == (INVALID, "time_past", None)
+    assert client.do(22, handle, b"c", cluster.now, None).ok  # now is not past: due at once
+    assert cluster.machine.next_due_ns() == cluster.now
+    assert cluster.due() == 1
+    assert cluster.due(SECOND) == 0
+    assert sorted(client.all(handle)) == [b"a", b"b"]
+    assert cluster.due(2 * SECOND) == 1
+    assert sorted(client.all(handle)) == [b"a"]
+    assert cluster.machine.next_due_ns() is None
+
+
+def test_overwrite_keeps_the_expiration_and_delete_forgets_it() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    handle = client.open("x")
+    client.create(handle, b"a", ttl=SECOND)
+    client.put(handle, b"a", b"2")
+    client.write(handle, [b"a", 1, b"3"])
+    assert cluster.machine.next_due_ns() == cluster.now + SECOND
+    client.do(21, handle, b"a")
+    assert cluster.machine.next_due_ns() is None
+    client.put(handle, b"a", b"new")
+    assert cluster.due(5 * SECOND) == 0
+    assert client.all(handle) == {b"a": b"new"}
+
+
+# --- staged data ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def big() -> Client:
+    client = Cluster().session()
+    client.open("x", fields=attributes(section=10 * PAGE_BYTES))
+    return client
+
+
+def stage(client: Client, number: int, data: bytes, step: int = PAGE_BYTES + 77) -> None:
+    for offset in range(0, max(1, len(data)), step):
+        assert client.do(26, number, offset, data[offset : offset + step]).ok
+
+
+def test_staged_data_is_applied_as_one_change(big: Client) -> None:
+    data = bytes(k % 251 for k in range(4 * PAGE_BYTES + 5))
+    revision = big.cluster.machine.revision
+    stage(big, 1, data)
+    assert big.cluster.machine.revision == revision
+    assert big.cluster.machine.staged_bytes == len(data)
+    assert big.put(1, b"a", 1).value == revision + 1
+    stage(big, 2, data)
+    assert big.create(1, b"b", 2).value == [revision + 2, b"b"]
+    stage(big, 3, b"")
+    assert big.do(23, 1, b"b", 3).ok
+    stage(big, 4, data)
+    stage(big, 5, b"small")
+    assert big.write(1, [b"a", 7, 4], [b"b", 1, 5], [b"b", 0, b"inline"]).ok
+    assert big.all(1) == {b"a": data[:7] + data, b"b": b"inline"}
+    assert big.cluster.machine.staged_bytes == 0
+    assert big.ask(102, 1).value[1].memory_used == len(data) + 13
+
+
+@pytest.mark.parametrize("how", ["refused", "applied"])
+def test_a_stage_is_dropped_by_the_command_that_refers_to_it(big: Client, how: str) -> None:
+    for command in [
+        (20, b"a", 1, NEVER, None),
+        (23, b"a", 1),
+        (24, b"a", 1),
+        (25, [[b"a", 0, 1], [b"a", 0, b""]]),
+    ]:
+        stage(big, 1, b"data")
+        handle = 1 if how == "applied" else 9
+        assert big.do(command[0], handle, *command[1:]).ok == (how == "applied")
+        assert big.cluster.machine.staged_bytes == 0
+        again = big.do(command[0], 1, *command[1:])
+        assert why(again) == (INVALID, "stage", 0 if command[0] == 25 else None)
+
+
+def test_a_malformed_vector_drops_its_stages_too(big: Client) -> None:
+    stage(big, 1, b"data")
+    assert not big.do(25, 1, [[b"a", -1, 1]]).ok
+    assert big.cluster.machine.staged_bytes == 0
+
+
+def test_a_refused_chunk_never_makes_a_truncated_value(big: Client) -> None:
+    stage(big, 1, b"first")
+    assert why(big.do(26, 1, 9, b"third")) == (INVALID, "stage", None)  # the second is missing
+    assert why(big.do(26, 1, 5, b"second")) == (INVALID, "stage", None)
+    assert why(big.put(1, b"a", 1)) == (INVALID, "stage", None)
+    assert why(big.do(26, 1, 0, bytes(MIB + 1))) == (INVALID, "param", None)
+
+
+def test_stages_are_limited(big: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "STAGED_BYTES_PER_SESSION_MAX", 10)
+    monkeypatch.setattr(sessions, "STAGED_BYTES_MAX", 15)
+    monkeypatch.setattr(sessions, "STAGES_PER_SESSION_MAX", 2)
+    other = big.cluster.session()
+    stage(big, 1, b"12345678")
+    assert why(big.do(26, 2, 0, b"123")) == (NO_RESOURCES, "limit", None)
+    assert why(other.do(26, 1, 0, b"12345678")) == (NO_RESOURCES, "limit", None)
+    stage(other, 1, b"1234567")
+    stage(big, 2, b"")
+    assert why(big.do(26, 3, 0, b"")) == (NO_RESOURCES, "limit", None)
+    assert big.cluster.machine.staged_bytes == 15
+    assert why(big.do(26, 1, 8, b"123")) == (NO_RESOURCES, "limit", None)
+    assert big.cluster.machine.staged_bytes == 7
+
+
+# --- may the leader accept early? -----------------------------------------------------------------
+
+
+def test_check_agrees_with_apply_and_changes_nothing() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    client.open("full", fields=attributes(sections=2))
+    client.open("full", READ)
+    client.open("idle", fields=attributes(WEAK | COLLOCATED))
+    client.open("async", WRITE | 4, attributes(WEAK))
+    client.put(1, b"a", b"1")
+    machine = cluster.machine
+    commands: list[Any] = [[23, *f] for f, *_ in OVERWRITE] + [[24, *f] for f, *_ in PUT]
+    commands += [[25, *f] for f, *_ in WRITES[:-1]]
+    commands += [[23, 1, b"a", b"2"], [24, 4, b"a", b"2"], [25, 1, [[b"a", 5, b"3"]]]]
+    for tag, *fields in commands:
+        before = machine.revision
+        asked = machine.check([tag, client.id, 0, 0, *fields])
+        assert machine.revision == before
+        result = client.do(tag, *fields)
+        assert asked.ok == result.ok
+        if asked.ok:
+            assert asked.value.uid == machine.target_uid([tag, client.id, 0, 0, *fields])
+        else:
+            assert asked == result
+
+
+def test_check_tells_what_the_leader_must_know() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    handle = client.open("async", fields=attributes(WEAK))
+    check = cluster.machine.check
+    assert check([24, client.id, 0, 0, handle, b"a", b""]).value == (1, True, True)
+    client.put(handle, b"a", b"")
+    assert check([24, client.id, 0, 0, handle, b"a", b""]).value == (1, True, False)
+    assert check([23, client.id, 0, 0, handle, b"a", b""]).value == (1, True, False)
+    assert check([25, client.id, 0, 0, handle, [[b"a", 0, b"x"]]]).value == (1, True, False)
+    client.open("sync")
+    client.put(2, b"a", b"")
+    assert check([23, client.id, 0, 0, 2, b"a", b""]).value == (2, False, False)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "reason"),
+    [
+        ([24, 1, 0, 0, 1, b"a", 5], 6, "stage"),
+        ([25, 1, 0, 0, 1, [[b"a", 0, 5]]], 6, "stage"),
+        ([24, 7, 0, 0, 1, b"a", b""], BAD_HANDLE, "session"),
+        ([21, 1, 0, 0, 1, b"a"], INVALID, "schema"),
+        ([24, 1, 0, 0, 1, "a", b""], INVALID, "schema"),
+        ([], INVALID, "schema"),
+        (7, INVALID, "schema"),
+    ],
+)
+def test_check_refuses(command: Any, code: int, reason: str) -> None:
+    cluster = Cluster()
+    cluster.session().open("x")
+    assert why(cluster.machine.check(command)) == (code, reason, None)
+
+
+def test_target_of_commands() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    client.open("x")
+    handle = client.open("y")
+    target = cluster.machine.target_uid
+    assert target([21, client.id, 0, 0, handle, b"a"]) == 2
+    assert target([11, client.id, 0, 0, 9]) is None
+    assert target([12, client.id, 0, 0, "x"]) == 1
+    assert target([12, client.id, 0, 0, "none"]) is None
+    assert target([40, 0, 0, 0]) is None
+    assert target([2, client.id, 0, 0]) is None

@@ -1,0 +1,259 @@
+"""Totality, determinism, unknown and malformed commands, batches, schema."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgpack
+import pytest
+
+from raftckpt.errors import REASONS, InvariantViolation, SaAisError
+from raftckpt.limits import BATCH_COMMANDS_MAX, MIB
+from raftckpt.model import CheckpointMachine, decode_batch, digest, encode_batch, validate
+from raftckpt.model.commands import (
+    COMMANDS,
+    Batch,
+    CheckpointClose,
+    CheckpointOpen,
+    Due,
+    SectionPut,
+    SessionOpen,
+    Tag,
+    Unknown,
+    command_from,
+)
+from raftckpt.model.types import Attributes, CreationFlags, OpenFlags
+
+from .driver import NEVER, SECOND, Client, Cluster, attributes, why
+
+INVALID, NOT_SUPPORTED = 7, 19
+
+STRANGE: list[Any] = [
+    None, True, -1, 2**64 - 1, -(2**63), 1.5, float("nan"), "", "x", b"", b"\xff" * 9, [], [[]],
+    [None], {}, {"a": [1]}, msgpack.ExtType(5, b"z"), [[b"a", 0, b"x"]], [1] * 6,
+]  # fmt: skip
+GOOD: dict[int, list[Any]] = {
+    1: [b"q" * 16, "app", "n1", SECOND, 0],
+    2: [],
+    3: [[1]],
+    10: ["ckpt", 7, attributes()],
+    11: [1],
+    12: ["ckpt"],
+    13: [1, 5],
+    14: [1, True],
+    20: [1, b"n", b"", NEVER, None],
+    21: [1, b"a"],
+    22: [1, b"a", NEVER, None],
+    23: [1, b"a", b"x"],
+    24: [1, b"a", b"x"],
+    25: [1, [[b"a", 0, b"x"]]],
+    26: [1, 0, b"x"],
+    40: [],
+    41: [b"nonce"],
+}
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Cluster().session()
+    client.open("ckpt")
+    client.put(1, b"a", b"data")
+    return client
+
+
+def test_there_is_a_good_example_of_every_command() -> None:
+    assert set(GOOD) == set(map(int, COMMANDS))
+    for tag, fields in GOOD.items():
+        assert validate([tag, 0, 0, 0, *fields]) is None
+
+
+@pytest.mark.parametrize("tag", sorted(GOOD))
+def test_any_field_may_be_anything(client: Client, tag: int) -> None:
+    """Apply survives, and refuses what validate refuses with the same words."""
+    session = 0 if tag in (1, 3, 40, 41) else client.id
+    for place in range(-4, len(GOOD[tag])):
+        for strange in STRANGE:
+            command = [tag, session, client.sequence + 1, 0, *GOOD[tag]]
+            command[place + 4] = strange
+            asked = validate(command)
+            machine = client.cluster.restored()
+            (result,) = machine.apply(machine.applied_index + 1, encode_batch(1, [command]))
+            assert SaAisError(result.code)
+            if not result.ok:
+                assert result.value.reason in REASONS
+            if asked is not None and place >= 0:
+                assert result == asked
+
+
+def test_any_object_may_stand_for_a_command(client: Client) -> None:
+    for strange in [
+        *STRANGE,
+        [24],
+        [24, 1],
+        [24, 1, 1, 1],
+        [[], 1, 1, 1],
+        [24, 1, 1, 1, 2, 3, 4, 5],
+    ]:
+        (result,) = client.cluster.apply(strange)
+        assert not result.ok
+        assert validate(strange) is not None
+
+
+def test_noise_never_raises_and_never_differs() -> None:
+    rng = random.Random(3)
+    one, two = Cluster(), Cluster()
+    for cluster in (one, two):
+        cluster.session().open("ckpt")
+    for _ in range(3000):
+        tag = rng.choice([*GOOD, 99])
+        fields = [rng.choice(STRANGE) if rng.random() < 0.2 else f for f in GOOD.get(tag, [1])]
+        last = max((s.last_sequence for s in one.machine.sessions.values()), default=0)
+        head = [tag, rng.choice([0, 1, 1, 1, 2]), rng.choice([last + 1, last + 1, 0, 9]), 0]
+        assert one.apply(head + fields) == two.apply(head + fields)
+    assert digest(one.machine.freeze()) == digest(two.machine.freeze())
+    assert one.machine.chain == two.machine.chain
+
+
+def test_schema_refusals_name_the_field_and_are_recorded(client: Client) -> None:
+    refused = client.do(24, 1, "text", b"x")
+    assert why(refused) == (INVALID, "schema", None)
+    assert refused.value.detail == "section_id"
+    assert client.do(24, 1, b"a", b"x").ok  # the sequence was consumed
+
+
+def test_unknown_commands_are_recorded(client: Client) -> None:
+    assert why(client.do(99, "whatever", [1])) == (NOT_SUPPORTED, "unknown", None)
+    assert why(client.do(24, 1, b"a", b"x", "one field more")) == (NOT_SUPPORTED, "unknown", None)
+    (again,) = client.cluster.apply([99, client.id, client.sequence, 0])
+    assert why(again) == (NOT_SUPPORTED, "unknown", None)
+    assert client.do(24, 1, b"a", b"x").ok
+    assert why(client.cluster.apply([99, 0, 0, 0])[0]) == (NOT_SUPPORTED, "unknown", None)
+
+
+def test_cluster_commands_belong_to_no_session(client: Client) -> None:
+    for command in ([40, 1, 3, 0], [3, 1, 3, 0, [1]], [41, 1, 3, 0, b""]):
+        assert why(client.cluster.apply(command)[0]) == (INVALID, "schema", None)
+
+
+def test_records_and_enums_are_judged_like_what_they_become_on_the_wire() -> None:
+    """A leader applies the records it made; the followers decode them."""
+    commands = [
+        SessionOpen(Tag.SESSION_OPEN, 0, 0, 0, b"s" * 16, "app", "n1", 10 * SECOND, 0),
+        CheckpointOpen(
+            Tag.CHECKPOINT_OPEN, 1, 1, 0, "x", OpenFlags.WRITE | OpenFlags.CREATE,
+            Attributes(flags=CreationFlags.WR_ALL_REPLICAS),  # type: ignore[arg-type]
+        ),
+        SectionPut(Tag.SECTION_PUT, 1, 2, 1, 1, b"a", b"x"),
+        Due(Tag.DUE, 0, 0, 0),
+    ]  # fmt: skip
+    payload = encode_batch(5, commands)
+    leader, follower = CheckpointMachine(), CheckpointMachine()
+    results = leader.apply(1, payload, Batch(1, 5, commands))
+    assert results == follower.apply(1, payload)
+    assert all(result.ok for result in results)
+    assert digest(leader.freeze()) == digest(follower.freeze())
+
+
+def test_command_from_makes_records() -> None:
+    assert command_from([11, 1, 2, 3, 4]) == CheckpointClose(11, 1, 2, 3, 4)
+    for fields in ([99, 1, 2, 3, 4], [11, 1, 2, 3], [11, 1, 2, 3, 4, 5]):
+        assert command_from(fields) == Unknown(*fields[:4])
+    with pytest.raises(TypeError):
+        command_from([])
+
+
+def test_too_deep_to_encode_is_refused(client: Client) -> None:
+    deep: list[Any] = []
+    for _ in range(600):
+        deep = [deep]
+    body = b"\x91" * 600 + b"\x90"
+    payload = b"\x93\x01\x01\x91" + body
+    (result,) = client.cluster.machine.apply(99, payload)
+    assert why(result) == (INVALID, "schema", None)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x90",
+        msgpack.packb([1, 0]),
+        msgpack.packb([2, 0, []]),
+        msgpack.packb([1, -1, []]),
+        msgpack.packb([1, NEVER + 1, []]),
+        msgpack.packb([1, 0, [0] * (BATCH_COMMANDS_MAX + 1)]),
+        msgpack.packb([1, 0.5, []]),
+        msgpack.packb({}),
+        msgpack.packb([1, 0, []]) + b"\0",
+        msgpack.packb([1, 0, [[24]]])[:-1],
+        b"\x93\x01\x00\x91\x81\x90\x01",  # a map with an array as key
+        b"\x93\x01\x00\x91\xa1\xff",  # text that is no UTF-8
+    ],
+)
+def test_what_is_no_batch_is_damage(payload: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_batch(payload)
+    machine = CheckpointMachine()
+    with pytest.raises(ValueError):
+        machine.apply(1, payload)
+    assert (machine.applied_index, machine.chain) == (0, 0)
+
+
+def test_encode_checks_what_decode_checks() -> None:
+    assert decode_batch(encode_batch(7, [[1, 2]])) == Batch(1, 7, [[1, 2]])
+    for now, commands in [(-1, []), (NEVER + 1, []), (0, [0] * (BATCH_COMMANDS_MAX + 1))]:
+        with pytest.raises(InvariantViolation):
+            encode_batch(now, commands)
+
+
+def test_entries_are_applied_in_order() -> None:
+    machine = CheckpointMachine()
+    machine.apply(5, encode_batch(0, []))
+    for index in (5, 4):
+        with pytest.raises(InvariantViolation):
+            machine.apply(index, encode_batch(0, []))
+    machine.apply(9, encode_batch(0, []))
+    assert machine.applied_index == 9
+
+
+def test_chain_differs_if_histories_differ() -> None:
+    chains = set()
+    for order in ([1, 2, 3], [1, 3, 2], [1, 2], []):
+        machine = CheckpointMachine()
+        for index, now in enumerate(order, 1):
+            machine.apply(index, encode_batch(now, []))
+        chains.add(machine.chain)
+    assert len(chains) == 4
+
+
+# --- validate -------------------------------------------------------------------------------------
+
+
+def test_validate_leaves_recordable_refusals_to_apply() -> None:
+    for command in [
+        [10, 1, 1, 0, "", 0, None],
+        [13, 1, 1, 0, 1, -1],
+        [22, 1, 1, 0, 1, b"", -1, None],
+        [25, 1, 1, 0, 1, []],
+    ]:
+        assert validate(command) is None
+
+
+def test_validate_bounds_an_entry() -> None:
+    fits = bytes(MIB)
+    assert validate([24, 1, 1, 0, 1, b"i" * 1024, fits]) is None
+    assert validate([25, 1, 1, 0, 1, [[b"a", 0, fits]]]) is None
+    for command in [
+        [24, 1, 1, 0, 1, b"a", fits + bytes(4096)],
+        [25, 1, 1, 0, 1, [[b"a", 0, fits], [b"a", 0, bytes(4096)]]],
+        [25, 1, 1, 0, 1, [[b"i" * 1024, 0, b""]] * 2000],
+        [12, 1, 1, 0, "n" * 2 * MIB],
+    ]:
+        refusal = validate(command)
+        assert refusal is not None
+        assert why(refusal) == (INVALID, "schema", None)

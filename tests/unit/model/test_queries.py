@@ -1,0 +1,131 @@
+"""Queries: values, filters, refusals in order, malformed arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raftckpt.limits import PAGE_BYTES
+from raftckpt.model import QUERY_TAGS, Pages
+
+from .driver import NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
+
+INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, NO_RESOURCES, NOT_SUPPORTED = 7, 9, 11, 12, 18, 19
+
+
+@pytest.fixture
+def client() -> Client:
+    """Handle 1 of "x" with a = 12345, b empty; 2 of it for writing only."""
+    client = Cluster().session()
+    client.open("x", fields=attributes(sections=9, section=3 * PAGE_BYTES))
+    client.open("x", WRITE)
+    client.put(1, b"a", b"12345")
+    client.put(1, b"b", b"")
+    return client
+
+
+@pytest.mark.parametrize("target", [1, "x"])
+def test_values(client: Client, target: Any) -> None:
+    def ask(tag: int, *args: Any) -> Any:
+        result = client.ask(tag, target, *args)
+        assert result.ok, result
+        return result.value
+
+    vector = [[b"a", 0, None], [b"a", 1, 2], [b"a", 3, 99], [b"a", 5, None], [b"b", 0, 0]]
+    assert ask(100, vector) == [3, [b"12345", b"23", b"45", b"", b""]]
+    assert ask(100, []) == [3, []]
+    assert ask(101) == [3, [[b"a", b"12345"], [b"b", b""]]]
+    assert ask(105, b"a") == [2, b"12345"]
+    assert ask(106) == [3, [b"a", b"b"]]
+    now = client.cluster.now
+    assert ask(103, 5, 0) == [3, [(b"a", NEVER, 5, 1, now, 2), (b"b", NEVER, 0, 1, now, 3)]]
+    revision, row = ask(102)
+    assert revision == 3
+    assert (row.uid, row.name, row.sections, row.memory_used) == (1, "x", 2, 5)
+    assert (row.created_ns, row.revision, row.retention_until_ns) == (now, 3, None)
+    assert client.ask(104).value == [3, [row]]
+
+
+def test_large_data_is_not_joined(client: Client) -> None:
+    data = bytes(k % 251 for k in range(3 * PAGE_BYTES))
+    client.put(1, b"a", data)
+    _, (whole, part, small) = client.ask(
+        100, 1, [[b"a", 0, None], [b"a", 100, 2 * PAGE_BYTES], [b"a", 9, PAGE_BYTES]]
+    ).value
+    assert isinstance(whole, Pages)
+    assert isinstance(part, Pages)
+    assert [len(whole), len(part)] == [3 * PAGE_BYTES, 2 * PAGE_BYTES]
+    assert b"".join(whole.pieces()) == data
+    assert b"".join(part.pieces()) == data[100 : 100 + 2 * PAGE_BYTES]
+    assert small == data[9 : 9 + PAGE_BYTES]
+    assert client.ask(101, 1).value[1][0][1] is whole
+    client.write(1, [b"a", 0, b"later"])
+    assert bytes(whole) == data  # what was read stays what it was
+
+
+READS = [
+    (([7],), INVALID, "schema", 0),
+    (([[b"a", 0, 1], ["a", 0, 1]],), INVALID, "schema", 1),
+    (([[b"a", -1, 1]],), INVALID, "param", 0),
+    (([[b"a", 0, -1]],), INVALID, "param", 0),
+    (([[b"z", 3 * PAGE_BYTES, 1]],), INVALID, "section_too_big", 0),
+    (([[b"a", 0, 1], [b"z", 0, 1]],), NOT_EXIST, "section_missing", 1),
+    (([[b"a", 6, None]],), INVALID, "offset", 0),
+    (([[b"a", 0, 1]] * 4097,), NO_RESOURCES, "limit", None),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "reason", "position"), READS)
+def test_read_refuses(
+    client: Client, args: Any, code: int, reason: str, position: int | None
+) -> None:
+    assert why(client.ask(100, 1, *args)) == (code, reason, position)
+
+
+def test_targets_refuse(client: Client) -> None:
+    assert why(client.ask(101, "none")) == (NOT_EXIST, "checkpoint_missing", None)
+    assert why(client.ask(101, 9)) == (BAD_HANDLE, "handle", None)
+    assert why(client.ask(101, 2)) == (ACCESS, "no_right", None)
+    assert why(client.ask(105, 1, b"z")) == (NOT_EXIST, "section_missing", None)
+    machine = client.cluster.machine
+    for session in (None, 99):
+        assert why(machine.query(session, 101, [1])) == (BAD_HANDLE, "session", None)
+
+
+@pytest.mark.parametrize("tag", sorted(QUERY_TAGS))
+@pytest.mark.parametrize("args", [None, 7, [None], [1, 2, 3, 4], [1.5], [True], [[], []], [1, "x"]])
+def test_malformed_queries_are_refused(client: Client, tag: int, args: Any) -> None:
+    assert why(client.cluster.machine.query(1, tag, args)) == (INVALID, "schema", None)
+
+
+@pytest.mark.parametrize("tag", [0, 99, 107, -1, "100", None, [], 100.0, True])
+def test_unknown_queries_are_refused(client: Client, tag: Any) -> None:
+    assert why(client.cluster.machine.query(1, tag, [])) == (NOT_SUPPORTED, "unknown", None)
+
+
+def test_iteration_filters(client: Client) -> None:
+    now = client.cluster.now
+    client.create(1, b"soon", expiration=now + SECOND)
+    client.create(1, b"late", expiration=now + 9 * SECOND)
+
+    def ids(chosen: int, time: int) -> list[bytes]:
+        return [row.section_id for row in client.ask(103, 1, chosen, time).value[1]]
+
+    forever = [b"a", b"b"]
+    assert ids(1, 0) == forever
+    assert ids(2, now + SECOND) == [b"soon"]
+    assert ids(2, now + SECOND - 1) == []
+    assert ids(2, NEVER) == [*forever, b"soon", b"late"]
+    assert ids(3, now + 2 * SECOND) == [*forever, b"late"]
+    assert ids(3, now + 9 * SECOND) == [*forever, b"late"]
+    assert ids(4, 0) == []
+    assert ids(5, 0) == [*forever, b"soon", b"late"]
+    for chosen, time in [(0, 0), (6, 0), (5, -1), (5, NEVER + 1)]:
+        assert why(client.ask(103, 1, chosen, time)) == (INVALID, "param", None)
+
+
+def test_default_section_is_never_found_by_leq(client: Client) -> None:
+    handle = client.open("one", READ | 4, attributes(sections=1))
+    found = [bool(client.ask(103, handle, chosen, NEVER).value[1]) for chosen in range(1, 6)]
+    assert found == [True, False, True, False, True]

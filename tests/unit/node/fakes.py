@@ -1,0 +1,262 @@
+"""A trivial replicated log of one node, a clock set by hand, and a client that only takes notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raftckpt.model.types import Result
+from raftckpt.node.liveness import SessionState
+from raftckpt.node.replica import Replica
+from raftckpt.raft.port import RaftStatus, Role, Transferred
+
+SECOND = 1_000_000_000
+EPOCH_NS = 1_700_000_000 * SECOND
+ENDPOINTS = {"n1": "127.0.0.1:7401", "n2": "127.0.0.1:7402", "n3": "127.0.0.1:7403"}
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.wall = EPOCH_NS
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.wall
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.wall += int(seconds * 1e9)
+
+
+class OneNodeLog:
+    """Entries commit at the next :meth:`step` unless held; reads are confirmed there, too."""
+
+    def __init__(self, replica: Replica, clock: ManualClock) -> None:
+        self.replica = replica
+        self.clock = clock
+        self.waiting: list[tuple[bytes, Any]] = []
+        self.reads: list[Callable[[bool], None]] = []
+        self.payloads: list[bytes] = []
+        self.index = 1
+        self.accepts = True
+        self.hold = False
+        self.hold_reads = False
+        self.leader: str | None = None
+        self.walls: list[int] | None = None
+        self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
+        replica.attach_log(self)
+
+    def propose(self, payload: bytes, context: Any = None) -> bool:
+        if not self.accepts:
+            return False
+        self.waiting.append((payload, context))
+        return True
+
+    def read_index(self, done: Callable[[bool], None]) -> None:
+        self.reads.append(done)
+
+    def transfer(
+        self, node: str | None, done: Callable[[Transferred], None], timeout_s: float = 2.0
+    ) -> None:
+        self.transfers.append((node, done))
+
+    def step(self) -> None:
+        self.replica.flush()
+        if not self.hold:
+            waiting, self.waiting = self.waiting, []
+            for payload, context in waiting:
+                self.index += 1
+                self.payloads.append(payload)
+                self.replica.apply(self.index, 1, payload, context)
+        if not self.hold_reads:
+            reads, self.reads = self.reads, []
+            for done in reads:
+                done(True)
+        self.replica.work()
+
+    def run(self) -> None:
+        """Step until nothing is left to do."""
+        for _ in range(50):
+            self.step()
+
+    def lead(self, leader: str | None = "n1") -> None:
+        self.leader = leader
+        self.replica.role_changed(self.status())
+
+    def lose(self, *, abandon: bool = True) -> None:
+        """Another node leads now; what was proposed and not committed is cut off."""
+        contexts = [context for _, context in self.waiting]
+        if abandon:
+            self.waiting = []
+            self.replica.abandon(contexts)
+            reads, self.reads = self.reads, []
+            for done in reads:
+                done(False)
+        self.lead("n2")
+
+    def status(self) -> RaftStatus:
+        role = Role.LEADER if self.leader == "n1" else Role.FOLLOWER
+        return RaftStatus("n1", role, 1, self.leader, self.index, self.index, 1, self.index, 0, [])
+
+    def wall_clocks(self) -> Sequence[int]:
+        return self.walls if self.walls is not None else [self.clock.wall]
+
+    # the rest of the port, not used here
+    def receive(self, node: str, body: bytes) -> None:
+        raise NotImplementedError
+
+    def connected(self, node: str) -> None:
+        raise NotImplementedError
+
+    def disconnected(self, node: str, broken: bool) -> None:
+        raise NotImplementedError
+
+    def deadline(self) -> float:
+        return self.clock.now + 1.0
+
+    def compact(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    # the half steps, for the driver
+    def begin(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self.step()
+
+
+class NotingClient:
+    """A connection that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.session: SessionState | None = None
+        self.inflight_bytes = 0
+        self.replies: list[tuple[int, int, Any]] = []
+        self.refusals: dict[int, tuple[str, bool, Any]] = {}
+        self.early: list[int] = []
+        self.notices: list[tuple[str, Any]] = []
+        self.was_detached = False
+        self.attaches_over = 0
+
+    def answer(self, request: int, result: Result) -> None:
+        if result.code == 1:
+            self.replies.append((request, 1, result.value))
+        else:
+            self.refuse(request, result.code, result.value.reason, result.value.detail)
+
+    def answer_all(self, requests: list[int], results: list[Result]) -> None:
+        for request, result in zip(requests, results, strict=True):
+            self.answer(request, result)
+
+    def deliver(self, request: int, result: Result) -> None:
+        self.answer(request, result)
+
+    def accepted(self, request: int) -> None:
+        self.early.append(request)
+
+    def refuse(
+        self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
+    ) -> None:
+        assert request not in self.refusals, "answered twice"
+        self.replies.append((request, int(code), reason))
+        self.refusals[request] = (reason, definite, detail)
+
+    def notice(self, kind: str, value: Any) -> None:
+        self.notices.append((kind, value))
+
+    def attached(self) -> None:
+        self.attaches_over += 1
+
+    def detached(self) -> None:
+        self.was_detached = True
+
+    def reply(self, request: int) -> Any:
+        """Value of a success."""
+        found = [(code, value) for number, code, value in self.replies if number == request]
+        assert len(found) == 1, f"{len(found)} replies to {request}: {self.replies}"
+        assert found[0][0] == 1, found[0]
+        return found[0][1]
+
+    def reason(self, request: int) -> str:
+        return self.refusals[request][0]
+
+
+class World:
+    """A replica that leads a cluster of one, with a clock."""
+
+    def __init__(self, *, lead: bool = True) -> None:
+        self.clock = ManualClock()
+        self.wakes = 0
+        self.replica = Replica("n1", ENDPOINTS, self.clock, self._wake)
+        self.log = OneNodeLog(self.replica, self.clock)
+        self.number = 0
+        if lead:
+            self.log.lead()
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
+
+    def open_session(
+        self,
+        client: NotingClient | None = None,
+        *,
+        secret: bytes = b"s" * 16,
+        timeout_s: float = 10.0,
+        grace_s: float = 2.0,
+    ) -> NotingClient:
+        client = client or NotingClient()
+        number = self.next()
+        command = [
+            1, number, 0, 0, secret, "test", "n1", int(timeout_s * 1e9), int(grace_s * 1e9),
+        ]  # fmt: skip
+        self.replica.submit(client, [command])
+        self.log.step()
+        client.reply(number)
+        return client
+
+    def open_checkpoint(
+        self, client: NotingClient, sequence: int = 1, *, flags: int = 1, sections: int = 100
+    ) -> int:
+        number = self.next()
+        attributes = [flags, sections * 1000, 0x7FFF_FFFF_FFFF_FFFF, sections, 1000, 64]
+        self.replica.submit(client, [[10, number, sequence, 0, "ckpt", 7, attributes]])
+        self.log.step()
+        handle: int = client.reply(number)[0]
+        return handle
+
+    def put(
+        self,
+        client: NotingClient,
+        handle: int,
+        sequence: int,
+        key: bytes = b"k",
+        data: bytes = b"v",
+    ) -> int:
+        """Submit a put; returns its request number."""
+        number = self.next()
+        self.replica.submit(client, [[24, number, sequence, 0, handle, key, data]])
+        return number
+
+    def read(
+        self,
+        client: NotingClient,
+        target: Any,
+        key: bytes = b"k",
+        *,
+        after: int = 0,
+        local: int = 0,
+    ) -> int:
+        number = self.next()
+        message = [100, number, after, local, target, [[key, 0, None]]]
+        self.replica.query(client, 100, message)
+        return number

@@ -1,0 +1,280 @@
+"""Replicas as processes: first starts, lost disks, signals, refusals. Real processes, loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftckpt.errors import CheckpointError
+from raftckpt.testing.probe import Probe, replica_status
+
+
+class Cluster:
+    def __init__(self, root: Path, count: int = 3) -> None:
+        self.root = root
+        self.nodes = [f"n{i + 1}" for i in range(count)]
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * count)]
+        ports = [sock.getsockname()[1] for sock in sockets]
+        for sock in sockets:
+            sock.close()
+        self.endpoints = {n: f"127.0.0.1:{ports[2 * i]}" for i, n in enumerate(self.nodes)}
+        lines = [f"cluster: t{ports[0]}", "replicas:"]
+        for i, node in enumerate(self.nodes):
+            peer = f"127.0.0.1:{ports[2 * i + 1]}"
+            lines.append(f'  {node}: {{client: "{self.endpoints[node]}", peer: "{peer}"}}')
+        self.config = root / "cluster.yaml"
+        self.config.write_text("\n".join(lines) + "\n")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *nodes: str, flags: tuple[str, ...] = ()) -> None:
+        for node in nodes or self.nodes:
+            with (self.root / f"{node}.log").open("ab") as log:
+                self.processes[node] = subprocess.Popen(
+                    [sys.executable, "-m", "raftckpt.node", "--config", str(self.config)]
+                    + ["--node", node, *flags],
+                    stderr=log,
+                    stdout=log,
+                )
+
+    def kill(self, *nodes: str) -> None:
+        for node in nodes or self.nodes:
+            self.processes[node].kill()
+            self.processes[node].wait()
+
+    def log(self, node: str) -> str:
+        return (self.root / f"{node}.log").read_text()
+
+    def leader(self) -> str | None:
+        """Leader that serves, as it says itself."""
+        for node in self.nodes:
+            status = replica_status(self.endpoints[node], timeout=0.5)
+            if status is not None and status["leader"] == node:
+                return node
+        return None
+
+    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {n}\n{self.log(n)}" for n in self.processes)
+                pytest.fail(f"not in {seconds} s\n{logs}")
+            time.sleep(0.01)
+        return found
+
+    def until_exit(self, node: str) -> int:
+        self.until(lambda: self.processes[node].poll() is not None)
+        code: int = self.processes[node].returncode
+        return code
+
+    def put(self, text: bytes) -> None:
+        """Write through the leader, whoever it is."""
+
+        def attempt() -> bool:
+            leader = self.leader()
+            if leader is None:
+                return False
+            try:
+                with Probe(self.endpoints[leader]) as probe:
+                    probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
+                    attributes = [1, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
+                    handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]
+                    probe.call(24, 2, 1, handle, b"k", text)
+            except CheckpointError:
+                return False
+            return True
+
+        self.until(attempt)
+
+    def get(self) -> bytes:
+        def attempt() -> bytes | None:
+            leader = self.leader()
+            if leader is None:
+                return None
+            try:
+                with Probe(self.endpoints[leader]) as probe:
+                    data: bytes = probe.call(100, 0, 0, "ckpt", [[b"k", 0, None]])[1][0]
+                    return data
+            except CheckpointError:
+                return None
+
+        found: bytes = self.until(attempt)
+        return found
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    for process in cluster.processes.values():
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_start_write_stop_all_start_read(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    for process in cluster.processes.values():
+        process.send_signal(signal.SIGTERM)
+    assert [cluster.until_exit(node) for node in cluster.nodes] == [0, 0, 0]
+    cluster.start()
+    assert cluster.get() == b"one"
+    cluster.kill()
+    cluster.start("n1", "n3")
+    assert cluster.get() == b"one"
+
+
+def test_sigterm_hands_leadership_over(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    leader = cluster.until(cluster.leader)
+    cluster.processes[leader].send_signal(signal.SIGTERM)
+    assert cluster.until_exit(leader) == 0
+    assert "transferred outcome=done" in cluster.log(leader)
+    assert cluster.get() == b"one"
+
+
+def test_first_start_with_two_of_three_and_the_third_later(cluster):
+    cluster.start("n1", "n3")
+    cluster.put(b"one")
+    cluster.start("n2")
+    status = cluster.until(lambda: replica_status(cluster.endpoints["n2"], timeout=0.5))
+    assert status["node"] == "n2"
+    cluster.kill("n1")
+    assert cluster.get() == b"one"
+
+
+def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    cluster.kill("n2")
+    shutil.rmtree(cluster.root / "data" / "n2")
+    cluster.start("n2")
+    assert cluster.until_exit("n2") == 1
+    assert "met it with data before" in cluster.log("n2")
+    assert "--rejoin" in cluster.log("n2")
+    assert not (cluster.root / "data" / "n2" / "identity").exists()
+    cluster.start("n2", flags=("--rejoin",))
+    cluster.until(
+        lambda: (
+            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role") == "follower"
+        )
+    )
+    cluster.kill("n1")
+    assert cluster.get() == b"one"
+
+
+def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    cluster.kill()
+    shutil.rmtree(cluster.root / "data" / "n2")
+    cluster.start("n2")
+    cluster.until(lambda: "founding decision=wait" in cluster.log("n2"))
+    cluster.start("n1")
+    assert cluster.until_exit("n2") == 1
+    cluster.start("n3")
+    assert cluster.get() == b"one"
+
+
+def test_kill_during_first_start_wedges_nothing(cluster):
+    for round_number in range(6):
+        cluster.start()
+        time.sleep(0.25 + 0.05 * round_number)  # some way into it, never the same
+        cluster.kill()
+        cluster.start("n1", "n2")
+        time.sleep(0.3)
+        cluster.kill("n1", "n2")
+    cluster.start()
+    cluster.put(b"one")
+    assert cluster.get() == b"one"
+
+
+def test_two_processes_on_one_directory(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    result = subprocess.run(
+        [sys.executable, "-m", "raftckpt.node", "--config", str(cluster.config), "--node", "n1"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert result.returncode == 1
+    assert "in use" in result.stderr
+    assert cluster.get() == b"one"
+
+
+def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_path):
+    cluster.start()
+    cluster.put(b"one")
+    twin = tmp_path / "twin.yaml"
+    text = cluster.config.read_text()
+    own = [line for line in text.splitlines() if line.startswith("  n3")][0]
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+        ports = a.getsockname()[1], b.getsockname()[1]
+    twin.write_text(
+        text.replace(
+            own,
+            f'  n3: {{client: "127.0.0.1:{ports[0]}", peer: "127.0.0.1:{ports[1]}"}}\n'
+            f"data_dir: twin",
+        )
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raftckpt.node", "--config", str(twin), "--node", "n3"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        lines = []
+        while not any("another data directory" in line for line in lines):
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    term = replica_status(cluster.endpoints["n1"], timeout=1)["term"]
+    cluster.put(b"two")
+    assert replica_status(cluster.endpoints["n1"], timeout=1)["term"] == term
+
+
+def test_usage_and_configuration_errors(cluster, tmp_path):
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "raftckpt.node", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env={**os.environ, **env},
+        )
+
+    assert run("--config", str(cluster.config)).returncode == 2
+    result = run("--config", str(cluster.config), "--node", "n9")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 3
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(cluster.config.read_text() + "durabilty: os\n")
+    result = run("--config", str(bad), "--node", "n1")
+    assert result.returncode == 2
+    assert f"{bad}:6: unknown key durabilty" in result.stderr
+    taken = socket.create_server(("127.0.0.1", 0))
+    busy = tmp_path / "busy.yaml"
+    busy.write_text(
+        "cluster: c\nreplicas:\n"
+        f'  n1: {{client: "127.0.0.1:{taken.getsockname()[1]}", peer: "127.0.0.1:9"}}\n'
+    )
+    result = run("--config", str(busy), "--node", "n1")
+    taken.close()
+    assert result.returncode == 1
+    assert "starting n1 failed" in result.stderr

@@ -1,0 +1,151 @@
+"""Liveness at scale, stamps, digests, logs, driver."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from raftckpt.errors import InvariantViolation
+from raftckpt.node import logs
+from raftckpt.node.digests import DigestJobs
+from raftckpt.node.driver import Driver
+from raftckpt.node.liveness import Liveness
+from raftckpt.node.stamps import ClusterTime, lower_median
+from tests.unit.node.fakes import ManualClock, World
+
+
+def machine_sessions(count: int, timeout_s: float = 10.0) -> dict[int, SimpleNamespace]:
+    record = SimpleNamespace(last_sequence=0, timeout_ns=int(timeout_s * 1e9), grace_ns=0)
+    return dict.fromkeys(range(1, count + 1), record)
+
+
+def test_many_sessions_are_adopted_in_slices_and_all_die():
+    liveness = Liveness(0.0, machine_sessions(5000))
+    calls = 0
+    while liveness.deadline() == 0.0:
+        assert liveness.dead(0.0, 1000) == []
+        calls += 1
+    assert calls > 1
+    dead = set()
+    while liveness.deadline() <= 10.0:
+        found = liveness.dead(10.0, 1000)
+        assert len(found) <= 1000
+        dead |= set(found)
+    assert dead == set(range(1, 5001))
+
+
+def test_heap_does_not_grow_with_signs_of_life_or_reconnects():
+    liveness = Liveness(0.0, machine_sessions(1))
+    liveness.dead(0.0, 10)
+    state = liveness.state(1)
+    now = 0.0
+    for _ in range(1000):
+        now += 1.0
+        liveness.closed_by_client(state, now)
+        liveness.resumed(state, now)
+        assert liveness.dead(now, 10) == []
+    assert len(liveness._heap) <= 12
+
+
+def test_lower_median():
+    assert lower_median([5]) == 5
+    assert lower_median([1, 9]) == 1
+    assert lower_median([9, 1, 5]) == 5
+
+
+def test_cluster_time_without_clocks_follows_monotonic_time():
+    time = ClusterTime(1000, 5.0, list)
+    assert time.stamp(5.0) == 1000
+    assert time.stamp(6.0) == 1_000_001_000
+    assert time.stamp(5.5) == 1_000_001_000
+
+
+def test_digest_in_slices_keeps_the_last_few():
+    clock = ManualClock()
+
+    def pieces():
+        for part in (b"ab", b"cd", b"ef"):
+            clock.now += 1.0
+            yield part
+
+    jobs = DigestJobs(clock.monotonic)
+    jobs.start(b"1", 7, pieces())
+    jobs.work(0.5)
+    assert jobs.get(b"1") is None
+    assert jobs.busy
+    while jobs.busy:
+        jobs.work(0.5)
+    assert jobs.get(b"1") == (7, hashlib.sha256(b"abcdef").hexdigest())
+    for number in range(4):
+        jobs.start(b"n%d" % number, 8, iter([b""]))
+    jobs.work(100)
+    assert jobs.get(b"1") is None
+    assert jobs.last_index == 8
+
+
+def test_logs_as_text_and_json():
+    for form in ("text", "json"):
+        stream = io.StringIO()
+        logs.configure("n1", "info", form, stream)
+        logging.getLogger("raftckpt.links").info('connected peer=%s why="%s"', "n2", "a b")
+        logging.getLogger("raftckpt.links").debug("hidden")
+        line = stream.getvalue()
+        if form == "text":
+            assert 'info n1 links connected peer=n2 why="a b"' in line
+        else:
+            entry = json.loads(line)
+            assert (entry["peer"], entry["why"], entry["node"]) == ("n2", "a b", "n1")
+        assert line.count("\n") == 1
+    logging.getLogger("raftckpt").handlers.clear()
+    logging.getLogger("asyncio").handlers.clear()
+
+
+def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        world = World()
+        failures = []
+        driver = Driver(loop, world.replica, world.clock, lambda: None, failures.append)
+        world.replica._wake = driver.wake
+        driver.start(world.log)
+        client = world.open_session()
+        handle = world.open_checkpoint(client)
+        number = world.put(client, handle, 2)
+        async with asyncio.timeout(5):
+            while number not in [reply[0] for reply in client.replies]:
+                await asyncio.sleep(0)
+        steps = driver.steps
+        async with asyncio.timeout(5):
+            while driver.steps == steps:  # the timer alone
+                world.clock.pass_by(1.0)
+                await asyncio.sleep(0.01)
+
+        def broken():
+            raise InvariantViolation("planted")
+
+        world.log.begin = broken
+        driver.wake()
+        async with asyncio.timeout(5):
+            while not failures:
+                await asyncio.sleep(0)
+        steps = driver.steps
+        driver.wake()
+        await asyncio.sleep(0.01)
+        assert driver.steps == steps
+        assert len(failures) == 1
+        assert isinstance(failures[0], InvariantViolation)
+
+    asyncio.run(scenario())
+
+
+def test_replica_without_a_log_says_so():
+    from raftckpt.node.replica import Replica
+
+    with pytest.raises(RuntimeError):
+        _ = Replica("n1", {}, ManualClock(), lambda: None).log
