@@ -92,7 +92,12 @@ class DueIndex:
         return heap[0] if heap else None
 
     def _tidy(self) -> None:
-        old = self._old
+        """Pay a little of the debt at every change, so that nobody pays all of it at once."""
+        heap, old = self._heap, self._old
+        for _ in range(_MOVES_PER_CHANGE):
+            if not heap or self._is_live(heap[0]):
+                break
+            heappop(heap)
         if not old:
             if len(self._heap) > 2 * self.count + _SLACK:
                 self._old, self._heap = self._heap, old

@@ -13,7 +13,7 @@ from typing import Any, Final
 from raftckpt.errors import SaAisError
 from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
 from raftckpt.model.checkpoints import Checkpoint, Section
-from raftckpt.model.schema import has_types, invalid, schema_refusal
+from raftckpt.model.schema import invalid, schema_refusal
 from raftckpt.model.sessions import HANDLE, NO_SESSION
 from raftckpt.model.state import State
 from raftckpt.model.types import (
@@ -32,6 +32,7 @@ __all__ = ["QUERY_TAGS", "answer", "describe"]
 _NONE: Final = type(None)
 _VALID: Final = int(SectionState.VALID)
 _TARGET: Final = (int, str)
+_ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 
 def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
@@ -40,8 +41,11 @@ def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
     if row is None:
         return refuse(SaAisError.ERR_NOT_SUPPORTED, "unknown")
     kinds, function = row
-    if not has_types(args, *kinds):
+    if type(args) is not list or len(args) != len(kinds):
         return schema_refusal("query")
+    for value, kind in zip(args, kinds, strict=True):
+        if type(value) not in kind:
+            return schema_refusal("query")
     if not kinds:
         return success([state.revision, _checkpoints(state)])
     target = _target(state, session, args[0])
@@ -87,7 +91,7 @@ def _read(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
 
 
 def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
-    if not has_types(element, (bytes,), (int,), (int, _NONE)):
+    if type(element) is not list or tuple(map(type, element)) not in _ELEMENTS:
         return refuse(SaAisError.ERR_INVALID_PARAM, "schema", "vector", position)
     section_id, offset, size = element
     if offset < 0 or (size is not None and size < 0):

@@ -33,8 +33,9 @@ class EarlyAcceptance:
 
     def __init__(self) -> None:
         self.marks: dict[int, int] = {}
-        """id(command) -> uid whose structure it touches; the command lives until it has landed."""
-        self._counts: dict[int, int] = {}
+        """id(command) -> uid it changes; negative: it may create a section there."""
+        self._structural: dict[int, int] = {}  # uid -> commands that change its structure
+        self._creating: dict[int, int] = {}  # -uid -> puts that may create a section
 
     def consider(
         self,
@@ -52,33 +53,40 @@ class EarlyAcceptance:
         if not uid:
             return
         creates = True
-        if uid not in self._counts and _ANY not in self._counts:
+        if uid not in self._structural and _ANY not in self._structural:
             code, early = machine.check(command)
             if code == _OK:
-                owner.accepted(request)
                 creates = early.structural
+                if not creates or self._has_room(machine, uid):
+                    owner.accepted(request)
         if creates and command[0] == Tag.SECTION_PUT:
-            # it may create: until it is applied nobody knows how many sections there are
-            self._mark(command, uid)
+            self._mark(self._creating, command, -uid)
+
+    def _has_room(self, machine: CheckpointMachine, uid: int) -> bool:
+        """Whether one more section fits even if every put on its way creates one."""
+        checkpoint = machine.checkpoints[uid]
+        to_come = self._creating.get(-uid, 0)
+        return len(checkpoint.sections) + to_come < checkpoint.attributes.max_sections
 
     def structural(self, machine: CheckpointMachine, command: list[Any]) -> None:
         """Note a command of ``structural_tags``."""
-        self._mark(command, machine.target_uid(command) or _ANY)
+        self._mark(self._structural, command, machine.target_uid(command) or _ANY)
 
-    def _mark(self, command: list[Any], uid: int) -> None:
-        self.marks[id(command)] = uid
-        self._counts[uid] = self._counts.get(uid, 0) + 1
+    def _mark(self, counts: dict[int, int], command: list[Any], key: int) -> None:
+        self.marks[id(command)] = key
+        counts[key] = counts.get(key, 0) + 1
 
     def landed(self, commands: list[list[Any]]) -> None:
         """These are no longer on their way."""
         for command in commands:
-            uid = self.marks.pop(id(command), None)
-            if uid is not None:
-                left = self._counts[uid] - 1
+            key = self.marks.pop(id(command), None)
+            if key is not None:
+                counts = self._creating if key < 0 else self._structural
+                left = counts[key] - 1
                 if left:
-                    self._counts[uid] = left
+                    counts[key] = left
                 else:
-                    del self._counts[uid]
+                    del counts[key]
 
 
 def _asynchronous_uid(machine: CheckpointMachine, session: int, handle: int) -> int:

@@ -100,6 +100,7 @@ class Replica:
         self._liveness: Liveness | None = None
         self._time: ClusterTime | None = None
         self._last_check: Any = None
+        self._term = 0  # of the present leadership
         self._queue = CommandQueue()
         self._early = EarlyAcceptance()
         # what is on its way
@@ -496,7 +497,10 @@ class Replica:
         leading = status.leader == status.node
         leader_before = self.leader
         self.leader = status.leader
+        if leading and self.leading and status.term != self._term:
+            self._step_down()  # lost and won again before anybody told us
         if leading and not self.leading:
+            self._term = status.term
             now = self._clock.monotonic()
             self._liveness = Liveness(now, self.machine.sessions)
             self._time = ClusterTime(self.machine.now_ns, now, self.log.wall_clocks)

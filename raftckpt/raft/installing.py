@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 
 from raftckpt.raft.messages import Chunk
-from raftckpt.storage import BadTransfer, SnapshotMeta, SnapshotReceiver, SnapshotStore
+from raftckpt.storage import (
+    BadTransfer,
+    SnapshotMeta,
+    SnapshotReceiver,
+    SnapshotStore,
+    StaleSnapshot,
+)
 
 __all__ = ["Installer"]
 
@@ -48,7 +54,7 @@ class Installer:
             if self._received < chunk.total:
                 return self._received, None
             meta = self._receiver.commit()
-        except BadTransfer as error:
+        except (BadTransfer, StaleSnapshot) as error:
             log.warning("event=snapshot_refused from=%s why=%s", source, error)
             self.discard()
             return 0, None

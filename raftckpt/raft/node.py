@@ -55,6 +55,7 @@ APPLY_BYTES: Final = 512 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""
+CONFIRM_AFTER_S: Final = 1.0
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
 WALL_CLOCK_AGE_S: Final = 10.0
 
@@ -142,6 +143,7 @@ class RaftNode(lib.EngineHooks):
         self._transfer_round = -1
         self._lost_leadership = False
         self._half_done = False
+        self._synced_at = self._now()
         self._told: tuple[Role, int, str | None] | None = None
 
         journal = storage.journal
@@ -305,12 +307,21 @@ class RaftNode(lib.EngineHooks):
             self._follow_up()
             self._sync_and_release()
         self._snapshotter.advance(self._engine.applied, self._sender.sending_snapshot)
+        if self._now() - self._synced_at > CONFIRM_AFTER_S:
+            self._confirm()
         if (
             self._snapshotter.busy
             or self._engine.commit > self._engine.applied
             or (self._engine.role == lib.LEADER and self._sender.must_send)
         ):
             self._wake()
+
+    def _confirm(self) -> None:
+        """Note on disk that the last group was synced, so that damage to it cannot look torn."""
+        self._log.confirm()
+        if self._log.dirty:
+            self._log.sync()
+        self._synced_at = self._now()
 
     def deadline(self) -> float:
         """When the next step is due without input."""
@@ -324,6 +335,7 @@ class RaftNode(lib.EngineHooks):
     def _sync_and_release(self) -> None:
         if self._log.dirty:
             self._log.sync()
+            self._synced_at = self._now()
         if self._early:
             self._release_early()
         if not self._late:
@@ -597,6 +609,4 @@ class RaftNode(lib.EngineHooks):
         """Sync what is buffered and close the files."""
         self._following.close()
         self._snapshotter.abort()
-        if self._log.dirty:
-            self._log.sync()
         self._storage.close()

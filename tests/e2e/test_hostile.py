@@ -147,7 +147,10 @@ def test_data_directory_of_another_node_is_refused(cluster, tmp_path) -> None:
     [
         (lambda c: c.update(durabilty="fsync"), "durabilty"),
         (lambda c: c.update(durability="maybe"), "maybe"),
-        (lambda c: c["replicas"].update(n1={"client": "nowhere", "peer": "x"}), "nowhere"),
+        (
+            lambda c: c["replicas"].update(n1={"client": "nowhere", "peer": "x"}),
+            "replicas.n1.client",
+        ),
         (lambda c: c["replicas"].update(n1=c["replicas"]["n2"].copy()), "already"),
         (lambda c: c.update(timing={"heartbeat_ms": 500, "election_min_ms": 100}), "election"),
     ],
@@ -189,7 +192,7 @@ def test_full_disk_stops_the_replica_and_the_others_go_on(tmp_path) -> None:
     if not can_mount_tmpfs():
         pytest.skip("no unprivileged user and mount namespaces on this machine")
     (tmp_path / "n1").mkdir()
-    mount = 'mount -t tmpfs -o size=48m tmpfs "$0" && exec "$@"'
+    mount = 'mount -t tmpfs -o size=96m tmpfs "$0" && exec "$@"'
     wrap = {"n1": ["unshare", "-Urm", "sh", "-c", mount, str(tmp_path / "n1")]}
     settings = {"snapshot": {"entries": 1_000_000}}
     with LocalCluster(3, tmp_path, settings=settings, wrap=wrap) as cluster:

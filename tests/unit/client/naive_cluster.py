@@ -150,13 +150,12 @@ class Cluster:
         elif self.random.random() < self.busy:
             self.refuse(connection, number, 6, "busy", None)
         elif tag == 1:
-            for id_, session in self.sessions.items():
-                if session.secret == message[4]:
-                    break
-            else:
+            known = [key for key, value in self.sessions.items() if value.secret == message[4]]
+            if not known:
                 self.next_session += 1
-                id_ = self.next_session
-                self.sessions[id_] = Session(message[4])
+                known = [self.next_session]
+                self.sessions[known[0]] = Session(message[4])
+            id_ = known[0]
             connection.session = id_
             self.reply(connection, number, [id_])
         elif tag == 201:
@@ -189,9 +188,10 @@ class Cluster:
             return
         self.pending.append((connection, message))
         new = message[2] == highest + 1
-        if new and message[0] == 24 and message[6] and self.random.random() < self.early:
-            if isinstance(message[6], bytes) and message[6].startswith(b"async"):
-                self.send(connection, [1, message[1]])
+        data = message[6] if message[0] == 24 else None
+        early = new and isinstance(data, bytes) and data.startswith(b"async")
+        if early and self.random.random() < self.early:
+            self.send(connection, [1, message[1]])
 
     def commit(self) -> None:
         """Commit all that is pending; answer reads."""
@@ -362,9 +362,9 @@ class World:
         connection = self.connection
         if connection is None:
             return
-        if self.random.random() < 0.5 and connection.to_server:
-            if connection.replica not in self.cluster.deaf:
-                self.cluster.receive(connection)
+        arrives = connection.to_server and connection.replica not in self.cluster.deaf
+        if arrives and self.random.random() < 0.5:
+            self.cluster.receive(connection)
         connection.open = False
         self.connection = None
         self.core.connection_lost(connection.number, "reset", self.now)

@@ -95,7 +95,8 @@ class ReplicaDouble:
         if tag in QUERY_TAGS:
             if self.leader != self.node and message[3] == 0:
                 return [self._not_leader(number)]
-            return [self._reply(number, self.machine.query(connection.session or None, tag, message[4:]))]
+            found = self.machine.query(connection.session or None, tag, message[4:])
+            return [self._reply(number, found)]
         if self.leader != self.node:
             return [self._not_leader(number)]
         if tag == RequestTag.TRANSFER:
@@ -160,7 +161,7 @@ class LoopbackReplica:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         server = await asyncio.start_server(self._client, "127.0.0.1", 0, ssl=self._ssl)
-        self.endpoint = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+        self.endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self.replica.endpoints.setdefault(self.replica.node, self.endpoint)
         self._ready.set()
         await self._stop.wait()

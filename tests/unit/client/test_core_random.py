@@ -26,7 +26,7 @@ def play(seed: int, steps: int = 250, *, lose_session: bool = False) -> World:
         action = random.random()
         if action < 0.35:
             number += 1
-            kind = random.choice(["all", "all", "async", "refuse", "large"])
+            kind = random.choice(["all"] * 8 + ["async"] * 6 + ["refuse"] * 5 + ["large"])
             data = f"{kind}-{number:04d}".encode()
             if kind == "large":
                 size = random.choice([1, 2, 3]) * limits.STAGE_CHUNK_BYTES
@@ -134,9 +134,9 @@ def judge(world: World) -> set[str]:
 SEEN: set[str] = set()
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(5))
 def test_promises_hold_under_faults(block: int) -> None:
-    for seed in range(block * 25, block * 25 + 25):
+    for seed in range(block * 10, block * 10 + 10):
         try:
             SEEN.update(judge(play(seed)))
         except AssertionError as error:
@@ -144,7 +144,7 @@ def test_promises_hold_under_faults(block: int) -> None:
 
 
 def test_promises_hold_when_the_session_is_lost() -> None:
-    for seed in range(1000, 1030):
+    for seed in range(1000, 1020):
         try:
             SEEN.update(judge(play(seed, lose_session=True)))
         except AssertionError as error:
@@ -153,7 +153,7 @@ def test_promises_hold_when_the_session_is_lost() -> None:
 
 def test_all_outcomes_occurred() -> None:
     """A campaign in which a rare outcome never happened checked nothing."""
-    for seed in range(2000, 2010):
+    for seed in range(2000, 2008):
         SEEN.update(judge(play(seed)))
         SEEN.update(judge(play(seed + 1000, lose_session=True)))
     wanted = {"ok", "accepted", "TryAgain", "Timeout", "SessionLost", "SectionNotExist"}
@@ -181,7 +181,7 @@ def test_the_judge_sees_a_repeat_that_should_not_be() -> None:
     original = operations.Call
     operations.Call = Stubborn  # type: ignore[misc]
     try:
-        for seed in range(40):
+        for seed in range(25):
             try:
                 judge(play(seed))
             except (AssertionError, CheckpointError):

@@ -301,16 +301,37 @@ def test_no_early_acceptance_behind_a_pending_structural_command(world, client, 
     assert [reply for reply in client.replies if reply[0] == number]
 
 
-def test_only_one_creating_put_at_a_time_is_accepted_early(world, client):
+def test_creating_puts_are_accepted_early_as_long_as_all_fit(world, client):
     handle = world.open_checkpoint(client, flags=ASYNC, sections=3)
     world.log.hold = True
     numbers = [world.put(client, handle, 2 + i, b"new%d" % i) for i in range(4)]
-    assert client.early == numbers[:1]
+    assert client.early == numbers[:3]
     world.log.hold = False
     world.log.run()
     assert client.reason(numbers[3]) == "sections_full"
     accepted = world.put(client, handle, 6, b"new0")
     assert accepted in client.early
+
+
+def test_a_put_behind_a_delete_counts_as_creating(world, client):
+    handle = world.open_checkpoint(client, flags=ASYNC, sections=2)
+    for i in range(2):
+        world.put(client, handle, 2 + i, b"s%d" % i)
+    world.log.run()
+    world.log.hold = True
+    world.replica.submit(client, [[21, 500, 4, 0, handle, b"s0"]])
+    world.log.step()
+    again = world.put(client, handle, 5, b"s0")  # looks like an overwrite, will create
+    world.log.step()
+    delete, world.log.waiting = world.log.waiting[:1], world.log.waiting[1:]
+    world.log.index += 1
+    world.replica.apply(world.log.index, 1, *delete[0])
+    other = world.put(client, handle, 6, b"s2")  # one section, one on its way: no room
+    assert again not in client.early
+    assert other not in client.early
+    world.log.hold = False
+    world.log.run()
+    assert client.reason(other) == "sections_full"
 
 
 def test_a_repeat_is_not_accepted_early_again(world, client):
