@@ -22,7 +22,7 @@ SESSION_SECRET_BYTES: Final = 16
 WRITE_BYTES_MAX: Final = 64 * MIB
 """Most bytes one write element, overwrite or initial data may carry (CKPT-SPEC: NO_RESOURCES)."""
 SECTION_BYTES_MAX: Final = 1024 * MIB
-"""Longest section, whatever max_section_size allows: one byte at a huge offset must not make one."""
+"""Longest section, whatever max_section_size allows: one byte far out must not make a huge one."""
 VECTOR_ELEMENTS_MAX: Final = 4096
 SECTIONS_MAX: Final = 1 << 32
 PAGE_BYTES: Final = 64 * KIB

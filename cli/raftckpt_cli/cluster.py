@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +46,7 @@ def status(target: Target) -> int:
       raftckpt cluster status -o json | jq -r .leader
     """  # noqa: D301
     with target.connect(session=False) as service:
-        found = _survey(service)
+        found = _survey(service, target)
     leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
     if target.json:
         replicas = [_json_of(each) for each in found.replicas]
@@ -94,9 +95,9 @@ def transfer(target: Target, node: str | None) -> None:
       raftckpt cluster transfer n2
     """  # noqa: D301
     with target.connect(session=False) as service:
-        before = _survey(service)
+        before = _survey(service, target)
         service.transfer_leadership(node)
-        after = _survey(service)
+        after = _survey(service, target)
     if target.json:
         print_json({"from": before.leader, "leader": after.leader, "term": after.term})
     else:
@@ -115,9 +116,10 @@ def check(target: Target) -> int:
       raftckpt cluster check
     """  # noqa: D301
     with target.connect(session=False) as service:
-        _survey(service)
+        names = {each.endpoint: each.node for each in _survey(service, target).replicas}
         report = service.check()
-    index, digests = report.index, report.digests
+    index = report.index
+    digests = {names.get(who, who): digest for who, digest in sorted(report.digests.items())}
     known = {digest for digest in digests.values() if digest is not None}
     missing = [node for node, digest in digests.items() if digest is None]
     if target.json:
@@ -143,7 +145,7 @@ def check(target: Target) -> int:
     return ExitCode.OK
 
 
-def _survey(service: Service) -> ClusterStatus:
+def _survey(service: Service, target: Target) -> ClusterStatus:
     """Ask every replica, also those whose endpoints were not given."""
     from raftckpt import CheckpointError
 
@@ -154,7 +156,22 @@ def _survey(service: Service) -> ClusterStatus:
         with contextlib.suppress(CheckpointError):
             service.checkpoints(consistency="local")
         found = service.cluster()
-    return found
+    return _named(found, target)
+
+
+def _named(found: ClusterStatus, target: Target) -> ClusterStatus:
+    """Give replicas that did not answer the names that the configuration gives them."""
+    if "/" not in target.endpoints or all(each.reachable for each in found.replicas):
+        return found
+    from raftckpt.node.config import ConfigError, load
+
+    try:
+        replicas = load(target.endpoints).replicas
+    except ConfigError:  # another replica's certificates, say: the addresses were good enough
+        return found
+    names = {str(addresses.client): node for node, addresses in replicas.items()}
+    renamed = [replace(each, node=names.get(each.endpoint, each.node)) for each in found.replicas]
+    return replace(found, replicas=tuple(sorted(renamed, key=lambda each: each.node)))
 
 
 def _leads(replica: ReplicaStatus, term: int) -> bool:

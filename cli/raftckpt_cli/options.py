@@ -47,21 +47,25 @@ class Target:
         """
         import raftckpt
 
+        return raftckpt.connect(self.endpoints, **self.connection(), session=session)
+
+    def connection(self, name: str = "raftckpt-cli") -> dict[str, Any]:
+        """Keyword arguments of ``connect()`` that both faces take."""
+        import raftckpt
+
         tls = None
         if self.ca is not None:
             tls = raftckpt.TlsOptions(self.ca, self.cert, self.key)
         elif self.cert is not None or self.key is not None:
             raise click.UsageError("--cert and --key need --ca")
         token = Path(self.token_file).read_text("utf-8").strip() if self.token_file else None
-        return raftckpt.connect(
-            self.endpoints,
-            timeout=self.timeout,
-            disconnect_grace=0.0,
-            tls=tls,
-            token=token,
-            name="raftckpt-cli",
-            session=session,
-        )
+        return {
+            "timeout": self.timeout,
+            "disconnect_grace": 0.0,
+            "tls": tls,
+            "token": token,
+            "name": name,
+        }
 
 
 def output_option(function: _F) -> _F:

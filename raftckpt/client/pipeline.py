@@ -31,6 +31,8 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
 _CHECKPOINT_CLOSE: Final = int(Tag.CHECKPOINT_CLOSE)
 _OPEN_QUERIES_MAX: Final = 1024
+_STAGED_FLIGHT_BYTES: Final = 2 * limits.MIB
+"""Bytes of unanswered commands above which no further chunk is sent."""
 _FRAME_BYTES: Final = 512 * limits.KIB
 
 MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
@@ -172,15 +174,20 @@ class Pipeline:
     def _send_commands(self) -> None:
         commands = self._commands
         window = self._window
+        large: list[Call] = []
         while commands and window.has_room:
             call = commands.popleft()
             if call.stages is not None:
+                if window.bytes >= _STAGED_FLIGHT_BYTES and not call.done:
+                    large.append(call)  # leave room for small writes
+                    continue
                 if not self._stage_step(call):
                     continue
             elif call.done:
                 continue
             window.add(call)
             self._transmit(call)
+        commands.extend(large)
 
     def _send_queries(self) -> None:
         waiting: list[Call] = []
@@ -218,7 +225,7 @@ class Pipeline:
         needs = call.needs
         if needs is _COMMAND:
             window = self._window
-            if call.done and call.abandoned:
+            if (call.done or call.parent is not None) and call.abandoned:
                 call.plugged = True
                 message = _plug(call, number, window.answered)
             else:
@@ -323,10 +330,9 @@ class Pipeline:
             call.refusal = (reason, detail)
         if call.needs is _COMMAND:
             self._holding = True
+        elif call.needs is Needs.LEADER_ONCE and not definite:
+            self._fail(call, outcomes.interrupted(call, self.where()))
         elif not call.done:
-            if call.needs is Needs.LEADER_ONCE and not definite:
-                self._fail(call, outcomes.interrupted(call, self.where()))
-                return
             self._later.append(call)
         if reason in MOVE_REASONS and call.needs is not Needs.ANY:
             self._note_leader(reason, detail)

@@ -26,6 +26,8 @@ class Requester(Protocol):
 
     session: SessionState | None
     """What is attached here."""
+    gone: bool
+    """Whether the connection is closed: a reply would reach nobody."""
     inflight_bytes: int
     """Bytes of commands accepted and not yet answered."""
 

@@ -16,8 +16,10 @@ __all__ = ["Gardener", "tame_malloc"]
 
 _YOUNG_MAX: Final = 25_000
 """Container objects more than at the last collection: about a millisecond of work."""
-_FULL_OBJECTS_MAX: Final = 100_000
-"""A full collection of so many objects takes about 10 ms; of more we do without."""
+_FULL_OBJECTS_MAX: Final = 200_000
+"""A full collection of so many objects takes some 20 ms; of more we do without."""
+_FULL_AFTER_OBJECTS: Final = 20_000
+"""Survivors since the last full collection that make another one worth its while."""
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _MIB: Final = 1024 * 1024
@@ -38,6 +40,7 @@ class Gardener:
         gc.disable()
         gc.collect()
         gc.freeze()
+        self._tidied = gc.get_freeze_count()
 
     def tend(self) -> None:
         """Collect the young if there are many. Call it after each step."""
@@ -47,7 +50,8 @@ class Gardener:
 
     def tend_idle(self) -> None:
         """Look for cycles among all objects, if they are few. For moments of rest."""
-        if gc.get_freeze_count() <= _FULL_OBJECTS_MAX:
+        if self._tidied + _FULL_AFTER_OBJECTS < gc.get_freeze_count() <= _FULL_OBJECTS_MAX:
             gc.unfreeze()
             gc.collect()
             gc.freeze()
+            self._tidied = gc.get_freeze_count()

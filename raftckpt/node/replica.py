@@ -46,7 +46,8 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
 _NEVER: Final = float("inf")
 
-_BATCHES_IN_FLIGHT_MAX: Final = 8
+import os as _os
+_BATCHES_IN_FLIGHT_MAX = int(_os.environ.get("DBATCH","8"))
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
@@ -442,7 +443,10 @@ class Replica:
         if command[0] == Tag.SESSION_OPEN:
             state = liveness.opened(result.value[0], self._clock.monotonic())
             if state is not None and owner is not None:
-                self._bind(owner, state)
+                if owner.gone:  # it did not even wait for its session
+                    liveness.closed_by_client(state, self._clock.monotonic())
+                else:
+                    self._bind(owner, state)
             return
         for state in (
             [liveness.ended(command[1])]
@@ -581,6 +585,8 @@ class Replica:
         liveness = self._liveness
         if liveness is None:
             self.refuse_not_leader(owner, request)
+            return
+        if owner.gone:
             return
         record = self.machine.sessions.get(session)
         if record is None:

@@ -62,8 +62,10 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unpumped",
         "_writable",
+        "broken",
         "client_name",
         "decoder",
+        "gone",
         "greeted",
         "inflight",
         "inflight_bytes",
@@ -78,6 +80,8 @@ class Connection(asyncio.Protocol):
         self.inflight = 0
         self.inflight_bytes = 0
         self.greeted = False
+        self.gone = False
+        self.broken = False
         self.client_name = ""
         self.peer = "?"
         self.opened_at = listener.clock.monotonic()
@@ -115,6 +119,8 @@ class Connection(asyncio.Protocol):
             bodies = self.decoder.feed(data)
             for body in bodies:
                 self._receive(unpack_messages(body))
+                if self.broken:
+                    return
         except FrameError as error:
             self.break_off(str(error))
             return
@@ -137,6 +143,7 @@ class Connection(asyncio.Protocol):
         """Tell those who must know; a reset is a close by the client's side, too."""
         by_client = self._by_client or isinstance(exc, ConnectionResetError | BrokenPipeError)
         self._transport = None
+        self.gone = True
         self._out = []
         self._held = []
         self._stream = None
@@ -214,6 +221,7 @@ class Connection(asyncio.Protocol):
 
     def break_off(self, why: str) -> None:
         """Close the connection for breaking the protocol; nobody else is disturbed."""
+        self.broken = True
         if self._transport is not None:
             self._listener.protocol_error(self, why)
             self._transport.abort()
@@ -375,8 +383,7 @@ class Connection(asyncio.Protocol):
         frame = next(stream, None)
         if frame is not None:
             transport.write(frame)
-            if self._writable:
-                self._pump_soon()
+            self._pump_soon()
             return
         self.inflight -= 1
         self._next_stream()

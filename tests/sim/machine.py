@@ -49,8 +49,8 @@ class ListMachine:
 
     def _encode(self, head: bytes, values: list[bytes]) -> Iterator[bytes]:
         yield len(head).to_bytes(4, "big") + head
-        for start in range(0, len(values), 512):
-            yield b"".join(values[start : start + 512])
+        for start in range(0, len(values), 32):  # small pieces: an image takes many steps
+            yield b"".join(values[start : start + 32])
         yield bytes(self.ballast)
 
     def restore(self, pieces: Iterable[bytes]) -> None:

@@ -55,7 +55,7 @@ class Process:
         self.steps = 0
         self._held: deque[Callable[[], None]] = deque()
         self._step_timer: Timer | None = None
-        self._in_step = False
+        self._in_step = self._woken = False
         self.seen: tuple[Role | None, int, int] = (None, 0, 0)
         """Role, term and commit index at the last look."""
         self._rng = random.Random(f"{world.seed}/{name}")
@@ -149,7 +149,9 @@ class Process:
     # --- the driver -------------------------------------------------------------------------
     def wake(self) -> None:
         """Something is to be done: step soon."""
-        if not self._in_step:
+        if self._in_step:
+            self._woken = True
+        else:
             self._schedule(self.world.queue.now + STEP_DELAY_S)
 
     def _schedule(self, at: float) -> None:
@@ -170,7 +172,7 @@ class Process:
         if self.paused:
             return  # resume() wakes it
         self.steps += 1
-        self._in_step = True
+        self._in_step, self._woken = True, False
         self.guarded(self.node.begin)
         if self.up:
             self.look()
@@ -188,8 +190,9 @@ class Process:
         if not self.up:
             return
         self.look()
-        deadline = self.clock.true_time(self.guarded(self.node.deadline))
-        self._schedule(max(deadline, self.world.queue.now + STEP_DELAY_S))
+        soon = self.world.queue.now + STEP_DELAY_S
+        deadline = soon if self._woken else self.clock.true_time(self.guarded(self.node.deadline))
+        self._schedule(max(deadline, soon))
 
     def look(self) -> None:
         """Compare the node's own view with the checks."""

@@ -57,9 +57,10 @@ def _commit_unbounded() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _stale_acks_count() -> Iterator[tuple[Any, str, Any]]:
+    original = node.RaftNode._on_answer
+
     def on_answer(self: Any, name: str, answer: Any) -> None:
-        if self._engine.role == LEADER and type(answer).__name__ == "Ack":
-            self._sender.on_ack(name, answer)
+        original(self, name, answer._replace(term=max(answer.term, self._engine.term)))
 
     yield node.RaftNode, "_on_answer", on_answer
 
@@ -209,7 +210,7 @@ def _granting(original: Any) -> Callable[..., None]:
     return lambda self, name, question: original(self, name, question._replace(last_term=1 << 40))
 
 
-def _transfer_keeps_writing() -> Iterator[tuple[Any, str, Any]]:
+def _new_leader_commits_old_entries() -> Iterator[tuple[Any, str, Any]]:
     original = SyncObj._SyncObj__onBecomeLeader  # type: ignore[attr-defined]
 
     def no_noop_check(self: Any) -> None:
@@ -239,7 +240,7 @@ _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "snapshots are not synced": _snapshots_are_not_synced,
     "misaligned journal is kept (H3)": _misaligned_journal_is_kept,
     "grants without looking at the log": _grants_without_looking_at_the_log,
-    "new leader commits old entries": _transfer_keeps_writing,
+    "new leader commits old entries": _new_leader_commits_old_entries,
 }
 NO_FSYNC: Final = "no fsync (H1)"
 SABOTAGES: Final = (NO_FSYNC, *_PLANTS)

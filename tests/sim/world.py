@@ -126,25 +126,43 @@ class World:
             list(self.trace.tail),
         )
 
+    @contextmanager
+    def scripted(self) -> Iterator[None]:
+        """Start the nodes and leave the rest (faults, load, time) to a script."""
+        with self._library():
+            for process in self.processes.values():
+                process.start()
+            yield
+            if self.checks.violation is not None:
+                raise self.checks.violation
+
     def _run(self) -> None:
         for process in self.processes.values():
             process.start()
-        self._load()
-        self._reads()
+        self.load()
         self.faults.begin()
-        self._advance(self.seconds)
+        self.advance(self.seconds)
         self.faults.end()
         self.note("heal")
+        self.settle()
+
+    def load(self) -> None:
+        """Clients begin to write and read."""
+        self._load()
+        self._reads()
+
+    def settle(self) -> None:
+        """After the last fault: converge, stop the clients, look at everything once more."""
         limit = self.queue.now + HEALED_WITHIN_S
         while True:
-            self._advance(0.25)
+            self.advance(0.25)
             why = self._unhealed()
             if why is None:
                 break
             if self.queue.now > limit:
                 self.checks.fail("heals", why)
         self._loading = False
-        self._advance(3.0)
+        self.advance(3.0)
         for process in self.processes.values():
             assert process.machine is not None
             self.checks.final(process.name, process.machine.values)
@@ -156,7 +174,8 @@ class World:
                 f"{process.transfers_open} transfers open",
             )
 
-    def _advance(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
+        """Let time pass; raises the first violation."""
         end = self.queue.now + seconds
         while self.queue.now < end:
             before = {p.name: p.steps for p in self.processes.values()}
@@ -190,7 +209,7 @@ class World:
         if any(s is not None and s.role.value == "rejoining" for s in statuses.values()):
             return "somebody still rejoins"
         acknowledged = len(self.checks.acknowledged)
-        self._advance(0.5)
+        self.advance(0.5)
         if len(self.checks.acknowledged) == acknowledged:
             return "no write is acknowledged"
         return None
@@ -207,10 +226,13 @@ class World:
         if not process.up:
             return
         for _ in range(rng.choice((1, 1, 1, 4))):
-            self._numbers += 1
             if process.up:
-                size = rng.randint(16, 16 + self.value_bytes)
-                process.propose(Write(value(self._numbers, size)))
+                process.propose(self.new_write(rng.randint(16, 16 + self.value_bytes)))
+
+    def new_write(self, size: int) -> Write:
+        """A write of a value that never was before."""
+        self._numbers += 1
+        return Write(value(self._numbers, size))
 
     def _reads(self) -> None:
         self.queue.after(self.rng_load.expovariate(1 / self.read_gap_s), self._reads)

@@ -150,6 +150,8 @@ def test_a_log_that_takes_nothing_refuses_and_sequences_go_back(world, client, h
     assert client.refusals[number][:2] == ("not_leader", True)
     assert client.inflight_bytes == 0
     world.log.accepts = True
+    early = world.put(client, handle, 3)
+    assert client.reason(early) == "gap"
     again = world.put(client, handle, 2)
     world.log.step()
     assert client.reply(again)
@@ -470,6 +472,23 @@ def test_coming_back_within_the_grace_saves_the_session(world, client, handle):
     assert alive(world) == 1
 
 
+def test_a_connection_that_closed_before_its_attach_binds_nothing(world, client, handle):
+    other = NotingClient()
+    attach(world, other, client.session.id)
+    other.gone = True
+    world.log.run()
+    assert client.session is not None
+    assert not client.was_detached
+    stranger = NotingClient()
+    world.replica.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
+    stranger.gone = True
+    world.log.run()
+    assert alive(world) == 2
+    world.clock.pass_by(1.1)
+    world.log.run()
+    assert alive(world) == 1
+
+
 def test_zero_grace_expires_at_once(world):
     client = world.open_session(grace_s=0)
     world.replica.closed(client, by_client=True)
@@ -580,6 +599,11 @@ def test_check_freezes_the_state_of_its_entry(world, client, handle):
     again.log.run()
     again.replica.digests.work(1.0)
     assert again.replica.digest(b"nonce").hex == digest.hex
+    again.put(other, 1, 3, b"k", b"changed")
+    again.replica.start_check(other, 501, b"another")
+    again.log.run()
+    again.replica.digests.work(1.0)
+    assert again.replica.digest(b"another").hex != digest.hex
 
 
 def test_transfer_goes_to_the_log(world):

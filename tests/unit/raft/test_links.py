@@ -361,7 +361,7 @@ def test_a_peer_is_remembered_before_it_is_reported():
     run(scenario, "n1", "n2")
 
 
-def test_a_peer_that_does_not_read_is_cut_off(monkeypatch):
+def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
     monkeypatch.setattr(limits, "PEER_QUEUE_BYTES_MAX", 4 * limits.MIB)
 
     async def scenario(net):
@@ -375,7 +375,9 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch):
         await until(lambda: ("down", "n2", False) in notes.events)
         links.send("n2", body)  # dropped
 
-    run(scenario, "n1", "n2")
+    with caplog.at_level(logging.WARNING):
+        run(scenario, "n1", "n2")
+    assert "queue_full peer=n2" in caplog.text
 
 
 # --- TLS ----------------------------------------------------------------------------------------

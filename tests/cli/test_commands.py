@@ -1,0 +1,291 @@
+"""The commands against a real cluster: behaviour, exit codes, and JSON as a contract."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from raftckpt_cli import main as cli_main
+from raftckpt_cli.output import ExitCode
+
+import raftckpt
+from raftckpt.testing import LocalCluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(3, faults=False) as cluster:
+        yield cluster
+
+
+class Ran(NamedTuple):
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(cluster, capfdbinary, monkeypatch) -> Callable[..., Ran]:
+    """Run a command against the cluster, in this process."""
+    monkeypatch.setenv("RAFTCKPT_ENDPOINTS", cluster.endpoints)
+
+    def run_(*arguments: str) -> Ran:
+        capfdbinary.readouterr()
+        code = cli_main.run(list(arguments))
+        captured = capfdbinary.readouterr()
+        return Ran(code, captured.out, captured.err.decode())
+
+    return run_
+
+
+def as_process(
+    cluster: LocalCluster, *arguments: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    code = "from raftckpt_cli.main import main; main()"
+    command = [sys.executable, "-c", code, *arguments, "--endpoints", cluster.endpoints]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=30)
+
+
+def test_life_of_a_checkpoint(run) -> None:
+    made = run("checkpoint", "create", "life", "--max-sections", "7", "-o", "json").json
+    assert (made["name"], made["max_sections"], made["retention_s"]) == ("life", 7, None)
+    again = run("checkpoint", "create", "life", "--max-sections", "7", "-o", "json").json
+    assert again["uid"] == made["uid"]
+    other = run("checkpoint", "create", "life", "--max-sections", "8")
+    assert other.code == ExitCode.REFUSED
+    assert "max_sections" in other.err
+    assert "life" in [each["name"] for each in run("checkpoint", "list", "-o", "json").json]
+    assert b"life" in run("checkpoint", "list").out
+    would = run("checkpoint", "unlink", "life", "--dry-run")
+    assert b"would unlink" in would.out
+    asked = run("checkpoint", "unlink", "life")  # no terminal to ask on
+    assert asked.code == ExitCode.USAGE
+    assert "--yes" in asked.err
+    assert run("checkpoint", "show", "life").code == 0
+    assert run("checkpoint", "unlink", "life", "--yes", "-o", "json").json["unlinked"] is True
+    assert run("checkpoint", "show", "life").code == ExitCode.NOT_FOUND
+    assert run("checkpoint", "unlink", "life", "--yes").code == ExitCode.NOT_FOUND
+
+
+def test_show_tells_what_an_operator_wants_to_know(run, cluster) -> None:
+    attributes = raftckpt.Attributes(
+        update="weak",
+        collocated=True,
+        retention=60.0,
+        max_sections=2,
+        max_section_size=4,
+        max_section_id_size=64,
+    )
+    with raftckpt.connect(cluster.endpoints, node="n2", name="csa103CompI0") as service:
+        checkpoint = service.open("shown", create=attributes)
+        epoch = checkpoint.active_replica_set()
+        checkpoint.create("1", b"\x00\x00\x00\x01")
+        checkpoint.synchronize()
+        shown = run("checkpoint", "show", "shown", "-o", "json").json
+        text = run("checkpoint", "show", "shown").out.decode()
+    assert {key: shown[key] for key in ("update", "collocated", "retention_s", "max_sections")} == {
+        "update": "weak",
+        "collocated": True,
+        "retention_s": 60.0,
+        "max_sections": 2,
+    }
+    (opener,) = shown["openers"]
+    assert (opener["name"], opener["node"]) == ("csa103CompI0", "n2")
+    assert (opener["read"], opener["write"]) == (1, 1)
+    assert shown["active"] == {"session": opener["session"], "node": "n2"}
+    assert shown["epoch"] == epoch
+    assert shown["delete_pending"] is False
+    assert shown["memory_used"] == 4
+    (section,) = shown["sections"]
+    assert (section["id"], section["size"], section["state"]) == ("1", 4, "valid")
+    assert section["expires"] is None
+    assert abs(section["updated"] - time.time()) < 60
+    for word in ("csa103CompI0", "n2", "weak, collocated", "60 s", "never"):
+        assert word in text
+
+
+def test_pending_delete_is_shown(run, cluster) -> None:
+    with raftckpt.connect(cluster.endpoints) as service:
+        checkpoint = service.open("pending", create=raftckpt.Attributes())
+        checkpoint.unlink()
+        states = {
+            each["name"]: each["delete_pending"]
+            for each in run("checkpoint", "list", "-o", "json").json
+        }
+        assert states["pending"] is True
+        assert b"delete pending" in run("checkpoint", "list").out
+
+
+def test_sections(run) -> None:
+    run("checkpoint", "create", "sect")
+    wrote = run("section", "write", "sect", "k", "hello", "-o", "json").json
+    assert wrote["size"] == 5
+    assert run("section", "write", "sect", "k", "J", "--offset", "0").code == 0
+    assert run("section", "read", "sect", "k") == Ran(0, b"Jello", "")
+    assert run("section", "read", "sect", "k", "--offset", "1", "--size", "3").out == b"ell"
+    read = run("section", "read", "sect", "k", "-o", "json").json
+    assert base64.b64decode(read["data_base64"]) == b"Jello"
+    assert (read["id"], read["data"], read["size"]) == ("k", "Jello", 5)
+    (listed,) = run("section", "list", "sect", "-o", "json").json
+    assert (listed["id"], listed["size"]) == ("k", 5)
+    assert listed["revision"] > wrote["revision"]
+    missing = run("section", "write", "sect", "nope", "x", "--offset", "0")
+    assert missing.code == ExitCode.NOT_FOUND
+    beyond = run("section", "read", "sect", "k", "--offset", "99")
+    assert beyond.code == ExitCode.REFUSED
+    assert run("section", "read", "sect", "nope").code == ExitCode.NOT_FOUND
+    assert run("section", "read", "nope", "k").code == ExitCode.NOT_FOUND
+
+
+def test_ids_and_data_need_not_be_text(run) -> None:
+    run("checkpoint", "create", "binary")
+    assert run("section", "create", "binary", "ff00", "--hex").code == 0
+    (listed,) = run("section", "list", "binary", "-o", "json").json
+    assert listed["id"] is None
+    assert base64.b64decode(listed["id_base64"]) == b"\xff\x00"
+    assert b"0xff00" in run("section", "list", "binary").out
+    assert run("section", "read", "binary", "zz", "--hex").code == ExitCode.USAGE
+
+
+def test_stdin_and_stdout_carry_any_bytes(run, cluster) -> None:
+    data = bytes(range(256)) * 1000 + b"\n\r\n"
+    run("checkpoint", "create", "pipe")
+    wrote = as_process(cluster, "section", "write", "pipe", "k", "-", stdin=data)
+    assert wrote.returncode == 0, wrote.stderr
+    read = as_process(cluster, "section", "read", "pipe", "k")
+    assert read.stdout == data
+    as_json = json.loads(as_process(cluster, "section", "read", "pipe", "k", "-o", "json").stdout)
+    assert as_json["data"] is None
+    assert base64.b64decode(as_json["data_base64"]) == data
+
+
+def test_expiration(run) -> None:
+    run("checkpoint", "create", "expiry")
+    assert run("section", "create", "expiry", "soon", "x", "--ttl", "0.2").code == 0
+    assert run("section", "create", "expiry", "late", "x", "--at", "2100-01-01T00:00:00Z").code == 0
+    by_id = {each["id"]: each for each in run("section", "list", "expiry", "-o", "json").json}
+    assert by_id["late"]["expires"] == 4102444800.0
+    deadline = time.monotonic() + 10
+    while run("section", "read", "expiry", "soon").code != ExitCode.NOT_FOUND:
+        assert time.monotonic() < deadline
+    assert run("section", "expire", "expiry", "late", "--never").code == 0
+    assert run("section", "list", "expiry", "-o", "json").json[0]["expires"] is None
+    past = run("section", "expire", "expiry", "late", "--at", "1000")
+    assert past.code == ExitCode.REFUSED
+    assert "past" in past.err
+    assert run("section", "expire", "expiry", "late").code == ExitCode.USAGE
+    naive = run("section", "expire", "expiry", "late", "--at", "2100-01-01")
+    assert naive.code == ExitCode.USAGE
+
+
+def test_delete_asks_for_confirmation(run) -> None:
+    run("checkpoint", "create", "deletion")
+    run("section", "write", "deletion", "k", "data")
+    assert b"4 bytes" in run("section", "delete", "deletion", "k", "--dry-run").out
+    assert run("section", "delete", "deletion", "k").code == ExitCode.USAGE
+    assert run("section", "read", "deletion", "k").out == b"data"
+    assert run("section", "delete", "deletion", "k", "--yes").code == 0
+    assert run("section", "read", "deletion", "k").code == ExitCode.NOT_FOUND
+
+
+def test_writes_to_an_asynchronous_checkpoint_are_waited_for(run, cluster) -> None:
+    run("checkpoint", "create", "async", "--update", "active")
+    assert run("section", "write", "async", "k", "v", "-o", "json").json["revision"] > 0
+    assert run("section", "read", "async", "k").out == b"v"
+
+
+def test_collocated_checkpoint_without_active_says_what_to_do(run) -> None:
+    run("checkpoint", "create", "noactive", "--update", "weak", "--collocated")
+    refused = run("section", "write", "noactive", "k", "v")
+    assert refused.code == ExitCode.REFUSED
+    assert "active_replica_set" in refused.err
+
+
+def test_fenced_is_denied(run, cluster) -> None:
+    with raftckpt.connect(cluster.endpoints) as service:
+        service.open("fence", create=raftckpt.Attributes()).active_replica_set(exclusive=True)
+        denied = run("section", "write", "fence", "k", "v")
+    assert denied.code == ExitCode.DENIED
+    assert "took over" in denied.err
+
+
+def test_cluster_status(run, cluster) -> None:
+    shown = run("cluster", "status", "-o", "json").json
+    assert shown["leader"] == cluster.leader()
+    assert [each["node"] for each in shown["replicas"]] == ["n1", "n2", "n3"]
+    for each in shown["replicas"]:
+        names = {"node", "role", "reachable", "applied", "commit", "term", "pid", "version"}
+        assert names <= set(each)
+        assert each["reachable"] is True
+        assert each["pid"] == cluster.pid(each["node"])
+    assert b"leader" in run("cluster", "status").out
+
+
+def test_one_endpoint_is_enough_to_see_all(run, cluster) -> None:
+    one = cluster.endpoint("n2")
+    shown = run("cluster", "status", "-o", "json", "--endpoints", one).json
+    assert [each["node"] for each in shown["replicas"]] == ["n1", "n2", "n3"]
+
+
+def test_config_file_names_the_cluster(run, cluster) -> None:
+    shown = run("cluster", "status", "-o", "json", "--config", str(cluster.config_path)).json
+    assert shown["leader"] is not None
+
+
+def test_transfer(run, cluster) -> None:
+    goal = next(node for node in cluster.nodes if node != cluster.leader())
+    shown = run("cluster", "transfer", goal, "-o", "json").json
+    assert shown["leader"] == goal == cluster.leader()
+    assert run("cluster", "transfer", "n9").code == ExitCode.REFUSED
+
+
+def test_check_and_status_with_a_dead_replica(run, cluster) -> None:
+    shown = run("cluster", "check", "-o", "json").json
+    assert shown["equal"] is True
+    assert len(set(shown["digests"].values())) == 1
+    assert b"same state at log index" in run("cluster", "check").out
+    dead = next(node for node in cluster.nodes if node != cluster.leader())
+    cluster.kill(dead)
+    try:
+        status = run("cluster", "status", "-o", "json").json
+        reachable = {each["node"]: each["reachable"] for each in status["replicas"]}
+        assert reachable == {node: node != dead for node in cluster.nodes}
+        check = run("cluster", "check", "-o", "json", "--timeout", "3")
+        assert check.code == ExitCode.UNAVAILABLE
+        assert dead in check.err
+        assert json.loads(check.out)["equal"] is False
+    finally:
+        cluster.restart(dead)
+
+
+def test_without_a_majority_it_is_unavailable(run, cluster) -> None:
+    dead = cluster.nodes[:2]
+    cluster.kill(*dead)
+    try:
+        status = run("cluster", "status", "--timeout", "3")
+        assert status.code == ExitCode.UNAVAILABLE
+        assert "no replica leads" in status.err
+        write = run("checkpoint", "create", "never", "--timeout", "1")
+        assert write.code == ExitCode.UNAVAILABLE
+    finally:
+        cluster.start()
+        cluster.wait_ready()
+
+
+def test_cluster_check_tells_a_difference(run, monkeypatch) -> None:
+    report = raftckpt.CheckReport(7, {"n1": "aa", "n2": "bb", "n3": "aa"})
+    monkeypatch.setattr(raftckpt.Service, "check", lambda self: report)
+    told = run("cluster", "check")
+    assert told.code == ExitCode.REFUSED
+    assert "differ at log index 7" in told.err

@@ -1,0 +1,182 @@
+"""The commands that run for a while: dev, demo, bench, serve with TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+import yaml
+
+import raftckpt
+from tests.waiting import until
+
+MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()"]
+
+
+class Running:
+    """A command whose output is watched while it runs."""
+
+    def __init__(self, tmp_path: Path, *arguments: str) -> None:
+        self._files = [tmp_path / "out", tmp_path / "err"]
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self.process = subprocess.Popen([*MAIN, *arguments], stdout=out, stderr=err)
+
+    @property
+    def out(self) -> str:
+        return self._files[0].read_text()
+
+    @property
+    def err(self) -> str:
+        return self._files[1].read_text()
+
+    def said(self, text: str, timeout: float = 30.0) -> None:
+        until(lambda: text in self.err + self.out or self.process.poll() is not None, text, timeout)
+        assert text in self.err + self.out, self.err
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+def test_dev_is_one_cluster_for_ever(tmp_path) -> None:
+    data_dir = str(tmp_path / "dev")
+    with Running(tmp_path, "dev", "--data-dir", data_dir, "-o", "json") as dev:
+        dev.said("\n")
+        told = json.loads(dev.out.splitlines()[0])
+        assert told["data_dir"] == data_dir
+        assert [each["node"] for each in told["replicas"]] == ["n1", "n2", "n3"]
+        assert told["endpoints"] == ",".join(each["client"] for each in told["replicas"])
+        pids = [each["pid"] for each in told["replicas"]]
+        assert all(alive(pid) for pid in pids)
+        with raftckpt.connect(told["endpoints"]) as service:
+            service.open("kept", create=raftckpt.Attributes()).put("k", b"v")
+        os.kill(pids[0], signal.SIGKILL)
+        dev.said("replica n1 died (signal 9)")
+        with raftckpt.connect(told["endpoints"]) as service:  # it goes on
+            assert service.open("kept", mode="r").read("k") == b"v"
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(20) == 0
+        assert not any(alive(pid) for pid in pids)
+    arguments = ["dev", "--data-dir", data_dir, "--restart", "-o", "json"]
+    with Running(tmp_path, *arguments) as dev:
+        dev.said("\n")
+        again = json.loads(dev.out.splitlines()[0])
+        assert again["endpoints"] == told["endpoints"]
+        os.kill(again["replicas"][1]["pid"], signal.SIGKILL)
+        dev.said("replica n2 restarted")
+        with raftckpt.connect(told["endpoints"]) as service:
+            assert service.open("kept", mode="r").read("k") == b"v"
+            until(lambda: all(r.reachable for r in service.cluster().replicas), "n2 is back")
+        dev.process.send_signal(signal.SIGTERM)
+        assert dev.process.wait(20) == 0
+
+
+def test_second_dev_on_the_same_directory_is_told_why(tmp_path) -> None:
+    data_dir = str(tmp_path / "dev")
+    with Running(tmp_path, "dev", "--data-dir", data_dir, "--replicas", "1") as dev:
+        dev.said("endpoints:")
+        second = subprocess.run(
+            [*MAIN, "dev", "--data-dir", data_dir], capture_output=True, text=True, timeout=30
+        )
+        assert second.returncode == 4
+        assert f"in use by pid {dev.process.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_demo_ends_ok() -> None:
+    done = subprocess.run(
+        [*MAIN, "demo", "--seconds", "6", "-o", "json"], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["verdict"] == "ok"
+    assert [each["kind"] for each in result["failovers"]] == ["active", "leader", "node"]
+    assert all(0 < each["gap_ms"] < 10_000 for each in result["failovers"])
+    assert result["written"] > 60
+    assert "kill -9 csa103CompI0" in done.stderr
+
+
+def test_demo_interrupted_leaves_nothing_behind(tmp_path) -> None:
+    with Running(tmp_path, "demo", "--seconds", "60", "--data-dir", str(tmp_path / "d")) as demo:
+        demo.said("Hello World!", 60)
+        children = subprocess.run(
+            ["pgrep", "-P", str(demo.process.pid)], capture_output=True, text=True
+        )
+        pids = [int(pid) for pid in children.stdout.split()]
+        assert len(pids) == 5
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(20) == 130
+        until(lambda: not any(alive(pid) for pid in pids), "everything ended")
+        assert "Traceback" not in demo.err
+
+
+def test_bench_measures() -> None:
+    from raftckpt.testing import LocalCluster
+
+    with LocalCluster(1, faults=False) as cluster:
+        arguments = ["bench", "--endpoints", cluster.endpoints, "--seconds", "0.5", "-o", "json"]
+        for more in ([], ["--reads", "0.5", "--size", "70000"]):
+            done = subprocess.run([*MAIN, *arguments, *more], capture_output=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            measured = json.loads(done.stdout)
+            assert measured["errors"] == 0
+            assert measured["ops_per_s"] > 10
+            assert 0 < measured["p50_us"] <= measured["p99_us"]
+        with raftckpt.connect(cluster.endpoints) as service:
+            assert service.checkpoints() == []
+
+
+@pytest.fixture
+def certificates(tmp_path) -> Path:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("replica", "client"):
+        made = authority.issue_cert("localhost", "127.0.0.1", common_name=name)
+        made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / f"{name}.pem"))
+    return tmp_path
+
+
+def test_serve_with_tls(certificates: Path) -> None:
+    from raftckpt.testing.local_cluster import _free_ports
+
+    client, peer = _free_ports(2)
+    config = {
+        "cluster": "tls",
+        "replicas": {"n1": {"client": f"localhost:{client}", "peer": f"localhost:{peer}"}},
+        "tls": {"client": {"cert": "replica.pem", "key": "replica.pem", "ca": "ca.pem"}},
+    }
+    path = certificates / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with Running(certificates, "serve", "--config", str(path), "--node", "n1") as replica:
+        replica.said("ready")
+        files = {name: str(certificates / f"{name}.pem") for name in ("ca", "client")}
+        good = ["--ca", files["ca"], "--cert", files["client"], "--key", files["client"]]
+        at = ["--config", str(path), "--timeout", "2"]
+        command = [*MAIN, "cluster", "status", "-o", "json", *at, *good]
+
+        def leads() -> bool:
+            status = subprocess.run(command, capture_output=True, timeout=30)
+            return json.loads(status.stdout)["leader"] == "n1"
+
+        until(leads, "it leads")
+        for bad in ([], good[:2]):
+            denied = subprocess.run(
+                [*MAIN, "checkpoint", "list", *at, *bad], capture_output=True, timeout=30
+            )
+            assert denied.returncode == 4
+            assert b"Traceback" not in denied.stderr
+        replica.process.send_signal(signal.SIGTERM)
+        assert replica.process.wait(10) == 0

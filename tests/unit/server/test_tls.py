@@ -1,0 +1,86 @@
+"""TLS on the client port, with and without client certificates."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trustme
+
+from raftckpt.node.config import ConfigError, parse
+from raftckpt.node.tls import client_context
+from tests.unit.server.test_listener import run
+
+YAML = """\
+cluster: demo
+replicas:
+  n1: {client: "127.0.0.1:7401", peer: "127.0.0.1:7501"}
+tls:
+"""
+
+
+@pytest.fixture
+def ca(tmp_path):
+    ca = trustme.CA()
+    server = ca.issue_cert("n1")
+    server.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    server.private_key_pem.write_to_path(tmp_path / "server.key")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return ca
+
+
+def server_context(tmp_path, *, verify: bool) -> ssl.SSLContext:
+    line = "  client: {cert: server.pem, key: server.key" + (", ca: ca.pem}" if verify else "}")
+    context = client_context(parse(YAML + line + "\n", str(tmp_path / "cluster.yaml")))
+    assert context is not None
+    return context
+
+
+def client(ca: trustme.CA, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    ca.configure_trust(context)
+    if certificate is not None:
+        certificate.configure_cert(context)
+    return context
+
+
+def test_tls_encrypts_and_serves(tmp_path, ca):
+    async def scenario(harness):
+        peer = await harness.connect(ssl=client(ca))
+        assert (await peer.call(121))[2] == 1
+
+    run(scenario, tls=server_context(tmp_path, verify=False))
+
+
+def test_plain_clients_are_turned_away(tmp_path, ca):
+    async def scenario(harness):
+        peer = await harness.connect(hello=False)
+        peer.send([200, 1, [1], "x", None])
+        assert await peer.closed()
+        assert not peer.inbox
+
+    run(scenario, tls=server_context(tmp_path, verify=False))
+
+
+def test_only_certified_clients_are_served(tmp_path, ca):
+    async def scenario(harness):
+        peer = await harness.connect(ssl=client(ca, ca.issue_cert("app")))
+        assert (await peer.call(121))[2] == 1
+        for context in (client(ca), client(ca, trustme.CA().issue_cert("app"))):
+            with pytest.raises(OSError):
+                await harness.connect(ssl=context)
+        assert len(harness.listener.connections) == 1
+
+    run(scenario, tls=server_context(tmp_path, verify=True))
+
+
+def test_files_that_do_not_belong_together_are_told(tmp_path, ca):
+    other = ca.issue_cert("n2")
+    other.private_key_pem.write_to_path(tmp_path / "server.key")
+    with pytest.raises(ConfigError, match=r"tls\.client"):
+        server_context(tmp_path, verify=True)
+
+
+def test_no_files_no_tls():
+    assert client_context(parse(YAML.replace("tls:\n", ""))) is None
