@@ -65,7 +65,7 @@ def demo(seconds: float, kills: str, data_dir: str | None, output: str) -> int:
     stage = _Stage(output)
     with tempfile.TemporaryDirectory(prefix="raftckpt-demo-") as temporary:
         where = data_dir or temporary
-        stage.title(where)
+        stage.title(where, kept=data_dir is not None)
         try:
             with LocalCluster(3, os.path.join(where, "cluster"), faults=False) as cluster:
                 director = Director(cluster, seconds=seconds, kills=chosen, tell=stage.tell)
@@ -93,11 +93,11 @@ class _Stage:
         self._drawn = False
         self._speak_next = True
 
-    def title(self, where: str) -> None:
+    def title(self, where: str, *, kept: bool) -> None:
         self._line(
             "raftckpt demo: csa103 on three replicas with fsync, killed in turn with kill -9"
         )
-        self._line(f"data and logs: {where}\n")
+        self._line(f"data and logs: {where}{'' if kept else ' (removed at the end)'}\n")
 
     def clear(self) -> None:
         if self._drawn:

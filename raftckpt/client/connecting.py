@@ -51,9 +51,7 @@ class Options:
             ("name", name, limits.SESSION_NAME_BYTES_MAX),
             ("token", token, 4096),
         ):
-            if value is not None and (
-                type(value) is not str or len(value.encode("utf-8")) > bytes_max
-            ):
+            if value is not None and not _is_text(value, bytes_max):
                 raise InvalidParam(f"{what} is text of at most {bytes_max} bytes, not {value!r}")
         self.endpoints = parse_endpoints(endpoints)
         self.context: ssl.SSLContext | None = tls_context(tls)
@@ -66,6 +64,13 @@ class Options:
             token=token,
             probe_after=probe_after,
         )
+
+
+def _is_text(value: Any, bytes_max: int) -> bool:
+    try:
+        return len(value.encode("utf-8")) <= bytes_max
+    except (AttributeError, UnicodeError):
+        return False
 
 
 def make_core(options: Options) -> ClientCore:

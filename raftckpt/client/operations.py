@@ -107,7 +107,7 @@ def section_id_of(value: bytes | str) -> bytes:
     """
     if type(value) is not bytes:
         if isinstance(value, str):
-            value = value.encode("utf-8")
+            value = _utf8(value, "a section id")
         elif isinstance(value, (bytes, bytearray, memoryview)):
             value = bytes(value)
         else:
@@ -115,6 +115,13 @@ def section_id_of(value: bytes | str) -> bytes:
     if len(value) > _ID_MAX:
         raise InvalidParam(f"a section id has at most {_ID_MAX} bytes", reason="section_id")
     return value
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidParam(f"{what} has characters that are none: {text!r}") from None
 
 
 def _data_of(value: Any, index: int | None = None) -> bytes:
@@ -316,7 +323,7 @@ def synchronize(opened: Opened | None) -> Call:
 def transfer(node: str | None) -> Call:
     """Build the hand-over of leadership."""
     if node is not None and (
-        type(node) is not str or len(node.encode("utf-8")) > limits.NODE_ID_BYTES_MAX
+        type(node) is not str or len(_utf8(node, "a node id")) > limits.NODE_ID_BYTES_MAX
     ):
         raise InvalidParam(f"a node id has at most {limits.NODE_ID_BYTES_MAX} bytes: {node!r}")
     return Call(

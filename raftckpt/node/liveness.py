@@ -146,12 +146,6 @@ class Liveness:
         """Forget a session that the machine ended."""
         return self.states.pop(session, None)
 
-    def vanished(self) -> list[SessionState]:
-        """Forget the sessions that the machine knows no more, and return them."""
-        known = self._machine_sessions
-        gone = [session for session in self.states if session not in known]
-        return [self.states.pop(session) for session in gone]
-
     def closed_by_client(self, state: SessionState, now: float) -> None:
         """Its client closed the connection: only the grace is left."""
         state.eof_at = now

@@ -40,6 +40,7 @@ log = logging.getLogger("raftckpt.node")
 _FOUNDING_POLL_S: Final = 0.05
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
+_TRANSFER_POLL_S: Final = 0.02
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
 
@@ -270,16 +271,7 @@ class ReplicaProcess:
         """Hand leadership over, answer what is in flight, sync, close."""
         listener.stop_accepting()
         if replica.leading and len(self._config.replicas) > 1:
-            handed = asyncio.get_running_loop().create_future()
-
-            def done(outcome: Transferred) -> None:
-                if not handed.done():
-                    handed.set_result(outcome)
-
-            replica.transfer(None, done)
-            with contextlib.suppress(TimeoutError):
-                outcome = await asyncio.wait_for(handed, _TRANSFER_SECONDS_MAX)
-                log.info("transferred outcome=%s leader=%s", outcome.value, replica.leader)
+            await self._hand_over(replica, raft)
         for _ in range(int(_DRAIN_SECONDS_MAX / _DRAIN_POLL_S)):
             if not listener.inflight:
                 break
@@ -291,6 +283,24 @@ class ReplicaProcess:
         await links.stop()
         raft.close()
         log.info("stopped")
+
+    async def _hand_over(self, replica: Replica, raft: RaftNode) -> None:
+        """Transfer leadership, unless too few are left to lead (everybody is stopping)."""
+        handed: asyncio.Future[Transferred] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Transferred) -> None:
+            if not handed.done():
+                handed.set_result(outcome)
+
+        replica.transfer(None, done)
+        until = self._clock.monotonic() + _TRANSFER_SECONDS_MAX
+        majority = len(self._config.replicas) // 2 + 1
+        while not handed.done() and self._clock.monotonic() < until:
+            if sum(peer.connected for peer in raft.status().peers) < majority:
+                break  # without us they are no majority: nobody can take over
+            await asyncio.wait([handed], timeout=_TRANSFER_POLL_S)
+        outcome = handed.result().value if handed.done() else "given_up"
+        log.info("transferred outcome=%s leader=%s", outcome, replica.leader)
 
     # --- failing ------------------------------------------------------------------------------
     def _on_failure(self, error: BaseException) -> None:

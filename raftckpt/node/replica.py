@@ -46,8 +46,7 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
 _NEVER: Final = float("inf")
 
-import os as _os
-_BATCHES_IN_FLIGHT_MAX = int(_os.environ.get("DBATCH","8"))
+_BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2

@@ -42,7 +42,7 @@ log = logging.getLogger("raftckpt.links")
 HELLO: Final = 300
 REFUSED: Final = 301
 _DIAL_DELAY_S: Final = (0.02, 0.2)
-_CONNECT_SECONDS_MAX: Final = 2.0
+_CONNECT_SECONDS_MAX: Final = 1.5
 _PENDING_MAX: Final = 64
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""

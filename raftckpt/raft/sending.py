@@ -360,8 +360,10 @@ class Sender:
         return self._followers[name].rejoining is not None
 
     def sending_snapshot(self) -> bool:
-        """Whether a snapshot is on its way: compaction must not overtake it."""
+        """Whether a snapshot is on its way and gets on: compaction must not overtake it."""
+        since = self._now() - SNAPSHOT_STALL_S
         return any(
-            follower.transfer is not None and self._engine.is_connected(name)
+            follower.transfer is not None and follower.transfer.progressed_at > since
             for name, follower in self._followers.items()
+            if self._engine.is_connected(name)
         )

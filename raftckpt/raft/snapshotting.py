@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from raftckpt import limits
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
 from raftckpt.storage import SnapshotStore, SnapshotWriter
@@ -16,8 +17,10 @@ __all__ = ["Snapshotter"]
 
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
-OVERDUE: Final = 4
-"""A snapshot waits for one on its way to a follower until the log is this many times too long."""
+LOG_BYTES_MAX: Final = limits.GIB
+"""A snapshot waits for one on its way to a follower, but not until the log is longer than this:
+compacting sooner would overtake a slow transfer again and again, and it would never end.
+"""
 
 
 class Snapshotter:
@@ -90,7 +93,7 @@ class Snapshotter:
         if self._pieces is None:
             grown = (applied - self._last_index) / self._config.snapshot_entries
             grown = max(grown, self._bytes / self._bytes_due)
-            if grown < 1 or (grown < OVERDUE and sending()):
+            if grown < 1 or (self._bytes < LOG_BYTES_MAX and sending()):
                 return
             if not self.start(applied):
                 return

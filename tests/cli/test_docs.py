@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,14 @@ def test_tests_named_in_the_readme_exist() -> None:
     assert len(named) >= 8
     for function, file in named:
         assert f"def {function}(" in (ROOT / file).read_text("utf-8"), (function, file)
+
+
+def test_python_of_the_readme_runs(raftckpt_cluster) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    endpoints = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
+    for block in blocks:
+        names: dict[str, Any] = {}
+        exec(block.replace(endpoints, raftckpt_cluster.endpoints), names)
+        if "test_my_component_survives" in names:
+            names["test_my_component_survives"](raftckpt_cluster)

@@ -305,6 +305,15 @@ class Checks:
 
     # --- effects ----------------------------------------------------------------------------
     def applied(self, name: str, index: int, term: int, payload: bytes, chain: int) -> None:
+        """``name`` applied an entry that is one unique value."""
+        self.applied_entry(name, index, term, payload, chain)
+        head = payload[:16]
+        self.expect(head not in self.refused, "a refused write never appears", head)
+        where = self._value_at.setdefault(head, index)
+        self.expect(where == index, "at most one effect", head, "at", where, "and", index)
+
+    def applied_entry(self, name: str, index: int, term: int, payload: bytes, chain: int) -> None:
+        """``name`` applied an entry; ``chain`` sums up its whole history."""
         mark = (term, zlib.crc32(payload), chain)
         known = self._applied.setdefault(index, mark)
         self.expect(
@@ -312,10 +321,6 @@ class Checks:
             "a committed entry never changes",
             f"{name} applied {mark} at {index}, another node {known}",
         )
-        head = payload[:16]
-        self.expect(head not in self.refused, "a refused write never appears", head)
-        where = self._value_at.setdefault(head, index)
-        self.expect(where == index, "at most one effect", head, "at", where, "and", index)
         self.committed = max(self.committed, index)
         self.committed_terms.setdefault(index, term)
 
@@ -328,14 +333,19 @@ class Checks:
         self.expect(known[2] == chain, "equal index => equal state", name, index, known[2], chain)
 
     def acknowledge(self, name: str, head: bytes, index: int, term: int) -> None:
+        """``name`` tells the client that its value is safe."""
+        self.acknowledged_entry(name, index, term)
+        self.acknowledged[head] = index
+        self.unknown.discard(head)
+
+    def acknowledged_entry(self, name: str, index: int, term: int) -> None:
+        """``name`` answers for an entry."""
         holders = self.committed_on(index, term)
         self.expect(
             len(holders) >= self.majority,
             "acknowledged => durable on a majority",
             f"{name} acknowledges {index}, on the disks of {holders} only",
         )
-        self.acknowledged[head] = index
-        self.unknown.discard(head)
         self.floor = max(self.floor, index)
 
     def read(self, name: str, began_floor: int, applied: int) -> None:

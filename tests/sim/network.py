@@ -149,6 +149,8 @@ class Network:
     ) -> None:
         connection.ends.discard(name)
         connection.held[name].clear()
+        if silently:
+            connection.held[peer].clear()  # no kernel is left to send what it holds
         if peer not in connection.ends:
             self._forget(connection, name, peer)
         elif silently or not self.works(name, peer):

@@ -41,7 +41,7 @@ class Process:
     def __init__(self, world: World, name: str, disk: Any, clock: NodeClock) -> None:
         self.world, self.name, self.disk, self.clock = world, name, disk, clock
         self.node: Any = None
-        self.machine: ListMachine | None = None
+        self.machine: Any = None
         self.storage: Any = None
         self.incarnation = 0
         self.paused = False
@@ -80,8 +80,8 @@ class Process:
 
     def _open(self) -> None:
         world = self.world
-        machine = ListMachine(self, ballast=world.ballast)
         storage = world.open_storage(self)
+        machine = self.make_machine()
         self.storage, self.machine = storage, machine
         meta = storage.snapshots.latest()
         journal = storage.journal
@@ -92,6 +92,13 @@ class Process:
         self.disk.on_synced = self._note_durable
         rng = random.Random(self._rng.random())
         self.node = world.build_node(self, machine, storage, rng)
+        self.attach_machine()
+
+    def make_machine(self) -> Any:
+        return ListMachine(self, ballast=self.world.ballast)
+
+    def attach_machine(self) -> None:
+        """The node is built."""
 
     def _note_durable(self) -> None:
         journal = self.storage.journal
@@ -173,7 +180,7 @@ class Process:
             return  # resume() wakes it
         self.steps += 1
         self._in_step, self._woken = True, False
-        self.guarded(self.node.begin)
+        self.guarded(self.begin)
         if self.up:
             self.look()
             took = self.world.rng_disk.uniform(*self.sync_s)
@@ -185,14 +192,24 @@ class Process:
         if self.paused:
             self._held.append(lambda: self._finish(incarnation))
             return
-        self.guarded(self.node.finish)
+        self.guarded(self.finish)
         self._in_step = False
         if not self.up:
             return
         self.look()
         soon = self.world.queue.now + STEP_DELAY_S
-        deadline = soon if self._woken else self.clock.true_time(self.guarded(self.node.deadline))
+        deadline = soon if self._woken else self.clock.true_time(self.guarded(self.deadline))
         self._schedule(max(deadline, soon))
+
+    def begin(self) -> None:
+        self.node.begin()
+
+    def finish(self) -> None:
+        self.node.finish()
+
+    def deadline(self) -> float:
+        deadline: float = self.node.deadline()
+        return deadline
 
     def look(self) -> None:
         """Compare the node's own view with the checks."""

@@ -413,21 +413,22 @@ def test_read_right_after_an_append_left_is_served() -> None:
 
 
 def test_snapshot_slower_than_compaction_arrives_at_last() -> None:
+    """It takes several times as long as the log takes to grow by a snapshot's worth."""
     with stage() as s:
-        s.world.snapshot_entries = 30
+        s.world.snapshot_entries = 60
         for process in s.all:
             s.kill(process)
             process.never_ran = True
             s.restart(process)
             assert process.machine is not None
-            process.machine.ballast = 100_000
+            process.machine.ballast = 50_000
         s.write(5)
         away = s.followers()[0]
         s.kill(away)
         s.write(60)
         leader = s.leader()
-        s.world.network.extra_delay_s[leader.name, away.name] = 0.1
-        s.world.network.extra_delay_s[away.name, leader.name] = 0.1
+        s.world.network.extra_delay_s[leader.name, away.name] = 0.03
+        s.world.network.extra_delay_s[away.name, leader.name] = 0.03
         s.restart(away)
         s.world.load()
         s.until(lambda: away.status().applied_index > 60, within=20)
@@ -568,7 +569,7 @@ def test_wiped_node_does_not_help_to_elect_a_node_without_the_log() -> None:
         lost.disk.wipe()
         lost.rejoin = True
         s.world.checks.wiped(lost.name)
-        s.kill(holder)
+        s.kill(holder, power=True)
         s.restart(lost)
         s.heal()
         s.run(5.0)

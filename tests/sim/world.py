@@ -42,6 +42,8 @@ class Outcome:
 class World:
     """One seed, one run. ``sabotage`` may spoil a node on purpose (negative tests)."""
 
+    process_class = Process
+
     def __init__(
         self,
         seed: int,
@@ -74,7 +76,9 @@ class World:
         self.processes = {}
         for name in names:
             clock = NodeClock(self.queue, rng.uniform(0, 1e5), 1.0)
-            self.processes[name] = Process(self, name, nodes.make_disk(seed, name), clock)
+            self.processes[name] = self.process_class(
+                self, name, nodes.make_disk(seed, name), clock
+            )
         self.network = Network(
             self.queue,
             self.trace,
@@ -163,6 +167,10 @@ class World:
                 self.checks.fail("heals", why)
         self._loading = False
         self.advance(3.0)
+        self.final()
+
+    def final(self) -> None:
+        """Everything is quiet: nothing may be missing or open."""
         for process in self.processes.values():
             assert process.machine is not None
             self.checks.final(process.name, process.machine.values)

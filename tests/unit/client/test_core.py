@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -218,9 +219,7 @@ def test_reached_but_no_leader_is_try_again() -> None:
     script = Script("h:1")
     call = script.put(timeout=0.05)
     script.connected()
-    script.reply(
-        script.sent()[0], {"version": 1, "node": "n1", "leader": None, "endpoints": {}}
-    )
+    script.reply(script.sent()[0], {"version": 1, "node": "n1", "leader": None, "endpoints": {}})
     script.advance(0.06)
     error = error_of(call)
     assert isinstance(error, TryAgain)
@@ -297,7 +296,7 @@ def test_busy_is_retried_with_growing_pauses_until_it_works() -> None:
             script.advance(0.001)
         times.append(script.now)
         script.refuse(sent[0], 6, "busy")
-    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    pauses = [b - a for a, b in pairwise(times)]
     assert pauses[-1] > 10 * pauses[0]
     assert max(pauses) <= 0.2
     while not (sent := script.sent()):

@@ -623,3 +623,77 @@ def test_restore_replaces_the_state(world, client, handle):
     stranger = NotingClient()
     number = other.read(stranger, "ckpt", local=1)
     assert stranger.reply(number)[1] == [b"v"]
+
+
+def test_leadership_lost_and_won_between_two_announcements(world, client, handle):
+    world.log.hold = True
+    queued = world.put(client, handle, 2)
+    world.replica.role_changed(world.log.status()._replace(term=2))
+    assert client.reason(queued) == "not_leader"
+    assert client.session is None
+    world.log.hold = False
+    again = NotingClient()
+    number = attach(world, again, 1)
+    world.log.run()
+    assert again.reply(number)[0] == 1
+    put = world.put(again, handle, 2)
+    world.log.run()
+    assert again.reply(put)
+
+
+def test_costs_are_upper_bounds():
+    import msgpack
+
+    from raftckpt.node.batches import command_cost
+
+    big = (1 << 63) - 1
+    name = "é" * 1000
+    for command in (
+        [24, big, big, big, big, b"i" * 1024, b"d" * 70_000],
+        [23, big, big, big, big, b"", big],
+        [26, big, big, big, big, big, b"d" * 70_000],
+        [25, big, big, big, big, [[b"i" * 1024, big, b"d" * 70_000], [b"", big, big]] * 200],
+        [20, big, big, big, big, b"i" * 1024, b"d" * 70_000, big, big],
+        [22, big, big, big, big, b"i" * 1024, big, big],
+        [10, big, big, big, name, 7, [big] * 6],
+        [12, big, big, big, name],
+        [1, 0, 0, 0, b"s" * 16, name, name, big, big],
+        [3, 0, 0, 0, [big] * 1000],
+        [41, 0, 0, 0, b"n" * 64],
+    ):
+        assert len(msgpack.packb(command)) <= command_cost(command), command[0]
+
+
+def test_ids_that_blow_up_an_entry_are_too_big(world, client, handle):
+    vector = [[b"i" * 1024, 0, b""]] * 2000
+    world.replica.submit(client, [[25, 900, 2, 0, handle, vector]])
+    assert client.reason(900) == "write_too_big"
+    number = world.put(client, handle, 2)  # its sequence was not used up
+    world.log.run()
+    assert client.reply(number)
+
+
+def test_commands_without_a_session_count_against_the_bound(world, monkeypatch):
+    monkeypatch.setattr(limits, "PENDING_COMMANDS_MAX", 0)
+    stranger = NotingClient()
+    world.replica.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
+    assert stranger.reason(900) == "busy"
+
+
+def test_check_on_a_follower():
+    world = World(lead=False)
+    stranger = NotingClient()
+    world.replica.start_check(stranger, 5, b"n")
+    assert stranger.reason(5) == "not_leader"
+
+
+def test_blocked_reads_of_a_lost_session_are_told(world, client):
+    handle = world.open_checkpoint(client, flags=ASYNC)
+    world.log.hold = True
+    world.put(client, handle, 2)
+    number = world.read(client, handle, after=2)
+    world.log.step()
+    world.replica.closed(client, by_client=True)
+    world.log.hold = False
+    world.log.run()
+    assert client.reason(number) == "not_leader"

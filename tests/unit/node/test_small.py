@@ -149,3 +149,34 @@ def test_replica_without_a_log_says_so():
 
     with pytest.raises(RuntimeError):
         _ = Replica("n1", {}, ManualClock(), lambda: None).log
+
+
+def test_gardener_freezes_what_survives_and_finds_cycles_when_idle(monkeypatch):
+    import gc
+    import weakref
+
+    from raftckpt.node import memory
+
+    class Knot:
+        pass
+
+    try:
+        gardener = memory.Gardener()
+        assert not gc.isenabled()
+        knot = Knot()
+        knot.self = knot
+        seen = weakref.ref(knot)
+        monkeypatch.setattr(memory, "_YOUNG_MAX", 0)
+        gardener.tend()  # the knot is alive: frozen
+        del knot
+        gardener.tend()
+        assert seen() is not None
+        gardener.tend_idle()  # too little grew since the last time
+        assert seen() is not None
+        monkeypatch.setattr(memory, "_FULL_AFTER_OBJECTS", -1)
+        monkeypatch.setattr(memory, "_FULL_OBJECTS_MAX", 1 << 40)
+        gardener.tend_idle()
+        assert seen() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()

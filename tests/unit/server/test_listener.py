@@ -530,3 +530,28 @@ def test_a_flood_of_requests_is_read_only_as_fast_as_answered(monkeypatch):
 
     monkeypatch.setattr(Harness, "session_held", session_held, raising=False)
     run(scenario)
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("done", 1), ("refused", 6), ("timed_out", 6)])
+def test_transfer_tells_its_outcome(outcome, code):
+    from raftckpt.raft.port import Transferred
+
+    async def scenario(harness):
+        peer = await harness.connect()
+        peer.send([122, 60, "n2"])
+        async with asyncio.timeout(5):
+            while not harness.world.log.transfers:
+                await asyncio.sleep(0)
+        node, done = harness.world.log.transfers[0]
+        assert node == "n2"
+        done(Transferred(outcome))
+        reply = await peer.next(lambda m: m[1] == 60)
+        assert reply[2] == code
+        if code != 1:
+            assert reply[3] == ["transfer", outcome, None]
+            assert reply[4] is True
+        harness.world.log.lose()
+        assert (await peer.call(122, None))[3][0] == "not_leader"
+        assert (await peer.call(124))[3][0] == "not_leader"
+
+    run(scenario)

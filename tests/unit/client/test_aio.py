@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import raftckpt
+from raftckpt import Attributes
+from raftckpt.client.aio import Checkpoint, Service
+from raftckpt.wire.frames import pack_messages
+
+from .replica_double import LoopbackReplica
+
+
+@pytest.fixture
+def replica() -> Iterator[LoopbackReplica]:
+    loopback = LoopbackReplica()
+    yield loopback
+    loopback.close()
+
+
+def play(
+    replica: LoopbackReplica, story: Callable[[Service, Checkpoint], Coroutine[Any, Any, None]]
+) -> None:
+    async def main() -> None:
+        async with raftckpt.aio.connect(replica.endpoint, timeout=5.0) as service:
+            ckpt = await service.open("c", create=Attributes())
+            await story(service, ckpt)
+
+    asyncio.run(main())
+
+
+def test_the_operations(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        first = await ckpt.put("a", b"12345678")
+        assert await ckpt.write("a", b"xx", offset=1) == first + 1  # type: ignore[operator]
+        await ckpt.overwrite("a", b"87654321")
+        await ckpt.write_many([("a", 0, b"-"), ("a", 7, b"+")])
+        assert await ckpt.read("a") == b"-765432+"
+        assert await ckpt.read_many([("a", 0, 1), ("a", 7, None)]) == [b"-", b"+"]
+        assert await ckpt.read_versioned("a") == (b"-765432+", await ckpt.synchronize())
+        assert await ckpt.get("b", 5) == 5
+        assert await ckpt.get("a") == b"-765432+"
+        assert await ckpt.create("b", b"x", ttl=1000.0) == b"b"
+        assert await ckpt.exists("b")
+        assert not await ckpt.exists("c")
+        assert sorted(await ckpt.ids()) == [b"a", b"b"]
+        assert await ckpt.count() == 2
+        assert (await ckpt.read_all()).revision > 0
+        assert len(await ckpt.sections("any")) == 2
+        await ckpt.set_expiration("b")
+        await ckpt.set_retention(5)
+        await ckpt.delete("b")
+        assert (await ckpt.status()).sections == 1
+        assert await ckpt.active_replica_set(exclusive=True) > 0
+        with pytest.raises(raftckpt.SectionNotExist):
+            await ckpt.read("b")
+        assert [found.name for found in await service.checkpoints()] == ["c"]
+        assert (await service.cluster()).leader == "n1"
+        assert (await service.check()).consistent
+        await service.transfer_leadership()
+        async with await service.open("d", create=Attributes()) as other:
+            await other.unlink()
+        await service.unlink("c")
+        await ckpt.close()
+        with pytest.raises(raftckpt.BadHandle):
+            await ckpt.read("a")
+
+    play(replica, story)
+    assert not replica.replica.machine.sessions
+
+
+def test_calls_of_one_round_share_a_frame(replica: LoopbackReplica) -> None:
+    frames: list[int] = []
+    handle = replica.replica.handle
+
+    def counting(connection: Any, message: Any) -> Any:
+        frames.append(id(connection.decoder))
+        return handle(connection, message)
+
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        writes = 0
+        transport = service._driver._connection.transport  # type: ignore[union-attr]
+        original = transport.write  # type: ignore[union-attr]
+
+        def write(data: bytes) -> None:
+            nonlocal writes
+            writes += 1
+            original(data)
+
+        service._driver._connection.transport = type("T", (), {"write": staticmethod(write)})()  # type: ignore[union-attr]
+        await asyncio.gather(*(ckpt.put("a", b"%d" % number) for number in range(50)))
+        assert writes <= 2
+        service._driver._connection.transport = transport  # type: ignore[union-attr]
+        assert await ckpt.read("a") == b"49"
+
+    replica.replica.handle = counting  # type: ignore[method-assign]
+    play(replica, story)
+
+
+def test_reconnecting(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        for number in range(5):
+            replica.drop_connections()
+            await ckpt.put("a", b"%d" % number)
+            assert await ckpt.read("a") == b"%d" % number
+
+    play(replica, story)
+    assert replica.accepted > 3
+
+
+def test_large_values(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        data = os.urandom(3_000_000)
+        await ckpt.put("a", data)
+        assert await ckpt.read("a") == data
+
+    play(replica, story)
+
+
+def test_deadlines_and_cancellation(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        replica.replica.silent_tags = {24}
+        with pytest.raises(raftckpt.Timeout) as caught:
+            await ckpt.put("a", b"", timeout=0.1)
+        assert not caught.value.definite
+        task = asyncio.create_task(ckpt.put("a", b""))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        replica.replica.silent_tags = set()
+        assert await ckpt.count() == 0
+
+    play(replica, story)
+
+
+def test_a_cancelled_open_leaves_no_opener(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        for delay in range(6):
+            task = asyncio.create_task(service.open("c"))
+            for _ in range(delay):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await (await task).close()
+        deadline = time.monotonic() + 5
+        while (await ckpt.status()).openers[0].readers > 1:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    play(replica, story)
+
+
+def test_nothing_there() -> None:
+    async def main() -> None:
+        with pytest.raises(raftckpt.Unavailable):
+            await raftckpt.aio.connect("127.0.0.1:1", timeout=0.2)
+        async with raftckpt.aio.connect("127.0.0.1:1", timeout=0.2, session=False) as service:
+            (status,) = (await service.cluster()).replicas
+            assert not status.reachable
+            assert (await service.cluster()).leader is None
+            with pytest.raises(raftckpt.Unavailable):
+                await service.check()
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_stays_silent() -> None:
+    async def main() -> None:
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+        endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with raftckpt.aio.connect(endpoint, timeout=0.3, session=False) as service:
+            (status,) = (await service.cluster()).replicas
+            assert "no answer in time" in (status.problem or "")
+            with pytest.raises((raftckpt.Unavailable, raftckpt.TryAgain)):
+                await service.open("a")
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_awaiting_connect_and_closing_by_hand(replica: LoopbackReplica) -> None:
+    async def main() -> None:
+        service = await raftckpt.aio.connect(replica.endpoint)
+        assert await service.checkpoints() == []
+        await service.close()
+        await service.close()
+        with pytest.raises(raftckpt.BadHandle):
+            await service.checkpoints()
+        with pytest.raises(ZeroDivisionError):
+            async with raftckpt.aio.connect(replica.endpoint):
+                raise ZeroDivisionError
+
+    asyncio.run(main())
+    assert not replica.replica.machine.sessions
+
+
+def test_closing_fails_what_is_under_way(replica: LoopbackReplica) -> None:
+    async def main() -> None:
+        service = await raftckpt.aio.connect(replica.endpoint)
+        ckpt = await service.open("a", create=Attributes())
+        replica.replica.silent_tags = {24}
+        task = asyncio.create_task(ckpt.put("a", b""))
+        await asyncio.sleep(0.05)
+        await service._driver.close()
+        with pytest.raises(raftckpt.BadHandle):
+            await task
+        await ckpt.close()
+
+    asyncio.run(main())
+
+
+def test_a_forgotten_service_is_reported(replica: LoopbackReplica) -> None:
+    async def main() -> None:
+        service = await raftckpt.aio.connect(replica.endpoint)
+        driver = service._driver
+        with pytest.warns(ResourceWarning, match="not closed"):  # noqa: PT031
+            del service
+            gc.collect()
+        assert driver.closed
+        driver._closed = False
+        await driver.close()
+
+    asyncio.run(main())
+
+
+def test_a_suspected_leader_is_kept_until_another_is_found(replica: LoopbackReplica) -> None:
+    """The silent connection is held open, unread, until the session is attached again."""
+    other = LoopbackReplica()
+    other.replica.machine = replica.replica.machine
+    other.replica.handle = replica.replica.handle  # type: ignore[method-assign]
+
+    async def main() -> None:
+        endpoints = [replica.endpoint, other.endpoint]
+        async with raftckpt.aio.connect(endpoints, session_timeout=0.6) as service:
+            ckpt = await service.open("a", create=Attributes())
+            replica.replica.silent_tags = {24, 202}
+            task = asyncio.create_task(ckpt.put("a", b"x"))
+            while not service._driver._lingering:
+                await asyncio.sleep(0.01)
+            replica.replica.silent_tags = set()
+            await task
+            assert not service._driver._lingering
+            assert other.accepted
+
+    asyncio.run(main())
+    other.close()
+
+
+def test_a_lost_session(replica: LoopbackReplica) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        replica.send_to_all(pack_messages([[2, "session_lost", "expired"]]))
+        with pytest.raises(raftckpt.SessionLost):  # noqa: PT012
+            for _ in range(1000):
+                await ckpt.put("a", b"")
+                await asyncio.sleep(0.002)
+
+    play(replica, story)
+
+
+def test_tls(tmp_path: Any) -> None:
+    trustme = pytest.importorskip("trustme")
+    import ssl
+
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(server)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    mine = authority.issue_cert("client")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mine.private_key_and_cert_chain_pem.write_to_path(tmp_path / "me.pem")
+    loopback = LoopbackReplica(ssl=server)
+    options = raftckpt.TlsOptions(ca=str(tmp_path / "ca.pem"), cert=str(tmp_path / "me.pem"))
+
+    async def main() -> None:
+        async with raftckpt.aio.connect(loopback.endpoint, tls=options) as service:
+            ckpt = await service.open("a", create=Attributes())
+            await ckpt.put("x", b"y")
+            assert await ckpt.read("x") == b"y"
+            assert (await service.cluster()).replicas[0].reachable
+
+    asyncio.run(main())
+    loopback.close()
