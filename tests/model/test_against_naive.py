@@ -14,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
-from raftckpt.model import CheckpointMachine, content, digest, encode_batch, image, lifecycle
+from raftckpt.model import content, image, lifecycle
+from raftckpt.model.batch import encode_batch
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import DueIndex
+from raftckpt.model.image import digest
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State

@@ -10,7 +10,9 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
+from typing import NamedTuple
 
+from tests.sim.service import ServiceWorld
 from tests.sim.world import Outcome, World
 
 MUST_HAPPEN = (
@@ -36,9 +38,32 @@ MUST_HAPPEN = (
 """Rare states that a set of runs must have reached, else it has proved little."""
 
 
-def run_seed(job: tuple[int, float, str]) -> Outcome:
-    seed, seconds, sabotage = job
-    return World(seed, seconds=seconds, sabotage=sabotage).run()
+SERVICE_MUST_HAPPEN = (
+    "client put done",
+    "client put failed, definite",
+    "client put failed, indefinite",
+    "client read done",
+    "client synchronize done",
+    "writes accepted early",
+    "batches abandoned",
+)
+
+
+class Job(NamedTuple):
+    """One seed to run."""
+
+    seed: int
+    seconds: float
+    sabotage: str
+    service: bool
+
+    def world(self, *, echo: bool = False) -> World:
+        kind = ServiceWorld if self.service else World
+        return kind(self.seed, seconds=self.seconds, sabotage=self.sabotage, echo=echo)
+
+
+def run_job(job: Job) -> Outcome:
+    return job.world().run()
 
 
 def main() -> int:
@@ -48,6 +73,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--replay", type=int, help="run one seed and print its trace")
     parser.add_argument("--sabotage", default="", help="spoil the nodes on purpose")
+    parser.add_argument("--service", action="store_true", help="whole service with clients")
     parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     options = parser.parse_args()
     if options.replay is not None:
@@ -57,14 +83,14 @@ def main() -> int:
         return 1 if outcome.violation else 0
     first, _, last = options.seeds.partition("..")
     jobs = [
-        (seed, options.seconds, options.sabotage)
+        Job(seed, options.seconds, options.sabotage, options.service)
         for seed in range(int(first), int(last or first) + 1)
     ]
     began = time.monotonic()
     totals: Counter[str] = Counter()
     virtual, failures = 0.0, 0
     with multiprocessing.Pool(options.jobs, maxtasksperchild=50) as pool:
-        for outcome in pool.imap_unordered(run_seed, jobs):
+        for outcome in pool.imap_unordered(run_job, jobs):
             totals.update(outcome.counters)
             virtual += outcome.virtual_s
             if outcome.violation is not None:
@@ -72,7 +98,7 @@ def main() -> int:
                 print(f"FAIL seed {outcome.seed}: {outcome.violation[:600]}")
                 print(
                     f"     replay: python -m tests.sim --replay {outcome.seed} "
-                    f"--seconds {options.seconds:g}",
+                    f"--seconds {options.seconds:g}{' --service' * options.service}",
                     flush=True,
                 )
                 if options.stop:
@@ -84,7 +110,8 @@ def main() -> int:
         f"({virtual / took:.0f} x real time, {options.jobs} jobs)"
     )
     print("  ".join(f"{name}: {count}" for name, count in sorted(totals.items())))
-    never = [name for name in MUST_HAPPEN if not totals[name]]
+    wanted = SERVICE_MUST_HAPPEN if options.service else MUST_HAPPEN
+    never = [name for name in wanted if not totals[name]]
     if never and len(jobs) >= 50:
         print(f"never happened: {', '.join(never)}")
         return 1

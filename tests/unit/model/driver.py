@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from raftckpt.limits import SA_TIME_MAX
-from raftckpt.model import CheckpointMachine, encode_batch
+from raftckpt.model.batch import encode_batch
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
 
 ALL, ACTIVE, WEAK, COLLOCATED = 1, 2, 4, 8

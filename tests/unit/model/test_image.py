@@ -13,7 +13,8 @@ import msgpack
 import pytest
 
 from raftckpt.limits import KIB, PAGE_BYTES
-from raftckpt.model import CheckpointMachine, digest
+from raftckpt.model.image import digest
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.version import IMAGE_VERSION
 
 from .driver import COLLOCATED, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes

@@ -10,7 +10,7 @@ import pytest
 
 from raftckpt.errors import REASONS, InvariantViolation, SaAisError
 from raftckpt.limits import BATCH_COMMANDS_MAX, MIB
-from raftckpt.model import CheckpointMachine, decode_batch, digest, encode_batch, validate
+from raftckpt.model.batch import decode_batch, encode_batch
 from raftckpt.model.commands import (
     COMMANDS,
     Batch,
@@ -23,6 +23,9 @@ from raftckpt.model.commands import (
     Unknown,
     command_from,
 )
+from raftckpt.model.image import digest
+from raftckpt.model.machine import CheckpointMachine
+from raftckpt.model.schema import validate
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags
 
 from .driver import NEVER, SECOND, Client, Cluster, attributes, why

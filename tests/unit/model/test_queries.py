@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from raftckpt.limits import PAGE_BYTES
-from raftckpt.model import QUERY_TAGS, Pages
+from raftckpt.model.queries import QUERY_TAGS
+from raftckpt.model.values import Pages
 
 from .driver import NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
 
