@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from raftckpt_cli.options import output_option
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
@@ -31,7 +32,8 @@ _POLL_S = 0.2
 )
 @click.option("--restart", is_flag=True, help="Restart a replica that dies.")
 @output_option
-def dev(replicas: int, data_dir: str, restart: bool, output: str) -> int:
+@click.pass_context
+def dev(context: click.Context, replicas: int, data_dir: str, restart: bool, output: str) -> int:
     """Run a cluster of real replicas on this machine, until Ctrl-C.
 
     \b
@@ -49,6 +51,14 @@ def dev(replicas: int, data_dir: str, restart: bool, output: str) -> int:
     cluster: LocalCluster | None = None
     try:
         cluster = LocalCluster(replicas, data_dir, faults=False)
+        asked = context.get_parameter_source("replicas") is ParameterSource.COMMANDLINE
+        if asked and replicas != len(cluster.nodes):
+            raise Failure(
+                f"{data_dir} holds a cluster of {len(cluster.nodes)} replicas, not {replicas}",
+                "the voters of a cluster are fixed",
+                "leave --replicas out, or choose another --data-dir",
+                ExitCode.USAGE,
+            )
         cluster.start()
         cluster.wait_ready()
         _announce(cluster, output)

@@ -76,6 +76,7 @@ def output_option(function: _F) -> _F:
         type=click.Choice(["table", "json"]),
         default="table",
         envvar="RAFTCKPT_OUTPUT",
+        show_envvar=True,
         help="How to print.  [default: table]",
     )(function)
 
@@ -92,10 +93,16 @@ def cluster_options(function: _F) -> _F:
         return context.invoke(function, Target(endpoints, **own), *args, **options)
 
     decorators = [
-        click.option("--endpoints", envvar="RAFTCKPT_ENDPOINTS", help="host:port,host:port,..."),
+        click.option(
+            "--endpoints",
+            envvar="RAFTCKPT_ENDPOINTS",
+            show_envvar=True,
+            help="host:port,host:port,...",
+        ),
         click.option(
             "--config",
             envvar="RAFTCKPT_CONFIG",
+            show_envvar=True,
             type=click.Path(dir_okay=False),
             help="A cluster.yaml.  [default: ./cluster.yaml]",
         ),
@@ -104,16 +111,23 @@ def cluster_options(function: _F) -> _F:
             type=click.FloatRange(0.001, 86_400),
             default=10.0,
             envvar="RAFTCKPT_TIMEOUT",
+            show_envvar=True,
             help="Seconds for each call.  [default: 10]",
         ),
         output_option,
         *(
-            click.option(f"--{name}", envvar=f"RAFTCKPT_{variable}", type=path, help=text)
-            for name, variable, path, text in (
-                ("token-file", "TOKEN_FILE", _FILE, "File with the access token."),
-                ("ca", "CA", _FILE, "Certificate authority (PEM): turns TLS on."),
-                ("cert", "CERT", _FILE, "Client certificate (PEM)."),
-                ("key", "KEY", _FILE, "Private key of the certificate (PEM)."),
+            click.option(
+                f"--{name}",
+                envvar=f"RAFTCKPT_{name.upper().replace('-', '_')}",
+                show_envvar=True,
+                type=_FILE,
+                help=text,
+            )
+            for name, text in (
+                ("token-file", "File with the access token."),
+                ("ca", "Certificate authority (PEM): turns TLS on."),
+                ("cert", "Client certificate (PEM)."),
+                ("key", "Private key of the certificate (PEM)."),
             )
         ),
     ]

@@ -14,10 +14,17 @@ __all__ = ["serve"]
     "--config",
     required=True,
     envvar="RAFTCKPT_CONFIG",
+    show_envvar=True,
     type=click.Path(dir_okay=False),
     help="The cluster.yaml.",
 )
-@click.option("--node", required=True, envvar="RAFTCKPT_NODE", help="Which replica this is.")
+@click.option(
+    "--node",
+    required=True,
+    envvar="RAFTCKPT_NODE",
+    show_envvar=True,
+    help="Which replica this is.",
+)
 @click.option("--data-dir", help="Root of the data directories (over that of the file).")
 @click.option(
     "--rejoin",

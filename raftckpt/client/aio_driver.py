@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -192,9 +193,20 @@ class Driver:
         """End all calls and close the connection. Idempotent."""
         if self._closed:
             return
+        connecting = self._connecting
+        self._shut_down()
+        if connecting is not None:
+            await asyncio.gather(connecting, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports close their sockets
+
+    def abandon(self) -> None:
+        """End everything soon; may be called anywhere (for finalizers)."""
+        with suppress(RuntimeError):  # the loop is closed: so is everything
+            self._loop.call_soon_threadsafe(self._shut_down)
+
+    def _shut_down(self) -> None:
         self._closed = True
         connections = [item for item in (self._connection, *self._lingering) if item is not None]
-        connecting = self._connecting
         self.core.close()
         self._settle()
         if self._timer is not None:
@@ -202,13 +214,6 @@ class Driver:
         for connection in connections:
             if connection.transport is not None:
                 connection.transport.abort()
-        if connecting is not None:
-            await asyncio.gather(connecting, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the transports close their sockets
-
-    def abandon(self) -> None:
-        """Stop without waiting (for finalizers)."""
-        self._closed = True
 
     # --- without a session ---------------------------------------------------------------
 

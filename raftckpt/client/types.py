@@ -50,13 +50,9 @@ def duration_ns(seconds: float | None, what: str) -> int:
     """
     if seconds is None:
         return limits.SA_TIME_MAX
-    try:
-        nanoseconds = seconds * limits.SECOND_NS
-        valid = nanoseconds >= 0
-    except TypeError:
-        valid = False
-    if not valid:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
         raise InvalidParam(f"{what} is a number of seconds >= 0 or None, not {seconds!r}")
+    nanoseconds = seconds * limits.SECOND_NS
     return limits.SA_TIME_MAX if nanoseconds >= limits.SA_TIME_MAX else round(nanoseconds)
 
 

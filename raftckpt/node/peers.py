@@ -1,5 +1,7 @@
 """The note ``peers`` in the data directory: how often it was started, and whom it met in use.
 
+It names the data directories of each peer, so that one that was given up cannot come back.
+
 ``node.founding`` says what it is for. Text with a checksum, replaced atomically, at each start and
 when another replica is met in use for the first time; never on the path of a write.
 """
@@ -20,6 +22,8 @@ __all__ = ["PeerNotes"]
 
 _NAME: Final = "peers"
 _BYTES_MAX: Final = 64 * KIB
+_DIRECTORIES_MAX: Final = 16
+"""Data directories remembered per node."""
 
 
 class PeerNotes:
@@ -32,7 +36,7 @@ class PeerNotes:
         self._epoch = 0
         self._directory = ""
         self._used = False
-        self._known: dict[str, str] = {}
+        self._known: dict[str, list[str]] = {}  # node -> ids of its data directories, latest last
         self.log_is_empty: Callable[[], bool] = lambda: True
 
     @property
@@ -78,9 +82,17 @@ class PeerNotes:
         Raises:
             StorageError: it cannot be written; the replica must stop.
         """
-        if self._known.get(node) != directory:
-            self._known[node] = directory
+        directories = self._known.setdefault(node, [])
+        if not directories or directories[-1] != directory:
+            self._known[node] = [*directories[1 - _DIRECTORIES_MAX :], directory]
             self._write()
+
+    def superseded(self, node: str, directory: str) -> bool:
+        """Whether ``node`` came back with another data directory since it had this one.
+
+        The old disk of a replica that rejoined has forgotten what the new one promised.
+        """
+        return directory in self._known.get(node, ())[:-1]
 
     def _read(self) -> None:
         path = join(self._path, _NAME)
@@ -98,7 +110,10 @@ class PeerNotes:
                 raise ValueError("its checksum is wrong")
             fields: dict[str, Any] = json.loads(body)
             self._epoch = int(fields["starts"])
-            self._known = {str(node): str(uuid) for node, uuid in fields["known"].items()}
+            self._known = {
+                str(node): [str(directory) for directory in directories]
+                for node, directories in fields["known"].items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Damaged(
                 f"reading {path} failed",

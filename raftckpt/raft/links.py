@@ -13,6 +13,8 @@ dials. Both sides say first
   from these whether it is new or lost its disk (``node.founding``); until both sides are in use a
   link is closed right after the handshake and never reported.
 
+The side that dialled ends the handshake by ``[302]``; a side that objects says ``[301, why]``.
+
 Before a link is reported the peer is noted durably: whatever is counted of it was counted by
 somebody who can later tell that it was no newcomer.
 """
@@ -41,12 +43,17 @@ log = logging.getLogger("raftckpt.links")
 
 HELLO: Final = 300
 REFUSED: Final = 301
+READY: Final = 302
+"""The dialling side accepts the other's handshake: what follows are bodies."""
 _DIAL_DELAY_S: Final = (0.02, 0.2)
 _CONNECT_SECONDS_MAX: Final = 1.5
 _PENDING_MAX: Final = 64
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""
 _BACKLOG: Final = 64
+
+
+_READY_BODY: Final = b"\x00" + msgpack.packb([[READY]])
 
 
 class Hello(NamedTuple):
@@ -93,6 +100,9 @@ class LocalIdentity(Protocol):
 
     def remember(self, node: str, directory: str) -> None:
         """Note durably that ``node`` was met in use."""
+
+    def superseded(self, node: str, directory: str) -> bool:
+        """Whether ``node`` was met with another data directory after this one."""
 
 
 class LinkHandler(Protocol):
@@ -185,6 +195,10 @@ class _Link(asyncio.Protocol):
                     self.links.handler.receive(self.node, body)
                 elif self.hello is None:
                     self.links.greeted(self, _parse_hello(body))
+                elif body == _READY_BODY:
+                    self.links.accepted(self, self.hello)
+                else:
+                    raise PeerProtocolError("a body before the handshake was accepted")
                 if self.ended_by_us:
                     return
         except (FrameError, PeerProtocolError) as error:
@@ -383,7 +397,19 @@ class PeerLinks:
         if not (hello.used and link.said_used):  # what was said, not what became true since
             link.close()
             return
-        self._go_live(link, hello)
+        if link.dialled is not None:
+            if link.transport is not None:
+                link.transport.write(encode_frame(_READY_BODY))
+            self._go_live(link, hello)
+
+    def accepted(self, link: _Link, hello: Hello) -> None:
+        """The side that dialled took our handshake, too."""
+        why = self._objection(link, hello)  # another link may have come up meanwhile
+        if why is not None:
+            self.complain(link, why)
+            link.close()
+        else:
+            self._go_live(link, hello)
 
     def _objection(self, link: _Link, hello: Hello) -> str | None:
         if hello.cluster != self._cluster:
@@ -401,6 +427,8 @@ class PeerLinks:
             return f"its certificate is for {', '.join(sorted(names)) or 'nobody'}"
         if names is None and self._tls is not None:
             return "no TLS"
+        if self._identity.superseded(hello.node, hello.directory):
+            return "its data directory was given up: the node came back with another one since"
         old = self._links.get(hello.node)
         if old is not None and old.hello is not None:
             if old.hello.directory != hello.directory:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -289,3 +291,22 @@ def test_cluster_check_tells_a_difference(run, monkeypatch) -> None:
     told = run("cluster", "check")
     assert told.code == ExitCode.REFUSED
     assert "differ at log index 7" in told.err
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1)])
+def test_terminal_is_asked(run, cluster, answer: bytes, code: int) -> None:
+    run("checkpoint", "create", "asked")
+    master, slave = pty.openpty()
+    try:
+        main = "from raftckpt_cli.main import main; main()"
+        command = [sys.executable, "-c", main, "checkpoint", "unlink", "asked"]
+        process = subprocess.Popen(
+            [*command, "--endpoints", cluster.endpoints], stdin=slave, stderr=slave, stdout=slave
+        )
+        os.write(master, answer)
+        assert process.wait(20) == code
+    finally:
+        os.close(master)
+        os.close(slave)
+    exists = "asked" in [each["name"] for each in run("checkpoint", "list", "-o", "json").json]
+    assert exists == (code != 0)

@@ -94,6 +94,16 @@ def test_second_dev_on_the_same_directory_is_told_why(tmp_path) -> None:
         assert second.returncode == 4
         assert f"in use by pid {dev.process.pid}" in second.stderr
         assert "Traceback" not in second.stderr
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(20) == 0
+    other = subprocess.run(
+        [*MAIN, "dev", "--data-dir", data_dir, "--replicas", "3"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert other.returncode == 2
+    assert "holds a cluster of 1 replicas" in other.stderr
 
 
 def test_demo_ends_ok() -> None:

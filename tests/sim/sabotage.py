@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from pysyncobj.syncobj import SyncObj
 
+from raftckpt.client import outcomes, pipeline
+from raftckpt.model import replies
+from raftckpt.node import replica
 from raftckpt.raft import elections, following, node, reads, sending
 from raftckpt.raft.engine import LEADER, Engine
 from raftckpt.raft.fitting import Fitted
@@ -220,6 +223,72 @@ def _new_leader_commits_old_entries() -> Iterator[tuple[Any, str, Any]]:
     yield Engine, "_SyncObj__onBecomeLeader", no_noop_check
 
 
+# --- of the service ---------------------------------------------------------------------------
+
+
+def _repeats_are_executed() -> Iterator[tuple[Any, str, Any]]:
+    admit, remember = replies.ReplyTable.admit, replies.ReplyTable.remember
+    repeated: set[int] = set()
+
+    def admit_all(self: Any, sequence: int, answered: int) -> Any:
+        known = admit(self, sequence, answered)
+        if known is not None and self.answered < sequence <= self.last:
+            repeated.add(id(self))
+            return None
+        return known
+
+    def remember_new(self: Any, result: Any) -> None:
+        if id(self) in repeated:
+            repeated.discard(id(self))
+        else:
+            remember(self, result)
+
+    yield replies.ReplyTable, "admit", admit_all
+    yield replies.ReplyTable, "remember", remember_new
+
+
+def _abandoned_is_definite() -> Iterator[tuple[Any, str, Any]]:
+    def abandon(self: Any, contexts: list[Any]) -> None:
+        for proposal in contexts:
+            self._landed(proposal)
+            for _, request, owner in proposal.waiting():
+                if owner is not None:
+                    owner.refuse(request, 6, "leadership_lost", None, definite=True)
+
+    yield replica.Replica, "abandon", abandon
+
+
+def _time_outs_are_definite() -> Iterator[tuple[Any, str, Any]]:
+    original = outcomes.at_deadline
+
+    def at_deadline(call: Any, **rest: Any) -> Any:
+        error = original(call, **rest)
+        error.definite = True
+        return error
+
+    yield outcomes, "at_deadline", at_deadline
+
+
+def _reads_skip_the_round() -> Iterator[tuple[Any, str, Any]]:
+    yield node.RaftNode, "read_index", lambda self, done: done(True)
+
+
+def _own_reads_do_not_wait() -> Iterator[tuple[Any, str, Any]]:
+    yield replica.Replica, "_caught_up", lambda self, state, sequence: True
+
+
+def _accepted_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
+    original = pipeline.Pipeline._take_reply
+
+    def take_reply(self: Any, kind: int, message: Any) -> None:
+        call = self._open.get(message[1])
+        original(self, kind, message)
+        if kind == 1 and call is not None and call.accepted:
+            self._window.settle(call)
+
+    yield pipeline.Pipeline, "_take_reply", take_reply
+
+
 _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "ack before sync": _ack_before_sync,
     "truncate always (H4)": _truncate_always,
@@ -242,6 +311,15 @@ _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "grants without looking at the log": _grants_without_looking_at_the_log,
     "new leader commits old entries": _new_leader_commits_old_entries,
 }
+_SERVICE_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
+    "repeats are executed": _repeats_are_executed,
+    "abandoned is definite": _abandoned_is_definite,
+    "time-outs are definite": _time_outs_are_definite,
+    "reads skip the round": _reads_skip_the_round,
+    "own reads do not wait": _own_reads_do_not_wait,
+    "accepted is forgotten": _accepted_is_forgotten,
+}
+SERVICE_SABOTAGES: Final = tuple(_SERVICE_PLANTS)
 NO_FSYNC: Final = "no fsync (H1)"
 SABOTAGES: Final = (NO_FSYNC, *_PLANTS)
 
@@ -251,7 +329,8 @@ def planted(name: str) -> Iterator[None]:
     """Plant the bug called ``name`` (empty: none) and take it out again."""
     undo: list[tuple[Any, str, Any]] = []
     try:
-        for owner, attribute, spoiled in _PLANTS[name]() if name in _PLANTS else ():
+        plant = (_PLANTS | _SERVICE_PLANTS).get(name)
+        for owner, attribute, spoiled in plant() if plant is not None else ():
             undo.append((owner, attribute, owner.__dict__.get(attribute)))
             setattr(owner, attribute, spoiled)
         yield

@@ -303,7 +303,7 @@ class SimClient:
         pending.key = key
         pending.own = list(self.accepted.get(key[0], ()))
         self.running[id(call)] = pending
-        deadline = now + self.rng.choice((0.5, 2.0, 8.0))
+        deadline = now + self.rng.choice((0.15, 0.6, 2.0, 8.0))
         self.world.queue.at(deadline + 0.2, self._must_be_done, call)
         self.core.start(call, deadline, now)
         self.settle()
@@ -559,14 +559,14 @@ class ServiceWorld(World):
 
     process_class = ReplicaProcess
 
-    def __init__(self, seed: int, **options: Any) -> None:
+    def __init__(self, seed: int, *, clients: int | None = None, **options: Any) -> None:
         super().__init__(seed, **options)
         rng = random.Random(f"{seed}/service")
         self.truth = Truth(self)
         self.calling = True
-        self.call_gap_s = rng.choice((0.005, 0.02, 0.1))
+        self.call_gap_s = rng.choice((0.02, 0.05, 0.2))
         self.client_cuts: set[tuple[str, str]] = set()
-        self._clients = rng.choice((1, 3, 6))
+        self._clients = clients or rng.choice((1, 3, 6))
         self._client_rng = rng
         self.clients: list[SimClient] = []
         self._uniques = 0

@@ -11,8 +11,8 @@ import threading
 from typing import Any
 
 from raftckpt.model.batch import decode_batch, encode_batch
-from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.commands import Tag
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.wire.frames import FrameDecoder, reply_frames, unpack_messages
 from raftckpt.wire.schema import COMMAND_TAGS, QUERY_TAGS, RequestTag, check_request
 

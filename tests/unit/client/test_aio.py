@@ -229,9 +229,10 @@ def test_a_forgotten_service_is_reported(replica: LoopbackReplica) -> None:
         with pytest.warns(ResourceWarning, match="not closed"):  # noqa: PT031
             del service
             gc.collect()
+        await asyncio.sleep(0)
         assert driver.closed
-        driver._closed = False
         await driver.close()
+        await asyncio.sleep(0)
 
     asyncio.run(main())
 

@@ -16,28 +16,9 @@ CLIENT = Path(_unasync.__file__).parent
 
 SERVICE = ["open", "unlink", "checkpoints", "cluster", "close", "transfer_leadership", "check"]
 CHECKPOINT = [
-    "put",
-    "get",
-    "exists",
-    "count",
-    "ids",
-    "create",
-    "overwrite",
-    "write",
-    "write_many",
-    "read",
-    "read_many",
-    "read_versioned",
-    "read_all",
-    "delete",
-    "set_expiration",
-    "sections",
-    "synchronize",
-    "active_replica_set",
-    "status",
-    "set_retention",
-    "close",
-    "unlink",
+    *("put", "get", "exists", "count", "ids", "create", "overwrite", "write", "write_many"),
+    *("read", "read_many", "read_versioned", "read_all", "delete", "set_expiration", "sections"),
+    *("synchronize", "active_replica_set", "status", "set_retention", "close", "unlink"),
 ]
 
 

@@ -39,3 +39,17 @@ def test_damage_is_refused(tmp_path, cut):
     file.write_bytes(data)
     with pytest.raises(Damaged):
         PeerNotes(RealFileSystem(), str(tmp_path)).adopt("dir")
+
+
+def test_a_directory_that_was_replaced_stays_replaced(tmp_path):
+    notes = PeerNotes(RealFileSystem(), str(tmp_path))
+    notes.adopt("dir")
+    for number in range(20):
+        notes.remember("n2", f"d{number}")
+    again = PeerNotes(RealFileSystem(), str(tmp_path))
+    again.adopt("dir")
+    assert not again.superseded("n2", "d19")
+    assert again.superseded("n2", "d18")
+    assert again.superseded("n2", "d4")
+    assert not again.superseded("n2", "never seen")
+    assert not again.superseded("n3", "d0")

@@ -175,6 +175,27 @@ def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
     assert cluster.get() == b"one"
 
 
+def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    cluster.kill("n2")
+    (cluster.root / "data" / "n2").rename(cluster.root / "old")
+    cluster.start("n2", flags=("--rejoin",))
+    cluster.until(
+        lambda: (
+            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role")
+            in ("follower", "leader")
+        )
+    )
+    cluster.kill("n2")
+    shutil.rmtree(cluster.root / "data" / "n2")
+    (cluster.root / "old").rename(cluster.root / "data" / "n2")
+    cluster.start("n2")
+    cluster.until(lambda: "given up" in cluster.log("n2"))
+    assert cluster.get() == b"one"
+    assert "connected peer" not in cluster.log("n2").rpartition("ready client")[2]
+
+
 def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
     cluster.start()
     cluster.put(b"one")

@@ -28,9 +28,13 @@ class Identity:
     ) -> None:
         self.epoch, self.directory, self.used, self.virgin = epoch, directory, used, virgin
         self.known: dict[str, str] = {}
+        self.given_up: set[tuple[str, str]] = set()
 
     def knows(self, node: str) -> bool:
         return node in self.known
+
+    def superseded(self, node: str, directory: str) -> bool:
+        return (node, directory) in self.given_up
 
     def remember(self, node: str, directory: str) -> None:
         self.known[node] = directory
@@ -95,6 +99,14 @@ class Net:
         await links.start()
         self.links.append(links)
         return links, notes
+
+    async def link(self, node: str, message: list[Any]) -> RawPeer:
+        """Dial by hand and complete the handshake."""
+        peer = await self.raw(node, message)
+        answer = await peer.message()
+        assert answer[0] == 300, answer
+        peer.writer.write(pack_messages([[302]]))
+        return peer
 
     async def raw(self, node: str, *messages: list[Any]) -> RawPeer:
         reader, writer = await asyncio.open_connection(*self.addresses[node])
@@ -277,11 +289,24 @@ def test_half_a_handshake_is_closed_in_time(monkeypatch):
     run(scenario, "n1", "n2")
 
 
+def test_nothing_is_reported_until_the_dialling_side_accepts():
+    async def scenario(net):
+        links, notes = await net.node("n1")
+        early = await net.raw("n1", hello("n2"))
+        assert (await early.message())[0] == 300
+        early.writer.write(encode_frame(b"\x00x"))
+        assert await early.closed()
+        assert links.connected == []
+        assert notes.events == []
+
+    run(scenario, "n1", "n2")
+
+
 def test_a_body_the_log_rejects_closes_the_link():
     async def scenario(net):
         links, notes = await net.node("n1")
         notes.raises = PeerProtocolError("planted")
-        peer = await net.raw("n1", hello("n2"))
+        peer = await net.link("n1", hello("n2"))
         await until(lambda: links.connected)
         peer.writer.write(encode_frame(b"\x00\x90"))
         await until(lambda: ("down", "n2", False) in notes.events)
@@ -292,9 +317,9 @@ def test_a_body_the_log_rejects_closes_the_link():
 def test_a_restart_replaces_a_half_open_link():
     async def scenario(net):
         links, notes = await net.node("n1")
-        old = await net.raw("n1", hello("n2", epoch=1))
+        old = await net.link("n1", hello("n2", epoch=1))
         await until(lambda: links.connected)
-        new = await net.raw("n1", hello("n2", epoch=2))
+        new = await net.link("n1", hello("n2", epoch=2))
         await until(lambda: len(notes.events) == 3)
         assert notes.events == [("up", "n2"), ("down", "n2", True), ("up", "n2")]
         assert await old.closed()
@@ -311,9 +336,8 @@ def test_a_restart_replaces_a_half_open_link():
 def test_a_second_process_of_the_same_id_disturbs_nobody(epoch, directory, why):
     async def scenario(net):
         links, notes = await net.node("n1")
-        old = await net.raw("n1", hello("n2", epoch=2))
+        old = await net.link("n1", hello("n2", epoch=2))
         await until(lambda: links.connected)
-        await old.message()
         false = await net.raw("n1", hello("n2", epoch=epoch, directory=directory))
         assert why in (await false.message())[1]
         assert await false.closed()
@@ -322,8 +346,22 @@ def test_a_second_process_of_the_same_id_disturbs_nobody(epoch, directory, why):
         assert notes.events == [("up", "n2"), ("body", "n2", b"\x00x")]
         old.writer.close()
         await until(lambda: ("down", "n2", True) in notes.events)
-        await net.raw("n1", hello("n2", epoch=epoch, directory=directory))
+        await net.link("n1", hello("n2", epoch=epoch, directory=directory))
         await until(lambda: notes.events[-1] == ("up", "n2"))
+
+    run(scenario, "n1", "n2")
+
+
+def test_the_old_disk_of_a_rejoined_node_is_refused():
+    async def scenario(net):
+        identity = Identity()
+        identity.given_up.add(("n2", "old"))
+        links, notes = await net.node("n1", identity)
+        ghost = await net.raw("n1", hello("n2", directory="old"))
+        assert "given up" in (await ghost.message())[1]
+        assert notes.events == []
+        await net.link("n1", hello("n2", directory="new"))
+        await until(lambda: links.connected)
 
     run(scenario, "n1", "n2")
 
@@ -354,7 +392,7 @@ def test_a_peer_is_remembered_before_it_is_reported():
         _links, notes = await net.node("n1", identity)
         seen = []
         notes.connected = lambda node: seen.append(identity.knows(node))
-        await net.raw("n1", hello("n2"))
+        await net.link("n1", hello("n2"))
         await until(lambda: seen)
         assert seen == [True]
 
@@ -366,7 +404,7 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
 
     async def scenario(net):
         links, notes = await net.node("n1")
-        await net.raw("n1", hello("n2"))
+        await net.link("n1", hello("n2"))
         await until(lambda: links.connected)
         body = b"\x00" + bytes(limits.MIB)
         for _ in range(40):
