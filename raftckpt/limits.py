@@ -72,7 +72,7 @@ CONNECTION_SEND_BYTES_MAX: Final = 4 * MIB
 HANDSHAKE_SECONDS_MAX: Final = 5.0
 
 # --- replica -----------------------------------------------------------------------------
-BATCH_COMMANDS_MAX: Final = 4096
+BATCH_COMMANDS_MAX: Final = 1024
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
 PENDING_BYTES_MAX: Final = 64 * MIB

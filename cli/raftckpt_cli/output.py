@@ -126,7 +126,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table with aligned columns."""
-    lines = [[str(cell) for cell in row] for row in rows]
+    lines = [[_clean(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
     for row in [[heading.upper() for heading in headings], *lines]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -138,7 +138,14 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     known = list(pairs)
     width = max(len(name) for name, _ in known) + 2
     for name, value in known:
-        click.echo(f"{name + ':':<{width}}{value}")
+        click.echo(f"{name + ':':<{width}}{_clean(str(value))}")
+
+
+def _clean(text: str) -> str:
+    """Text that cannot steer a terminal: names are the users' own."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_bytes(data: bytes) -> str:

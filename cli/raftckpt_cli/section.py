@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -40,7 +41,7 @@ def _hex_option(function: _F) -> _F:
             except ValueError:
                 raise click.BadParameter(f"{text!r} is not hexadecimal", param_hint="ID") from None
         else:
-            options["section_id"] = None if text is None else text.encode()
+            options["section_id"] = None if text is None else os.fsencode(text)
         return function(*args, **options)
 
     option = click.option("--hex", "in_hex", is_flag=True, help="ID is given in hexadecimal.")
@@ -76,7 +77,8 @@ def _parse_time(_: click.Context, __: click.Parameter, text: str | None) -> floa
 
 
 def _data(argument: str) -> bytes:
-    return sys.stdin.buffer.read() if argument == "-" else argument.encode()
+    # Arguments that are not valid UTF-8 arrive with surrogates; fsencode restores their bytes.
+    return sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
 
 
 def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:

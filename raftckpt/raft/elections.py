@@ -28,6 +28,10 @@ from raftckpt.raft.messages import (
 __all__ = ["BROKEN_LINK_DELAY_S", "ElectionTimer", "Voting"]
 
 BROKEN_LINK_DELAY_S: Final = 0.030
+RETRY_MIN_S: Final = 0.05
+RETRY_MAX_S: Final = 0.15
+RETRIES: Final = 3
+"""After a broken link, this many re-arms are short: a split vote must not cost a full time-out."""
 _LONG_AGO: Final = float("-inf")
 
 
@@ -51,6 +55,7 @@ class ElectionTimer:
         self.fires_at = 0.0
         self.transfer_term: int | None = None
         """Term for which the leader asked us to campaign without PreVote."""
+        self._retries = 0
         self._asked_term: int | None = None
         self._grants: set[str] = set()
         self._voters: set[str] = set()
@@ -58,17 +63,23 @@ class ElectionTimer:
         self.rearm()
 
     def rearm(self) -> None:
-        """Wait a full, random election timeout from now."""
-        self.fires_at = self._now() + self._rng.uniform(self._min, self._max)
+        """Wait a random election timeout from now (a short one while the leader is known dead)."""
+        bounds = (self._min, self._max)
+        if self._retries:
+            self._retries -= 1
+            bounds = (min(RETRY_MIN_S, self._min), min(RETRY_MAX_S, self._max))
+        self.fires_at = self._now() + self._rng.uniform(*bounds)
 
     def heard_leader(self) -> None:
         """An append of the current term or a newer one arrived: calm down."""
         self.heard_at = self._now()
+        self._retries = 0
         self._asked_term = None
 
     def link_to_leader_broke(self) -> None:
         """The leader's process is probably gone: forget that it was heard, campaign soon."""
         self.heard_at = _LONG_AGO
+        self._retries = RETRIES
         soon = self._now() + self._rng.uniform(0.0, BROKEN_LINK_DELAY_S)
         self.fires_at = min(self.fires_at, soon)
 
@@ -86,6 +97,18 @@ class ElectionTimer:
         self._asked_term = term
         self._grants = {myself}
         return len(self._grants) >= self._majority
+
+    def gives_way(self, asked_term: int, *, asker_first: bool) -> bool:
+        """Whether we let another one ask for ``asked_term``; if so, our own round is over.
+
+        Two who ask at the same time would split the votes: the one that comes first in an order
+        that both know goes on, the other steps back.
+        """
+        if self._asked_term == asked_term and not asker_first:
+            return False
+        self._asked_term = None
+        self.rearm()
+        return True
 
     def granted(self, voter: str, asked_term: int, own_term: int) -> bool:
         """Count a PreVote grant; True exactly once, when a majority is reached."""
@@ -182,6 +205,11 @@ class Voting:
             and self._may_vote()
             and engine.role != LEADER
             and not self._timer.leader_is_alive()
+            and self._timer.gives_way(
+                question.asked_term,
+                asker_first=(question.last_term, question.last_index, node)
+                > (last[2], last[1], self._node),
+            )
         )
         answer = PreVoteAnswer(KINDS[PreVoteAnswer], engine.term, question.asked_term, granted)
         self._emit(node, answer)

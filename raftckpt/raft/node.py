@@ -51,7 +51,7 @@ __all__ = ["Clock", "RaftConfig", "RaftNode"]
 log = logging.getLogger("raftckpt.raft")
 
 APPLY_ENTRIES: Final = 512
-APPLY_BYTES: Final = 512 * limits.KIB
+APPLY_BYTES: Final = 128 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""

@@ -48,7 +48,7 @@ IDENTITY_VERSION: Final = 1
 _NAME: Final = "identity"
 _TEMPORARY: Final = "identity.tmp"
 _BYTES_MAX: Final = 64 * KIB
-IGNORED: Final = frozenset({"lock", "lost+found", _TEMPORARY})
+IGNORED: Final = frozenset({"lock", "lost+found", "peers", "peers.tmp", _TEMPORARY})
 """Names that do not make a directory "not empty"."""
 
 

@@ -310,3 +310,26 @@ def test_terminal_is_asked(run, cluster, answer: bytes, code: int) -> None:
         os.close(slave)
     exists = "asked" in [each["name"] for each in run("checkpoint", "list", "-o", "json").json]
     assert exists == (code != 0)
+
+
+def test_arguments_that_are_no_text(run, cluster) -> None:
+    run("checkpoint", "create", "raw")
+    wrote = as_process(cluster, "section", "write", "raw", b"\xfe\xff", b"\x80data")
+    assert wrote.returncode == 0, wrote.stderr
+    assert run("section", "read", "raw", "feff", "--hex").out == b"\x80data"
+    for verb in ("create", "show", "unlink"):
+        refused = as_process(cluster, "checkpoint", verb, b"\xff")
+        assert refused.returncode in (1, 5)
+        assert b"Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["", "x" * 3000, "a\nb", "a\x1b[31mb"], ids=repr)
+def test_strange_names_are_refused_or_harmless(run, name: str) -> None:
+    made = run("checkpoint", "create", name)
+    assert made.code in (0, 1)
+    assert "Traceback" not in made.err
+    if made.code == 0:
+        listed = run("checkpoint", "list").out
+        assert repr(name).strip("'").encode() in listed  # nothing that steers a terminal
+        assert run("checkpoint", "show", name).code == 0
+        assert run("checkpoint", "unlink", name, "--yes").code == 0

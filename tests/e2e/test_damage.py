@@ -10,7 +10,7 @@ import pytest
 
 import raftckpt
 from raftckpt.testing import LocalCluster
-from tests.e2e.load import assert_equal_replicas
+from tests.e2e.load import Writers, assert_equal_replicas
 from tests.waiting import until
 
 SNAPSHOT_ENTRIES = 200
@@ -133,19 +133,15 @@ def test_replica_away_for_many_entries_catches_up_by_snapshot(cluster) -> None:
     node = follower(cluster)
     had = cluster.status(node)["last"]
     cluster.kill(node)
-    with raftckpt.connect(cluster.endpoints, timeout=20) as service:
-        checkpoint = service.open("away", create=raftckpt.Attributes())
-
-        def compacted() -> bool:  # what the replica lacks is no longer in the log
-            for number in range(SNAPSHOT_ENTRIES):
-                checkpoint.put(f"k{number}", b"x" * 100)
-            return cluster.status(cluster.leader())["first"] > had + 1
-
-        until(compacted, "the leader compacted its log", 60)
+    with Writers(cluster, 8) as writers:
+        until(  # what the replica lacks is no longer in the log
+            lambda: cluster.status(cluster.leader())["first"] > had + 1, "compaction", 90
+        )
     goal = cluster.status(cluster.leader())["applied"]
     cluster.restart(node)
     until(lambda: (cluster.status(node) or {}).get("applied", 0) >= goal, "caught up", 30)
     assert cluster.status(node)["first"] > had + 1, "it did not get a snapshot"
+    writers.verify()
     assert_equal_replicas(cluster)
 
 

@@ -27,8 +27,8 @@ def test_same_seed_same_trace() -> None:
 
 
 PLANTED = {
-    "repeats are executed": ({"kill"}, "at most one effect"),
-    "abandoned is definite": ({"frozen_leader", "partition", "transfer"}, "definite failure"),
+    "repeats are executed": ({"transfer", "pause"}, "at most one effect"),
+    "abandoned is definite": ({"transfer", "pause"}, "definite failure"),
     "time-outs are definite": ({"kill", "partition"}, "definite failure"),
     "own reads do not wait": ({"slow_disk"}, "own writes"),
     "accepted is forgotten": ({"kill", "partition"}, "it happened"),

@@ -175,9 +175,11 @@ def test_nothing_there() -> None:
 def test_a_replica_that_stays_silent() -> None:
     async def main() -> None:
         async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.append(asyncio.current_task())
             await reader.read()
-            writer.close()
+            writer.transport.abort()
 
+        handlers: list[Any] = []
         server = await asyncio.start_server(swallow, "127.0.0.1", 0)
         endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with raftckpt.aio.connect(endpoint, timeout=0.3, session=False) as service:
@@ -186,7 +188,8 @@ def test_a_replica_that_stays_silent() -> None:
             with pytest.raises((raftckpt.Unavailable, raftckpt.TryAgain)):
                 await service.open("a")
         server.close()
-        await server.wait_closed()
+        await asyncio.wait_for(asyncio.gather(*handlers), 5)
+        await asyncio.sleep(0)
 
     asyncio.run(main())
 

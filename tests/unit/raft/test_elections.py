@@ -91,3 +91,28 @@ def test_lost_leadership_fails_reads_numbered_or_not():
     reads.fail()
     assert outcomes == [False, False]
     assert len(reads) == 0
+
+
+def test_of_two_who_ask_at_once_exactly_one_steps_back():
+    _, one = timer_of()
+    _, other = timer_of()
+    one.ask(5, "n1")
+    other.ask(5, "n2")
+    assert one.gives_way(5, asker_first=True)
+    assert not other.gives_way(5, asker_first=False)
+    assert not one.granted("n2", 5, 4), "its own round is over"
+    assert other.granted("n1", 5, 4)
+
+
+def test_split_votes_after_a_broken_link_are_retried_soon_but_not_for_ever():
+    now, timer = timer_of()
+    timer.link_to_leader_broke()
+    waits = []
+    for _ in range(5):
+        timer.rearm()
+        waits.append(timer.fires_at - now.at)
+    assert max(waits[:3]) <= 0.15 < 0.3 <= min(waits[3:])
+    timer.link_to_leader_broke()
+    timer.heard_leader()
+    timer.rearm()
+    assert timer.fires_at - now.at >= 0.3
