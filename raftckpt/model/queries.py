@@ -25,13 +25,15 @@ from raftckpt.model.types import (
     refuse,
     success,
 )
-from raftckpt.model.values import cut
+from raftckpt.model.values import Listing, cut
 
 __all__ = ["QUERY_TAGS", "answer", "describe"]
 
 _NONE: Final = type(None)
 _VALID: Final = int(SectionState.VALID)
 _TARGET: Final = (int, str)
+_EAGER_ROWS: Final = 256
+"""A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
 _ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 
@@ -109,8 +111,16 @@ def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
 
 
 def _read_all(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+    return _listing(state, checkpoint, lambda section_id, section: [section_id, section[0]])
+
+
+def _listing(
+    state: State, checkpoint: Checkpoint, row: Callable[[bytes, Section], Any]
+) -> list[Any]:
     sections = checkpoint.sections
-    return [state.revision, [[section_id, section[0]] for section_id, section in sections.items()]]
+    if len(sections) <= _EAGER_ROWS:
+        return [state.revision, [row(*item) for item in sections.items()]]
+    return [state.revision, Listing(sections.copy(), row)]
 
 
 def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -119,7 +129,7 @@ def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> An
 
 
 def _section_ids(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
-    return [state.revision, list(checkpoint.sections)]
+    return _listing(state, checkpoint, lambda section_id, _: section_id)
 
 
 def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -129,17 +139,23 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
         return invalid("chosen")
     if not 0 <= expiration_ns <= SA_TIME_MAX:
         return invalid("expiration_ns")
+    if chosen == Chosen.ANY:
+        return _listing(state, checkpoint, _descriptor)
     choose = _CHOOSE[chosen]
     return [
         state.revision,
         [
-            SectionDescriptor(
-                section_id, section[1], len(section[0]), _VALID, section[2], section[3]
-            )
+            _descriptor(section_id, section)
             for section_id, section in checkpoint.sections.items()
             if choose(section_id, section, expiration_ns)
         ],
     ]
+
+
+def _descriptor(section_id: bytes, section: Section) -> SectionDescriptor:
+    return SectionDescriptor(
+        section_id, section[1], len(section[0]), _VALID, section[2], section[3]
+    )
 
 
 def _leq(section_id: bytes, section: Section, time_ns: int) -> bool:

@@ -11,14 +11,33 @@ This module owns the representation and nothing else: no limits, no errors. Inva
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 from raftckpt.limits import PAGE_BYTES
 
-__all__ = ["PageBuilder", "Pages", "Value", "cut", "join", "store", "write_at"]
+__all__ = ["Listing", "PageBuilder", "Pages", "Value", "cut", "join", "store", "write_at"]
 
 _ZERO_PAGE: Final = bytes(PAGE_BYTES)
+
+
+class Listing:
+    """Rows of many sections, each made when it is asked for: a million would hold the loop."""
+
+    __slots__ = ("_row", "_sections")
+
+    def __init__(self, sections: Mapping[bytes, Any], row: Callable[[bytes, Any], Any]) -> None:
+        self._sections = sections
+        self._row = row
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+    def rows(self) -> Iterator[Any]:
+        """Yield the rows, in the order of the sections."""
+        row = self._row
+        for section_id, section in self._sections.items():
+            yield row(section_id, section)
 
 
 class Pages:

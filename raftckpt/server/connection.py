@@ -392,6 +392,8 @@ class Connection(asyncio.Protocol):
 
 def _size(value: Any) -> int:
     """Approximate encoded size; not more exact than needed to tell small from large."""
+    if hasattr(value, "rows"):
+        return max(_STREAM_ABOVE_BYTES, 16 * len(value))  # not to be encoded in one go
     if isinstance(value, list | tuple):
         total = 0
         for item in value:
@@ -407,6 +409,6 @@ def _few(value: Any) -> bool:
     return not (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and isinstance(value[1], list | tuple)
+        and (hasattr(value[1], "rows") or isinstance(value[1], list | tuple))
         and len(value[1]) > 1024
     )

@@ -259,11 +259,17 @@ def frames_for_pieces(
 
 
 def pack_pieces(value: Any) -> Iterator[bytes]:
-    """Encode a value as msgpack in pieces; :class:`Pages` inside lists become one bin each."""
-    if isinstance(value, (list, tuple)):
+    """Encode a value as msgpack in pieces.
+
+    :class:`Pages` inside lists become one bin each, a :class:`Listing` becomes an array.
+    """
+    rows = value if isinstance(value, (list, tuple)) else None
+    if hasattr(value, "rows"):
+        rows = value.rows()
+    if rows is not None:
         yield _array_header(len(value))
-        for item in value:
-            if type(item) is list and all(map(_is_small, item)):
+        for item in rows:
+            if isinstance(item, (list, tuple)) and len(item) <= 8 and all(map(_is_small, item)):
                 # an item such as [id, data] of a million: one piece, not four
                 yield msgpack.packb(item, use_bin_type=True)
             else:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
+from tests.sim.sabotage import SABOTAGES, SERVICE_SABOTAGES
 from tests.sim.service import ServiceWorld
 from tests.sim.world import Outcome, World
 
@@ -66,6 +67,22 @@ def run_job(job: Job) -> Outcome:
     return job.world().run()
 
 
+def planted_table(most: int, seconds: float) -> int:
+    """Print how many seeds it takes to find each planted bug, as a table for the docs."""
+    print("| bug | world | seeds | caught as |\n|---|---|---|---|")
+    missed = 0
+    for service, names in ((False, SABOTAGES), (True, SERVICE_SABOTAGES)):
+        for name in names:
+            found, seed = None, 0
+            while found is None and seed < most:
+                seed += 1
+                found = Job(seed, seconds, name, service).world().run().violation
+            missed += found is None
+            row = (name, "service" if service else "consensus", seed, (found or "**missed**")[:90])
+            print(f"| {' | '.join(str(field) for field in row)} |".replace("\n", " "), flush=True)
+    return 1 if missed else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", default="1..20", help="A..B, inclusive")
@@ -74,8 +91,11 @@ def main() -> int:
     parser.add_argument("--replay", type=int, help="run one seed and print its trace")
     parser.add_argument("--sabotage", default="", help="spoil the nodes on purpose")
     parser.add_argument("--service", action="store_true", help="whole service with clients")
+    parser.add_argument("--planted", type=int, help="table: seeds each planted bug survives (most)")
     parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     options = parser.parse_args()
+    if options.planted is not None:
+        return planted_table(options.planted, options.seconds)
     if options.replay is not None:
         world = World(options.replay, seconds=options.seconds, echo=True, sabotage=options.sabotage)
         outcome = world.run()

@@ -90,8 +90,10 @@ class OurBench:
         path: str,
         *,
         peers: Sequence[str] = ("b", "c"),
+        rejoin: bool = False,
         **config: Any,
     ) -> None:
+        self._rejoin = rejoin
         self.clock, self.peers = clock, tuple(peers)
         self.fs, self.path = fs, path
         self._config = config
@@ -104,7 +106,13 @@ class OurBench:
         self.outbox: list[Sent] = []
         self.machine = BenchMachine()
         self.storage = Storage.open(
-            self.fs, self.path, "bench", "a", new_ok=True, journal_class=LogSeam
+            self.fs,
+            self.path,
+            "bench",
+            "a",
+            new_ok=not self._rejoin,
+            rejoin=self._rejoin,
+            journal_class=LogSeam,
         )
         config = RaftConfig("a", ["a", *self.peers], **self._config)
         self.node = RaftNode(
@@ -116,6 +124,7 @@ class OurBench:
             Clocks(self.clock),
             random.Random(1),
         )
+        self._rejoin = False
         for peer in self.peers:
             self.connect(peer)
 

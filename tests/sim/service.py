@@ -443,6 +443,8 @@ class SimClient:
                 assert pending.data is not None
                 self.world.checks.sometimes["writes accepted early"] += 1
                 self.accepted.setdefault(pending.key[0], []).append(pending.data)
+                if self.rng.random() < 0.2:  # at once: it is on its way, not yet applied
+                    self.world.queue.after(0.0, self._read_own, self._life, pending)
             case "put":
                 assert pending.data is not None
                 truth.acknowledged(self.name, pending.data, call.value)
@@ -456,6 +458,14 @@ class SimClient:
                     truth.must_exist(self.name, data)
                 if isinstance(value, int):
                     truth.saw(value)
+
+    def _read_own(self, life: int, written: Pending) -> None:
+        if life == self._life and self.core.lost is None:
+            handle, section = written.call.args[:2]
+            for opened in self.opened.values():
+                if opened.handle == handle:
+                    call = operations.read(opened, section, 0, None, "linearizable")
+                    self.run(call, "read", None, written.key)
 
 
 class Truth:

@@ -26,9 +26,12 @@ from raftckpt.raft.messages import (
     Echo,
     PeerProtocolError,
     TermIs,
+    TimeoutNow,
     VoteGrant,
+    VoteRequest,
     decode_body,
 )
+from raftckpt.raft.port import Role
 from raftckpt.storage import Damaged, RealFileSystem, StaleSnapshot
 from tests.sim.bench import BenchMachine, OurBench
 from tests.sim.enginepatch import patched
@@ -606,3 +609,55 @@ def test_bench_our_node_works_at_all(bench: OurBench) -> None:
     assert bench.values == ["x"]
     assert bench.machine.contexts == [("applied", "ticket")]
     assert isinstance(bench.machine, BenchMachine)
+
+
+# --- leadership transfer: late, forged, to a node that does not count ------------------------
+
+
+def asked_votes(bench: OurBench) -> list[VoteRequest]:
+    bench.settle(2)
+    return [s.message for s in bench.sent(VoteRequest)]
+
+
+def test_timeout_now_starts_an_election_at_once_and_is_marked(bench: OurBench) -> None:
+    follow(bench, 3)
+    bench.inject("b", TimeoutNow(KINDS[TimeoutNow], 1))
+    requests = asked_votes(bench)
+    assert {(r.term, r.transfer) for r in requests} == {(2, True)}
+
+
+def test_timeout_now_of_a_former_term_or_of_another_node_is_ignored(bench: OurBench) -> None:
+    follow(bench, 3, term=5)
+    bench.inject("b", TimeoutNow(KINDS[TimeoutNow], 4))
+    bench.inject("c", TimeoutNow(KINDS[TimeoutNow], 5))
+    assert asked_votes(bench) == []
+
+
+def test_timeout_now_followed_by_a_new_leader_leaves_it_in_peace(bench: OurBench) -> None:
+    follow(bench, 3)
+    bench.disconnect("b")
+    bench.disconnect("c")
+    bench.inject("b", TimeoutNow(KINDS[TimeoutNow], 1))
+    bench.tick()  # connected to nobody: the election waits
+    bench.connect("c")
+    bench.append("c", 2, (4, 1), [(5, 2, None)], 5)
+    assert asked_votes(bench) == []
+    assert bench.status.leader == "c"
+
+
+def test_timeout_now_while_rejoining_is_ignored(make: Make) -> None:
+    bench = make(rejoin=True)
+    follow(bench, 3)
+    assert bench.status.role is Role.REJOINING
+    bench.inject("b", TimeoutNow(KINDS[TimeoutNow], 1))
+    assert asked_votes(bench) == []
+
+
+def test_rejoining_grants_no_vote_and_marks_its_acks(make: Make) -> None:
+    bench = make(rejoin=True)
+    bench.append("b", 1, (1, 0), [(2, 1, "x")], 1)
+    assert [s.message.rejoining for s in bench.sent(Ack)] == [True]
+    bench.advance(5.0)
+    bench.request_vote("c", 2, (99, 1))
+    assert bench.sent(VoteGrant) == []
+    assert bench.term == 2

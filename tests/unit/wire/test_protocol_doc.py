@@ -1,0 +1,63 @@
+"""What docs/protocol.md says is what the code does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from raftckpt.client import outcomes
+from raftckpt.wire.frames import MessageStream, pack_messages, reply_frames
+from raftckpt.wire.schema import MESSAGES, check_request
+
+TEXT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text("utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}.*\n((?:.|\n)*?)^```$", TEXT, re.MULTILINE)
+
+
+def test_the_byte_examples() -> None:
+    examples = blocks("example")
+    assert len(examples) == 4
+    for example in examples:
+        first, rest = example.split("\n", 1)
+        messages, data = ast.literal_eval(first), bytes.fromhex(rest)
+        assert MessageStream().feed(data) == messages
+        assert pack_messages(messages) == data
+        for message in messages:
+            assert message[0] == 0 or check_request(message) is None
+
+
+def test_the_example_of_fragments() -> None:
+    (example,) = blocks("fragments")
+    first, rest = example.split("\n", 1)
+    messages, data = ast.literal_eval(first), bytes.fromhex(rest)
+    assert MessageStream().feed(data) == messages
+    assert b"".join(reply_frames(messages[0], 16)) == data
+    assert "two fragments" in TEXT
+    assert len(list(reply_frames(messages[0], 16))) == 2
+
+
+def test_the_tables_name_every_message_with_its_fields() -> None:
+    rows = {
+        int(tag): (name, fields or "")
+        for tag, name, fields in re.findall(
+            r"^\| (\d+) \| ([A-Z_]+)(?=[:, ])(?:, any replica|, leader)?:? ?(?:`([^`]*)`)?",
+            TEXT,
+            re.MULTILINE,
+        )
+    }
+    fields_of_session = {"id", "sequence", "answered", "after_sequence", "consistency"}
+    assert set(rows) == set(MESSAGES)
+    for tag, shape in MESSAGES.items():
+        name, fields = rows[tag]
+        assert name == shape.name
+        said = [field.strip("[] ") for field in fields.split(",") if field.strip()]
+        assert said == [field for field, _ in shape.fields if field not in fields_of_session], name
+
+
+def test_the_reasons_that_leave_a_number_unused() -> None:
+    said = re.search(r"except: every TRY_AGAIN, and the reasons\s+((?:`\"\w+\"`[,.\s]+)+)", TEXT)
+    assert said is not None
+    assert set(re.findall(r"\w+", said.group(1))) == set(outcomes._NOT_RECORDED)
