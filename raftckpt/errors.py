@@ -317,9 +317,9 @@ def error_for(
         cls = _BY_CODE.get(SaAisError(code), Library)
     except ValueError:
         cls = Library
-    special, text = REASONS.get(reason, (None, reason))
+    special, text = REASONS.get(reason, (None, ""))
     if special is not None and issubclass(special, cls):
         cls = special
     return cls(
-        message or text.format(detail), definite=definite, reason=reason, index=index, detail=detail
+        message or text.format(detail) or reason, definite=definite, reason=reason, index=index, detail=detail
     )

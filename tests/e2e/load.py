@@ -101,5 +101,6 @@ def assert_equal_replicas(cluster: LocalCluster, timeout: float = 20.0) -> None:
     """All replicas hold the same state after one and the same log entry."""
     endpoints = {node: cluster.endpoint(node) for node in cluster.nodes}
     index, digests = replica_digests(endpoints, cluster.leader(), timeout=timeout)
-    assert None not in digests.values(), digests
+    logs = "\n".join(f"--- {node}\n{cluster.log(node, 20)}" for node in cluster.nodes)
+    assert None not in digests.values(), f"{digests}\n{logs}"
     assert len(set(digests.values())) == 1, f"replicas differ at {index}: {digests}"
