@@ -321,5 +321,9 @@ def error_for(
     if special is not None and issubclass(special, cls):
         cls = special
     return cls(
-        message or text.format(detail) or reason, definite=definite, reason=reason, index=index, detail=detail
+        message or text.format(detail) or reason,
+        definite=definite,
+        reason=reason,
+        index=index,
+        detail=detail,
     )

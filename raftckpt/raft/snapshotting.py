@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshotter"]
 
+KEEP_BYTES: Final = 16 * limits.MIB
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
 LOG_BYTES_MAX: Final = limits.GIB
@@ -118,5 +119,14 @@ class Snapshotter:
         writer.commit()
         self._last_index = self._index
         self._plan()
-        keep = max(self._log[0][1], self._index - 1 - self._config.keep_entries)
-        self._log.compact_to(min(keep, self._index - 1))
+        self._log.compact_to(self._oldest_to_keep())
+
+    def _oldest_to_keep(self) -> int:
+        """First entry of the tail that lets a short absence be caught up from the log."""
+        log, first = self._log, self._log[0][1]
+        keep = max(first, self._index - 1 - self._config.keep_entries)
+        size, oldest = 0, self._index - 1
+        while oldest > keep and size < KEEP_BYTES:
+            oldest -= 1
+            size += len(log[oldest - first][0])
+        return oldest

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.sim.faults import FAMILIES
+from tests.sim.nodes import Tuning
 from tests.sim.sabotage import planted
 from tests.sim.world import World
 
@@ -70,6 +71,8 @@ def test_planted_bug_is_caught(sabotage: str) -> None:
     families, invariant = PLANTED[sabotage]
     for seed in range(1, 25):
         world = World(seed, seconds=6.0, families=families, size=3, sabotage=sabotage)
+        world.write_gap_s, world.read_gap_s = 0.005, 0.02  # busy: bugs have little to hide in
+        world.tuning = Tuning(1, 2, 2048, 2)
         found = world.run().violation
         if found is not None:
             assert invariant in found

@@ -71,8 +71,8 @@ class World:
         self.tuning = nodes.Tuning.draw(rng)
         self.ballast = rng.choice((0, 0, 100_000, 700_000))
         self.value_bytes = rng.choice((16, 100, 5000))
-        self.write_gap_s = rng.choice((0.005, 0.02, 0.1))
-        self.read_gap_s = rng.choice((0.02, 0.1))
+        self.write_gap_s = rng.choice((0.01, 0.04, 0.2))
+        self.read_gap_s = rng.choice((0.04, 0.2))
         self.processes = {}
         for name in names:
             clock = NodeClock(self.queue, rng.uniform(0, 1e5), 1.0)

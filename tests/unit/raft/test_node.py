@@ -194,3 +194,15 @@ def test_a_node_at_a_higher_term_does_not_hang_the_cluster(tmp_path):
     cluster.start(leader)
     cluster.write(3, "w")
     assert cluster.nodes[leader].status().term > 50
+
+
+def test_the_tail_kept_behind_a_snapshot_is_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("raftckpt.raft.snapshotting.KEEP_BYTES", 1000)
+    cluster = Cluster(tmp_path, snapshot_entries=50, keep_entries=40)
+    leader = cluster.elect()
+    for i in range(60):
+        assert cluster.nodes[leader].propose(b"%03d" % i + b"x" * 200, i)
+    cluster.run(0.5)
+    status = cluster.nodes[leader].status()
+    assert 0 < status.snapshot_index - status.first_index <= 7
+    cluster.settled()
