@@ -172,8 +172,9 @@ def replica_digests(
             try:
                 with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
                     digests[node] = str(probe.call(RequestTag.DIGEST, nonce)[1])
-            except TryAgain:  # it has not applied that entry yet
+            except (
+                TryAgain,
+                Unavailable,
+            ):  # it has not applied that entry yet, or is just starting
                 time.sleep(0.02)
-            except Unavailable:
-                break
     return int(index), digests

@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="1..20", help="A..B, inclusive")
     parser.add_argument("--seconds", type=float, default=20.0, help="virtual seconds with faults")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--replay", type=int, help="run one seed and print its trace")
     parser.add_argument("--sabotage", default="", help="spoil the nodes on purpose")
     parser.add_argument("--service", action="store_true", help="whole service with clients")
@@ -108,9 +109,10 @@ def main() -> int:
     ]
     began = time.monotonic()
     totals: Counter[str] = Counter()
-    virtual, failures = 0.0, 0
+    virtual, failures, done = 0.0, 0, 0
     with multiprocessing.Pool(options.jobs, maxtasksperchild=50) as pool:
         for outcome in pool.imap_unordered(run_job, jobs):
+            done += 1
             totals.update(outcome.counters)
             virtual += outcome.virtual_s
             if outcome.violation is not None:
@@ -121,18 +123,18 @@ def main() -> int:
                     f"--seconds {options.seconds:g}{' --service' * options.service}",
                     flush=True,
                 )
-                if options.stop:
-                    pool.terminate()
-                    break
+            if (failures and options.stop) or time.monotonic() - began > 60 * options.minutes:
+                pool.terminate()
+                break
     took = time.monotonic() - began
     print(
-        f"{len(jobs)} seeds, {failures} failed, {virtual:.0f} virtual s in {took:.0f} s "
+        f"{done} seeds, {failures} failed, {virtual:.0f} virtual s in {took:.0f} s "
         f"({virtual / took:.0f} x real time, {options.jobs} jobs)"
     )
     print("  ".join(f"{name}: {count}" for name, count in sorted(totals.items())))
     wanted = SERVICE_MUST_HAPPEN if options.service else MUST_HAPPEN
     never = [name for name in wanted if not totals[name]]
-    if never and len(jobs) >= 50:
+    if never and done >= 50:
         print(f"never happened: {', '.join(never)}")
         return 1
     return 1 if failures else 0

@@ -14,13 +14,12 @@ from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.node import RaftConfig, RaftNode
 from raftckpt.storage import DiskFailed, DiskFull, Storage
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
+from tests.sim.process import DATA
 from tests.sim.sabotage import NO_FSYNC
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
     from tests.sim.world import World
-
-DATA: Final = "/data"
 
 
 class WatchedDisk(SimDisk):

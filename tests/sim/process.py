@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 _ROLES: Final = {FOLLOWER: Role.FOLLOWER, CANDIDATE: Role.CANDIDATE, LEADER: Role.LEADER}
+DATA: Final = "/data"
+DISK_READ_EVERY: Final = 64
 STEP_DELAY_S: Final = 20e-6
 """From a wake-up to the step: what arrives meanwhile belongs to the same step."""
 
@@ -53,6 +55,7 @@ class Process:
         self.transfers_open = 0
         self.stopped_because: str | None = None
         self.steps = 0
+        self._syncs = 0
         self._held: deque[Callable[[], None]] = deque()
         self._step_timer: Timer | None = None
         self._in_step = self._woken = False
@@ -89,7 +92,7 @@ class Process:
             self.name, list(journal), journal.term, journal.vote, meta.index if meta else 0
         )
         self._note_durable()  # opening made all that it found durable
-        self.disk.on_synced = self._note_durable
+        self.disk.on_synced = self._journal_synced
         rng = random.Random(self._rng.random())
         self.node = world.build_node(self, machine, storage, rng)
         self.attach_machine()
@@ -99,6 +102,30 @@ class Process:
 
     def attach_machine(self) -> None:
         """The node is built."""
+
+    def _journal_synced(self) -> None:
+        self._note_durable()
+        self._syncs += 1
+        if self._syncs % DISK_READ_EVERY == 0:
+            self._read_disk()
+
+    def _read_disk(self) -> None:
+        """Now and then do not believe the journal: read what a power loss would leave."""
+        found = self.disk.durable_journal(DATA)
+        journal = self.storage.journal
+        held = found.entries if found is not None else []
+        self.world.checks.sometimes["disks read back"] += 1
+        self.world.checks.expect(
+            found is not None
+            and (found.term, found.vote) == (journal.term, journal.vote)
+            and bool(held)
+            and held[-1][1:] == journal[-1][1:]
+            and held[-len(journal) :] == list(journal)[-len(held) :],
+            "synced => on the disk",
+            self.name,
+            held[-1][1:] if held else None,
+            journal[-1][1:],
+        )
 
     def _note_durable(self) -> None:
         journal = self.storage.journal

@@ -61,7 +61,7 @@ PLANTED = {
     "outcome by index alone": ({"partition", "frozen_leader"}, "everything asked"),
     "truncations are not logged": ({"partition", "frozen_leader", "power"}, "Damaged"),
     "snapshots are not synced": ({"compact", "power", "power_all"}, "Damaged"),
-    "grants without looking at the log": ({"partition", "kill"}, "leader completeness"),
+    "grants without looking at the log": ({"partition", "kill", "transfer"}, "leader completeness"),
     "new leader commits old entries": ({"partition", "frozen_leader", "kill"}, "majority"),
 }
 
