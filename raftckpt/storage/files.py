@@ -99,6 +99,9 @@ class File(Protocol):
     def sync(self) -> None:
         """Make content and size durable (fdatasync)."""
 
+    def start_writeback(self, offset: int, size: int) -> None:
+        """Have the system begin to write a range, without waiting: a later sync is short."""
+
     def settle(self) -> None:
         """Make content durable and have later reads come from the disk, not from a cache."""
 
@@ -245,6 +248,10 @@ class _RealFile:
             os.fdatasync(self._fd)
         except OSError as error:
             raise _translate("syncing", self._path, error) from error
+
+    def start_writeback(self, offset: int, size: int) -> None:
+        with contextlib.suppress(OSError):  # a hint; the sync that follows tells the truth
+            os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_DONTNEED)
 
     def settle(self) -> None:
         try:

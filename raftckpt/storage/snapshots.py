@@ -239,7 +239,9 @@ class _Slot:
     def _append(self, buffers: list[bytes]) -> None:
         file = self._opened()
         file.write(self.offset, buffers)
-        self.offset += sum(map(len, buffers))
+        size = sum(map(len, buffers))
+        file.start_writeback(self.offset, size)
+        self.offset += size
         self._fs.point("snapshot.piece.written")
         if self.offset - self._synced >= _SYNC_BYTES:
             file.sync()

@@ -510,6 +510,9 @@ class _SimFile:
             raise
         self._inode.sync()
 
+    def start_writeback(self, offset: int, size: int) -> None:
+        pass
+
     def settle(self) -> None:
         self.sync()
         self._inode.volatile = bytearray(self._inode.durable)
@@ -592,6 +595,9 @@ class _DurableFile:
         raise AssertionError("read only")
 
     def sync(self) -> None:
+        raise AssertionError("read only")
+
+    def start_writeback(self, offset: int, size: int) -> None:
         raise AssertionError("read only")
 
     def settle(self) -> None:

@@ -1,7 +1,9 @@
 """Planted bugs, each a line or two: what the checks of a world must catch.
 
 A checker that has never failed checks nothing; ``python -m tests.sim --sabotage NAME`` shows how
-many seeds a bug survives.
+many seeds a bug survives, ``--planted N`` prints the table. What honest peers never bring about by
+themselves (stale acks, old snapshots) is caught by the scripts of ``tests/unit/raft`` and
+``test_directed.py`` instead.
 """
 
 from __future__ import annotations
