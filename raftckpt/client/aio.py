@@ -87,10 +87,13 @@ class Service(ServiceExtras):
         return found
 
     async def cluster(self, *, timeout: float | None = None) -> ClusterStatus:
-        """Ask every replica about itself; one that does not answer is reported so."""
+        """Ask every replica about itself; one that does not answer is reported so.
+
+        Replicas whose endpoints were not given are asked too: those that answer tell of them.
+        """
         core = self._driver.core
         answers = await self._driver.ask_all(
-            list(core.router.endpoints), replica_status, self._seconds(timeout)
+            list(core.router.endpoints), replica_status, self._seconds(timeout), others=True
         )
         nodes = {endpoint: node for node, endpoint in core.members.items()}
         replicas = []
@@ -118,7 +121,9 @@ class Service(ServiceExtras):
     async def check(self, *, timeout: float | None = None) -> CheckReport:
         """Compare the states of all replicas after the same entry of the log."""
         nonce, index = await self._run(operations.check_start(), timeout)
-        waiting = list(self._driver.core.router.endpoints)
+        core = self._driver.core  # it knows all replicas: one has just answered
+        waiting = list(core.router.endpoints)
+        nodes = {endpoint: node for node, endpoint in core.members.items()}
         digests: dict[str, str | None] = {}
         for _ in self._rounds(timeout):
             answers = await self._driver.ask_all(
@@ -126,13 +131,15 @@ class Service(ServiceExtras):
             )
             waiting = []
             for answer in answers:
+                node = answer.node or nodes.get(answer.endpoint)
                 if isinstance(answer.error, TryAgain):
                     waiting.append(answer.endpoint)
-                    digests.setdefault(answer.node or answer.endpoint, None)
-                elif answer.error is not None:
-                    digests.setdefault(answer.node or answer.endpoint, None)
+                if node is None:
+                    continue  # nobody there, and no replica's own endpoint
+                if answer.error is not None:
+                    digests.setdefault(node, None)
                 else:
-                    digests[answer.node or answer.endpoint] = answer.value[1]
+                    digests[node] = answer.value[1]
             if not waiting:
                 break
             await self._driver.pause(0.05)

@@ -6,16 +6,19 @@ Calls that start in one round of the loop share a frame: the bytes leave when th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore
 from raftckpt.client.endpoints import host_and_port
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Probe, unreachable
+from raftckpt.client.routing import ENDPOINTS_MAX
+from raftckpt.errors import InvalidParam
 
 if TYPE_CHECKING:
     import ssl
@@ -46,6 +49,21 @@ class _Connection(asyncio.Protocol):
         self.driver._lost(self, str(error) if error else "it closed the connection")
 
 
+async def _until_the_loop_ends(driver: ref[Driver]) -> AsyncGenerator[None, None]:
+    """Close the connections of a driver that nobody closed, while its loop still can.
+
+    A loop that is about to be closed ends its asynchronous generators; on a closed loop a
+    transport can no longer be closed.
+    """
+    try:
+        yield
+    finally:
+        living = driver()
+        if living is not None and not living.closed:
+            living.outlived = True
+            living._shut_down()
+
+
 class Driver:
     """Runs calls of any number of tasks of one loop over one client core.
 
@@ -68,6 +86,11 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._closed = False
+        self.outlived = False
+        """Whether the loop ended before :meth:`close` was called."""
+        self._guard = _until_the_loop_ends(ref(self))
+        with suppress(StopIteration):
+            self._guard.__anext__().send(None)  # from now on the loop knows of it
 
     # --- calls ---------------------------------------------------------------------------
 
@@ -195,6 +218,7 @@ class Driver:
             return
         connecting = self._connecting
         self._shut_down()
+        await self._guard.aclose()
         if connecting is not None:
             await asyncio.gather(connecting, return_exceptions=True)
         await asyncio.sleep(0)  # lets the transports close their sockets
@@ -205,6 +229,8 @@ class Driver:
             self._loop.call_soon_threadsafe(self._shut_down)
 
     def _shut_down(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         connections = [item for item in (self._connection, *self._lingering) if item is not None]
         self.core.close()
@@ -218,30 +244,59 @@ class Driver:
     # --- without a session ---------------------------------------------------------------
 
     async def ask_all(
-        self, endpoints: list[str], make: Callable[[], Call], timeout: float
+        self,
+        endpoints: list[str],
+        make: Callable[[], Call],
+        timeout: float,
+        *,
+        others: bool = False,
     ) -> list[Answer]:
-        """Ask every endpoint the same on connections of their own, at the same time."""
-        config = self.core.config
+        """Ask every endpoint the same on connections of their own, at the same time.
 
-        async def ask(endpoint: str) -> Answer:
+        Arguments:
+            endpoints: "host:port" each.
+            make: makes the question.
+            timeout: seconds, for all together.
+            others: ask also, as soon as one of them is told about, the replicas not among them.
+        """
+        config = self.core.config
+        asked: dict[str, Answer] = {}
+
+        async def ask(endpoint: str) -> None:
             probe = Probe(endpoint, make(), config.client_name, config.token)
             try:
-                async with asyncio.timeout(timeout):
-                    return await self._ask(endpoint, probe)
-            except TimeoutError:
-                return unreachable(endpoint, "no answer in time")
+                asked[endpoint] = await self._ask(endpoint, probe, learn)
             except OSError as error:
-                return unreachable(endpoint, error.strerror or str(error))
+                asked[endpoint] = unreachable(endpoint, error.strerror or str(error))
+            except InvalidParam as error:  # a replica told of an endpoint that is none
+                asked[endpoint] = unreachable(endpoint, error.message)
 
-        return list(await asyncio.gather(*(ask(endpoint) for endpoint in endpoints)))
+        def start(endpoint: str) -> None:
+            asked[endpoint] = unreachable(endpoint, "no answer in time")
+            group.create_task(ask(endpoint))
 
-    async def _ask(self, endpoint: str, probe: Probe) -> Answer:
+        def learn(members: dict[str, str]) -> None:
+            self.core.learn(members)
+            for endpoint in members.values() if others else ():
+                if endpoint not in asked and len(asked) < ENDPOINTS_MAX:
+                    start(endpoint)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+                for endpoint in endpoints:
+                    start(endpoint)
+        return list(asked.values())
+
+    async def _ask(
+        self, endpoint: str, probe: Probe, learn: Callable[[dict[str, str]], None]
+    ) -> Answer:
         host, port = host_and_port(endpoint)
         reader, writer = await asyncio.open_connection(host, port, ssl=self._context)
         try:
             writer.write(probe.data_to_send())
             while not probe.feed(await reader.read(65536)):
-                pass
+                learn(probe.members)
+            learn(probe.members)
         finally:
             writer.transport.abort()
         return probe.answer or unreachable(endpoint, "no answer")

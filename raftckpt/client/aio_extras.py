@@ -56,7 +56,7 @@ class ServiceExtras(_Closing):
 
     def __del__(self) -> None:
         driver: Any = getattr(self, "_driver", None)
-        if driver is not None and not driver.closed:
+        if driver is not None and (driver.outlived or not driver.closed):
             driver.abandon()
             warnings.warn(
                 "a raftckpt service was not closed: use 'async with' or close()",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raftckpt import limits
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
-from raftckpt.client.endpoints import parse_endpoints, tls_context
+from raftckpt.client.endpoints import named_endpoints, tls_context
 from raftckpt.client.types import TlsOptions, duration_ns
 from raftckpt.errors import InvalidParam
 
@@ -53,7 +53,7 @@ class Options:
         ):
             if value is not None and not _is_text(value, bytes_max):
                 raise InvalidParam(f"{what} is text of at most {bytes_max} bytes, not {value!r}")
-        self.endpoints = parse_endpoints(endpoints)
+        self.endpoints = named_endpoints(endpoints)
         self.context: ssl.SSLContext | None = tls_context(tls)
         probe_after = min(0.5, session_timeout_ns / 6e9)
         self.config = CoreConfig(
@@ -75,12 +75,14 @@ def _is_text(value: Any, bytes_max: int) -> bool:
 
 def make_core(options: Options) -> ClientCore:
     """Make the core of a new session."""
-    return ClientCore(
+    core = ClientCore(
         options.config,
         options.endpoints,
         secret=os.urandom(limits.SESSION_SECRET_BYTES),
         jitter=random.random,
     )
+    core.learn({node: endpoint for endpoint, node in options.endpoints.items() if node})
+    return core
 
 
 def default_name() -> str:

@@ -17,7 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class ClientCore(Pipeline):
         self.node = config.node
         """Node id this client counts as."""
         self.members: dict[str, str] = {}
-        """Endpoints of the replicas by node id, as a replica told."""
+        """Endpoints of the replicas by node id, as a replica or the cluster file told."""
         self._secret = secret
         self._number = 0
         self._endpoint = ""
@@ -189,6 +189,11 @@ class ClientCore(Pipeline):
         self._forget_link()
         self._lingering.clear()
         self._connect_at = inf
+
+    def learn(self, members: Mapping[str, str]) -> None:
+        """Note where replicas are: "host:port" by node id."""
+        self.members = dict(sorted({**self.members, **members}.items()))
+        self.router.learn(members.values())
 
     # --- inputs: network and time ------------------------------------------------------------
 
@@ -364,6 +369,9 @@ class ClientCore(Pipeline):
 
     def _kept_alive(self, value: Any) -> None:
         self._made_progress()
+        if type(value) is dict:  # a replica's status
+            value = [value.get("revision")]
+        self._note_revision(value, 0)
 
     def _keepalive_refused(self, code: int, reason: str, detail: Any) -> None:
         if code == _BAD_HANDLE:
@@ -388,8 +396,7 @@ class ClientCore(Pipeline):
         self._reached_at = self._now
         self._greeting_errors.clear()
         self.router.problems.pop(self._endpoint, None)
-        self.members = {str(key): str(value) for key, value in sorted(endpoints.items())}
-        self.router.learn(self.members.values())
+        self.learn({str(key): str(value) for key, value in endpoints.items()})
         self._tired = True
         self._replica = node
         if self.node is None:

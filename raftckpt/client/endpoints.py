@@ -12,7 +12,7 @@ from raftckpt.errors import InvalidParam
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["host_and_port", "parse_endpoints", "tls_context"]
+__all__ = ["host_and_port", "named_endpoints", "parse_endpoints", "tls_context"]
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
@@ -23,6 +23,15 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
 
     Raises:
         InvalidParam: it is none of these; says which part and what is expected.
+    """
+    return list(named_endpoints(endpoints))
+
+
+def named_endpoints(endpoints: str | Iterable[str]) -> dict[str, str | None]:
+    """Return the endpoints, each with its node id if a cluster.yaml tells it.
+
+    Raises:
+        InvalidParam: as :func:`parse_endpoints`.
     """
     if isinstance(endpoints, (str, os.PathLike)):
         text = os.fspath(endpoints)
@@ -36,7 +45,7 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
         raise InvalidParam('no endpoints: give "host:port,host:port" or the path of a cluster.yaml')
     for endpoint in found:
         host_and_port(endpoint)
-    return list(dict.fromkeys(found))
+    return dict.fromkeys(found)
 
 
 def host_and_port(endpoint: str) -> tuple[str, int]:
@@ -55,7 +64,7 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _from_file(path: str) -> list[str]:
+def _from_file(path: str) -> dict[str, str | None]:
     import yaml  # only who gives a file needs it
 
     try:
@@ -67,7 +76,9 @@ def _from_file(path: str) -> list[str]:
             '"host:port,host:port"'
         ) from None
     try:
-        found = [str(replica["client"]) for replica in content["replicas"].values()]
+        found: dict[str, str | None] = {
+            str(replica["client"]): str(node) for node, replica in content["replicas"].items()
+        }
     except (AttributeError, KeyError, TypeError):
         raise InvalidParam(
             f'{path!r} is no cluster file: expected "replicas: {{n1: {{client: host:port}}}}"'

@@ -316,7 +316,12 @@ def synchronize(opened: Opened | None) -> Call:
     if opened is None:
         return Call("close", Needs.BARRIER, READY_TAG, [], handle=-1)
     return Call(
-        "synchronize", Needs.BARRIER, READY_TAG, [], subject=opened.name, handle=opened.handle
+        "synchronize",
+        Needs.BARRIER,
+        READY_TAG,
+        ["written"] if opened.asynchronous else [],  # which revision it returns
+        subject=opened.name,
+        handle=opened.handle,
     )
 
 

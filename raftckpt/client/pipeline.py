@@ -29,7 +29,14 @@ _OK: Final = int(SaAisError.OK)
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
+_CHECKPOINT_OPEN: Final = int(Tag.CHECKPOINT_OPEN)
 _CHECKPOINT_CLOSE: Final = int(Tag.CHECKPOINT_CLOSE)
+_REVISION_AT: Final = {
+    _CHECKPOINT_OPEN: 4,
+    int(Tag.ACTIVE_REPLICA_SET): 1,
+    int(Tag.SECTION_CREATE): 0,
+}
+"""Where the revision stands in replies that are not a revision alone."""
 _OPEN_QUERIES_MAX: Final = 1024
 _STAGED_FLIGHT_BYTES: Final = 2 * limits.MIB
 """Bytes of unanswered commands above which no further chunk is sent."""
@@ -54,7 +61,9 @@ class Pipeline:
         self.lost: str | None = None
         """Why the session ended, if it did."""
         self.revision = 0
-        """Highest revision among the replies to this client's commands."""
+        """Highest revision that a reply told."""
+        self._written = 0
+        """Highest revision of this client's changes since the last successful synchronize."""
         self._jitter = jitter
         self._now = 0.0
         self._closed = False
@@ -288,10 +297,16 @@ class Pipeline:
             if self._retries or self._tired:
                 self._made_progress()
             if type(value) is int:
-                if value > self.revision:
-                    self.revision = value
-            elif call.abandoned:
-                self._undo(call, value)
+                if value > self._written:
+                    self._written = value
+                    if value > self.revision:
+                        self.revision = value
+            else:
+                position = _REVISION_AT.get(call.tag)
+                if position is not None:
+                    self._note_revision(value, position, change=call.tag != _CHECKPOINT_OPEN)
+                if call.abandoned:
+                    self._undo(call, value)
             if not call.done:
                 self._finish(call, value)
             if call.stages is not None:
@@ -303,8 +318,20 @@ class Pipeline:
         else:
             if self._retries or self._tired:
                 self._made_progress()
+            if 100 <= call.tag < 120:
+                self._note_revision(value, 0)
             if not call.done:
                 self._finish(call, value)
+
+    def _note_revision(self, value: Any, position: int, *, change: bool = False) -> None:
+        """Note the revision in a reply; one that makes no sense is for its decoder to refuse."""
+        if type(value) is list and position < len(value):
+            revision = value[position]
+            if type(revision) is int:
+                if revision > self.revision:
+                    self.revision = revision
+                if change and revision > self._written:
+                    self._written = revision
 
     def _refused(
         self, call: Call, code: int, reason: str, detail: Any, index: int | None, *, definite: bool
@@ -371,7 +398,7 @@ class Pipeline:
 
     def _undo(self, call: Call, value: Any) -> None:
         """Somebody gave up a call that happened after all: leave no opener behind."""
-        if call.tag == Tag.CHECKPOINT_OPEN and type(value) in (list, tuple) and value:
+        if call.tag == _CHECKPOINT_OPEN and type(value) in (list, tuple) and value:
             self._commands.append(
                 Call("close", _COMMAND, _CHECKPOINT_CLOSE, [value[0]], subject=call.subject)
             )
@@ -389,6 +416,7 @@ class Pipeline:
 
     def _check_barriers(self) -> None:
         answered = self._window.answered
+        written = self._written
         waiting: list[tuple[int, Call]] = []
         for sequence, call in self._barriers:
             if call.done:
@@ -402,6 +430,9 @@ class Pipeline:
             refusal = self._refusals.pop(handle, None)
             if refusal is not None:
                 self._fail(call, refusal)
+            elif call.args:  # asynchronous: of what was written, if anything was
+                self._written = 0
+                self._finish(call, written or self.revision)
             else:
                 self._finish(call, self.revision)
         self._barriers = waiting

@@ -35,6 +35,8 @@ class Probe:
 
     def __init__(self, endpoint: str, call: Call, client_name: str, token: str | None) -> None:
         self.answer: Answer | None = None
+        self.members: dict[str, str] = {}
+        """Endpoints of all replicas by node id, as soon as the greeting told."""
         self._endpoint = endpoint
         self._call = call
         self._node: str | None = None
@@ -64,7 +66,9 @@ class Probe:
 
     def _take(self, message: Any) -> None:
         if message[2] == 1 and message[1] == 1:
-            self._node = str(message[3]["node"])
+            hello = message[3]
+            self._node = str(hello["node"])
+            self.members = {str(key): str(value) for key, value in hello["endpoints"].items()}
         elif message[2] == 1:
             self.answer = Answer(self._endpoint, self._node, message[3], None)
         else:

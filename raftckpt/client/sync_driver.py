@@ -27,7 +27,8 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.endpoints import host_and_port
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Probe, unreachable
-from raftckpt.errors import BadHandle
+from raftckpt.client.routing import ENDPOINTS_MAX
+from raftckpt.errors import BadHandle, InvalidParam
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +38,7 @@ __all__ = ["Driver"]
 _PARK_SECONDS: Final = 0.05
 _RECEIVE_BYTES: Final = 64 * 1024
 _POLL_SECONDS_MAX: Final = 60.0
+_ASK_SECONDS_MAX: Final = 1e6
 
 
 class _Wake:
@@ -436,41 +438,74 @@ class Driver:
     # --- without a session ---------------------------------------------------------------
 
     def ask_all(
-        self, endpoints: list[str], make: Callable[[], Call], timeout: float
+        self,
+        endpoints: list[str],
+        make: Callable[[], Call],
+        timeout: float,
+        *,
+        others: bool = False,
     ) -> list[Answer]:
-        """Ask every endpoint the same on connections of their own, at the same time."""
-        deadline = monotonic() + timeout
-        answers: dict[str, Answer] = {}
+        """Ask every endpoint the same on connections of their own, at the same time.
+
+        Arguments:
+            endpoints: "host:port" each.
+            make: makes the question.
+            timeout: seconds, for all together.
+            others: ask also, as soon as one of them is told about, the replicas not among them.
+        """
+        deadline = monotonic() + min(timeout, _ASK_SECONDS_MAX)
+        config = self.core.config
+        asked: dict[str, Answer] = {}
+        threads: list[threading.Thread] = []
 
         def ask(endpoint: str) -> None:
-            probe = Probe(endpoint, make(), self.core.config.client_name, self.core.config.token)
+            probe = Probe(endpoint, make(), config.client_name, config.token)
             try:
-                answers[endpoint] = self._ask(endpoint, probe, deadline)
+                asked[endpoint] = self._ask(endpoint, probe, deadline, learn)
             except OSError as error:
-                answers[endpoint] = unreachable(endpoint, _reason(error))
+                asked[endpoint] = unreachable(endpoint, _reason(error))
+            except InvalidParam as error:  # a replica told of an endpoint that is none
+                asked[endpoint] = unreachable(endpoint, error.message)
 
-        threads = [
-            threading.Thread(target=ask, args=(endpoint,), daemon=True) for endpoint in endpoints
-        ]
-        for thread in threads:
+        def start(endpoint: str) -> None:
+            asked[endpoint] = unreachable(endpoint, "no answer in time")
+            thread = threading.Thread(target=ask, args=(endpoint,), daemon=True)
             thread.start()
-        for thread in threads:
+            threads.append(thread)
+
+        def learn(members: dict[str, str]) -> None:
+            with self._lock:
+                self.core.learn(members)
+                for endpoint in members.values() if others else ():
+                    if endpoint not in asked and len(asked) < ENDPOINTS_MAX:
+                        start(endpoint)
+
+        with self._lock:
+            for endpoint in endpoints:
+                start(endpoint)
+        for thread in threads:  # it grows while they are waited for
             thread.join(max(0.0, deadline - monotonic()) + 1.0)
-        return [
-            answers.get(endpoint) or unreachable(endpoint, "no answer in time")
-            for endpoint in endpoints
-        ]
+        with self._lock:
+            return list(asked.values())
 
     def pause(self, seconds: float) -> None:
         """Wait a little."""
         sleep(seconds)
 
-    def _ask(self, endpoint: str, probe: Probe, deadline: float) -> Answer:
+    def _ask(
+        self,
+        endpoint: str,
+        probe: Probe,
+        deadline: float,
+        learn: Callable[[dict[str, str]], None],
+    ) -> Answer:
         with _open_socket(endpoint, self._context, max(0.001, deadline - monotonic())) as sock:
             sock.settimeout(max(0.001, deadline - monotonic()))
             sock.sendall(probe.data_to_send())
             while not probe.feed(sock.recv(_RECEIVE_BYTES)):
+                learn(probe.members)
                 sock.settimeout(max(0.001, deadline - monotonic()))
+            learn(probe.members)
         return probe.answer or unreachable(endpoint, "no answer")
 
 

@@ -98,8 +98,8 @@ def main() -> int:
     if options.planted is not None:
         return planted_table(options.planted, options.seconds)
     if options.replay is not None:
-        world = World(options.replay, seconds=options.seconds, echo=True, sabotage=options.sabotage)
-        outcome = world.run()
+        job = Job(options.replay, options.seconds, options.sabotage, options.service)
+        outcome = job.world(echo=True).run()
         print(outcome.digest, outcome.violation or "ok")
         return 1 if outcome.violation else 0
     first, _, last = options.seeds.partition("..")

@@ -91,6 +91,8 @@ class Process:
         world.checks.restarted(
             self.name, list(journal), journal.term, journal.vote, meta.index if meta else 0
         )
+        if world.checks.disks[self.name].rejoining and not storage.rejoining:
+            world.checks.rejoined(self.name)  # it died between noting it and knowing it
         self._note_durable()  # opening made all that it found durable
         self.disk.on_synced = self._journal_synced
         rng = random.Random(self._rng.random())

@@ -7,7 +7,9 @@ accept early, stay silent or die, so that a client can be shown every outcome.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 from raftckpt.model.batch import decode_batch, encode_batch
@@ -143,13 +145,21 @@ class ReplicaDouble:
 
 
 class LoopbackReplica:
-    """A :class:`ReplicaDouble` that listens on a port of its own, in a thread of its own."""
+    """A :class:`ReplicaDouble` that listens on a port of its own, in a thread of its own.
+
+    It accepts by itself: a server of asyncio that is closed while it accepts loses the transport.
+    """
 
     def __init__(self, replica: ReplicaDouble | None = None, ssl: Any = None) -> None:
         self.replica = replica or ReplicaDouble()
         self.accepted = 0
         self._ssl = ssl
+        self._sockets: dict[asyncio.Task[None], socket.socket] = {}
         self._writers: set[asyncio.StreamWriter] = set()
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._listening.setblocking(False)
+        self.endpoint = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.replica.endpoints.setdefault(self.replica.node, self.endpoint)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()
@@ -159,20 +169,38 @@ class LoopbackReplica:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0, ssl=self._ssl)
-        self.endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        self.replica.endpoints.setdefault(self.replica.node, self.endpoint)
+        loop.add_reader(self._listening, self._accept)
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        await asyncio.sleep(0.01)
+        loop.remove_reader(self._listening)
+        self._listening.close()
+        for sock in self._sockets.values():
+            with suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)  # ends greetings of TLS, too
+        await asyncio.gather(*self._sockets)
+        await asyncio.sleep(0)  # the transports that were aborted close their sockets
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+    def _accept(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            sock, _ = self._listening.accept()
+            sock.setblocking(False)
+            self.accepted += 1
+            task = self._loop.create_task(self._client(sock))
+            self._sockets[task] = sock
+            task.add_done_callback(self._sockets.pop)
+
+    async def _client(self, sock: socket.socket) -> None:
+        loop = self._loop
+        reader = asyncio.StreamReader(1 << 20)
+        try:
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(reader), sock, ssl=self._ssl
+            )
+        except OSError:  # TLS came to nothing
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         self._writers.add(writer)
         connection = self.replica.connection()
         try:
@@ -185,7 +213,7 @@ class LoopbackReplica:
             pass
         finally:
             self._writers.discard(writer)
-            writer.transport.abort()
+            transport.abort()
 
     def drop_connections(self) -> None:
         """Reset every connection."""
@@ -206,3 +234,4 @@ class LoopbackReplica:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
+        assert not self._thread.is_alive()

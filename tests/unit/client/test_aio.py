@@ -172,24 +172,15 @@ def test_nothing_there() -> None:
     asyncio.run(main())
 
 
-def test_a_replica_that_stays_silent() -> None:
-    async def main() -> None:
-        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            handlers.append(asyncio.current_task())
-            await reader.read()
-            writer.transport.abort()
+def test_a_replica_that_stays_silent(replica: LoopbackReplica) -> None:
+    replica.replica.silent_tags = set(range(256))
 
-        handlers: list[Any] = []
-        server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-        endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with raftckpt.aio.connect(endpoint, timeout=0.3, session=False) as service:
+    async def main() -> None:
+        async with raftckpt.aio.connect(replica.endpoint, timeout=0.3, session=False) as service:
             (status,) = (await service.cluster()).replicas
             assert "no answer in time" in (status.problem or "")
             with pytest.raises((raftckpt.Unavailable, raftckpt.TryAgain)):
                 await service.open("a")
-        server.close()
-        await asyncio.wait_for(asyncio.gather(*handlers), 5)
-        await asyncio.sleep(0)
 
     asyncio.run(main())
 
