@@ -261,6 +261,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "section_id": (None, "a section id has 1..{0} bytes (max_section_id_size)"),
     "offset": (None, "the offset lies beyond the end of the section ({0} bytes)"),
     "write_too_big": (None, "more than {0} bytes in one write"),
+    "entry_too_big": (None, "with its ids the write has more than {0} bytes; split it"),
     "no_active": (
         NoActiveReplica,
         "the checkpoint has no active replica; remedy: "

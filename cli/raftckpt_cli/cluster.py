@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +10,7 @@ from raftckpt_cli.options import Target, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
 if TYPE_CHECKING:
-    from raftckpt import ClusterStatus, ReplicaStatus, Service
+    from raftckpt import ReplicaStatus
 
 __all__ = ["cluster"]
 
@@ -46,7 +44,7 @@ def status(target: Target) -> int:
       raftckpt cluster status -o json | jq -r .leader
     """  # noqa: D301
     with target.connect(session=False) as service:
-        found = _survey(service, target)
+        found = service.cluster()
     leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
     if target.json:
         replicas = [_json_of(each) for each in found.replicas]
@@ -95,9 +93,9 @@ def transfer(target: Target, node: str | None) -> None:
       raftckpt cluster transfer n2
     """  # noqa: D301
     with target.connect(session=False) as service:
-        before = _survey(service, target)
+        before = service.cluster()
         service.transfer_leadership(node)
-        after = _survey(service, target)
+        after = service.cluster()
     if target.json:
         print_json({"from": before.leader, "leader": after.leader, "term": after.term})
     else:
@@ -116,10 +114,9 @@ def check(target: Target) -> int:
       raftckpt cluster check
     """  # noqa: D301
     with target.connect(session=False) as service:
-        names = {each.endpoint: each.node for each in _survey(service, target).replicas}
         report = service.check()
     index = report.index
-    digests = {names.get(who, who): digest for who, digest in sorted(report.digests.items())}
+    digests = dict(sorted(report.digests.items()))
     known = {digest for digest in digests.values() if digest is not None}
     missing = [node for node, digest in digests.items() if digest is None]
     if target.json:
@@ -143,35 +140,6 @@ def check(target: Target) -> int:
     if not target.json:
         click.echo(f"all {len(digests)} replicas hold the same state at log index {index}")
     return ExitCode.OK
-
-
-def _survey(service: Service, target: Target) -> ClusterStatus:
-    """Ask every replica, also those whose endpoints were not given."""
-    from raftckpt import CheckpointError
-
-    found = service.cluster()
-    named = {peer["node"] for each in found.replicas for peer in each.detail.get("peers", ())}
-    if named - {each.node for each in found.replicas}:
-        # Any conversation with a replica teaches the client where the others are.
-        with contextlib.suppress(CheckpointError):
-            service.checkpoints(consistency="local")
-        found = service.cluster()
-    return _named(found, target)
-
-
-def _named(found: ClusterStatus, target: Target) -> ClusterStatus:
-    """Give replicas that did not answer the names that the configuration gives them."""
-    if "/" not in target.endpoints or all(each.reachable for each in found.replicas):
-        return found
-    from raftckpt.node.config import ConfigError, load
-
-    try:
-        replicas = load(target.endpoints).replicas
-    except ConfigError:  # another replica's certificates, say: the addresses were good enough
-        return found
-    names = {str(addresses.client): node for node, addresses in replicas.items()}
-    renamed = [replace(each, node=names.get(each.endpoint, each.node)) for each in found.replicas]
-    return replace(found, replicas=tuple(sorted(renamed, key=lambda each: each.node)))
 
 
 def _leads(replica: ReplicaStatus, term: int) -> bool:

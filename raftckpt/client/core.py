@@ -24,6 +24,7 @@ from typing import Any, Final
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
+from raftckpt.client.endpoints import is_endpoint
 from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
 from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
@@ -193,7 +194,7 @@ class ClientCore(Pipeline):
     def learn(self, members: Mapping[str, str]) -> None:
         """Note where replicas are: "host:port" by node id."""
         self.members = dict(sorted({**self.members, **members}.items()))
-        self.router.learn(members.values())
+        self.router.learn(filter(is_endpoint, members.values()))
 
     # --- inputs: network and time ------------------------------------------------------------
 

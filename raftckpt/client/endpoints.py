@@ -12,7 +12,7 @@ from raftckpt.errors import InvalidParam
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["host_and_port", "named_endpoints", "parse_endpoints", "tls_context"]
+__all__ = ["host_and_port", "is_endpoint", "named_endpoints", "parse_endpoints", "tls_context"]
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
@@ -62,6 +62,15 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidParam(f'{endpoint!r} is no endpoint: expected "host:port" or "[ipv6]:port"')
     return host, int(port)
+
+
+def is_endpoint(endpoint: str) -> bool:
+    """Whether :func:`host_and_port` can split it."""
+    try:
+        host_and_port(endpoint)
+    except InvalidParam:
+        return False
+    return True
 
 
 def _from_file(path: str) -> dict[str, str | None]:

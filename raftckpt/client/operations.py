@@ -64,7 +64,7 @@ _WRITE: Final = int(Tag.CHECKPOINT_WRITE)
 _READ: Final = int(RequestTag.READ)
 _INLINE_MAX: Final = limits.INLINE_WRITE_BYTES_MAX
 _ID_MAX: Final = limits.SECTION_ID_BYTES_MAX
-_MESSAGE_BYTES_MAX: Final = limits.FRAME_BYTES_MAX - 4096
+_MESSAGE_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 128 * limits.KIB
 _MODES: Final[dict[str, int]] = {
     "r": int(OpenFlags.READ),
     "w": int(OpenFlags.WRITE),

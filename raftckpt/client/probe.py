@@ -68,7 +68,8 @@ class Probe:
         if message[2] == 1 and message[1] == 1:
             hello = message[3]
             self._node = str(hello["node"])
-            self.members = {str(key): str(value) for key, value in hello["endpoints"].items()}
+            endpoints = hello.get("endpoints") or {}
+            self.members = {str(key): str(value) for key, value in endpoints.items()}
         elif message[2] == 1:
             self.answer = Answer(self._endpoint, self._node, message[3], None)
         else:

@@ -115,21 +115,15 @@ class Service(ServiceExtras):
         nonce, index = self._run(operations.check_start(), timeout)
         core = self._driver.core  # it knows all replicas: one has just answered
         waiting = list(core.router.endpoints)
-        nodes = {endpoint: node for node, endpoint in core.members.items()}
-        digests: dict[str, str | None] = {}
+        digests: dict[str, str | None] = dict.fromkeys(core.members)
         for _ in self._rounds(timeout):
             answers = self._driver.ask_all(waiting, lambda: digest(nonce), self._seconds(timeout))
             waiting = []
             for answer in answers:
-                node = answer.node or nodes.get(answer.endpoint)
-                if isinstance(answer.error, TryAgain):
+                if answer.error is None:
+                    digests[answer.node or answer.endpoint] = answer.value[1]
+                elif isinstance(answer.error, TryAgain):
                     waiting.append(answer.endpoint)
-                if node is None:
-                    continue  # nobody there, and no replica's own endpoint
-                if answer.error is not None:
-                    digests.setdefault(node, None)
-                else:
-                    digests[node] = answer.value[1]
             if not waiting:
                 break
             self._driver.pause(0.05)

@@ -73,7 +73,7 @@ def time_ns(when: float | datetime | None, what: str) -> int:
         )
         if nanoseconds < 0:
             raise InvalidParam(f"{what} lies before 1970")
-        return nanoseconds
+        return min(nanoseconds, limits.SA_TIME_MAX)
     return duration_ns(when, what)
 
 

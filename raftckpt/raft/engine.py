@@ -72,6 +72,7 @@ _RELIED_ON_FIELDS: Final = (
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftState",
     "_SyncObj__serializer",
+    "_SyncObj__transferInProgress",
     "_SyncObj__votedForNodeId",
     "_poller",
 )
@@ -374,6 +375,11 @@ class Engine(SyncObj):  # type: ignore[misc]
     def campaign(self) -> None:
         """Let PySyncObj start an election in its next tick."""
         self._SyncObj__raftElectionDeadline = 0
+
+    def call_off(self) -> None:
+        """Forget an election that was asked for and could not start yet."""
+        self._SyncObj__raftElectionDeadline = _NEVER
+        self._SyncObj__transferInProgress = False
 
     def deliver(self, node: str, message: dict[str, Any]) -> None:
         """Hand a (filtered) message to PySyncObj."""

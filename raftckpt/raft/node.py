@@ -268,6 +268,10 @@ class RaftNode(lib.EngineHooks):
         if broken and node == self._engine.leader:
             self._timer.link_to_leader_broke()
         self._following.link_lost(node)
+        if not any(map(self._engine.is_connected, self._engine.peers)):
+            # nobody would hear a campaign now; when links are back, ask (PreVote) again
+            self._engine.call_off()
+            self._timer.transfer_term = None
         self._wake()
 
     def _drop_from_inbox(self, node: str) -> None:

@@ -32,12 +32,22 @@ class _Transfer:
 
     def __init__(self, meta: SnapshotMeta, now: float) -> None:
         self.meta = meta
+        self.farthest = 0
+        self.progressed_at = now
+        """When the follower last held more than ever before: a restart is no progress."""
         self.restart(now)
 
     def restart(self, now: float) -> None:
         self.sent = 0
         self.received = 0
-        self.progressed_at = now
+        self.moved_at = now
+
+    def arrived(self, received: int, now: float) -> None:
+        self.received = received
+        self.moved_at = now
+        if received > self.farthest:
+            self.farthest = received
+            self.progressed_at = now
 
 
 class _Rejoining:
@@ -186,7 +196,7 @@ class Sender:
 
     def _send_chunks(self, name: str, transfer: _Transfer) -> None:
         now = self._now()
-        if now - transfer.progressed_at > SNAPSHOT_STALL_S:
+        if now - transfer.moved_at > SNAPSHOT_STALL_S:
             transfer.restart(now)
         meta = transfer.meta
         sent_any = False
@@ -224,6 +234,11 @@ class Sender:
         follower.clear_window()
         if follower.transfer is not None:
             follower.transfer.restart(self._now())
+        if follower.rejoining is not None:
+            # it may have lost its disk once more: what it said on another connection is void
+            follower.rejoining = None
+            follower.answered_round = 0
+            self._engine.forget_match(name)
         self.must_send = True
 
     # --- answers -----------------------------------------------------------------------------
@@ -285,8 +300,7 @@ class Sender:
                 transfer.restart(self._now())
                 self.must_send = True
         elif ack.received > transfer.received:
-            transfer.received = ack.received
-            transfer.progressed_at = self._now()
+            transfer.arrived(ack.received, self._now())
             self.must_send = self.must_send or transfer.sent < transfer.meta.size
 
     def on_echo(self, name: str, answered: int, rejoining: bool) -> None:

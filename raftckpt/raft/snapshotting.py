@@ -124,7 +124,7 @@ class Snapshotter:
     def _oldest_to_keep(self) -> int:
         """First entry of the tail that lets a short absence be caught up from the log."""
         log, first = self._log, self._log[0][1]
-        entries = min(self._config.keep_entries, self._config.snapshot_entries)
+        entries = min(self._config.keep_entries, 4 * self._config.snapshot_entries)
         keep = max(first, self._index - 1 - entries)
         size, oldest = 0, self._index - 1
         while oldest > keep and size < KEEP_BYTES:

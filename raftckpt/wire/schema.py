@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from raftckpt import limits
-from raftckpt.errors import SaAisError
+from raftckpt.errors import REASONS, SaAisError
 from raftckpt.model.commands import Tag
 
 __all__ = [
@@ -425,9 +425,19 @@ def _check_by_table(message: Any) -> Problem | None:
         if verdict is True:
             continue
         if type(verdict) is tuple:
-            return verdict
+            return _before_the_log(verdict) if tag in COMMAND_TAGS else verdict
         return SaAisError.ERR_INVALID_PARAM, "schema", f"{shape.name}.{name} = {_shown(value)}"
     return None
+
+
+def _before_the_log(problem: Problem) -> Problem:
+    """Reword the refusal of a command that never gets into the log.
+
+    The state machine refuses with the same reasons, and then the sequence number is used; here it
+    is not. The client must be able to tell: "schema" never comes from the log.
+    """
+    code, reason, detail = problem
+    return code, "schema", REASONS[reason][1].format(detail)
 
 
 def _shown(value: Any) -> str:

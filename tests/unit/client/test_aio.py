@@ -15,7 +15,7 @@ from raftckpt import Attributes
 from raftckpt.client.aio import Checkpoint, Service
 from raftckpt.wire.frames import pack_messages
 
-from .replica_double import LoopbackReplica
+from .replica_double import LoopbackReplica, ReplicaDouble
 
 
 @pytest.fixture
@@ -74,6 +74,66 @@ def test_the_operations(replica: LoopbackReplica) -> None:
 
     play(replica, story)
     assert not replica.replica.machine.sessions
+
+
+@pytest.mark.parametrize("update", ["all", "weak"])
+def test_synchronize_without_writes_tells_the_last_revision_known(
+    replica: LoopbackReplica, update: Any
+) -> None:
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        async with await service.open("s", create=Attributes(update=update)) as mine:
+            opened = await mine.synchronize()
+            assert opened > 0
+            await mine.create("1", b"x")
+            created = await mine.synchronize()
+            assert created == (await mine.read_versioned("1"))[1] > opened
+            assert await mine.synchronize() == created
+            assert await mine.synchronize() < await ckpt.put("a", b"")  # type: ignore[operator]
+
+    play(replica, story)
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_one_endpoint_is_enough_to_ask_all(replica: LoopbackReplica, session: bool) -> None:
+    second, dead = LoopbackReplica(ReplicaDouble("n2")), "127.0.0.1:1"
+    known = replica.replica.endpoints
+    known.update(n2=second.endpoint, n3=dead, n4="nonsense")
+    second.replica.endpoints = known
+    second.replica.leader = "n1"
+
+    async def main() -> None:
+        async with raftckpt.aio.connect(second.endpoint, session=session) as service:
+            status = await service.cluster(timeout=2.0)
+            assert status.leader == "n1"
+            assert [(each.node, each.endpoint, each.reachable) for each in status.replicas] == [
+                ("n1", replica.endpoint, True),
+                ("n2", second.endpoint, True),
+                ("n3", dead, False),
+                ("n4", "nonsense", False),
+            ]
+            report = await service.check()
+            assert report.digests == {"n1": "00ff", "n2": "00ff", "n3": None, "n4": None}
+
+    asyncio.run(main())
+    second.close()
+
+
+def test_a_silent_replica_does_not_hide_the_others(replica: LoopbackReplica) -> None:
+    silent, third = LoopbackReplica(ReplicaDouble("n2")), LoopbackReplica(ReplicaDouble("n3"))
+    replica.replica.endpoints.update(n2=silent.endpoint, n3=third.endpoint)
+    silent.replica.silent_tags = set(range(256))
+
+    async def main() -> None:
+        endpoints = [silent.endpoint, replica.endpoint]
+        async with raftckpt.aio.connect(endpoints, session=False) as service:
+            replicas = (await service.cluster(timeout=0.5)).replicas
+            assert [each.reachable for each in replicas] == [True, False, True]
+            assert replicas[1].node == "n2"
+            assert "no answer in time" in (replicas[1].problem or "")
+
+    asyncio.run(main())
+    silent.close()
+    third.close()
 
 
 def test_calls_of_one_round_share_a_frame(replica: LoopbackReplica) -> None:
@@ -229,6 +289,25 @@ def test_a_forgotten_service_is_reported(replica: LoopbackReplica) -> None:
         await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+def test_a_service_that_outlives_its_loop_is_reported_and_ends(replica: LoopbackReplica) -> None:
+    kept: list[Any] = []
+
+    async def main() -> None:
+        service = await raftckpt.aio.connect(replica.endpoint)
+        kept.append(await service.open("c", create=Attributes()))
+        connection = service._driver._connection
+        assert connection is not None
+        kept.append(connection.transport)
+
+    gc.collect()
+    asyncio.run(main())
+    assert kept.pop()._sock is None
+    with pytest.warns() as caught:  # noqa: PT031
+        kept.clear()
+        gc.collect()
+    assert ["a raftckpt service was not closed" in str(each.message) for each in caught] == [True]
 
 
 def test_a_suspected_leader_is_kept_until_another_is_found(replica: LoopbackReplica) -> None:

@@ -9,6 +9,7 @@ from raftckpt import limits
 from raftckpt.client import operations
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import Link
+from raftckpt.client.operations import Opened
 from raftckpt.client.probe import digest, replica_status
 from raftckpt.client.window import BYTES_MAX
 from raftckpt.errors import (
@@ -988,6 +989,89 @@ def test_accepted_writes_return_and_are_settled_by_synchronize() -> None:
     assert barrier.value == 17
     assert script.core.take_completed() == [call, barrier]
     assert script.start(operations.synchronize(WEAK)).value == 17
+
+
+def synchronized(script: Script, opened: Opened = OPENED) -> Any:
+    return script.start(operations.synchronize(opened)).value
+
+
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        (lambda: operations.open_checkpoint("c", None, "rw"), [5, 1, True, [], 31]),
+        (lambda: operations.create(OPENED, b"a", b"", None, None), [31, b"a"]),
+        (lambda: operations.create(OPENED, b"a", bytes(LARGE), None, None), [31, b"a"]),
+        (lambda: operations.active_replica_set(OPENED, False), [1, 31]),
+        (lambda: operations.put(OPENED, b"a", b""), 31),
+        (lambda: operations.unlink("c"), 31),
+        (lambda: operations.read(OPENED, b"a", 0, None, "local"), [31, [b""]]),
+        (lambda: operations.read_versioned(OPENED, b"a", "linearizable"), [31, b""]),
+        (lambda: operations.read_all(OPENED, "linearizable"), [31, []]),
+        (lambda: operations.section_ids(OPENED, "linearizable"), [31, []]),
+        (lambda: operations.status(OPENED, "linearizable"), [31, []]),
+        (lambda: operations.checkpoints("linearizable"), [31, []]),
+    ],
+)
+def test_every_revision_that_is_told_is_known(call: Any, value: Any) -> None:
+    script = Script()
+    script.ready()
+    assert synchronized(script) == 0
+    script.start(call())
+    for _ in range(3):
+        for message in script.sent():
+            script.reply(message, None if message[0] == 26 else value)
+    assert synchronized(script) == 31
+    assert synchronized(script, WEAK) == 31
+    script.start(operations.read_all(OPENED, "local"))
+    (behind,) = script.sent()
+    script.reply(behind, [30, []])
+    assert synchronized(script) == 31
+
+
+@pytest.mark.parametrize("value", [[], None, 5, b"12", ["1"], [None], [True], {"revision": 4}])
+def test_replies_without_a_revision_change_none(value: Any) -> None:
+    script = Script()
+    script.ready()
+    for call in (
+        operations.create(OPENED, b"a", b"", None, None),
+        operations.read_all(OPENED, "linearizable"),
+    ):
+        script.start(call)
+        (sent,) = script.sent()
+        script.reply(sent, value)
+        assert call.done
+    assert synchronized(script) == (5 if value == 5 else 0)
+    assert script.core.link is Link.READY
+
+
+def test_signs_of_life_tell_the_revision() -> None:
+    script = Script(session_timeout_ns=3 * 10**9)
+    script.ready()
+    script.advance(1.0)
+    (keepalive,) = script.sent()
+    assert keepalive[0] == 202
+    script.reply(keepalive, [40])
+    assert synchronized(script) == synchronized(script, WEAK) == 40
+
+
+def test_synchronize_tells_the_revision_of_what_was_written() -> None:
+    """Of an asynchronous checkpoint; others' later changes have nothing to do with it."""
+    script = Script()
+    script.ready()
+    script.put(opened=WEAK)
+    script.start(operations.checkpoints("linearizable"))
+    put, query = script.sent()
+    script.receive([1, put[1]])
+    script.reply(query, [90, []])
+    early = script.start(operations.synchronize(WEAK), 0.1)
+    script.advance(0.2)
+    assert isinstance(error_of(early), Timeout)
+    barriers = [script.start(operations.synchronize(WEAK)) for _ in range(2)]
+    everything = script.start(operations.synchronize(OPENED))
+    script.reply(put, 17)
+    assert [barrier.value for barrier in barriers] == [17, 17]
+    assert everything.value == 90
+    assert synchronized(script, WEAK) == 90
 
 
 def test_accepted_writes_are_replayed() -> None:

@@ -1,4 +1,4 @@
-"""The stand-in for a replica leaves nothing behind: tests that come later would be blamed for it."""
+"""The stand-in for a replica leaves nothing behind for later tests to be blamed for."""
 
 from __future__ import annotations
 

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from raftckpt.client.calls import Call, Needs
-from raftckpt.client.endpoints import host_and_port, parse_endpoints, tls_context
+from raftckpt.client.endpoints import (
+    host_and_port,
+    named_endpoints,
+    parse_endpoints,
+    tls_context,
+)
 from raftckpt.client.probe import Probe, replica_status
 from raftckpt.client.routing import ENDPOINTS_MAX, Router
 from raftckpt.client.types import TlsOptions
@@ -36,6 +41,8 @@ def test_cluster_files(tmp_path: Path) -> None:
     expected = ["127.0.0.1:7401", "127.0.0.1:7402"]
     assert parse_endpoints(str(path)) == expected
     assert parse_endpoints(path) == expected  # type: ignore[arg-type]
+    assert named_endpoints(str(path)) == dict(zip(expected, ["n1", "n2"], strict=True))
+    assert named_endpoints("a:1") == {"a:1": None}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,10 @@ def test_probes() -> None:
     hello = [0, 1, 1, {"node": "n1"}]
     good = answer_of(pack_messages([[2, "leader", {}], hello, [0, 2, 1, {"x": 1}]]))
     assert (good.node, good.value, good.error) == ("n1", {"x": 1}, None)
+    probe = Probe("h:1", replica_status(), "me", None)
+    hello[3]["endpoints"] = {"n1": "h:1", "n2": "h:2"}  # type: ignore[index]
+    assert not probe.feed(pack_messages([hello]))
+    assert probe.members == {"n1": "h:1", "n2": "h:2"}
     refused = answer_of(pack_messages([hello]), pack_messages([[0, 2, 6, ["busy", None, None], 1]]))
     assert refused.error.reason == "busy"
     for bad in (b"", b"\xff" * 8, pack_messages([[0, 1, 1, 5]]), pack_messages([[0]])):

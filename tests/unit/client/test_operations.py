@@ -192,6 +192,7 @@ def test_durations_and_times() -> None:
     elsewhere = exact.astimezone(timezone(timedelta(hours=-7)))
     assert time_ns(elsewhere, "x") == time_ns(exact, "x")
     assert time_ns(None, "x") == limits.SA_TIME_MAX
+    assert time_ns(datetime(2263, 1, 1, tzinfo=UTC), "x") == limits.SA_TIME_MAX
     with pytest.raises(errors.InvalidParam, match="time zone"):
         time_ns(datetime(2031, 1, 1), "x")
     with pytest.raises(errors.InvalidParam, match="1970"):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from raftckpt import Attributes
 from raftckpt.wire.frames import pack_messages
 from raftckpt.wire.schema import RequestTag
 
-from .replica_double import LoopbackReplica
+from .replica_double import LoopbackReplica, ReplicaDouble
 
 
 @pytest.fixture
@@ -185,6 +186,21 @@ def test_asynchronous_checkpoints(replica: LoopbackReplica, service: raftckpt.Se
     weak.close()
 
 
+@pytest.mark.parametrize("update", ["all", "weak"])
+def test_synchronize_without_writes_tells_the_last_revision_known(
+    service: raftckpt.Service, update: Any
+) -> None:
+    with service.open("s", create=Attributes(update=update)) as ckpt:
+        opened = ckpt.synchronize()
+        assert opened > 0
+        ckpt.create("1", b"x")
+        created = ckpt.synchronize()
+        assert created == ckpt.read_versioned("1")[1] > opened
+        with service.open("other", create=Attributes()) as other:
+            written = other.put("a", b"")
+        assert ckpt.synchronize() == written
+
+
 def test_closed_checkpoints(service: raftckpt.Service, ckpt: raftckpt.Checkpoint) -> None:
     ckpt.close()
     ckpt.close()
@@ -271,6 +287,45 @@ def test_without_a_session(replica: LoopbackReplica) -> None:
         service.open("a", create=Attributes())
         assert replica.replica.machine.sessions
     assert not replica.replica.machine.sessions
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_one_endpoint_is_enough_to_ask_all(replica: LoopbackReplica, session: bool) -> None:
+    second, dead = LoopbackReplica(ReplicaDouble("n2")), unused_endpoint()
+    known = replica.replica.endpoints
+    known.update(n2=second.endpoint, n3=dead)
+    second.replica.endpoints = known
+    second.replica.leader = "n1"
+    with raftckpt.connect(second.endpoint, session=session) as service:
+        status = service.cluster(timeout=2.0)
+        assert status.leader == "n1"
+        assert [(each.node, each.endpoint, each.reachable) for each in status.replicas] == [
+            ("n1", replica.endpoint, True),
+            ("n2", second.endpoint, True),
+            ("n3", dead, False),
+        ]
+        report = service.check()
+        assert report.digests == {"n1": "00ff", "n2": "00ff", "n3": None}
+        assert replica.replica.machine.sessions.keys() == ({1} if session else set())
+    second.close()
+
+
+def test_endpoints_told_that_are_none(replica: LoopbackReplica) -> None:
+    replica.replica.endpoints["n2"] = "nonsense"
+    with raftckpt.connect(replica.endpoint, session=False) as service:
+        first, second = service.cluster().replicas
+        assert (first.node, first.reachable) == ("n1", True)
+        assert (second.node, second.reachable) == ("n2", False)
+        assert "nonsense" in (second.problem or "")
+
+
+def test_a_cluster_file_names_replicas_that_cannot_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    endpoint = unused_endpoint()
+    path.write_text(f"replicas: {{n7: {{client: '{endpoint}'}}}}")
+    with raftckpt.connect(str(path), session=False) as service:
+        (status,) = service.cluster(timeout=2.0).replicas
+    assert (status.node, status.endpoint, status.reachable) == ("n7", endpoint, False)
 
 
 def test_reconnecting_is_silent(replica: LoopbackReplica, ckpt: raftckpt.Checkpoint) -> None:

@@ -206,3 +206,54 @@ def test_the_tail_kept_behind_a_snapshot_is_bounded_in_bytes(tmp_path, monkeypat
     status = cluster.nodes[leader].status()
     assert 0 < status.snapshot_index - status.first_index <= 7
     cluster.settled()
+
+
+def test_a_campaign_that_found_no_links_is_called_off(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    term = cluster.nodes[leader].status().term
+    follower = next(n for n in cluster.names if n != leader)
+    cluster.on_message = lambda sender, to, body: to != leader or sender != follower
+    cluster.nodes[follower]._engine.campaign()
+    cluster.partition(follower)
+    cluster.on_message = None
+    cluster.heal()
+    cluster.run(0.25)
+    assert cluster.leader() == leader
+    assert cluster.nodes[leader].status().term == term
+
+
+def test_a_transfer_that_is_refused_for_ever_does_not_hold_compaction(tmp_path):
+    cluster = Cluster(tmp_path, snapshot_entries=50, keep_entries=5)
+    leader = cluster.elect()
+    away = next(n for n in cluster.names if n != leader)
+    cluster.kill(away)
+    cluster.write(300)
+    cluster.start(away)
+    cluster.nodes[away]._following._installer.take = lambda source, chunk: (0, None)
+    cluster.run(1)
+    before = cluster.nodes[leader].status().snapshot_index
+    for _ in range(15):
+        cluster.write(20, "w")
+        cluster.run(1, tick=0.05)
+    assert cluster.nodes[leader].status().snapshot_index > before + 100
+
+
+def test_a_second_lost_disk_under_the_same_leader_starts_over(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(30)
+    wiped, other = (n for n in cluster.names if n != leader)
+    cluster.on_message = lambda sender, to, body: {sender, to} != {leader, other}  # no readmission
+    for _ in range(2):
+        cluster.kill(wiped)
+        shutil.rmtree(tmp_path / wiped)
+        cluster.start(wiped, rejoin=True)
+        sender = cluster.nodes[leader]._sender
+        assert sender._followers[wiped].rejoining is None
+        cluster.pump(3)
+        if sender.is_rejoining(wiped):
+            assert sender._followers[wiped].rejoining.index is None
+    cluster.on_message = None
+    assert cluster.run(5, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
+    cluster.write(3, "w")
+    assert cluster.run(2, until=cluster.settled)
