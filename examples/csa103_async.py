@@ -37,7 +37,8 @@ async def active(ckpt: raftckpt.aio.Checkpoint, period: float) -> None:
 
 async def main() -> None:
     period = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    async with raftckpt.aio.connect(sys.argv[1], disconnect_grace=0.0, name="csa103") as service:
+    endpoints = sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__)
+    async with raftckpt.aio.connect(endpoints, disconnect_grace=0.0, name="csa103") as service:
         ckpt = await service.open("csa103Ckpt", create=ATTRIBUTES)
         print("ready", flush=True)
         worker = None

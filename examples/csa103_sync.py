@@ -9,7 +9,6 @@ the other ACTIVE, and it goes on at the next number.
 import struct
 import sys
 import threading
-import time
 
 import raftckpt
 
@@ -40,8 +39,9 @@ def active(ckpt: raftckpt.Checkpoint, stop: threading.Event, period: float) -> N
 
 
 def main() -> None:
+    endpoints = sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__)
     period = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    with raftckpt.connect(sys.argv[1], disconnect_grace=0.0, name="csa103") as service:
+    with raftckpt.connect(endpoints, disconnect_grace=0.0, name="csa103") as service:
         ckpt = service.open("csa103Ckpt", create=ATTRIBUTES)
         print("ready", flush=True)
         stop, worker = threading.Event(), None
@@ -53,7 +53,7 @@ def main() -> None:
                 stop = threading.Event()
                 worker = threading.Thread(target=active, args=(ckpt, stop, period), daemon=True)
                 worker.start()
-            print(f"{line.strip()} since {time.strftime('%X')}", file=sys.stderr, flush=True)
+            print(line.strip(), file=sys.stderr, flush=True)
         stop.set()
 
 

@@ -374,7 +374,7 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def campaign(self) -> None:
         """Let PySyncObj start an election in its next tick."""
-        self._SyncObj__raftElectionDeadline = 0
+        self._SyncObj__raftElectionDeadline = 0.0
 
     def call_off(self) -> None:
         """Forget an election that was asked for and could not start yet."""
