@@ -301,10 +301,12 @@ def _load(state: State, reader: _Reader) -> None:
         state.next_uid,
     ) = counters
     _need(state.now_ns <= SA_TIME_MAX and state.chain < 1 << 32, "counters")
+    before = 0
     for _ in range(checkpoints):
-        _load_checkpoint(state, reader)
+        before = _load_checkpoint(state, reader, before)
+    before = 0
     for _ in range(sessions):
-        _load_session(state, reader)
+        before = _load_session(state, reader, before)
     for checkpoint in state.checkpoints.values():
         _need(
             bool(checkpoint.openers) == (checkpoint.retention_until_ns is None),
@@ -313,14 +315,15 @@ def _load(state: State, reader: _Reader) -> None:
     reader.finish()
 
 
-def _load_checkpoint(state: State, reader: _Reader) -> None:
+def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
+    """Read the checkpoint that follows the one with uid ``before``; returns its uid."""
     fields = reader.fields(
         _INT, _STR, _LIST, _INT, _INT, (list, _NONE), _INT, _INT, _BOOL, _BOOL, (int, _NONE),
         _INT, _INT,
     )  # fmt: skip
     uid, name, attributes, created_ns, revision, active = fields[:6]
     owner, epoch, exclusive, unlinked, retention_until_ns, generated, count = fields[6:]
-    _need(max(state.checkpoints, default=0) < uid < state.next_uid, "order of checkpoints")
+    _need(before < uid < state.next_uid, "order of checkpoints")
     _check_open([name, attributes])
     _need(unlinked or name not in state.names, "two checkpoints of one name")
     _need(0 < revision <= state.revision and created_ns >= 0, "a checkpoint's revision")
@@ -343,6 +346,7 @@ def _load_checkpoint(state: State, reader: _Reader) -> None:
         _need(not unlinked and 0 <= retention_until_ns <= SA_TIME_MAX, "a retention")
         if retention_until_ns < SA_TIME_MAX:
             state.due.schedule(retention_until_ns, uid, RETENTION)
+    return checkpoint.uid
 
 
 def _check_open(fields: list[Any]) -> None:
@@ -397,13 +401,14 @@ def _load_pages(reader: _Reader, count: int) -> Value:
     return Pages(tuple(pages), sum(map(len, pages)))
 
 
-def _load_session(state: State, reader: _Reader) -> None:
+def _load_session(state: State, reader: _Reader, before: int) -> int:
+    """Read the session that follows the one numbered ``before``; returns its number."""
     fields = reader.fields(
         _INT, _BYTES, _STR, _STR, _INT, _INT, _INT, _INT, _INT, _LIST, _INT, _LIST
     )
     number, secret, name, node, timeout_ns, grace_ns = fields[:6]
     next_handle, last, answered, handles, results, stages = fields[6:]
-    _need(max(state.sessions, default=0) < number < state.next_session, "order of sessions")
+    _need(before < number < state.next_session, "order of sessions")
     _need(len(secret) == SESSION_SECRET_BYTES, "a secret")
     _need(secret not in state.by_secret, "a secret twice")
     _need(STATIC[1]([1, 0, 0, 0, secret, name, node, timeout_ns, grace_ns]) is None, "a session")
@@ -419,6 +424,7 @@ def _load_session(state: State, reader: _Reader) -> None:
     state.staged_bytes += session.staged_bytes
     state.sessions[number] = session
     state.by_secret[secret] = number
+    return session.id
 
 
 def _load_handles(state: State, session: Session, handles: Sequence[Any]) -> None:

@@ -7,8 +7,10 @@ administrative read that needs neither an open nor a session and always shows wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
@@ -25,7 +27,7 @@ from raftckpt.model.types import (
     refuse,
     success,
 )
-from raftckpt.model.values import Listing, cut
+from raftckpt.model.values import Frozen, Listing, share
 
 __all__ = ["QUERY_TAGS", "answer", "describe"]
 
@@ -34,6 +36,12 @@ _VALID: Final = int(SectionState.VALID)
 _TARGET: Final = (int, str)
 _EAGER_ROWS: Final = 256
 """A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
+_ALL_CHECKPOINTS: Final = 0
+"""In the place of a uid; uids begin with 1."""
+
+_shared: WeakKeyDictionary[State, WeakValueDictionary[tuple[int, int], Any]] = WeakKeyDictionary()
+"""What listings under way were frozen from, by (uid, revision): a hundred pipelined listings of an
+unchanged checkpoint share one copy, which goes with the last of them. It decides nothing."""
 _ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 
@@ -107,7 +115,7 @@ def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
     length = len(section[0])
     if offset > length:
         return refuse(SaAisError.ERR_INVALID_PARAM, "offset", length, position)
-    return cut(section[0], offset, length if size is None else size)
+    return share(section[0], offset, length if size is None else size)
 
 
 def _read_all(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -115,12 +123,27 @@ def _read_all(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
 
 
 def _listing(
-    state: State, checkpoint: Checkpoint, row: Callable[[bytes, Section], Any]
+    state: State,
+    checkpoint: Checkpoint,
+    row: Callable[[bytes, Section], Any],
+    choose: Callable[[bytes, Section], bool] | None = None,
 ) -> list[Any]:
     sections = checkpoint.sections
     if len(sections) <= _EAGER_ROWS:
-        return [state.revision, [row(*item) for item in sections.items()]]
-    return [state.revision, Listing(sections.copy(), row)]
+        items = sections.items()
+        return [state.revision, [row(*item) for item in items if not choose or choose(*item)]]
+    copies = _copies(state)
+    frozen = copies.get((checkpoint.uid, checkpoint.revision))
+    if frozen is None:
+        frozen = copies[checkpoint.uid, checkpoint.revision] = Frozen(sections.copy())
+    return [state.revision, Listing(frozen, row, choose)]
+
+
+def _copies(state: State) -> WeakValueDictionary[tuple[int, int], Any]:
+    copies = _shared.get(state)
+    if copies is None:
+        copies = _shared[state] = WeakValueDictionary()
+    return copies
 
 
 def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -139,17 +162,17 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
         return invalid("chosen")
     if not 0 <= expiration_ns <= SA_TIME_MAX:
         return invalid("expiration_ns")
+    if chosen == Chosen.CORRUPTED:  # WEAK never corrupts here
+        return [state.revision, []]
     if chosen == Chosen.ANY:
         return _listing(state, checkpoint, _descriptor)
     choose = _CHOOSE[chosen]
-    return [
-        state.revision,
-        [
-            _descriptor(section_id, section)
-            for section_id, section in checkpoint.sections.items()
-            if choose(section_id, section, expiration_ns)
-        ],
-    ]
+    return _listing(
+        state,
+        checkpoint,
+        _descriptor,
+        lambda section_id, section: choose(section_id, section, expiration_ns),
+    )
 
 
 def _descriptor(section_id: bytes, section: Section) -> SectionDescriptor:
@@ -167,42 +190,90 @@ _CHOOSE: Final[dict[int, Callable[[bytes, Section, int], bool]]] = {
     Chosen.FOREVER: lambda _, section, time_ns: section[1] == SA_TIME_MAX,
     Chosen.LEQ_EXPIRATION_TIME: _leq,
     Chosen.GEQ_EXPIRATION_TIME: lambda _, section, time_ns: section[1] >= time_ns,
-    Chosen.CORRUPTED: lambda _, section, time_ns: False,  # WEAK never corrupts here
+    Chosen.CORRUPTED: lambda _, section, time_ns: False,
     Chosen.ANY: lambda _, section, time_ns: True,
 }
 
 
+_HEAD: Final = attrgetter(
+    "uid",
+    "name",
+    "attributes",
+    "memory_used",
+    "created_ns",
+    "revision",
+    "active",
+    "epoch",
+    "exclusive",
+    "unlinked",
+    "retention_until_ns",
+)
+
+
 def describe(state: State, checkpoint: Checkpoint) -> CheckpointDescriptor:
     """``saCkptCheckpointStatusGet`` and what an operator wants to know beside it."""
-    openers = []
-    for number in sorted(checkpoint.openers):
-        session = state.sessions[number]
-        _, reads, writes = checkpoint.openers[number]
-        openers.append((number, session.name, session.node, reads, writes))
-    return CheckpointDescriptor(
-        checkpoint.uid,
-        checkpoint.name,
-        checkpoint.attributes,
-        len(checkpoint.sections),
-        checkpoint.memory_used,
-        checkpoint.created_ns,
-        checkpoint.revision,
-        openers,
-        checkpoint.active,
-        checkpoint.epoch,
-        checkpoint.exclusive,
-        checkpoint.unlinked,
-        checkpoint.retention_until_ns,
-    )
+    openers = _openers(state, checkpoint)
+    return _describe(_HEAD(checkpoint), len(checkpoint.sections), openers)
+
+
+def _openers(state: State, checkpoint: Checkpoint) -> list[tuple[int, str, str, int, int]]:
+    sessions = state.sessions
+    return [
+        (number, sessions[number].name, sessions[number].node, counts[1], counts[2])
+        for number, counts in checkpoint.openers.items()
+    ]
+
+
+def _describe(
+    head: tuple[Any, ...], sections: int, openers: list[tuple[int, str, str, int, int]]
+) -> CheckpointDescriptor:
+    return CheckpointDescriptor(*head[:3], sections, *head[3:6], sorted(openers), *head[6:])
 
 
 def _status(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
     return [state.revision, describe(state, checkpoint)]
 
 
-def _checkpoints(state: State) -> list[CheckpointDescriptor]:
+class _Checkpoints:
+    """What describes every checkpoint, all at one index of the log; rows are made when asked for.
+
+    Only what may change is taken at once, by calls that loop in C: a descriptor costs several
+    times as much, and describing the checkpoints one after another would mix states.
+    """
+
+    __slots__ = ("__weakref__", "_heads", "_openers", "_sections")
+
+    def __init__(self, state: State) -> None:
+        checkpoints = state.checkpoints.values()
+        self._heads = list(map(_HEAD, checkpoints))
+        self._sections = [len(checkpoint.sections) for checkpoint in checkpoints]
+        self._openers = [
+            _openers(state, checkpoint) if checkpoint.openers else []
+            for checkpoint in checkpoints
+        ]
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def prepare(self) -> Iterator[None]:
+        """Nothing is to be done before the first row."""
+        return iter(())
+
+    def rows(self) -> Iterator[CheckpointDescriptor]:
+        """Yield the rows in the order of creation."""
+        return map(_describe, self._heads, self._sections, self._openers)
+
+
+def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
     """Every checkpoint in the order of creation, unlinked ones included."""
-    return [describe(state, checkpoint) for checkpoint in state.checkpoints.values()]
+    if len(state.checkpoints) <= _EAGER_ROWS:
+        return [describe(state, checkpoint) for checkpoint in state.checkpoints.values()]
+    copies = _copies(state)
+    # opening and closing take no revision, but they are entries of the log
+    found = copies.get((_ALL_CHECKPOINTS, state.applied_index))
+    if not isinstance(found, _Checkpoints):
+        found = copies[_ALL_CHECKPOINTS, state.applied_index] = _Checkpoints(state)
+    return found
 
 
 _Query = Callable[[State, Checkpoint, list[Any]], Any]

@@ -12,32 +12,89 @@ This module owns the representation and nothing else: no limits, no errors. Inva
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from raftckpt.limits import PAGE_BYTES
 
-__all__ = ["Listing", "PageBuilder", "Pages", "Value", "cut", "join", "store", "write_at"]
+__all__ = [
+    "Frozen",
+    "Listing",
+    "PageBuilder",
+    "Pages",
+    "Value",
+    "cut",
+    "join",
+    "share",
+    "store",
+    "write_at",
+]
 
 _ZERO_PAGE: Final = bytes(PAGE_BYTES)
+_SHARE_FROM_BYTES: Final = 4096
+"""A copy of less costs no more than what describes a cut that shares."""
+_CHOSEN_PER_STEP: Final = 2048
+
+
+class Frozen:
+    """Sections as they were: a copy of the dict that all listings of one state have in common.
+
+    It can be referred to weakly, which a dict cannot.
+    """
+
+    __slots__ = ("__weakref__", "sections")
+
+    def __init__(self, sections: Mapping[bytes, Any]) -> None:
+        self.sections = sections
 
 
 class Listing:
-    """Rows of many sections, each made when it is asked for: a million would hold the loop."""
+    """Rows of many sections, each made when it is asked for: a million would hold the loop.
 
-    __slots__ = ("_row", "_sections")
+    Arguments:
+        frozen: the sections; nobody changes them any more.
+        row: makes a row.
+        choose: which sections have a row; None: all.
+    """
 
-    def __init__(self, sections: Mapping[bytes, Any], row: Callable[[bytes, Any], Any]) -> None:
-        self._sections = sections
+    __slots__ = ("_choose", "_chosen", "_frozen", "_row")
+
+    def __init__(
+        self,
+        frozen: Frozen,
+        row: Callable[[bytes, Any], Any],
+        choose: Callable[[bytes, Any], bool] | None = None,
+    ) -> None:
+        self._frozen = frozen
         self._row = row
+        self._choose = choose
+        self._chosen: list[bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self._sections)
+        """Rows; the most there can be, as long as ``prepare`` is not through."""
+        return len(self._frozen.sections if self._chosen is None else self._chosen)
+
+    def prepare(self) -> Iterator[None]:
+        """Choose, in short steps: the number of rows must be known before the first one."""
+        choose = self._choose
+        if choose is None:
+            return
+        chosen: list[bytes] = []
+        items = iter(self._frozen.sections.items())
+        while some := list(islice(items, _CHOSEN_PER_STEP)):
+            chosen += [section_id for section_id, section in some if choose(section_id, section)]
+            yield
+        self._chosen = chosen
 
     def rows(self) -> Iterator[Any]:
         """Yield the rows, in the order of the sections."""
-        row = self._row
-        for section_id, section in self._sections.items():
-            yield row(section_id, section)
+        row, sections = self._row, self._frozen.sections
+        if self._chosen is None:
+            for section_id, section in sections.items():
+                yield row(section_id, section)
+        else:
+            for section_id in self._chosen:
+                yield row(section_id, sections[section_id])
 
 
 class Pages:
@@ -116,6 +173,20 @@ def cut(value: Value, offset: int, size: int) -> Value:
     last = -(-(offset + size) // PAGE_BYTES)
     part = Pages(value.pages[first:last], size, start)
     return bytes(part) if size <= PAGE_BYTES else part
+
+
+def share(value: Value, offset: int, size: int) -> Value:
+    """Return what ``cut`` does, sharing the pages of ``value`` unless it is a matter of a few KiB.
+
+    For answers: thousands of pipelined reads of one section cost no copy of it each.
+    """
+    size = min(size, len(value) - offset)
+    if size < _SHARE_FROM_BYTES or size == len(value):
+        return cut(value, offset, size)
+    if isinstance(value, bytes):
+        return Pages((value,), size, offset)
+    first, start = divmod(offset, PAGE_BYTES)
+    return Pages(value.pages[first : -(-(offset + size) // PAGE_BYTES)], size, start)
 
 
 def write_at(value: Value, offset: int, data: Value) -> Value:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.commands import Tag
 from raftckpt.model.machine import STRUCTURAL_TAGS, CheckpointMachine
@@ -44,16 +45,24 @@ class EarlyAcceptance:
         state: SessionState,
         request: int,
         command: list[Any],
+        new: bool,
     ) -> None:
-        """Accept a new write of ``EARLY_TAGS`` early if it may be."""
-        handle = command[4]
-        uid = state.asynchronous.get(handle)
+        """Accept a write of ``EARLY_TAGS`` early if it may be, and note what it may create.
+
+        A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
+        refused without using its number up: then this is the one that creates the section.
+        """
+        uid = state.asynchronous.get(command[4])
         if uid is None:
-            uid = state.asynchronous[handle] = _asynchronous_uid(machine, state.id, handle)
+            uid = _asynchronous_uid(machine, state, command[4])
+            if uid is None:  # it will mean the checkpoint of an open on its way, whichever that is
+                if command[0] == Tag.SECTION_PUT:
+                    self._mark(self._structural, command, _ANY)
+                return
         if not uid:
             return
         creates = True
-        if uid not in self._structural and _ANY not in self._structural:
+        if new and uid not in self._structural and _ANY not in self._structural:
             code, early = machine.check(command)
             if code == _OK:
                 creates = early.structural
@@ -89,8 +98,20 @@ class EarlyAcceptance:
                     del counts[key]
 
 
-def _asynchronous_uid(machine: CheckpointMachine, session: int, handle: int) -> int:
-    """Uid of the checkpoint behind a handle if its writes may be accepted early, else 0."""
-    record = machine.sessions.get(session)
-    opened = record.handles.get(handle) if record is not None else None
-    return opened[0].uid if opened is not None and opened[0].attributes.asynchronous else 0
+def _asynchronous_uid(machine: CheckpointMachine, state: SessionState, handle: int) -> int | None:
+    """Uid of the checkpoint behind a handle if its writes may be accepted early, else 0.
+
+    None: the handle is not open yet, and the command may find it open when its turn comes. Only
+    what an open handle means is remembered: it stays so until the handle is closed for good.
+    """
+    record = machine.sessions.get(state.id)
+    if record is None:
+        return 0
+    opened = record.handles.get(handle)
+    if opened is None:
+        return None if handle >= record.next_handle else 0
+    if len(state.asynchronous) >= limits.HANDLES_PER_SESSION_MAX:
+        state.asynchronous.clear()  # those closed meanwhile
+    checkpoint = opened[0]
+    uid = state.asynchronous[handle] = checkpoint.uid if checkpoint.attributes.asynchronous else 0
+    return uid

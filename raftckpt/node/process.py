@@ -215,7 +215,10 @@ class ReplicaProcess:
         def wake() -> None:
             driver.wake()
 
-        replica = Replica(node, endpoints, clock, wake)
+        def fail(error: BaseException) -> None:
+            driver.fail(error)
+
+        replica = Replica(node, endpoints, clock, wake, voters=len(config.replicas), failed=fail)
         info = ReplicaInfo(
             node,
             config.cluster,
@@ -307,7 +310,10 @@ class ReplicaProcess:
         self._failed(error)
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """Judge what no protocol caught: a broken belief stops us, a broken connection does not."""
+        """Judge what no protocol caught: a broken belief stops us, a broken connection does not.
+
+        What a connection called of the replica was judged there: all of it stops us.
+        """
         error = context.get("exception")
         if isinstance(error, InvariantViolation | StorageError | MemoryError):
             self._failed(error)

@@ -16,7 +16,8 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
@@ -51,8 +52,13 @@ _BATCHES_IN_FLIGHT_MAX: Final = 8
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
 _EXPIRE_PER_ENTRY_MAX: Final = 1000
+_DUTY_RETRY_S: Final = 0.05
+"""Pause of the leader's duties after the log refused (it hands leadership over, say)."""
 _SESSION_TAGS_MAX: Final = int(Tag.SESSION_EXPIRE)
 ATTACH: Final = 201
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Listener(Protocol):
@@ -66,6 +72,26 @@ _Read = tuple[Requester, int, int, list[Any]]
 """(requester, tag, request, message) of a query, ATTACH or other work that waits for a round."""
 
 
+def _or_fail(
+    method: Callable[Concatenate[Replica, _P], _R],
+) -> Callable[Concatenate[Replica, _P], _R]:
+    """Stop the replica if what a connection called raises.
+
+    An event loop closes the connection whose callback raised and goes on. Here that would leave
+    half a request behind, and replies to whom they do not belong.
+    """
+
+    @wraps(method)
+    def guarded(self: Replica, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.failed(error)
+            raise
+
+    return guarded
+
+
 class Replica:
     """Owner of the state machine; implements ``raft.port.StateMachine``.
 
@@ -75,6 +101,9 @@ class Replica:
         clock: monotonic time.
         wake: called when a step of the log is due because there is new work.
         machine: the state to begin with (default: empty).
+        voters: how many replicas vote (default: each that has an endpoint).
+        failed: told of an exception out of a request, which ends this replica; it may be called
+            again. (Exceptions out of a step are the driver's to see.)
     """
 
     def __init__(
@@ -84,9 +113,13 @@ class Replica:
         clock: Clock,
         wake: Callable[[], None],
         machine: CheckpointMachine | None = None,
+        *,
+        voters: int | None = None,
+        failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
         self.endpoints = endpoints
+        self.failed = failed
         self.machine = machine if machine is not None else CheckpointMachine()
         self.listener: Listener | None = None
         self.digests = DigestJobs(clock.monotonic)
@@ -94,6 +127,7 @@ class Replica:
         self.leading = False
         self.stopping = False
         self.applied_commands = 0
+        self._voters = voters if voters is not None else len(endpoints)
         self._clock = clock
         self._wake = wake
         self._log: ReplicatedLog | None = None
@@ -109,6 +143,7 @@ class Replica:
         self._flying_bytes = 0
         self._due_flying = False
         self._expire_flying = False
+        self._duties_at = 0.0
         # reads
         self._reads: list[_Read] = []
         self._rounds = 0
@@ -136,6 +171,7 @@ class Replica:
         return self._clock.monotonic()
 
     # --- requests -----------------------------------------------------------------------------
+    @_or_fail
     def submit(self, owner: Requester, messages: list[list[Any]]) -> None:
         """Take validated commands ``[tag, request, sequence, answered, ...]`` of a connection.
 
@@ -152,47 +188,54 @@ class Replica:
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
         before, added_bytes = len(commands), 0
-        for message in messages:
-            tag, sequence = message[0], message[2]
-            if sequence > proposed + 1:
-                owner.refuse(message[1], _TRY_AGAIN, "gap")
-                continue
-            if tag == 24:  # nearly all: see command_cost
-                data = message[6]
-                size = len(data) if type(data) is bytes else 9
-                cost = COMMAND_OVERHEAD_BYTES + len(message[5]) + size
-            else:
-                cost = command_cost(message)
-            if room <= 0 or cost > room_bytes:
-                owner.refuse(message[1], _TRY_AGAIN, "busy")
-                continue
-            if tag == 1 or cost > ENTRY_BYTES_MAX:
-                self._refuse_unfit(owner, message)
-                continue
-            room -= 1
-            room_bytes -= cost
-            added_bytes += cost
-            requests.append(message[1])
-            message[1] = session
-            if sequence > proposed:
-                proposed = sequence
+        try:
+            for message in messages:
+                tag, request, sequence = message[0], message[1], message[2]
+                if sequence > proposed + 1:
+                    owner.refuse(request, _TRY_AGAIN, "gap")
+                    continue
+                if tag == 24:  # nearly all: see command_cost
+                    data = message[6]
+                    size = len(data) if type(data) is bytes else 9
+                    cost = COMMAND_OVERHEAD_BYTES + len(message[5]) + size
+                else:
+                    cost = command_cost(message)
+                if room <= 0 or cost > room_bytes:
+                    owner.refuse(request, _TRY_AGAIN, "busy")
+                    continue
+                if tag == 1 or cost > ENTRY_BYTES_MAX:
+                    self._refuse_unfit(owner, message)
+                    continue
+                message[1] = session
                 if tag in EARLY_TAGS and asynchronous.get(message[4], 1):
-                    early.consider(machine, owner, state, requests[-1], message)
-            if tag in early.structural_tags:
-                early.structural(machine, message)
-                queue.special = True
-            commands.append(message)
-            costs.append(cost)
-        state.proposed = proposed
-        queue.appended(owner, len(commands) - before, added_bytes)
+                    new = sequence > proposed
+                    early.consider(machine, owner, state, request, message, new)
+                if tag in early.structural_tags:
+                    early.structural(machine, message)
+                    queue.special = True
+                # nothing from here on raises: a command is in all of the lists or in none
+                if sequence > proposed:
+                    proposed = sequence
+                room -= 1
+                room_bytes -= cost
+                added_bytes += cost
+                requests.append(request)
+                commands.append(message)
+                costs.append(cost)
+        finally:
+            state.proposed = proposed
+            queue.appended(owner, len(commands) - before, added_bytes)
         self._wake()
 
     def _refuse_unfit(self, owner: Requester, message: list[Any]) -> None:
+        """Refuse for good what cannot be proposed; it has not used its sequence number up.
+
+        No reason of the model will do: a client takes those for results, which use it up.
+        """
         if message[0] == Tag.SESSION_OPEN:
             owner.refuse(message[1], SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
         else:
-            bound = limits.INLINE_WRITE_BYTES_MAX
-            owner.refuse(message[1], SaAisError.ERR_TOO_BIG, "write_too_big", bound)
+            owner.refuse(message[1], SaAisError.ERR_TOO_BIG, "entry_too_big", ENTRY_BYTES_MAX)
 
     def _submit_outside(self, owner: Requester, message: list[Any]) -> None:
         """A command that no attached session of a leader sent: only opening a session is one."""
@@ -211,13 +254,13 @@ class Replica:
         """Queue a command that belongs to no session."""
         queue = self._queue
         cost = command_cost(command)
+        if command[0] in self._early.structural_tags:
+            self._early.structural(self.machine, command)
         queue.commands.append(command)
         queue.requests.append(request)
         queue.costs.append(cost)
         queue.special = True
         queue.appended(owner, 1, cost)
-        if command[0] in self._early.structural_tags:
-            self._early.structural(self.machine, command)
         self._wake()
 
     def refuse_not_leader(self, owner: Requester, request: int) -> None:
@@ -232,6 +275,7 @@ class Replica:
         """
         owner.refuse(request, _TRY_AGAIN, "not_leader", self.endpoints.get(self.node))
 
+    @_or_fail
     def query(self, owner: Requester, tag: int, message: list[Any]) -> None:
         """Take a validated query ``[tag, request, after sequence, consistency, ...]``."""
         request = message[1]
@@ -255,6 +299,7 @@ class Replica:
             self._reads.append((owner, tag, request, message))
             self._wake()
 
+    @_or_fail
     def attach(self, owner: Requester, message: list[Any]) -> None:
         """Bind a session to a connection: ``[201, request, session, secret]``, leader only.
 
@@ -267,6 +312,7 @@ class Replica:
         self._reads.append((owner, ATTACH, message[1], message))
         self._wake()
 
+    @_or_fail
     def keepalive(self, owner: Requester, request: int) -> None:
         """Answer a sign of life (the connection notes the life itself)."""
         if not self.leading:
@@ -276,6 +322,7 @@ class Replica:
         else:
             owner.answer(request, success([self.machine.revision]))
 
+    @_or_fail
     def closed(self, owner: Requester, *, by_client: bool) -> None:
         """The connection is gone; a close by the client's side starts the grace."""
         state = owner.session
@@ -287,6 +334,7 @@ class Replica:
             self._liveness.closed_by_client(state, self._clock.monotonic())
             self._wake()  # the deadline may have come nearer
 
+    @_or_fail
     def start_check(self, owner: Requester, request: int, nonce: bytes) -> None:
         """Propose a Check; answered with ``[nonce, index]`` when it is applied."""
         if not self.leading:
@@ -298,6 +346,7 @@ class Replica:
         """Digest of a check, None while it is unknown or being computed."""
         return self.digests.get(nonce)
 
+    @_or_fail
     def transfer(self, node: str | None, done: Callable[[Transferred], None]) -> None:
         """Hand leadership over."""
         self.log.transfer(node, done)
@@ -320,6 +369,8 @@ class Replica:
         if not self.leading or self._time is None or self._liveness is None:
             return
         now = self._clock.monotonic()
+        if now < self._duties_at:
+            return
         if not self._due_flying:
             due_ns = self.machine.next_due_ns()
             if due_ns is not None and due_ns <= self._time.stamp(now):
@@ -342,7 +393,7 @@ class Replica:
                 now = self._clock.monotonic()
                 wait_ns = due_ns - self._time.stamp(now)
                 deadline = min(deadline, now + max(0, wait_ns) / 1e9)
-        return deadline
+        return max(deadline, self._duties_at)
 
     def _propose(self) -> None:
         queue = self._queue
@@ -357,6 +408,7 @@ class Replica:
             proposal.now_ns = now_ns
             self._fly(proposal)
             if not self.log.propose(payload, proposal):
+                self._duties_at = self._clock.monotonic() + _DUTY_RETRY_S
                 self._landed(proposal)
                 self._refuse_proposal(proposal)
 
@@ -506,7 +558,8 @@ class Replica:
             self._term = status.term
             now = self._clock.monotonic()
             self._liveness = Liveness(now, self.machine.sessions)
-            self._time = ClusterTime(self.machine.now_ns, now, self.log.wall_clocks)
+            self._time = ClusterTime(self.machine.now_ns, now, self._voters, self.log.wall_clocks)
+            self._duties_at = 0.0
             self.leading = True
             self._wake()
         elif self.leading and not leading:

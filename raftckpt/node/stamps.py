@@ -1,26 +1,40 @@
-"""Cluster time: what the leader stamps entries with. Never back; one bad clock moves nothing."""
+"""Cluster time: what the leader stamps entries with. Never back; few bad clocks move nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-__all__ = ["ClusterTime", "lower_median"]
+__all__ = ["ClusterTime", "trusted_clock"]
 
 
-def lower_median(clocks: Sequence[int]) -> int:
-    """The middle one, of an even number the lower: a minority of wrong clocks cannot push it up."""
-    return sorted(clocks)[(len(clocks) - 1) // 2]
+def trusted_clock(clocks: Sequence[int], voters: int) -> int | None:
+    """The latest clock that is no later than a right one, if a minority of the voters is wrong.
+
+    Any of the wrong clocks may be among those heard from, so it is the voters that count, not the
+    clocks: of ``voters`` clocks this is the median (of an even number the lower), of fewer an
+    earlier one, and None if all that were heard from may be wrong.
+    """
+    place = len(clocks) - 1 - voters // 2
+    return sorted(clocks)[place] if place >= 0 else None
 
 
 class ClusterTime:
-    """stamp = max(previous stamp + elapsed monotonic time, lower median of the voters' clocks)."""
+    """stamp = max(previous stamp + elapsed monotonic time, the voters' trusted clock)."""
 
     def __init__(
-        self, previous_ns: int, now: float, wall_clocks: Callable[[], Sequence[int]]
+        self,
+        previous_ns: int,
+        now: float,
+        voters: int,
+        wall_clocks: Callable[[], Sequence[int]],
     ) -> None:
-        """Start at leadership: ``previous_ns`` is the last stamp applied, ``now`` monotonic."""
+        """Start at leadership: ``previous_ns`` is the last stamp applied, ``now`` monotonic.
+
+        ``wall_clocks`` gives the clocks of those of the ``voters`` that were heard from lately.
+        """
         self._stamp_ns = previous_ns
         self._at = now
+        self._voters = voters
         self._wall_clocks = wall_clocks
 
     def stamp(self, now: float) -> int:
@@ -29,9 +43,9 @@ class ClusterTime:
         stamp = self._stamp_ns
         if elapsed_ns > 0:
             stamp += elapsed_ns
-        clocks = self._wall_clocks()
-        if clocks:
-            stamp = max(stamp, lower_median(clocks))
+        clock = trusted_clock(self._wall_clocks(), self._voters)
+        if clock is not None and clock > stamp:
+            stamp = clock
         self._stamp_ns = stamp
         self._at = max(self._at, now)
         return stamp

@@ -5,7 +5,8 @@ directions. What a message means is the dispatcher's business.
 
 Invariants: nothing but HELLO is accepted first; every request gets exactly one final reply, or the
 connection is closed; at most one fragmented reply is under way; a client that does not read its
-replies costs bounded memory, and its reading is stopped, nobody else's.
+replies costs bounded memory, and its reading is stopped, nobody else's; no mix of replies, however
+large, fails to be sent.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from raftckpt.node.liveness import SessionState
 from raftckpt.wire.frames import (
     FrameDecoder,
     FrameError,
-    pack_messages,
+    message_frames,
     reply_frames,
+    try_pack,
     unpack_messages,
 )
-from raftckpt.wire.schema import COMMAND_TAGS, RequestTag, check_request
+from raftckpt.wire.schema import COMMAND_TAGS, ReplyKind, RequestTag, check_request
 
 if TYPE_CHECKING:
     from raftckpt.server.listener import ClientListener
@@ -35,13 +37,33 @@ __all__ = ["Connection"]
 
 _HELLO: Final = int(RequestTag.HELLO)
 _OK: Final = int(SaAisError.OK)
+_READ: Final = int(RequestTag.READ)
+_LISTINGS: Final = frozenset(
+    map(
+        int,
+        (
+            RequestTag.READ_ALL,
+            RequestTag.SECTIONS,
+            RequestTag.CHECKPOINTS,
+            RequestTag.SECTION_IDS,
+        ),
+    )
+)
+_WIDE_ELEMENTS: Final = 64
+"""A READ of more elements counts as a listing."""
+_LISTINGS_MAX: Final = 4
+"""Listings of one connection under way: each may keep a past state of a million sections alive."""
 _MESSAGES_PER_REPLY_FRAME: Final = 256
-"""A reply that is not streamed has at most a few KiB: so many always fit into one frame."""
+_REPLY_FRAME_BYTES: Final = limits.FRAGMENT_BYTES
+"""Data that is sent at the next flush, and in one frame: what exceeds it waits for the client."""
 _STREAM_ABOVE_BYTES: Final = limits.PAGE_BYTES
+_TINY_BYTES: Final = limits.KIB
+"""A reply that does not wait in the queue, even if the client does not read: see the flood."""
 _LIST_FRAGMENT_BYTES: Final = 64 * limits.KIB
 """Fragments of replies with many small items: encoding one must not hold the loop."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
 _ANSWERED: Final = "answered"
+_REPLY: Final = int(ReplyKind.REPLY)
 
 
 class Connection(asyncio.Protocol):
@@ -54,11 +76,15 @@ class Connection(asyncio.Protocol):
         "_dirty",
         "_held",
         "_listener",
+        "_listings",
         "_out",
+        "_out_bytes",
+        "_queue",
+        "_queue_bytes",
         "_reading",
+        "_releasing",
         "_stream",
-        "_streams",
-        "_streams_bytes",
+        "_streamed",
         "_transport",
         "_unpumped",
         "_writable",
@@ -90,17 +116,26 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._out: list[list[Any]] = []
+        self._out_bytes = 0
         self._answered = 0
         self._dirty = False
         self._reading = True
         self._writable = True
         self._by_client = False
         self._attaching = False
-        self._held: list[Any] = []
-        self._streams: deque[tuple[Iterator[bytes], int]] = deque()
+        self._held: deque[Any] = deque()
+        self._releasing = False
+        self._listings: list[int] = []
+        self._queue: deque[tuple[list[Any], int]] = deque()
+        self._queue_bytes = 0
         self._stream: Iterator[bytes] | None = None
-        self._streams_bytes = 0
+        self._streamed: list[list[Any]] = []
         self._unpumped = True
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that arrived and are not answered, begun or not."""
+        return self.inflight + len(self._held)
 
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -145,9 +180,10 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self.gone = True
         self._out = []
-        self._held = []
+        self._held.clear()
+        self._queue.clear()
         self._stream = None
-        self._streams.clear()
+        self._streamed = []
         self._listener.closed(self, by_client=by_client)
 
     def pause_writing(self) -> None:
@@ -159,36 +195,68 @@ class Connection(asyncio.Protocol):
         self._writable = True
         if self.session is not None:
             self.session.seen = self._listener.clock.monotonic()
-        if self._stream is not None:
+        if self._stream is not None or self._queue:
             self._pump_soon()
         self._maybe_resume()
 
     # --- in -----------------------------------------------------------------------------------
     def _receive(self, messages: list[Any]) -> None:
-        self.inflight += len(messages)
-        commands: list[list[Any]] = []
+        self._held.extend(messages)
+        if self._reading:
+            self._take()
+
+    def _take(self) -> None:
+        """Begin the requests held, as many as the bounds allow; the others wait their turn."""
+        held = self._held
         listener = self._listener
-        for position, message in enumerate(messages):
-            if self._attaching:
-                self._hold(messages[position:])
-                return
+        commands: list[list[Any]] = []
+        room = limits.CONNECTION_INFLIGHT_MAX - self.inflight
+        while held and room > 0 and not self._attaching:
+            message = held.popleft()
             problem = check_request(message)
             if problem is None and self.greeted:
                 if message[0] in COMMAND_TAGS:
                     commands.append(message)
+                    room -= 1
                     continue
             elif not self._may_go_on(message, problem):
                 return
             if commands:  # a query that follows its commands must find them submitted
-                listener.replica.submit(self, commands)
+                self._submit(commands)
                 commands = []
+            if problem is None and not self._admit(message):
+                held.appendleft(message)
+                break
+            self.inflight += 1
             if problem is not None:
                 code, reason, detail = problem
                 self.refuse(message[1], code, reason, detail)
             else:
                 listener.dispatcher.handle(self, message)
+            # one frame may ask for a thousand times its size: look after each request
+            room = 0 if self._overloaded() else limits.CONNECTION_INFLIGHT_MAX - self.inflight
         if commands:
-            listener.replica.submit(self, commands)
+            self._submit(commands)
+        if held:
+            self._pause()
+
+    def _submit(self, commands: list[list[Any]]) -> None:
+        self.inflight += len(commands)
+        self._listener.replica.submit(self, commands)
+
+    def _admit(self, message: list[Any]) -> bool:
+        """Count a listing that is to begin; False: too many are under way."""
+        tag = message[0]
+        if tag in _LISTINGS or (tag == _READ and len(message[5]) > _WIDE_ELEMENTS):
+            if len(self._listings) >= _LISTINGS_MAX:
+                return False
+            self._listings.append(message[1])
+        return True
+
+    def _listed(self, request: int) -> None:
+        """A request is answered for good: if it was a listing, another one may begin."""
+        if request in self._listings:
+            self._listings.remove(request)
 
     def _may_go_on(self, message: Any, problem: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
@@ -202,22 +270,23 @@ class Connection(asyncio.Protocol):
             return True
         return False
 
-    def _hold(self, messages: list[Any]) -> None:
-        """Keep what follows an ATTACH until it is answered: it belongs to that session."""
-        self._held += messages
-        self._pause()
-
     def attaching(self) -> None:
-        """An ATTACH is under way."""
+        """An ATTACH is under way: what follows it belongs to that session, and waits."""
         self._attaching = True
 
-    def _release_held(self) -> None:
+    def _attach_over(self) -> None:
         self._attaching = False
-        held, self._held = self._held, []
-        if held:
-            self.inflight -= len(held)
-            self._receive(held)
         self._maybe_resume()
+
+    def _release(self) -> None:
+        """Begin what was held, unless there is a reason again to hold it."""
+        self._releasing = False
+        if self._transport is None or self.broken or not self._may_resume():
+            return
+        if self.session is not None:  # it was our doing that nothing was heard of it
+            self.session.seen = self._listener.clock.monotonic()
+        self._take()
+        self._maybe_resume(released=True)
 
     def break_off(self, why: str) -> None:
         """Close the connection for breaking the protocol; nobody else is disturbed."""
@@ -237,22 +306,33 @@ class Connection(asyncio.Protocol):
     def _unsent(self) -> int:
         """Reply bytes that wait, but for the stream under way: it is only a view of the state."""
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return buffered + self._streams_bytes
+        return buffered + self._queue_bytes + self._out_bytes
 
     def _pause(self) -> None:
         if self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
 
-    def _maybe_resume(self) -> None:
-        if (
-            not self._reading
-            and not self._attaching
-            and self._transport is not None
+    def _may_resume(self) -> bool:
+        return (
+            not self._attaching
             and self.inflight * 2 <= limits.CONNECTION_INFLIGHT_MAX
             and self.inflight_bytes * 2 <= limits.CONNECTION_INFLIGHT_BYTES_MAX
             and self._unsent() * 2 <= limits.CONNECTION_SEND_BYTES_MAX
-        ):
+        )
+
+    def _maybe_resume(self, *, released: bool = False) -> None:
+        """Go on with what is held and, when nothing is, with reading."""
+        if self._transport is None or not (self._held or not self._reading):
+            return
+        if not self._may_resume():
+            return
+        if self._held:
+            # not at once: who calls may be in the middle of sending replies
+            if not self._releasing and not released:
+                self._releasing = True
+                self._listener.soon(self._release)
+        else:
             self._reading = True
             if not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -285,19 +365,30 @@ class Connection(asyncio.Protocol):
             self._listener.mark(self)
 
     def deliver(self, request: int, result: Result) -> None:
-        """Reply with the outcome of a query; a large one is streamed."""
+        """Reply with the outcome of a query; many or large ones wait until the client reads."""
         if self._transport is None:
             return
-        size = _size(result.value) if result.code == _OK else 0
-        if size < _STREAM_ABOVE_BYTES and self._streams_bytes + size < _STREAM_ABOVE_BYTES:
+        size = _size(result.value)
+        if (
+            size < _STREAM_ABOVE_BYTES
+            and self._out_bytes + size <= _REPLY_FRAME_BYTES
+            and (size <= _TINY_BYTES or (self._writable and not self._queue))
+        ):
+            self._out_bytes += size
             self.answer(request, result)
+            if self._listings:
+                self._listed(request)
             return
-        fragment = limits.FRAGMENT_BYTES if _few(result.value) else _LIST_FRAGMENT_BYTES
-        frames = reply_frames([0, request, 1, result.value], fragment)
-        self._streams.append((frames, size))
-        self._streams_bytes += size
+        code, value = result
+        definite = [] if code == _OK else [value[0] != _ANSWERED]
+        self._enqueue([0, request, code, value, *definite], size)
+
+    def _enqueue(self, message: list[Any], size: int) -> None:
+        """Have a message sent when those before it are, and the client reads."""
+        self._queue.append((message, size))
+        self._queue_bytes += size
         if self._stream is None:
-            self._next_stream()
+            self._pump_soon()
 
     def accepted(self, request: int) -> None:
         """Tell that a command is accepted; its final reply follows."""
@@ -312,6 +403,8 @@ class Connection(asyncio.Protocol):
         """Reply that nothing was done (or, not ``definite``, that it is unknown)."""
         self._out.append([0, request, int(code), [reason, detail, None], definite])
         self._answered += 1
+        if self._listings:
+            self._listed(request)
         if not self._dirty:
             self._dirty = True
             self._listener.mark(self)
@@ -323,7 +416,7 @@ class Connection(asyncio.Protocol):
     def attached(self) -> None:
         """The ATTACH under way was answered (or refused): go on with what followed it."""
         if self._attaching:
-            self._listener.soon(self._release_held)
+            self._listener.soon(self._attach_over)
 
     def notice(self, kind: str, value: Any) -> None:
         """Tell something that nobody asked for."""
@@ -347,27 +440,45 @@ class Connection(asyncio.Protocol):
         """Send the replies gathered as one frame (more only beyond the frame's bounds)."""
         self._dirty = False
         out, self._out = self._out, []
+        self._out_bytes = 0
         self.inflight -= self._answered
         self._answered = 0
         transport = self._transport
         if transport is None or not out:
             return
-        if len(out) <= _MESSAGES_PER_REPLY_FRAME:
-            transport.write(pack_messages(out))
-        else:
-            for start in range(0, len(out), _MESSAGES_PER_REPLY_FRAME):
-                transport.write(pack_messages(out[start : start + _MESSAGES_PER_REPLY_FRAME]))
+        for start in range(0, len(out), _MESSAGES_PER_REPLY_FRAME):
+            messages = out[start : start + _MESSAGES_PER_REPLY_FRAME]
+            frame = try_pack(messages)
+            if frame is not None:
+                transport.write(frame)
+                continue
+            for message in messages:  # long after all: there they are cut to fit
+                self.inflight += message[0] == _REPLY
+                self._enqueue(message, _size(message))
         if not self._reading:
             self._maybe_resume()
 
-    # --- streams --------------------------------------------------------------------------------
-    def _next_stream(self) -> None:
-        if self._streams:
-            self._stream, size = self._streams.popleft()
-            self._streams_bytes -= size
-            self._pump_soon()
-        else:
-            self._stream = None
+    # --- the queue ------------------------------------------------------------------------------
+    def _next_stream(self) -> Iterator[bytes] | None:
+        """Begin with the next large reply, or with the next small ones that share a frame."""
+        queue = self._queue
+        if not queue:
+            return None
+        message, size = queue.popleft()
+        self._queue_bytes -= size
+        self._streamed = messages = [message]
+        if size >= _STREAM_ABOVE_BYTES:
+            few = message[0] != _REPLY or _few(message[3])
+            return reply_frames(message, limits.FRAGMENT_BYTES if few else _LIST_FRAGMENT_BYTES)
+        while queue and len(messages) < _MESSAGES_PER_REPLY_FRAME:
+            message, more = queue[0]
+            size += more
+            if more >= _STREAM_ABOVE_BYTES or size > _REPLY_FRAME_BYTES:
+                break
+            queue.popleft()
+            self._queue_bytes -= more
+            messages.append(message)
+        return message_frames(messages)
 
     def _pump_soon(self) -> None:
         if self._unpumped:
@@ -375,18 +486,34 @@ class Connection(asyncio.Protocol):
             self._listener.soon(self._pump)
 
     def _pump(self) -> None:
-        """Write one frame of the stream per iteration of the loop, as long as the client reads."""
+        """Write one frame of the queue per iteration of the loop, as long as the client reads."""
         self._unpumped = True
-        stream, transport = self._stream, self._transport
-        if stream is None or transport is None or transport.is_closing() or not self._writable:
+        transport = self._transport
+        if transport is None or transport.is_closing() or not self._writable:
             return
-        frame = next(stream, None)
-        if frame is not None:
+        if self._stream is None:
+            self._stream = self._next_stream()
+            if self._stream is None:
+                return
+        frame = next(self._stream, None)
+        if frame is None:
+            self._stream = None
+            self._sent()
+        elif frame:  # else it only says that others may go first
             transport.write(frame)
-            self._pump_soon()
-            return
-        self.inflight -= 1
-        self._next_stream()
+            if not self._reading and self.session is not None:
+                # its signs of life may wait unread behind what it takes
+                self.session.seen = self._listener.clock.monotonic()
+        self._pump_soon()
+
+    def _sent(self) -> None:
+        """All frames of what was taken from the queue are written."""
+        streamed, self._streamed = self._streamed, []
+        for message in streamed:
+            if message[0] == _REPLY:
+                self.inflight -= 1
+                if self._listings:
+                    self._listed(message[1])
         self._maybe_resume()
 
 

@@ -104,7 +104,7 @@ class ClientListener:
     @property
     def inflight(self) -> int:
         """Requests not yet answered on all connections."""
-        return sum(connection.inflight for connection in self.connections)
+        return sum(connection.unanswered for connection in self.connections)
 
     # --- connections ------------------------------------------------------------------------------
     def opened(self, connection: Connection) -> bool:

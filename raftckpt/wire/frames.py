@@ -12,7 +12,7 @@ of the next frame is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from struct import Struct
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -33,9 +33,11 @@ __all__ = [
     "Pages",
     "encode_frame",
     "frames_for_pieces",
+    "message_frames",
     "pack_messages",
     "pack_pieces",
     "reply_frames",
+    "try_pack",
     "unpack_messages",
 ]
 
@@ -51,6 +53,12 @@ _MESSAGES_CRC: Final[int] = google_crc32c.value(_MESSAGES_BYTE)
 _COPY_BELOW: Final = 4096
 """A slice of a small body is cheaper than a view of it."""
 _JOIN_BELOW: Final = 16 * limits.KIB
+_ROWS_PER_PIECE: Final = 16
+_PIECES_PER_STEP: Final = 32
+"""Of rows of a listing, then the loop has its turn: about a millisecond."""
+_ROW_ITEMS_MAX: Final = 16
+_ROW_DEPTH_MAX: Final = 3
+"""Of a checkpoint's descriptor: it has a list of openers, each with some fields."""
 
 
 class FrameError(ValueError):
@@ -66,6 +74,19 @@ class Pages(Protocol):
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes in order."""
+
+
+class Listing(Protocol):
+    """Many rows, each made when it is asked for; what the model returns for long answers."""
+
+    def __len__(self) -> int:
+        """Rows, once ``prepare`` is through; the most there can be before."""
+
+    def prepare(self) -> Iterator[None]:
+        """Find out how many rows there are, in short steps."""
+
+    def rows(self) -> Iterator[Any]:
+        """The rows in order."""
 
 
 class FrameDecoder:
@@ -188,11 +209,41 @@ def pack_messages(messages: list[Any]) -> bytes:
     Raises:
         InvariantViolation: they do not fit: the sender must split them.
     """
-    payload: bytes = msgpack.packb(messages, use_bin_type=True)
+    frame = try_pack(messages)
+    ensure(frame is not None, "messages do not fit into one frame")
+    return frame or b""
+
+
+def try_pack(messages: list[Any]) -> bytes | None:
+    """Pack messages, whose values may be :class:`Pages`, into one frame; None: they do not fit."""
+    payload: bytes = msgpack.packb(messages, use_bin_type=True, default=_joined)
     length = len(payload) + 1
-    ensure(length <= limits.FRAME_BYTES_MAX, "messages do not fit into one frame")
+    if length > limits.FRAME_BYTES_MAX:
+        return None
     checksum = google_crc32c.extend(_MESSAGES_CRC, payload)
     return _MESSAGES_HEADER.pack(length, checksum, MESSAGES) + payload
+
+
+def _joined(value: Any) -> bytes:
+    if isinstance(value, Pages):
+        return b"".join(value.pieces())
+    raise TypeError(f"cannot send a {type(value).__name__}")
+
+
+def message_frames(messages: list[Any]) -> Iterator[bytes]:
+    """Pack messages into as few frames as they fit into, lazily.
+
+    What does not fit into one alone is sent in fragments: no other fragments may be under way.
+    """
+    frame = try_pack(messages)
+    if frame is not None:
+        yield frame
+    elif len(messages) == 1:
+        yield from reply_frames(messages[0])
+    else:
+        middle = len(messages) // 2
+        yield from message_frames(messages[:middle])
+        yield from message_frames(messages[middle:])
 
 
 def unpack_messages(body: bytes) -> list[Any]:
@@ -232,7 +283,8 @@ def frames_for_pieces(
     """Stream one long array of messages as frames, lazily.
 
     What fits into one fragment becomes a whole frame. At most one such stream may be under way
-    per connection; whole frames may be sent between its frames.
+    per connection; whole frames may be sent between its frames. An empty piece becomes empty
+    bytes here: nothing to send yet, but time for others to have their turn.
 
     Arguments:
         head: first bytes of the msgpack array of messages.
@@ -241,7 +293,10 @@ def frames_for_pieces(
     """
     buffer = bytearray(b"\x00")
     sent = False
-    for piece in chain((head,), pieces):
+    for piece in chain((head,) if head else (), pieces):
+        if not piece:
+            yield b""
+            continue
         position = 0
         while position < len(piece):
             if len(buffer) > fragment_bytes:
@@ -261,14 +316,14 @@ def frames_for_pieces(
 def pack_pieces(value: Any) -> Iterator[bytes]:
     """Encode a value as msgpack in pieces.
 
-    :class:`Pages` inside lists become one bin each, a :class:`Listing` becomes an array.
+    :class:`Pages` inside lists become one bin each, a :class:`Listing` becomes an array. While
+    its rows are counted and made, an empty piece now and then says that others may go first.
     """
-    rows = value if isinstance(value, (list, tuple)) else None
     if hasattr(value, "rows"):
-        rows = value.rows()
-    if rows is not None:
+        yield from _pack_listing(value)
+    elif isinstance(value, (list, tuple)):
         yield _array_header(len(value))
-        for item in rows:
+        for item in value:
             if isinstance(item, (list, tuple)) and len(item) <= 8 and all(map(_is_small, item)):
                 # an item such as [id, data] of a million: one piece, not four
                 yield msgpack.packb(item, use_bin_type=True)
@@ -284,6 +339,35 @@ def pack_pieces(value: Any) -> Iterator[bytes]:
         yield msgpack.packb(value, use_bin_type=True)
 
 
+def _pack_listing(listing: Listing) -> Iterator[bytes]:
+    for _ in listing.prepare():
+        yield b""
+    yield _array_header(len(listing))
+    rows = iter(listing.rows())
+    pack = msgpack.Packer(use_bin_type=True).pack
+    pieces = 0
+    while some := list(islice(rows, _ROWS_PER_PIECE)):
+        if all(map(_is_short, some)):
+            yield pack(some)[len(_array_header(len(some))) :]
+        else:
+            for item in some:
+                yield from pack_pieces(item)
+        pieces += 1
+        if not pieces % _PIECES_PER_STEP:
+            yield b""
+
+
+def _is_short(value: Any, depth: int = _ROW_DEPTH_MAX) -> bool:
+    """Whether it is to be packed in one go: few values, none of them large."""
+    if value is None or type(value) is bool or _is_small(value):
+        return True
+    if not depth or not isinstance(value, (list, tuple)) or len(value) > _ROW_ITEMS_MAX:
+        return False
+    if all(map(_is_small, value)):
+        return True
+    return all([_is_short(item, depth - 1) for item in value])
+
+
 def reply_frames(
     message: list[Any], fragment_bytes: int = limits.FRAGMENT_BYTES
 ) -> Iterator[bytes]:
@@ -297,6 +381,8 @@ def _is_small(value: Any) -> bool:
 
 
 def _array_header(count: int) -> bytes:
+    if 15 < count < 1 << 16:
+        return b"\xdc" + count.to_bytes(2, "big")
     return b"\xdd" + count.to_bytes(4, "big") if count > 15 else bytes((0x90 | count,))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -13,8 +13,9 @@ import msgpack
 import pytest
 
 from raftckpt.limits import KIB, PAGE_BYTES
-from raftckpt.model.image import digest
+from raftckpt.model.image import digest, load_image
 from raftckpt.model.machine import CheckpointMachine
+from raftckpt.model.state import State
 from raftckpt.version import IMAGE_VERSION
 
 from .driver import COLLOCATED, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes
@@ -139,6 +140,49 @@ def test_image_does_not_depend_on_hash_seeds() -> None:
         )
         digests.add(done.stdout.strip())
     assert digests == {digest(rich()[0].machine.freeze())}
+
+
+class Counting(dict[int, Any]):
+    """Counts the keys that are looked through."""
+
+    steps = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for key in super().__iter__():
+            self.steps += 1
+            yield key
+
+
+@pytest.fixture(scope="module")
+def crowd() -> bytes:
+    """Image of 20,000 sessions that have a checkpoint open each."""
+    cluster, count = Cluster(), 20_000
+    opens = [
+        [1, 0, 0, 0, number.to_bytes(16, "big"), "app", "n1", 10 * SECOND, SECOND]
+        for number in range(1, count + 1)
+    ]
+    opens += [
+        [10, number, 1, 0, f"c{number}", READ | WRITE | 4, attributes()]
+        for number in range(1, count + 1)
+    ]
+    for at in range(0, len(opens), 1000):
+        assert all(result.ok for result in cluster.apply(*opens[at : at + 1000]))
+    return image_of(cluster.machine)
+
+
+def test_restoring_does_not_look_at_all_before_for_each_row(crowd: bytes) -> None:
+    state = State()
+    state.sessions, state.checkpoints = sessions, checkpoints = Counting(), Counting()
+    load_image(state, [crowd])
+    assert len(sessions) == len(checkpoints) == 20_000
+    assert sessions.steps + checkpoints.steps <= 4 * 20_000
+
+
+def test_a_crowd_is_restored(crowd: bytes) -> None:
+    machine = CheckpointMachine.restore([crowd])
+    assert len(machine.sessions) == len(machine.checkpoints) == 20_000
+    assert machine.query(None, 102, ["c20000"]).ok
+    assert image_of(machine) == crowd
 
 
 # --- strictness -----------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class OneNodeLog:
         self.accepts = True
         self.hold = False
         self.hold_reads = False
+        self.refused = 0
         self.leader: str | None = None
         self.walls: list[int] | None = None
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
@@ -51,6 +52,7 @@ class OneNodeLog:
 
     def propose(self, payload: bytes, context: Any = None) -> bool:
         if not self.accepts:
+            self.refused += 1
             return False
         self.waiting.append((payload, context))
         return True
@@ -191,10 +193,18 @@ class NotingClient:
 class World:
     """A replica that leads a cluster of one, with a clock."""
 
-    def __init__(self, *, lead: bool = True) -> None:
+    def __init__(self, *, lead: bool = True, voters: int = 1) -> None:
         self.clock = ManualClock()
         self.wakes = 0
-        self.replica = Replica("n1", ENDPOINTS, self.clock, self._wake)
+        self.failures: list[BaseException] = []
+        self.replica = Replica(
+            "n1",
+            ENDPOINTS,
+            self.clock,
+            self._wake,
+            voters=voters,
+            failed=self.failures.append,
+        )
         self.log = OneNodeLog(self.replica, self.clock)
         self.number = 0
         if lead:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,9 +17,21 @@ from typing import Any
 import pytest
 
 from raftckpt.errors import CheckpointError
+from raftckpt.node.main import EXIT_FAILED
 from raftckpt.testing.probe import Probe, replica_status
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
+BROKEN = """
+import sys
+from raftckpt.node.early import EarlyAcceptance
+from raftckpt.node.main import main
+
+def consider(*arguments):
+    raise LookupError("planted")
+
+EarlyAcceptance.consider = consider
+sys.exit(main())
+"""
 
 
 class Cluster:
@@ -38,11 +51,12 @@ class Cluster:
         self.config.write_text("\n".join(lines) + "\n")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *nodes: str, flags: tuple[str, ...] = ()) -> None:
+    def start(self, *nodes: str, flags: tuple[str, ...] = (), program: str = "") -> None:
+        command = [sys.executable, "-c", program] if program else COMMAND
         for node in nodes or self.nodes:
             with (self.root / f"{node}.log").open("ab") as log:
                 self.processes[node] = subprocess.Popen(
-                    [*COMMAND, "--config", str(self.config), "--node", node, *flags],
+                    [*command, "--config", str(self.config), "--node", node, *flags],
                     stderr=log,
                     stdout=log,
                 )
@@ -269,6 +283,30 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
     term = replica_status(cluster.endpoints["n1"], timeout=1)["term"]
     cluster.put(b"two")
     assert replica_status(cluster.endpoints["n1"], timeout=1)["term"] == term
+
+
+def test_what_a_request_raises_ends_the_process_what_breaks_a_connection_does_not(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    try:
+        cluster.start(program=BROKEN)
+        cluster.until(cluster.leader)
+        host, _, port = cluster.endpoints["n1"].rpartition(":")
+        for garbage in (b"\xff" * 64, b"\0\0\0\x10" + b"x" * 20):
+            with socket.create_connection((host, int(port)), 2.0) as broken:
+                broken.sendall(garbage)
+                linger = struct.pack("ii", 1, 0)
+                broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # a reset
+        with Probe(cluster.endpoints["n1"]) as probe:
+            probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
+            attributes = [2, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
+            handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]
+            with pytest.raises(CheckpointError):
+                probe.call(24, 2, 1, handle, b"k", b"v")
+        assert cluster.until_exit("n1") == EXIT_FAILED
+        assert "LookupError: planted" in cluster.log("n1")
+        assert "stopped itself" in cluster.log("n1")
+    finally:
+        cluster.kill()
 
 
 def test_usage_and_configuration_errors(cluster, tmp_path):

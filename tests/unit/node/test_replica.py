@@ -336,6 +336,93 @@ def test_a_put_behind_a_delete_counts_as_creating(world, client):
     assert client.reason(other) == "sections_full"
 
 
+def test_a_put_by_a_handle_that_is_not_open_yet_may_create_anywhere(world, client):
+    handle = world.open_checkpoint(client, flags=ASYNC, sections=3)
+    for i in range(2):
+        world.put(client, handle, 2 + i, b"s%d" % i)
+    world.log.run()
+    other = world.open_session(secret=b"t" * 16)
+    world.log.hold = True
+    # pipelined: the open will give handle 1, the put takes the last section
+    world.replica.submit(other, [[10, 901, 1, 0, "ckpt", 3, None], [24, 902, 2, 0, 1, b"s2", b"v"]])
+    number = world.put(client, handle, 4, b"s3")
+    assert number not in client.early
+    world.log.hold = False
+    world.log.run()
+    assert client.reason(number) == "sections_full"
+    assert other.reply(902)
+    again = world.put(client, handle, 5, b"s0")  # the mark is gone with the put
+    assert again in client.early
+    mine = world.next()
+    world.replica.submit(other, [[24, mine, 3, 0, 1, b"s0", b"v"]])
+    assert mine in other.early  # the handle counts as asynchronous once it is open
+
+
+def test_handles_that_are_not_open_are_not_remembered(world, client):
+    handle = world.open_checkpoint(client, flags=ASYNC)
+    for i in range(100):
+        world.put(client, 1000 + i, 2 + i)
+    world.log.run()
+    world.replica.submit(client, [[11, 500, 102, 0, handle]])
+    world.log.run()
+    number = world.put(client, handle, 103)  # closed for good: it creates nothing
+    assert not world.replica._early.marks
+    assert client.session.asynchronous == {}
+    world.log.run()
+    assert client.reason(number) == "handle"
+
+
+def test_a_repeated_put_still_counts_as_creating(world, client):
+    handle = world.open_checkpoint(client, flags=ASYNC, sections=2)
+    world.put(client, handle, 2, b"one")
+    world.log.run()
+    client.early.clear()
+    client.session.proposed = 3  # its first attempt was refused without a trace
+    world.log.hold = True
+    repeat = world.put(client, handle, 3, b"two")
+    number = world.put(client, handle, 4, b"three")
+    assert client.early == []
+    world.log.hold = False
+    world.log.run()
+    assert client.reply(repeat)
+    assert client.reason(number) == "sections_full"
+
+
+def test_a_submit_that_fails_half_way_leaves_whole_commands(world, client, monkeypatch):
+    handle = world.open_checkpoint(client, flags=ASYNC)
+    consider, calls = world.replica._early.consider, []
+
+    def fail_once(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise LookupError("planted")
+        consider(*arguments)
+
+    monkeypatch.setattr(world.replica._early, "consider", fail_once)
+    messages = [[24, 900 + i, 2 + i, 0, handle, b"k%d" % i, b"v"] for i in range(3)]
+    with pytest.raises(LookupError):
+        world.replica.submit(client, messages)
+    assert [type(error) for error in world.failures] == [LookupError]
+    again = world.put(client, handle, 3)
+    world.log.run()
+    assert client.reply(900)
+    assert client.reply(again) > client.reply(900)
+    assert client.inflight_bytes == 0
+
+
+@pytest.mark.parametrize("call", ["query", "attach"])
+def test_what_reads_raise_is_told_too(world, client, call, monkeypatch):
+    def broken():
+        raise LookupError("planted")
+
+    monkeypatch.setattr(world.replica, "_wake", broken)
+    message = [201, 900, 1, b"s" * 16] if call == "attach" else [104, 900, 0, 0]
+    arguments = (client, message) if call == "attach" else (client, 104, message)
+    with pytest.raises(LookupError):
+        getattr(world.replica, call)(*arguments)
+    assert [type(error) for error in world.failures] == [LookupError]
+
+
 def test_a_repeat_is_not_accepted_early_again(world, client):
     handle = world.open_checkpoint(client, flags=ASYNC)
     world.put(client, handle, 2)
@@ -559,7 +646,10 @@ def test_expirations_are_proposed_when_due(world, client, handle):
     assert client.reply(number)[1] == []
 
 
-def test_stamps_never_go_back_and_one_bad_clock_moves_nothing(world, client, handle):
+def test_stamps_never_go_back_and_one_bad_clock_moves_nothing():
+    world = World(voters=3)
+    client = world.open_session()
+    handle = world.open_checkpoint(client)
     stamps = []
     sequence = 1
     for walls in (
@@ -576,6 +666,44 @@ def test_stamps_never_go_back_and_one_bad_clock_moves_nothing(world, client, han
     assert stamps == sorted(stamps)
     assert stamps[1] - stamps[0] == pytest.approx(SECOND, abs=1000)
     assert stamps[2] - stamps[1] == pytest.approx(SECOND, abs=1000)
+
+
+def test_duties_pause_while_the_log_refuses(world, client, handle):
+    create = [20, world.next(), 2, 0, handle, b"ttl", b"", 0x7FFF_FFFF_FFFF_FFFF, SECOND]
+    world.replica.submit(client, [create])
+    world.log.run()
+    world.clock.pass_by(5.0)
+    world.log.accepts = False  # it hands leadership over
+    wakes = world.wakes
+    world.log.run()
+    assert world.log.refused == 1
+    assert world.wakes == wakes + 1
+    assert world.replica.deadline() > world.clock.now
+    for _ in range(10):
+        world.clock.pass_by(max(0.0, world.replica.deadline() - world.clock.now))
+        world.log.run()
+    assert world.log.refused == 11
+    world.log.accepts = True
+    world.clock.pass_by(max(0.0, world.replica.deadline() - world.clock.now))
+    world.log.run()
+    number = world.read(client, handle, b"ttl")
+    world.log.run()
+    assert client.reason(number) == "section_missing"
+
+
+def test_deaths_of_silent_sessions_pause_too_and_are_not_forgotten(world, client):
+    world.clock.pass_by(10.5)
+    world.log.accepts = False
+    world.log.run()
+    assert world.log.refused == 1
+    assert client.session is not None
+    world.log.accepts = True
+    for _ in range(10):
+        world.clock.pass_by(max(0.0, world.replica.deadline() - world.clock.now))
+        world.log.run()
+        if client.session is None:
+            break
+    assert client.notices == [("session_lost", "expired")]
 
 
 def test_check_freezes_the_state_of_its_entry(world, client, handle):
@@ -667,7 +795,7 @@ def test_costs_are_upper_bounds():
 def test_ids_that_blow_up_an_entry_are_too_big(world, client, handle):
     vector = [[b"i" * 1024, 0, b""]] * 2000
     world.replica.submit(client, [[25, 900, 2, 0, handle, vector]])
-    assert client.reason(900) == "write_too_big"
+    assert client.reason(900) == "entry_too_big"  # no reason of the model: they use it up
     number = world.put(client, handle, 2)  # its sequence was not used up
     world.log.run()
     assert client.reply(number)

@@ -16,7 +16,7 @@ from raftckpt.node import logs
 from raftckpt.node.digests import DigestJobs
 from raftckpt.node.driver import Driver
 from raftckpt.node.liveness import Liveness
-from raftckpt.node.stamps import ClusterTime, lower_median
+from raftckpt.node.stamps import ClusterTime, trusted_clock
 from tests.unit.node.fakes import ManualClock, World
 
 
@@ -53,14 +53,43 @@ def test_heap_does_not_grow_with_signs_of_life_or_reconnects():
     assert len(liveness._heap) <= 12
 
 
-def test_lower_median():
-    assert lower_median([5]) == 5
-    assert lower_median([1, 9]) == 1
-    assert lower_median([9, 1, 5]) == 5
+@pytest.mark.parametrize(
+    ("voters", "clocks", "trusted"),
+    [
+        (1, [5], 5),
+        (3, [9, 1, 5], 5),
+        (3, [9, 1], 1),
+        (3, [9], None),
+        (5, [9, 8, 1], 1),
+        (5, [9, 8, 1, 2], 2),
+        (5, [9, 8, 1, 2, 3], 3),
+        (5, [1, 2], None),
+        (2, [9, 1], 1),
+        (4, [9, 1, 8, 2], 2),
+        (1, [], None),
+    ],
+)
+def test_the_trusted_clock_is_never_later_than_a_right_one(voters, clocks, trusted):
+    assert trusted_clock(clocks, voters) == trusted
+
+
+def test_two_clocks_of_five_move_nothing_however_few_are_heard():
+    right, year = 10**18, 365 * 86_400 * 10**9
+    clocks = [right + year, right, right + year]
+    time = ClusterTime(right, 5.0, 5, lambda: clocks)
+    assert time.stamp(5.0) == right
+    assert time.stamp(6.0) == right + 10**9
+    clocks.remove(right)
+    assert time.stamp(7.0) == right + 2 * 10**9
+
+
+def test_cluster_time_of_three_is_the_median_of_one_the_clock():
+    assert ClusterTime(0, 5.0, 3, lambda: [900, 500, 700]).stamp(5.0) == 700
+    assert ClusterTime(0, 5.0, 1, lambda: [900]).stamp(5.0) == 900
 
 
 def test_cluster_time_without_clocks_follows_monotonic_time():
-    time = ClusterTime(1000, 5.0, list)
+    time = ClusterTime(1000, 5.0, 1, list)
     assert time.stamp(5.0) == 1000
     assert time.stamp(6.0) == 1_000_001_000
     assert time.stamp(5.5) == 1_000_001_000
@@ -140,6 +169,35 @@ def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
         assert driver.steps == steps
         assert len(failures) == 1
         assert isinstance(failures[0], InvariantViolation)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_request_raises_stops_the_driver(monkeypatch):
+    from raftckpt.node.early import EarlyAcceptance
+
+    async def scenario():
+        world = World()
+        failures = []
+        driver = Driver(
+            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, failures.append
+        )
+        world.replica._wake = driver.wake
+        world.replica.failed = driver.fail
+        client = world.open_session()
+        handle = world.open_checkpoint(client, flags=2)
+        driver.start(world.log)
+
+        def broken(*arguments):
+            raise LookupError("planted")
+
+        monkeypatch.setattr(EarlyAcceptance, "consider", broken)
+        with pytest.raises(LookupError):
+            world.put(client, handle, 2)
+        assert [type(error) for error in failures] == [LookupError]
+        driver.wake()
+        await asyncio.sleep(0.01)
+        assert driver.steps == 0
 
     asyncio.run(scenario())
 

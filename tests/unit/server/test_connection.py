@@ -1,0 +1,295 @@
+"""Replies of any size and number: cut to frames, bounded while they wait; listings one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raftckpt import limits
+from raftckpt.model.types import Result, refuse, success
+from raftckpt.model.values import Frozen, Listing, Pages
+from raftckpt.server.connection import Connection
+from raftckpt.wire.frames import MessageStream, pack_messages
+from tests.unit.server.test_listener import Harness, run
+
+NO_RESOURCES = 18
+
+
+class Transport:
+    """Takes everything, or (``full``) lets it wait as a socket nobody reads from does."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.reading = True
+
+    def write(self, data: bytes) -> None:
+        assert data, "an empty write"
+        assert len(data) <= limits.FRAME_BYTES_MAX + 8
+        self.frames.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_extra_info(self, name: str) -> Any:
+        return None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Loop:
+    """What a connection sees of its listener."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Callable[[], None]] = deque()
+        self.clock = self
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def opened(self, connection: Connection) -> bool:
+        return True
+
+    def mark(self, connection: Connection) -> None:
+        self.soon(connection.flush)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self.calls.append(callback)
+
+    def run(self) -> None:
+        while self.calls:
+            self.calls.popleft()()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def connection(loop: Loop) -> Connection:
+    connection = Connection(loop)  # type: ignore[arg-type]
+    connection.connection_made(Transport())  # type: ignore[arg-type]
+    connection.greeted = True
+    return connection
+
+
+def received(connection: Connection) -> list[Any]:
+    stream = MessageStream()
+    return [message for frame in connection._transport.frames for message in stream.feed(frame)]
+
+
+def test_many_replies_just_below_a_page(loop: Loop, connection: Connection) -> None:
+    connection.inflight = 40
+    for number in range(40):
+        connection.deliver(number, success([1, [b"x" * 60_000]]))
+    connection.flush()
+    assert len(connection._transport.frames) == 1
+    assert len(connection._transport.frames[0]) <= limits.FRAGMENT_BYTES + 1024
+    loop.run()
+    replies = received(connection)
+    assert sorted(message[1] for message in replies) == list(range(40))
+    assert all(message[2:] == [1, [1, [b"x" * 60_000]]] for message in replies)
+    assert len(connection._transport.frames) < 15, "small replies share frames"
+    assert connection.inflight == 0
+    assert connection._unsent() == 0
+
+
+def page_rows(count: int) -> Listing:
+    return Listing(Frozen({b"%d" % i: i for i in range(count)}), lambda key, _: key)
+
+
+MIXES: dict[str, list[tuple[str, Any]]] = {
+    "long refusals": [("deliver", refuse(NO_RESOURCES, "limit", "y" * 20_000))] * 300,
+    "command results": [("answer", success(b"r" * 60_000))] * 100,
+    "huge results of commands": [("answer", success(b"r" * (3 << 20)))] * 3,
+    "a huge refusal": [("refuse", "z" * (3 << 20)), ("deliver", success([1, [b"a"]]))],
+    "pages below the limit": [("deliver", success([1, [Pages((b"p" * 50_000,), 40_000, 7)]]))] * 60,
+    "many openers": [("deliver", success([1, [(i, "name" * 20, "node", 1, 1) for i in range(9999)]]))]
+    * 9,
+    "underestimated": [("deliver", success([1, "\N{SNOWMAN}" * 60_000]))] * 40,
+    "a map": [("value", {str(i): "v" * 1000 for i in range(3000)})],
+    "notices": [("notice", "n" * 30_000)] * 100,
+    "listings": [("deliver", success([1, page_rows(5000)]))] * 5,
+}
+
+
+@pytest.mark.parametrize("names", [*[[name] for name in MIXES], list(MIXES)], ids="+".join)
+def test_no_mix_of_replies_fails_to_be_sent(
+    loop: Loop, connection: Connection, names: list[str]
+) -> None:
+    number = notices = 0
+    for how, what in [item for name in names for item in MIXES[name]]:
+        if how == "notice":
+            notices += 1
+            connection.notice("leader", what)
+            continue
+        number += 1
+        connection.inflight += 1
+        if how == "refuse":
+            connection.refuse(number, NO_RESOURCES, "limit", what)
+        else:
+            getattr(connection, how)(number, what)
+    connection.flush()
+    loop.run()
+    replies = received(connection)
+    assert sorted(m[1] for m in replies if m[0] == 0) == list(range(1, number + 1))
+    assert sum(m[0] == 2 for m in replies) == notices
+    assert all(len(m) == (4 if m[2] == 1 else 5) for m in replies if m[0] == 0)
+    assert connection.inflight == 0
+    assert connection._unsent() == 0
+
+
+def test_replies_wait_while_the_client_does_not_read(loop: Loop, connection: Connection) -> None:
+    data = b"x" * 60_000
+    connection.pause_writing()
+    for number in range(1000):
+        connection.deliver(number, Result(1, [1, [data]]))
+        connection.flush()
+        loop.run()
+    assert connection._transport.frames == []
+    assert connection._overloaded()
+    connection.resume_writing()
+    loop.run()
+    assert len(received(connection)) == 1000
+
+
+# --- requests of one frame ----------------------------------------------------------------------
+def the_connection(harness: Harness, peer: Any) -> Connection:
+    port = peer.writer.get_extra_info("sockname")[1]
+    (found,) = [c for c in harness.listener.connections if c.peer.endswith(f":{port}")]
+    return found
+
+
+@pytest.mark.parametrize("consistency", [0, 1])
+def test_one_frame_of_reads_costs_bounded_memory(consistency: int) -> None:
+    count, size = 1500, 60_000
+
+    async def scenario(harness: Harness) -> None:
+        peer = await harness.session()
+        assert (await peer.command(24, peer.handle, b"k", b"v" * size))[2] == 1
+        connection = the_connection(harness, peer)
+        other = await harness.connect()
+        tracemalloc.start()
+        try:
+            vector = [[b"k", 1, None]]  # not the section as it is: a copy each, if it were made
+            peer.send(*[[100, 1000 + i, 0, consistency, peer.handle, vector] for i in range(count)])
+            await peer.writer.drain()
+            for _ in range(50):
+                assert (await other.call(121))[2] == 1
+            assert connection.unanswered > 0, "nobody reads: they cannot all be answered"
+            if consistency:
+                assert connection._unsent() < limits.CONNECTION_SEND_BYTES_MAX + size
+                assert connection._held
+            # the requests themselves, decoded, are some hundred bytes each
+            assert tracemalloc.get_traced_memory()[1] < 20 * limits.MIB
+        finally:
+            tracemalloc.stop()
+        for number in range(count):
+            reply = await peer.next()
+            assert reply[0] == 0
+            assert reply[3][1] == [b"v" * (size - 1)], number
+        async with asyncio.timeout(5):
+            while connection.unanswered or not connection._reading:
+                await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_more_requests_than_may_be_in_flight_in_one_frame() -> None:
+    async def scenario(harness: Harness) -> None:
+        peer = await harness.session()
+        connection = the_connection(harness, peer)
+        count = limits.MESSAGES_PER_FRAME_MAX
+        peer.send(*[[202, 1000 + i] for i in range(count)])
+        numbers = [(await peer.next())[1] for _ in range(count)]
+        assert numbers == list(range(1000, 1000 + count)), "in order"
+        assert connection.inflight == 0
+
+    run(scenario)
+
+
+async def fill(peer: Any, count: int) -> None:
+    for start in range(0, count, 2000):
+        commands = []
+        for i in range(start, min(start + 2000, count)):
+            peer.sequence += 1
+            peer.number += 1
+            key = b"%06d" % i
+            commands.append([24, peer.number, peer.sequence, peer.sequence - 1, 1, key, b"x"])
+        peer.send(*commands)
+        await peer.next(lambda m, last=peer.number: m[1] == last)
+        peer.inbox.clear()
+
+
+@pytest.mark.parametrize("consistency", [0, 1])
+def test_listings_of_a_connection_go_on_a_few_at_a_time(consistency: int) -> None:
+    count, listings = 30_000, 20
+
+    async def scenario(harness: Harness) -> None:
+        peer = await harness.session()
+        await fill(peer, count)
+        connection = the_connection(harness, peer)
+        asked = [[106, 9000 + i, 0, consistency, 1] for i in range(listings)]
+        after = [24, 9100, peer.sequence + 1, peer.sequence, 1, b"after", b"x"]
+        peer.send(*asked, after)
+        await peer.writer.drain()
+        other = await harness.connect()
+        most = 0
+        for _ in range(30):
+            most = max(most, len(connection._listings))
+            assert (await other.call(121))[2] == 1
+        assert 1 <= most <= 4
+        replies = {}
+        while 9100 not in replies:
+            reply = await peer.next()
+            replies[reply[1]] = reply[3]
+            assert len(connection._listings) <= 4
+        while len(replies) < listings + 1:
+            reply = await peer.next()
+            replies[reply[1]] = reply[3]
+        expected = [b"%06d" % i for i in range(count)]
+        assert all(replies[9000 + i][1][:count] == expected for i in range(listings))
+        assert connection.inflight == 0
+        assert connection._listings == []
+        # refused ones are over, too
+        for number in range(10):
+            assert (await peer.call(106, 0, consistency, 99))[2] == 9, number
+        assert connection._listings == []
+
+    run(scenario)
+
+
+def test_an_attach_still_holds_what_follows() -> None:
+    async def scenario(harness: Harness) -> None:
+        old = await harness.session()
+        await fill(old, 600)
+        new = await harness.connect()
+        new.writer.write(
+            pack_messages(
+                [
+                    [201, 50, old.session, bytes(16)],
+                    *[[106, 60 + i, 0, 0, old.handle] for i in range(9)],
+                    [202, 70],
+                ]
+            )
+        )
+        for number in range(60, 69):
+            reply = await new.next(lambda m, number=number: m[1] == number)
+            assert len(reply[3][1]) == 600
+        assert (await new.next(lambda m: m[1] == 70))[2] == 1
+
+    run(scenario)
