@@ -212,22 +212,34 @@ _HEAD: Final = attrgetter(
 
 def describe(state: State, checkpoint: Checkpoint) -> CheckpointDescriptor:
     """``saCkptCheckpointStatusGet`` and what an operator wants to know beside it."""
-    openers = _openers(state, checkpoint)
-    return _describe(_HEAD(checkpoint), len(checkpoint.sections), openers)
-
-
-def _openers(state: State, checkpoint: Checkpoint) -> list[tuple[int, str, str, int, int]]:
     sessions = state.sessions
-    return [
+    openers = [
         (number, sessions[number].name, sessions[number].node, counts[1], counts[2])
         for number, counts in checkpoint.openers.items()
     ]
+    return _describe(_HEAD(checkpoint), len(checkpoint.sections), openers)
 
 
 def _describe(
     head: tuple[Any, ...], sections: int, openers: list[tuple[int, str, str, int, int]]
 ) -> CheckpointDescriptor:
-    return CheckpointDescriptor(*head[:3], sections, *head[3:6], sorted(openers), *head[6:])
+    uid, name, attributes, memory_used, created_ns, revision, *rest = head
+    active, epoch, exclusive, unlinked, retention_until_ns = rest
+    return CheckpointDescriptor(
+        uid,
+        name,
+        attributes,
+        sections,
+        memory_used,
+        created_ns,
+        revision,
+        sorted(openers),
+        active,
+        epoch,
+        exclusive,
+        unlinked,
+        retention_until_ns,
+    )
 
 
 def _status(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -247,8 +259,12 @@ class _Checkpoints:
         checkpoints = state.checkpoints.values()
         self._heads = list(map(_HEAD, checkpoints))
         self._sections = [len(checkpoint.sections) for checkpoint in checkpoints]
+        sessions = state.sessions
         self._openers = [
-            _openers(state, checkpoint) if checkpoint.openers else []
+            [
+                (number, sessions[number].name, sessions[number].node, counts[1], counts[2])
+                for number, counts in checkpoint.openers.items()
+            ]
             for checkpoint in checkpoints
         ]
 

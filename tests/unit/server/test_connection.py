@@ -118,7 +118,9 @@ MIXES: dict[str, list[tuple[str, Any]]] = {
     "huge results of commands": [("answer", success(b"r" * (3 << 20)))] * 3,
     "a huge refusal": [("refuse", "z" * (3 << 20)), ("deliver", success([1, [b"a"]]))],
     "pages below the limit": [("deliver", success([1, [Pages((b"p" * 50_000,), 40_000, 7)]]))] * 60,
-    "many openers": [("deliver", success([1, [(i, "name" * 20, "node", 1, 1) for i in range(9999)]]))]
+    "many openers": [
+        ("deliver", success([1, [(i, "name" * 20, "node", 1, 1) for i in range(9999)]]))
+    ]
     * 9,
     "underestimated": [("deliver", success([1, "\N{SNOWMAN}" * 60_000]))] * 40,
     "a map": [("value", {str(i): "v" * 1000 for i in range(3000)})],
@@ -268,6 +270,26 @@ def test_listings_of_a_connection_go_on_a_few_at_a_time(consistency: int) -> Non
         # refused ones are over, too
         for number in range(10):
             assert (await peer.call(106, 0, consistency, 99))[2] == 9, number
+        assert connection._listings == []
+
+    run(scenario)
+
+
+def test_wide_reads_count_as_listings() -> None:
+    async def scenario(harness: Harness) -> None:
+        peer = await harness.session()
+        await fill(peer, 300)
+        connection = the_connection(harness, peer)
+        narrow, wide = ([[b"%06d" % i, 0, None] for i in range(n)] for n in (64, 65))
+        peer.send(*[[100, 9000 + i, 0, 0, 1, wide if i else narrow] for i in range(10)])
+        async with asyncio.timeout(5):
+            while not connection.inflight:
+                await asyncio.sleep(0)
+        assert connection._listings == [9001, 9002, 9003, 9004]
+        assert connection.inflight == 5
+        for number in range(10):
+            reply = await peer.next(lambda m, number=number: m[1] == 9000 + number)
+            assert reply[3][1] == [b"x"] * (65 if number else 64)
         assert connection._listings == []
 
     run(scenario)
