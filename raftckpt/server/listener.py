@@ -164,11 +164,15 @@ class ClientListener:
         self.flush()
 
     def flush(self) -> None:
-        """Send all replies gathered, one frame per connection."""
+        """Send all replies gathered, one frame per connection; one that fails harms no other."""
         if self._dirty:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception as error:
+                    log.exception("flush_failed")
+                    connection.break_off(f"its replies could not be sent: {error!r}")
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back in the next iteration of the loop."""

@@ -315,3 +315,31 @@ def test_an_attach_still_holds_what_follows() -> None:
         assert (await new.next(lambda m: m[1] == 70))[2] == 1
 
     run(scenario)
+
+
+def test_a_connection_whose_replies_cannot_be_sent_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is wrong with one client's replies, the replica and the others go on."""
+
+    async def scenario(harness: Harness) -> None:
+        good = await harness.connect()
+        before = set(harness.listener.connections)
+        bad = await harness.connect()
+        [broken] = harness.listener.connections - before
+        monkeypatch.setattr(Connection, "flush", _failing_for(broken, Connection.flush))
+        bad.send([121, 1])
+        assert await bad.closed()
+        reply = await good.call(121)
+        assert reply[2] == 1
+
+    run(scenario)
+
+
+def _failing_for(broken: Connection, flush: Callable[[Connection], None]) -> Callable[..., None]:
+    def failing(connection: Connection) -> None:
+        if connection is broken:
+            raise ValueError("planted")
+        flush(connection)
+
+    return failing
