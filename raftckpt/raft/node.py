@@ -256,6 +256,7 @@ class RaftNode(lib.EngineHooks):
     def connected(self, node: str) -> None:
         """Take note of a new connection; see the port."""
         self._drop_from_inbox(node)
+        self._following.link_lost(node)  # whatever came on a former connection may have a hole
         self._engine.transport_seam.link(self._engine.peers[node], True)
         self._sender.link_changed(node)
         self._wake()

@@ -292,7 +292,7 @@ class Sender:
         transfer = follower.transfer
         if transfer is None or ack.snapshot != transfer.meta.id:
             return
-        if ack.received > transfer.sent:
+        if ack.received > transfer.meta.size:
             return
         if ack.received < transfer.received:
             if ack.round > follower.reset_floor:
@@ -300,6 +300,8 @@ class Sender:
                 transfer.restart(self._now())
                 self.must_send = True
         elif ack.received > transfer.received:
+            # it may hold more than we sent now: what came from us in an earlier leadership
+            transfer.sent = max(transfer.sent, ack.received)
             transfer.arrived(ack.received, self._now())
             self.must_send = self.must_send or transfer.sent < transfer.meta.size
 

@@ -257,3 +257,26 @@ def test_a_second_lost_disk_under_the_same_leader_starts_over(tmp_path):
     assert cluster.run(5, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
     cluster.write(3, "w")
     assert cluster.run(2, until=cluster.settled)
+
+
+def test_a_snapshot_goes_on_where_an_earlier_leadership_of_the_sender_left_it(tmp_path):
+    """The follower holds more than the leader thinks it sent: neither may wait for the other."""
+    cluster = Cluster(tmp_path, snapshot_entries=10, keep_entries=2)
+    leader = cluster.elect()
+    away = next(n for n in cluster.names if n != leader)
+    cluster.kill(away)
+    for i in range(40):
+        assert cluster.nodes[leader].propose(b"%02d" % i + b"x" * 100_000, i)
+        cluster.run(0.02)
+    cluster.run(0.5)
+    cluster.start(away)
+    transfers = []
+    while not transfers or transfers[0].received < 1_000_000:
+        cluster.pump(1)
+        follower = cluster.nodes[leader]._sender._followers[away]
+        transfers = [follower.transfer] if follower.transfer else []
+        cluster.clock.now += 0.001
+    held = cluster.nodes[away]._following._installer._received
+    assert 0 < held < transfers[0].meta.size
+    transfers[0].restart(cluster.clock.now)
+    assert cluster.run(3, until=cluster.settled), "stuck until the stall time-out, or for ever"
