@@ -1,21 +1,12 @@
-"""The clock as a port: monotonic time for deadlines, wall time for stamping cluster time."""
+"""The clocks of this machine, behind the port that consensus and replica share."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+
+from raftckpt.raft.port import Clock
 
 __all__ = ["Clock", "SystemClock"]
-
-
-class Clock(Protocol):
-    """Two clocks that must never be mixed up."""
-
-    def monotonic(self) -> float:
-        """Seconds that only go forward; for time-outs and liveness."""
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since the epoch; may jump. Only ever one voice among the voters' clocks."""
 
 
 class SystemClock:

@@ -125,7 +125,6 @@ class Replica:
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
         self.leading = False
-        self.stopping = False
         self.applied_commands = 0
         self._voters = voters if voters is not None else len(endpoints)
         self._clock = clock

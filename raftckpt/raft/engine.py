@@ -73,7 +73,6 @@ _RELIED_ON_FIELDS: Final = (
     "_SyncObj__raftState",
     "_SyncObj__serializer",
     "_SyncObj__transferInProgress",
-    "_SyncObj__votedForNodeId",
     "_poller",
 )
 
@@ -297,11 +296,6 @@ class Engine(SyncObj):  # type: ignore[misc]
     def term(self) -> int:
         """Current term."""
         return self._SyncObj__raftCurrentTerm  # type: ignore[no-any-return]
-
-    @property
-    def vote(self) -> str | None:
-        """Node voted for in the current term."""
-        return self._SyncObj__votedForNodeId  # type: ignore[no-any-return]
 
     @property
     def leader(self) -> str | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 from raftckpt import limits
 from raftckpt.errors import ensure
@@ -40,13 +40,13 @@ from raftckpt.raft.messages import (
     encode,
     join_bodies,
 )
-from raftckpt.raft.port import PeerStatus, RaftStatus, Role, StateMachine, Transferred
+from raftckpt.raft.port import Clock, PeerStatus, RaftStatus, Role, StateMachine, Transferred
 from raftckpt.raft.reads import Reads
 from raftckpt.raft.sending import Sender
 from raftckpt.raft.snapshotting import Snapshotter
 from raftckpt.storage import Storage
 
-__all__ = ["Clock", "RaftConfig", "RaftNode"]
+__all__ = ["RaftConfig", "RaftNode"]
 
 log = logging.getLogger("raftckpt.raft")
 
@@ -64,16 +64,6 @@ _ROLES: Final = {
     lib.CANDIDATE: Role.CANDIDATE,
     lib.LEADER: Role.LEADER,
 }
-
-
-class Clock(Protocol):
-    """The node's clocks."""
-
-    def monotonic(self) -> float:
-        """Seconds; never goes back."""
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since the epoch, as this machine believes."""
 
 
 class RaftConfig(NamedTuple):
@@ -94,7 +84,6 @@ class _Transfer(NamedTuple):
     target: str
     until: float
     done: Callable[[Transferred], None]
-    term: int
 
 
 class RaftNode(lib.EngineHooks):
@@ -224,7 +213,7 @@ class RaftNode(lib.EngineHooks):
         ):
             done(Transferred.REFUSED)
             return
-        self._transfer = _Transfer(target, self._now() + timeout_s, done, self._engine.term)
+        self._transfer = _Transfer(target, self._now() + timeout_s, done)
         self._wake()
 
     def _best_follower(self) -> str | None:

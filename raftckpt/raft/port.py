@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["PeerStatus", "RaftStatus", "ReplicatedLog", "Role", "StateMachine", "Transferred"]
+__all__ = [
+    "Clock",
+    "PeerStatus",
+    "RaftStatus",
+    "ReplicatedLog",
+    "Role",
+    "StateMachine",
+    "Transferred",
+]
 
 
 class Role(Enum):
@@ -22,6 +30,16 @@ class Role(Enum):
     LEADER = "leader"
     REJOINING = "rejoining"
     """Re-admitted with an empty directory: its votes and acks do not count yet."""
+
+
+class Clock(Protocol):
+    """Two clocks that must never be mixed up."""
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward; for time-outs and liveness."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since the epoch; may jump. Only ever one voice among the voters' clocks."""
 
 
 class PeerStatus(NamedTuple):
