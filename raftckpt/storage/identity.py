@@ -188,6 +188,9 @@ def check_identity(
     """
     ensure(not (new_ok and rejoin), "a replica founds a cluster or rejoins one, not both")
     identity = read_identity(fs, directory)
+    # A process killed between rename and sync left a name that a power failure would still take
+    # back: a MEMBER could become FOUNDING again, and lose what it acknowledged meanwhile.
+    fs.fsync_dir(directory)
     others = [name for name in fs.listdir(directory) if name != _NAME and name not in IGNORED]
     if identity is None:
         return _found(fs, directory, cluster, node, others, new_ok=new_ok, rejoin=rejoin)

@@ -286,3 +286,38 @@ def test_the_end_of_rejoining_is_atomic():
         open_(disk)  # opens either way
         call += 1
     assert call > 4
+
+
+@pytest.mark.parametrize("rejoin", [False, True])
+def test_a_state_read_after_a_kill_survives_a_power_failure(rejoin):
+    """The process died after the rename and before its sync: what is read must be made durable.
+
+    Otherwise the directory is FOUNDING again after a power failure, and its journal, which holds
+    what was acknowledged meanwhile, is cleared as that of a first start that was cut short.
+    """
+    disk = SimDisk(random.Random(1))
+    # the first write of the identity is that of an empty directory, the second makes it usable
+    disk.crash_at(label="identity.rename.after", hit=2)
+    with pytest.raises(SimCrash):
+        open_(disk, new_ok=not rejoin, rejoin=rejoin)
+    disk.kill()
+    storage = open_(disk)
+    storage.journal.set_hard_state(1, None)
+    storage.journal.append_entry(b"acknowledged", 1, 1)
+    storage.journal.sync()
+    disk.power_loss("none")
+    storage = open_(disk)
+    assert storage.rejoining == rejoin
+    assert list(storage.journal) == [(b"acknowledged", 1, 1)]
+
+
+def test_the_end_of_rejoining_read_after_a_kill_survives_a_power_failure():
+    disk = SimDisk(random.Random(1))
+    storage = open_(disk, rejoin=True)
+    disk.crash_at(label="identity.rename.after")
+    with pytest.raises(SimCrash):
+        storage.rejoin_done()
+    disk.kill()
+    assert not open_(disk).rejoining  # its votes count from here on
+    disk.power_loss("none")
+    assert not open_(disk).rejoining
