@@ -1,0 +1,130 @@
+"""Histories of executions that are right by construction are accepted; spoiled ones are not."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from raftckpt.chaos.history import ABSENT, Kind, Operation, Outcome, Part
+from raftckpt.chaos.linearizability import judge
+from tests.unit.chaos.histories import Execution, changed
+
+seeds = st.integers(0, 1 << 32)
+steps = st.integers(1, 40)
+
+
+def accepted(operations: list[Operation]) -> bool:
+    judgement = judge(operations)
+    assert judgement.undecided == []
+    return judgement.linearizable
+
+
+def spoiled(execution: Execution, at: int, **more: object) -> list[Operation]:
+    operations = list(execution.book.operations)
+    operations[at] = changed(operations[at], **more)
+    return operations
+
+
+@given(seeds, steps)
+@settings(deadline=None, max_examples=150)
+def test_what_everybody_was_told_is_accepted(seed, count) -> None:
+    judgement = judge(Execution(seed, count).book.operations)
+    assert judgement.linearizable, "\n".join(map(str, judgement.violations))
+
+
+@given(seeds, steps, st.sampled_from([0.1, 0.3]), st.sampled_from([0.0, 0.2]))
+@settings(deadline=None, max_examples=150)
+def test_troubled_executions_are_accepted(seed, count, trouble, quiet) -> None:
+    execution = Execution(seed, count, trouble=trouble, quiet=quiet)
+    judgement = judge(execution.book.operations)
+    assert judgement.undecided == []
+    assert judgement.linearizable, "\n".join(map(str, judgement.violations))
+
+
+@given(seeds, steps, st.data())
+@settings(deadline=None, max_examples=100)
+def test_content_that_nobody_wrote_is_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count, trouble=0.1)
+    reads = [op for op in execution.book.operations if op.kind is Kind.READ]
+    assume(reads)
+    read = data.draw(st.sampled_from(reads))
+    forged = (Part(read.parts[0].section, 0, b"forged"), *read.parts[1:])
+    assert not accepted(spoiled(execution, read.number, parts=forged))
+
+
+@given(seeds, steps, st.data())
+@settings(deadline=None, max_examples=100)
+def test_another_content_is_rejected_when_nothing_is_unknown(seed, count, data) -> None:
+    execution = Execution(seed, count)
+    reads = [op for op in execution.book.operations if op.kind is Kind.READ]
+    assume(reads)
+    read = data.draw(st.sampled_from(reads))
+    first, *rest = read.parts
+    others = [b"v1", b"v2", ABSENT]
+    seen = data.draw(st.sampled_from([each for each in others if each != first.data]))
+    parts = (Part(first.section, 0, seen), *rest)
+    assert not accepted(spoiled(execution, read.number, parts=parts))
+
+
+@given(seeds, steps, st.data())
+@settings(deadline=None, max_examples=100)
+def test_a_change_that_is_taken_back_is_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count)
+    changes = [op for op in execution.book.operations if op.changes and op.kind is not Kind.OPEN]
+    assume(len(changes) > 1)
+    change = data.draw(st.sampled_from(changes[:-1]))  # the last one's revision would be unused
+    assert not accepted(
+        spoiled(execution, change.number, outcome=Outcome.REFUSED, reason="limit", revision=None)
+    )
+
+
+@given(seeds, steps, st.data())
+@settings(deadline=None, max_examples=100)
+def test_one_revision_too_many_is_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count)
+    changes = [op for op in execution.book.operations if op.changes and op.kind is not Kind.OPEN]
+    assume(changes)
+    at = data.draw(st.sampled_from(changes)).revision
+    operations = [
+        changed(op, revision=op.revision + 1)
+        if op.revision is not None and op.revision >= at
+        else op
+        for op in execution.book.operations
+    ]
+    assert not accepted(operations)
+
+
+@given(seeds, st.integers(5, 40), st.data())
+@settings(deadline=None, max_examples=100)
+def test_swapped_changes_that_did_not_overlap_are_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count)
+    changes = [op for op in execution.book.operations if op.changes and op.kind is not Kind.OPEN]
+    pairs = [
+        (one, two)
+        for one in changes
+        for two in changes
+        if one.returned is not None and one.returned < two.invoked
+    ]
+    assume(pairs)
+    one, two = data.draw(st.sampled_from(pairs))
+    operations = spoiled(execution, one.number, revision=two.revision)
+    operations[two.number] = changed(two, revision=one.revision)
+    assert not accepted(operations)
+
+
+@given(seeds, st.integers(5, 40), st.data())
+@settings(deadline=None, max_examples=100)
+def test_a_read_of_the_state_before_is_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count, trouble=0.1)
+    operations = execution.book.operations
+    pairs = [
+        (change, read)
+        for change in operations
+        if change.changes
+        for read in operations
+        if read.kind is Kind.READ and change.returned is not None
+        if change.returned < read.invoked
+    ]
+    assume(pairs)
+    change, read = data.draw(st.sampled_from(pairs))
+    assert not accepted(spoiled(execution, read.number, revision=change.revision - 1))
