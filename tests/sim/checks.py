@@ -94,6 +94,10 @@ class Checks:
         self.committed = 0
         """Highest index that any node ever considered committed."""
         self.committed_terms: dict[int, int] = {}
+        self._committed_in: dict[int, int] = {}
+        """Term whose leader committed -> highest index it did."""
+        self._began_with: dict[int, int] = {}
+        """Term -> last entry of former terms that its leader began with."""
         self.floor = 0
         """Every linearizable read that begins now must see at least this index."""
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}
@@ -234,6 +238,16 @@ class Checks:
                 )
         self.committed = max(self.committed, commit)
 
+    def committed_by(self, name: str, term: int, commit: int) -> None:
+        """``name`` leads ``term`` and committed everything up to ``commit``."""
+        self._committed_in[term] = commit
+        late = [t for t, last in self._began_with.items() if t > term and last < commit]
+        self.expect(
+            not late,
+            "leader completeness",
+            f"{name} committed {commit} in term {term}; the leaders of {late} began without it",
+        )
+
     # --- messages ---------------------------------------------------------------------------
     def released(
         self, name: str, to: str, message: PeerMessage, leader_log: Sequence[Entry] | None
@@ -291,14 +305,19 @@ class Checks:
         who = f"{name}#{incarnation}"
         if term not in self._leaders:
             self.sometimes["elections"] += 1
-            if self.committed >= log[0][1]:
-                position = self.committed - log[0][1]
+            former = len(log)
+            while former and log[former - 1][2] >= term:
+                former -= 1
+            self._began_with[term] = log[former - 1][1] if former else log[0][1]
+            # votes of an old term may arrive late: such a leader owes nothing to later terms
+            owed = max((i for t, i in self._committed_in.items() if t < term), default=0)
+            if owed >= log[0][1]:
+                position = owed - log[0][1]
                 self.expect(
                     position < len(log)
-                    and log[position][2]
-                    == self.committed_terms.get(self.committed, log[position][2]),
+                    and log[position][2] == self.committed_terms.get(owed, log[position][2]),
                     "leader completeness",
-                    f"{name} leads {term} without the committed entry {self.committed}",
+                    f"{name} leads {term} without the committed entry {owed}",
                 )
         known = self._leaders.setdefault(term, who)
         self.expect(known == who, "one leader per term", f"{known} and {who} lead term {term}")

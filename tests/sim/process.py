@@ -253,6 +253,8 @@ class Process:
         log = self.storage.journal
         if commit > former_commit:
             checks.commit_moved(self.name, log, commit)
+            if role is former_role is Role.LEADER and term == former_term:
+                checks.committed_by(self.name, term, commit)
         if former_role is Role.REJOINING is not role:
             checks.rejoined(self.name)
         if role is Role.LEADER and (former_term != term or former_role is not Role.LEADER):
