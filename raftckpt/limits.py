@@ -51,6 +51,17 @@ SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
 DUE_PER_ENTRY_MAX: Final = 4096
 """Most expirations and retentions that one entry carries out."""
 
+# --- service groups ------------------------------------------------------------------------
+GROUPS_MAX: Final = 10_000
+COMPONENTS_PER_GROUP_MAX: Final = 256
+COMPONENTS_PER_SESSION_MAX: Final = 1000
+GROUP_NAME_BYTES_MAX: Final = 256
+"""Longest name of a group or component."""
+COMPONENT_RANK_MAX: Final = 1 << 31
+COMPONENT_SILENCE_NS_MIN: Final = 100 * MILLISECOND_NS
+COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
+"""Bounds of the time a component has for an answer, and of its health check."""
+
 # --- wire --------------------------------------------------------------------------------
 ENTRY_PAYLOAD_BYTES_MAX: Final = 1 * MIB
 """Most payload one Raft entry carries; a larger write travels as staged chunks."""

@@ -13,11 +13,13 @@ from raftckpt.limits import SA_TIME_MAX, SECTION_BYTES_MAX, WRITE_BYTES_MAX
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
 from raftckpt.model.values import Value
 
-__all__ = ["CREATE", "READ", "WRITE", "Checkpoint", "Section"]
+__all__ = ["CREATE", "DEPOSED", "FENCED", "READ", "WRITE", "Checkpoint", "Section"]
 
 READ: Final = int(OpenFlags.READ)
 WRITE: Final = int(OpenFlags.WRITE)
 CREATE: Final = int(OpenFlags.CREATE)
+FENCED: Final = 0x8
+"""In the place of WRITE while the session of the handle is fenced: the hot path asks no more."""
 
 Section: TypeAlias = tuple[Value, int, int, int]
 """(data, expiration in ns, last update in ns, revision of the last change).
@@ -34,6 +36,7 @@ _UPDATE: Final = int(
 _COLLOCATED: Final = int(CreationFlags.COLLOCATED)
 _NOT_READER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "reading")
 _NOT_WRITER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "writing")
+DEPOSED: Final = refuse(SaAisError.ERR_ACCESS, "deposed")
 _NO_ACTIVE: Final = refuse(SaAisError.ERR_NOT_EXIST, "no_active")
 
 
@@ -141,12 +144,14 @@ class Checkpoint:
 
     def refuse_writer(self, flags: int) -> Result | None:
         """ACCESS unless the handle may write, whoever owns the checkpoint."""
-        return None if flags & WRITE else _NOT_WRITER
+        if flags & WRITE:
+            return None
+        return DEPOSED if flags & FENCED else _NOT_WRITER
 
     def refuse_change(self, flags: int, session: int) -> Result | None:
         """ACCESS unless the handle may write and no other session fenced the checkpoint."""
         if not flags & WRITE:
-            return _NOT_WRITER
+            return self.refuse_writer(flags)
         if self.exclusive and self.owner != session:
             return refuse(SaAisError.ERR_ACCESS, "fenced", self.epoch)
         return None
@@ -178,7 +183,7 @@ class Checkpoint:
             self.nodes[node] = self.nodes.get(node, 0) + 1
         counts[0] += 1
         counts[1] += bool(flags & READ)
-        counts[2] += bool(flags & WRITE)
+        counts[2] += bool(flags & (WRITE | FENCED))
 
     def leave(self, session: int, node: str, flags: int) -> bool:
         """Count a handle down.
@@ -189,7 +194,7 @@ class Checkpoint:
         counts = self.openers[session]
         counts[0] -= 1
         counts[1] -= bool(flags & READ)
-        counts[2] -= bool(flags & WRITE)
+        counts[2] -= bool(flags & (WRITE | FENCED))
         if counts[0]:
             return False
         del self.openers[session]

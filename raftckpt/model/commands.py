@@ -26,6 +26,11 @@ __all__ = [
     "Command",
     "Data",
     "Due",
+    "GroupAdmin",
+    "GroupFail",
+    "GroupJoin",
+    "GroupLeave",
+    "GroupRespond",
     "RetentionSet",
     "SectionCreate",
     "SectionDelete",
@@ -64,6 +69,11 @@ class Tag(IntEnum):
     STAGE_CHUNK = 26
     DUE = 40
     CHECK = 41
+    GROUP_JOIN = 50
+    GROUP_LEAVE = 51
+    GROUP_RESPOND = 52
+    GROUP_ADMIN = 53
+    GROUP_FAIL = 54
 
 
 class SessionOpen(NamedTuple):
@@ -270,6 +280,76 @@ class Check(NamedTuple):
     nonce: bytes
 
 
+class GroupJoin(NamedTuple):
+    """A component joins a service group -> [member number, assignment].
+
+    ``rank``: the smaller, the earlier it is promoted; ``response_ns``: time for an answer;
+    ``health_ns``: longest time without a sign of life of the component itself, 0: not watched.
+    """
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    group: str
+    component: str
+    rank: int
+    response_ns: int
+    health_ns: int
+
+
+class GroupLeave(NamedTuple):
+    """A component leaves its group -> None."""
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    group: str
+    component: str
+
+
+class GroupRespond(NamedTuple):
+    """A component answers an assignment: it carried it out, or (not ``ok``) it failed -> None."""
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    group: str
+    component: str
+    assignment: int
+    ok: bool
+
+
+class GroupAdmin(NamedTuple):
+    """An operator's wish about a group -> administrative state; ``operation``: groups.Operation.
+
+    ``component``: who is to be active after a swap; None: the next in rank.
+    """
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    group: str
+    operation: int
+    component: str | None
+
+
+class GroupFail(NamedTuple):
+    """The leader declares components failed -> number taken out. ``session`` is 0.
+
+    ``members``: [[member, assignment it did not answer, 0: it gave no sign of life], ...].
+    """
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    members: list[list[int]]
+
+
 class Unknown(NamedTuple):
     """A command of a newer version: refused, the same way on every replica."""
 
@@ -297,6 +377,11 @@ Command: TypeAlias = (
     | StageChunk
     | Due
     | Check
+    | GroupJoin
+    | GroupLeave
+    | GroupRespond
+    | GroupAdmin
+    | GroupFail
     | Unknown
 )
 
@@ -318,6 +403,11 @@ COMMANDS: Final[dict[int, type[Any]]] = {
     Tag.STAGE_CHUNK: StageChunk,
     Tag.DUE: Due,
     Tag.CHECK: Check,
+    Tag.GROUP_JOIN: GroupJoin,
+    Tag.GROUP_LEAVE: GroupLeave,
+    Tag.GROUP_RESPOND: GroupRespond,
+    Tag.GROUP_ADMIN: GroupAdmin,
+    Tag.GROUP_FAIL: GroupFail,
 }
 
 

@@ -2,11 +2,13 @@
 
 An image is a sequence of msgpack objects:
 
-    header      ["raftckpt image", version, [now, revision, index, chain, next session, next uid],
-                 checkpoints, sessions]
+    header      ["raftckpt image", version, [now, revision, index, chain, next session, next uid,
+                 last number of groups], checkpoints, sessions, groups]
     checkpoint  head, then its sections in groups [[id, data, expiration, update, revision], ...];
                 data of more than one page is the number of its pages, which follow the group
     session     head, then results in groups [[code, value], ...], then for each stage its pages
+    group       [name, admin, active, epoch, previous, cause, transition, successor,
+                 components, failed components]
     trailer     ["end", SHA-256 of everything before]
 
 Canonical: equal histories make equal images, byte by byte, in every process. Checkpoints and
@@ -15,7 +17,7 @@ order of insertion, which is a function of history and which loading restores, w
 million ids would hold the loop for a second. Newest first because then the frozen copy can be
 taken apart from its end while it is encoded, and is gone when the image is finished.
 
-What can be computed is not stored: opener counts, memory used, the due index.
+What can be computed is not stored: opener counts, memory used, the due index, fences.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from raftckpt.limits import (
     SECTION_BYTES_MAX,
     SESSION_SECRET_BYTES,
 )
-from raftckpt.model.checkpoints import Checkpoint, Section
+from raftckpt.model import image_groups
+from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.schema import STATIC, has_types
@@ -91,14 +94,17 @@ def encode_image(state: State) -> Iterator[bytes]:
         state.chain,
         state.next_session,
         state.next_uid,
+        state.groups.last,
     ]
-    header = [_MAGIC, IMAGE_VERSION, counters, len(state.checkpoints), len(state.sessions)]
+    sizes = (len(state.checkpoints), len(state.sessions), len(state.groups.by_name))
+    header = [_MAGIC, IMAGE_VERSION, counters, *sizes]
     checkpoints = [
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
     ]
     sessions = [_freeze_session(session) for session in state.sessions.values()]
-    return _encode(header, checkpoints, sessions)
+    groups = [image_groups.frozen(group) for group in state.groups.by_name.values()]
+    return _encode(header, checkpoints, sessions, groups)
 
 
 def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -123,7 +129,10 @@ _Frozen = tuple[tuple[Any, ...], list[Result], list[tuple[bytes, ...]]]
 
 
 def _freeze_session(session: Session) -> _Frozen:
-    handles = [(handle, opened[0].uid, opened[1]) for handle, opened in session.handles.items()]
+    handles = [
+        (handle, opened[0].uid, opened[1] ^ (WRITE | FENCED) if opened[1] & FENCED else opened[1])
+        for handle, opened in session.handles.items()
+    ]
     stages = [(number, stage.frozen()) for number, stage in session.stages.items()]
     results = session.replies.results()
     head = (
@@ -147,11 +156,12 @@ def _encode(
     header: list[Any],
     checkpoints: list[tuple[tuple[Any, ...], dict[bytes, Section]]],
     sessions: list[_Frozen],
+    groups: list[tuple[Any, ...]],
 ) -> Iterator[bytes]:
     total = sha256()
     pack = msgpack.Packer(use_bin_type=True).pack
     pending = bytearray(pack(header))
-    for part in _parts(pack, checkpoints, sessions):
+    for part in _parts(pack, checkpoints, sessions, groups):
         if len(pending) + len(part) > _FEED_BYTES:
             piece = bytes(pending)
             total.update(piece)
@@ -166,6 +176,7 @@ def _parts(
     pack: Callable[[Any], bytes],
     checkpoints: list[tuple[tuple[Any, ...], dict[bytes, Section]]],
     sessions: list[_Frozen],
+    groups: list[tuple[Any, ...]],
 ) -> Iterator[bytes]:
     """Encode the objects; a frozen thing is let go as soon as it is encoded."""
     checkpoints.reverse()
@@ -185,6 +196,8 @@ def _parts(
         for pages in stages:
             for page in pages:
                 yield pack(page)
+    for group in groups:
+        yield pack(group)
 
 
 def _take_rows(sections: dict[bytes, Section]) -> tuple[list[Any], list[tuple[bytes, ...]]]:
@@ -287,11 +300,13 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    magic, version, counters, checkpoints, sessions = reader.fields(_STR, _INT, _LIST, _INT, _INT)
+    magic, version, counters, checkpoints, sessions, groups = reader.fields(
+        _STR, _INT, _LIST, _INT, _INT, _INT
+    )
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
-    _need(has_types(counters, *[_INT] * 6) and min(counters) >= 0, "counters")
+    _need(has_types(counters, *[_INT] * 7) and min(counters) >= 0, "counters")
     (
         state.now_ns,
         state.revision,
@@ -299,6 +314,7 @@ def _load(state: State, reader: _Reader) -> None:
         state.chain,
         state.next_session,
         state.next_uid,
+        state.groups.last,
     ) = counters
     _need(state.now_ns <= SA_TIME_MAX and state.chain < 1 << 32, "counters")
     before = 0
@@ -312,6 +328,8 @@ def _load(state: State, reader: _Reader) -> None:
             bool(checkpoint.openers) == (checkpoint.retention_until_ns is None),
             "retention and openers of a checkpoint",
         )
+    for _ in range(groups):
+        image_groups.load(state, reader.object())
     reader.finish()
 
 

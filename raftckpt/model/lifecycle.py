@@ -16,8 +16,9 @@ from raftckpt.limits import (
     HANDLES_PER_SESSION_MAX,
     SESSIONS_MAX,
 )
-from raftckpt.model.checkpoints import CREATE, Checkpoint
+from raftckpt.model.checkpoints import CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
+from raftckpt.model.groups import settle_ended
 from raftckpt.model.schema import attributes_of
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
@@ -66,6 +67,7 @@ def session_expire(state: State, c: Fields) -> Result:
         if session is not None:
             state.end_session(session)
             ended += 1
+    settle_ended(state)
     return success(ended)
 
 
@@ -98,6 +100,7 @@ def check(state: State, c: Fields) -> Result:
 def session_close(state: State, session: Session, c: Fields) -> Result:
     """``saCkptFinalize``."""
     state.end_session(session)
+    settle_ended(state)
     return success()
 
 
@@ -117,6 +120,11 @@ def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
             return refuse(SaAisError.ERR_EXIST, "attributes_differ", names)
     if len(session.handles) >= HANDLES_PER_SESSION_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "handles")
+    if session.fences:
+        if checkpoint is None:
+            return DEPOSED
+        if flags & WRITE:
+            flags ^= WRITE | FENCED
     created = checkpoint is None
     if checkpoint is None:
         checkpoint = _create(state, name, attributes or Attributes())
@@ -151,6 +159,8 @@ def checkpoint_close(state: State, session: Session, c: Fields) -> Result:
 
 def checkpoint_unlink(state: State, session: Session, c: Fields) -> Result:
     """``saCkptCheckpointUnlink``: needs neither a right nor a handle."""
+    if session.fences:
+        return DEPOSED
     checkpoint = state.names.pop(c[4], None)
     if checkpoint is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c[4])

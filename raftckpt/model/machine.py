@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import google_crc32c
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model import content, lifecycle, queries
+from raftckpt.model import content, group_commands, lifecycle, queries
 from raftckpt.model.batch import decode_batch, normal_form
 from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.image import encode_image, load_image
@@ -41,6 +41,7 @@ _CLUSTER: Final[dict[int, _ClusterHandler]] = {
     Tag.SESSION_EXPIRE: lifecycle.session_expire,
     Tag.DUE: lifecycle.due,
     Tag.CHECK: lifecycle.check,
+    Tag.GROUP_FAIL: group_commands.group_fail,
 }
 _BY_TAG: Final[dict[int, _Handler]] = {
     Tag.SESSION_CLOSE: lifecycle.session_close,
@@ -56,6 +57,10 @@ _BY_TAG: Final[dict[int, _Handler]] = {
     Tag.SECTION_PUT: content.section_put,
     Tag.CHECKPOINT_WRITE: content.checkpoint_write,
     Tag.STAGE_CHUNK: lifecycle.stage_chunk,
+    Tag.GROUP_JOIN: group_commands.group_join,
+    Tag.GROUP_LEAVE: group_commands.group_leave,
+    Tag.GROUP_RESPOND: group_commands.group_respond,
+    Tag.GROUP_ADMIN: group_commands.group_admin,
 }
 _DATA_FIELD: Final[dict[int, int]] = {
     Tag.SECTION_CREATE: 6,
@@ -79,6 +84,8 @@ STRUCTURAL_TAGS: Final = frozenset(
         Tag.SECTION_DELETE,
         Tag.SECTION_EXPIRATION_SET,
         Tag.DUE,
+        Tag.GROUP_RESPOND,  # one that says no fences the session
+        Tag.GROUP_FAIL,
     }
 )
 """Commands that may change what a data write on a checkpoint is answered.
@@ -193,6 +200,8 @@ class CheckpointMachine(State):
         ensure(index > self.applied_index, "entries are applied once, in order")
         if batch is None:
             batch = decode_batch(payload)
+        if self.groups.told:
+            self.groups.told.clear()
         self.applied_index = index
         self.chain = google_crc32c.extend(self.chain, payload)
         if batch.now_ns > self.now_ns:
@@ -300,7 +309,7 @@ class CheckpointMachine(State):
         return None if opened is None else opened[0].uid
 
     def query(self, session: int | None, tag: int, args: list[Any]) -> Result:
-        """Answer a query (tags 100 to 106 of the client protocol) from the applied state.
+        """Answer a query (``queries.QUERY_TAGS`` of the client protocol) from the applied state.
 
         Arguments:
             session: id of the attached session, for targets that are handles.

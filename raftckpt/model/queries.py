@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
+from raftckpt.model import group_commands
 from raftckpt.model.checkpoints import Checkpoint, Section
 from raftckpt.model.schema import invalid, schema_refusal
 from raftckpt.model.sessions import HANDLE, NO_SESSION
@@ -47,6 +48,11 @@ _ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
     """Answer a query; total."""
+    if type(tag) is int and tag in group_commands.QUERIES:
+        kinds_of_group, _ = group_commands.QUERIES[tag]
+        if type(args) is not list or tuple(map(type, args)) != kinds_of_group:
+            return schema_refusal("query")
+        return group_commands.answer(state, session, tag, args)
     row = _QUERIES.get(tag) if type(tag) is int else None
     if row is None:
         return refuse(SaAisError.ERR_NOT_SUPPORTED, "unknown")
@@ -304,5 +310,5 @@ _QUERIES: Final[dict[int, tuple[tuple[tuple[type, ...], ...], _Query]]] = {
     106: ((_TARGET,), _section_ids),
 }
 
-QUERY_TAGS: Final = frozenset(_QUERIES)
+QUERY_TAGS: Final = frozenset(_QUERIES) | frozenset(group_commands.QUERIES)
 """Numbers of the queries in the client protocol."""

@@ -13,6 +13,10 @@ from typing import Any, Final, TypeAlias
 from raftckpt.errors import SaAisError
 from raftckpt.limits import (
     CHECKPOINT_NAME_BYTES_MAX,
+    COMPONENT_RANK_MAX,
+    COMPONENT_SILENCE_NS_MAX,
+    COMPONENT_SILENCE_NS_MIN,
+    GROUP_NAME_BYTES_MAX,
     INLINE_WRITE_BYTES_MAX,
     NODE_ID_BYTES_MAX,
     SA_TIME_MAX,
@@ -27,6 +31,7 @@ from raftckpt.limits import (
 )
 from raftckpt.model.checkpoints import CREATE, READ, WRITE
 from raftckpt.model.commands import COMMANDS, Tag
+from raftckpt.model.groups import Operation
 from raftckpt.model.types import Attributes, CreationFlags, Result, refuse
 
 __all__ = [
@@ -54,22 +59,32 @@ _LIST: Final = (list,)
 _DATA: Final = (bytes, int)
 _TTL: Final = (int, _NONE)
 _ELEMENTS: Final = frozenset({(bytes, int, bytes), (bytes, int, int)})
+_OPERATIONS: Final = len(Operation)
 _ENTRY_SLACK_BYTES: Final = 4096
 """Room for ids and names beside INLINE_WRITE_BYTES_MAX of data."""
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "answered": _INT,
+    "assignment": _INT,
     "attributes": (list, _NONE),
+    "component": _STR,
     "data": _DATA,
     "exclusive": (bool,),
     "expiration_ns": _INT,
     "flags": _INT,
     "grace_ns": _INT,
+    "group": _STR,
     "handle": _INT,
+    "health_ns": _INT,
+    "members": _LIST,
     "name": _STR,
     "node": _STR,
     "nonce": _BYTES,
     "offset": _INT,
+    "ok": (bool,),
+    "operation": _INT,
+    "rank": _INT,
+    "response_ns": _INT,
     "retention_ns": _INT,
     "secret": _BYTES,
     "section_id": _BYTES,
@@ -85,6 +100,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
 _EXCEPTIONS: Final = {
     (Tag.SECTION_CREATE, "section_id"): (bytes, _NONE),
     (Tag.STAGE_CHUNK, "data"): _BYTES,
+    (Tag.GROUP_ADMIN, "component"): (str, _NONE),
 }
 
 UNKNOWN: Final = refuse(SaAisError.ERR_NOT_SUPPORTED, "unknown")
@@ -279,6 +295,43 @@ def _stage_chunk(c: Sequence[Any]) -> Result | None:
     return None if len(c[6]) <= INLINE_WRITE_BYTES_MAX else invalid("data")
 
 
+def _group_names(c: Sequence[Any]) -> Result | None:
+    """Names of a group and a component have 1..GROUP_NAME_BYTES_MAX bytes."""
+    for name, what in zip(c[4:6], ("group", "component"), strict=False):
+        if type(name) is not str:
+            continue
+        if not name:
+            return invalid(what)
+        if _utf8_size(name) > GROUP_NAME_BYTES_MAX:
+            return refuse(SaAisError.ERR_TOO_BIG, "limit", what)
+    return None
+
+
+def _group_join(c: Sequence[Any]) -> Result | None:
+    refusal = _group_names(c)
+    if refusal is not None:
+        return refusal
+    if not 0 <= c[6] <= COMPONENT_RANK_MAX:
+        return invalid("rank")
+    if not COMPONENT_SILENCE_NS_MIN <= c[7] <= COMPONENT_SILENCE_NS_MAX:
+        return invalid("response_ns")
+    if c[8] and not COMPONENT_SILENCE_NS_MIN <= c[8] <= COMPONENT_SILENCE_NS_MAX:
+        return invalid("health_ns")
+    return None
+
+
+def _group_admin(c: Sequence[Any]) -> Result | None:
+    if not 1 <= c[5] <= _OPERATIONS:
+        return invalid("operation")
+    return _group_names([*c[:5], c[6]])
+
+
+def _group_fail(c: Sequence[Any]) -> Result | None:
+    if any(not has_types(row, _INT, _INT) for row in c[4]):
+        return schema_refusal("members")
+    return None
+
+
 STATIC: Final[dict[int, Callable[[Sequence[Any]], Result | None]]] = {
     Tag.SESSION_OPEN: _session_open,
     Tag.SESSION_EXPIRE: _session_expire,
@@ -290,6 +343,11 @@ STATIC: Final[dict[int, Callable[[Sequence[Any]], Result | None]]] = {
     Tag.SECTION_EXPIRATION_SET: _section_expiration_set,
     Tag.CHECKPOINT_WRITE: _checkpoint_write,
     Tag.STAGE_CHUNK: _stage_chunk,
+    Tag.GROUP_JOIN: _group_join,
+    Tag.GROUP_LEAVE: _group_names,
+    Tag.GROUP_RESPOND: _group_names,
+    Tag.GROUP_ADMIN: _group_admin,
+    Tag.GROUP_FAIL: _group_fail,
 }
 """Checks per tag; apply makes them too, so that it survives a proposer that did not."""
 

@@ -11,7 +11,7 @@ from raftckpt.limits import (
     STAGES_PER_SESSION_MAX,
     WRITE_BYTES_MAX,
 )
-from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.types import Result, refuse
 from raftckpt.model.values import PageBuilder, Value
@@ -38,12 +38,17 @@ class Session:
         next_handle: the handle the next open returns.
         stages: stage number -> chunks that arrived so far.
         staged_bytes: bytes in all stages.
+        members: numbers of its components in service groups.
+        fences: components of it that failed and have not answered that they know; while there
+            are any, ``WRITE`` in the flags of its handles is replaced by ``FENCED``.
     """
 
     __slots__ = (
+        "fences",
         "grace_ns",
         "handles",
         "id",
+        "members",
         "name",
         "next_handle",
         "node",
@@ -68,6 +73,25 @@ class Session:
         self.next_handle = 1
         self.stages: dict[int, PageBuilder] = {}
         self.staged_bytes = 0
+        self.members: set[int] = set()
+        self.fences = 0
+
+    def fence(self) -> None:
+        """Refuse its changes until :meth:`unfence`, as often as this was called."""
+        self.fences += 1
+        if self.fences == 1:
+            self._flip(WRITE)
+
+    def unfence(self) -> None:
+        """Take one call of :meth:`fence` back."""
+        self.fences -= 1
+        if not self.fences:
+            self._flip(FENCED)
+
+    def _flip(self, flag: int) -> None:
+        for handle, (checkpoint, flags) in self.handles.items():
+            if flags & flag:
+                self.handles[handle] = (checkpoint, flags ^ (WRITE | FENCED))
 
     @property
     def last_sequence(self) -> int:

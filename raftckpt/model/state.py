@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any
 
 from raftckpt.limits import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
+from raftckpt.model import groups
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.sessions import Session
@@ -34,6 +35,7 @@ class State:
         checkpoints: uid -> checkpoint, unlinked ones included.
         names: name -> linked checkpoint.
         due: expirations and retentions to come.
+        groups: the service groups.
         staged_bytes: bytes staged by all sessions.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
     """
@@ -50,6 +52,7 @@ class State:
         self.checkpoints: dict[int, Checkpoint] = {}
         self.names: dict[str, Checkpoint] = {}
         self.due = DueIndex()
+        self.groups = groups.Groups()
         self.staged_bytes = 0
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
         self._garbage: list[dict[Any, Any]] = []
@@ -93,9 +96,14 @@ class State:
         return self.revise(checkpoint)
 
     def end_session(self, session: Session) -> None:
-        """Close all handles, drop what was staged, forget the session (implicit Finalize)."""
+        """Close all handles, drop what was staged, forget the session (implicit Finalize).
+
+        ``groups.settle_ended`` must follow when all sessions that end together have ended.
+        """
         for handle in list(session.handles):
             self.close_handle(session, handle)
+        if session.members:
+            groups.end_session(self, session)
         self.staged_bytes -= session.staged_bytes
         del self.sessions[session.id]
         del self.by_secret[session.secret]

@@ -30,6 +30,8 @@ class Requester(Protocol):
     """Whether the connection is closed: a reply would reach nobody."""
     inflight_bytes: int
     """Bytes of commands accepted and not yet answered."""
+    witness: int
+    """Session of which this is a second connection, 0 for none."""
 
     def answer(self, request: int, result: Result) -> None:
         """Reply with the outcome of a command."""

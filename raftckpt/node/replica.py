@@ -36,6 +36,7 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
 from raftckpt.node.early import EARLY_TAGS, EarlyAcceptance
 from raftckpt.node.liveness import Liveness, Requester, SessionState
+from raftckpt.node.roles import Roles, Witnesses
 from raftckpt.node.stamps import ClusterTime
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
@@ -132,6 +133,8 @@ class Replica:
         self._log: ReplicatedLog | None = None
         self._liveness: Liveness | None = None
         self._time: ClusterTime | None = None
+        self._roles: Roles | None = None
+        self._witnesses = Witnesses()
         self._last_check: Any = None
         self._term = 0  # of the present leadership
         self._queue = CommandQueue()
@@ -142,6 +145,7 @@ class Replica:
         self._flying_bytes = 0
         self._due_flying = False
         self._expire_flying = False
+        self._fail_flying = False
         self._duties_at = 0.0
         # reads
         self._reads: list[_Read] = []
@@ -324,6 +328,8 @@ class Replica:
     @_or_fail
     def closed(self, owner: Requester, *, by_client: bool) -> None:
         """The connection is gone; a close by the client's side starts the grace."""
+        if owner.witness:
+            self._witness_closed(owner, by_client)
         state = owner.session
         owner.session = None
         if state is None or state.owner is not owner:
@@ -332,6 +338,44 @@ class Replica:
         if by_client and self._liveness is not None:
             self._liveness.closed_by_client(state, self._clock.monotonic())
             self._wake()  # the deadline may have come nearer
+
+    @_or_fail
+    def witness(self, owner: Requester, message: list[Any]) -> None:
+        """Make this a second connection of a session: ``[119, request, session, secret]``."""
+        _, request, session, secret = message
+        if session not in self.machine.sessions:  # perhaps not yet: we may be behind
+            owner.refuse(request, _TRY_AGAIN, "gap")
+        elif not self.machine.session_secret_ok(session, secret):
+            owner.refuse(request, SaAisError.ERR_ACCESS, "secret")
+        elif owner.witness:
+            owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already a witness")
+        else:
+            owner.witness = session
+            self._witnesses.opened(session)
+            owner.answer(request, success(self.leader))
+
+    def _witness_closed(self, owner: Requester, by_client: bool) -> None:
+        session, owner.witness = owner.witness, 0
+        now = self._clock.monotonic()
+        gone = self._witnesses.closed(session, self.machine, now, by_client=by_client)
+        if gone and self._liveness is not None:
+            state = self._liveness.state(session)
+            if state is not None and state.owner is None:
+                self._liveness.closed_by_client(state, now)
+                self._wake()
+
+    @_or_fail
+    def component_alive(self, owner: Requester, message: list[Any]) -> None:
+        """Take a sign of life: ``[118, request, after sequence, consistency, member]``."""
+        request, number = message[1], message[4]
+        if not self.leading or self._roles is None:
+            self.refuse_not_leader(owner, request)
+        elif owner.session is None:
+            self._refuse_detached(owner, request)
+        elif self._roles.alive(owner.session.id, number, self._clock.monotonic()):
+            owner.answer(request, success([self.machine.revision]))
+        else:
+            owner.answer(request, refuse(SaAisError.ERR_NOT_EXIST, "component_missing", number))
 
     @_or_fail
     def start_check(self, owner: Requester, request: int, nonce: bytes) -> None:
@@ -375,6 +419,12 @@ class Replica:
             if due_ns is not None and due_ns <= self._time.stamp(now):
                 self._due_flying = True
                 self._enqueue(None, 0, [int(Tag.DUE), 0, 0, 0])
+        roles = self._roles
+        if roles is not None and not self._fail_flying and roles.deadline() <= now:
+            overdue = roles.overdue(now, _EXPIRE_PER_ENTRY_MAX)
+            if overdue:
+                self._fail_flying = True
+                self._enqueue(None, 0, [int(Tag.GROUP_FAIL), 0, 0, 0, overdue])
         if not self._expire_flying and self._liveness.deadline() <= now:
             dead = self._liveness.dead(now, _EXPIRE_PER_ENTRY_MAX)
             if dead:
@@ -386,6 +436,8 @@ class Replica:
         if not self.leading or self._time is None or self._liveness is None:
             return _NEVER
         deadline = _NEVER if self._expire_flying else self._liveness.deadline()
+        if self._roles is not None and not self._fail_flying:
+            deadline = min(deadline, self._roles.deadline())
         if not self._due_flying:
             due_ns = self.machine.next_due_ns()
             if due_ns is not None:
@@ -433,6 +485,8 @@ class Replica:
                     self._due_flying = False
                 elif command[0] == Tag.SESSION_EXPIRE:
                     self._expire_flying = False
+                elif command[0] == Tag.GROUP_FAIL:
+                    self._fail_flying = False
         for owner, _, size in proposal.runs:
             if owner is not None:
                 owner.inflight_bytes -= size
@@ -454,6 +508,8 @@ class Replica:
             self.machine.apply(index, payload)
         else:
             self._apply_own(index, payload, context)
+        if self._roles is not None and self.machine.groups.told:
+            self._roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
         if nonces and nonces[-1] != self._last_check:
             self._last_check = nonces[-1]
@@ -558,6 +614,8 @@ class Replica:
             now = self._clock.monotonic()
             self._liveness = Liveness(now, self.machine.sessions)
             self._time = ClusterTime(self.machine.now_ns, now, self._voters, self.log.wall_clocks)
+            self._roles = Roles(now, self.machine, self._liveness)
+            self._witnesses.testify(self._liveness)
             self._duties_at = 0.0
             self.leading = True
             self._wake()
@@ -572,7 +630,7 @@ class Replica:
             for state in self._liveness.states.values():
                 if state.owner is not None:
                     state.owner.session = None
-        self._liveness = self._time = None
+        self._liveness = self._time = self._roles = None
         while self._queue.commands:
             proposal = self._queue.cut()
             self._fly(proposal)
@@ -651,3 +709,5 @@ class Replica:
         if state is not None:
             self._bind(owner, state)
         owner.answer(request, success([record.last_sequence, record.timeout_ns]))
+        if self._roles is not None:
+            self._roles.attached(owner, session)

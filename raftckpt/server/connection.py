@@ -99,12 +99,14 @@ class Connection(asyncio.Protocol):
         "partial_since",
         "peer",
         "session",
+        "witness",
     )
 
     def __init__(self, listener: ClientListener) -> None:
         self.session: SessionState | None = None
         self.inflight = 0
         self.inflight_bytes = 0
+        self.witness = 0
         self.greeted = False
         self.gone = False
         self.broken = False

@@ -65,6 +65,8 @@ class Dispatcher:
             RequestTag.HELLO: self._hello,
             RequestTag.ATTACH: self._attach,
             RequestTag.KEEPALIVE: self._keepalive,
+            RequestTag.COMPONENT_ALIVE: self._replica.component_alive,
+            RequestTag.WITNESS: self._replica.witness,
             RequestTag.REPLICA_STATUS: self._status,
             RequestTag.TRANSFER: self._transfer,
             RequestTag.CHECK_START: self._check_start,

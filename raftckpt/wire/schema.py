@@ -48,6 +48,11 @@ class RequestTag(IntEnum):
     CHECKPOINTS = 104
     READ_VERSIONED = 105
     SECTION_IDS = 106
+    GROUPS = 115
+    GROUP_STATUS = 116
+    ROLES = 117
+    COMPONENT_ALIVE = 118
+    WITNESS = 119
     REPLICA_STATUS = 121
     TRANSFER = 122
     DIGEST = 123
@@ -65,10 +70,12 @@ class ReplyKind(IntEnum):
     NOTICE = 2
 
 
-COMMAND_TAGS: Final = frozenset({1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 26})
+COMMAND_TAGS: Final = frozenset(
+    {1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 26, 50, 51, 52, 53}
+)
 """Commands a client may send (the others are the replicas' own)."""
 
-QUERY_TAGS: Final = frozenset(range(100, 107))
+QUERY_TAGS: Final = frozenset({*range(100, 107), 115, 116, 117})
 
 _INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
 _SA_TIME_MAX: Final = limits.SA_TIME_MAX
@@ -270,6 +277,27 @@ def _optional_text(high: int) -> _Check:
     return lambda value: value is None or text(value)
 
 
+_group_text = _text(
+    1,
+    limits.GROUP_NAME_BYTES_MAX,
+    (
+        SaAisError.ERR_TOO_BIG,
+        "limit",
+        f"a name of a group or component has 1..{limits.GROUP_NAME_BYTES_MAX} bytes",
+    ),
+)
+
+
+def _group_name(value: Any) -> Problem | bool:
+    if value == "" and type(value) is str:
+        return SaAisError.ERR_INVALID_PARAM, "param", "the name of a group is not empty"
+    return _group_text(value)
+
+
+def _optional_group_name(value: Any) -> Problem | bool:
+    return value is None or _group_name(value)
+
+
 def _session_time(value: Any) -> Problem | bool:
     if type(value) is not int:
         return False
@@ -298,6 +326,8 @@ _ID: Final = ("id", _natural)
 _OF_SESSION: Final = (_ID, ("sequence", _positive), ("answered", _natural))
 _QUERY: Final = (_ID, ("after_sequence", _natural), ("consistency", _consistency))
 _HANDLE: Final = ("handle", _natural)
+_GROUP: Final = ("group", _group_name)
+_COMPONENT: Final = ("component", _group_name)
 _TARGET: Final = ("target", _target)
 _SECTION: Final = ("section_id", _section_id)
 _EXPIRY: Final = (("expiration_ns", _time), ("ttl_ns", _optional_time))
@@ -348,6 +378,26 @@ MESSAGES: Final[dict[int, Shape]] = {
     Tag.STAGE_CHUNK: Shape(
         "STAGE_CHUNK", (*_OF_SESSION, ("stage", _positive), ("offset", _natural), ("data", _chunk))
     ),
+    Tag.GROUP_JOIN: Shape(
+        "GROUP_JOIN",
+        (
+            *_OF_SESSION,
+            _GROUP,
+            _COMPONENT,
+            ("rank", _natural),
+            ("response_ns", _time),
+            ("health_ns", _time),
+        ),
+    ),
+    Tag.GROUP_LEAVE: Shape("GROUP_LEAVE", (*_OF_SESSION, _GROUP, _COMPONENT)),
+    Tag.GROUP_RESPOND: Shape(
+        "GROUP_RESPOND",
+        (*_OF_SESSION, _GROUP, _COMPONENT, ("assignment", _positive), ("ok", _boolean)),
+    ),
+    Tag.GROUP_ADMIN: Shape(
+        "GROUP_ADMIN",
+        (*_OF_SESSION, _GROUP, ("operation", _positive), ("component", _optional_group_name)),
+    ),
     RequestTag.READ: Shape("READ", (*_QUERY, _TARGET, ("vector", _read_vector))),
     RequestTag.READ_ALL: Shape("READ_ALL", (*_QUERY, _TARGET)),
     RequestTag.STATUS: Shape("STATUS", (*_QUERY, _TARGET)),
@@ -357,6 +407,11 @@ MESSAGES: Final[dict[int, Shape]] = {
     RequestTag.CHECKPOINTS: Shape("CHECKPOINTS", _QUERY),
     RequestTag.READ_VERSIONED: Shape("READ_VERSIONED", (*_QUERY, _TARGET, _SECTION)),
     RequestTag.SECTION_IDS: Shape("SECTION_IDS", (*_QUERY, _TARGET)),
+    RequestTag.GROUPS: Shape("GROUPS", _QUERY),
+    RequestTag.GROUP_STATUS: Shape("GROUP_STATUS", (*_QUERY, _GROUP)),
+    RequestTag.ROLES: Shape("ROLES", _QUERY),
+    RequestTag.COMPONENT_ALIVE: Shape("COMPONENT_ALIVE", (*_QUERY, ("member", _positive))),
+    RequestTag.WITNESS: Shape("WITNESS", (_ID, ("session", _positive), ("secret", _secret))),
     RequestTag.REPLICA_STATUS: Shape("REPLICA_STATUS", (_ID,)),
     RequestTag.TRANSFER: Shape(
         "TRANSFER", (_ID, ("node", _optional_text(limits.NODE_ID_BYTES_MAX)))

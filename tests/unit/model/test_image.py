@@ -334,7 +334,7 @@ def test_doubles_are_refused() -> None:
     session2 = [2, b"t" * 16, *session[2:9], [[1, 2, 3]], *session[10:]]
 
     def image(checkpoints: int, sessions: int, *rest: Any) -> list[bytes]:
-        return [sealed([[*parts[0][:3], checkpoints, sessions], *rest])]
+        return [sealed([[*parts[0][:3], checkpoints, sessions, 0], *rest])]
 
     good = image(2, 2, head, rows, other, rows, session, results, session2, results)
     assert len(CheckpointMachine.restore(good).names) == 2

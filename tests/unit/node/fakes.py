@@ -139,6 +139,7 @@ class NotingClient:
     def __init__(self) -> None:
         self.session: SessionState | None = None
         self.inflight_bytes = 0
+        self.witness = 0
         self.gone = False
         self.replies: list[tuple[int, int, Any]] = []
         self.refusals: dict[int, tuple[str, bool, Any]] = {}

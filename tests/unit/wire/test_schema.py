@@ -28,6 +28,10 @@ GOOD: dict[int, list[Any]] = {
     24: [24, 1, 1, 0, 5, b"id", 9],
     25: [25, 1, 1, 0, 5, [[b"id", 0, b"data"], [b"", 7, 3]]],
     26: [26, 1, 1, 0, 1, 0, b"chunk"],
+    50: [50, 1, 1, 0, "group", "component", 0, 10**9, 0],
+    51: [51, 1, 1, 0, "group", "component"],
+    52: [52, 1, 1, 0, "group", "component", 2, True],
+    53: [53, 1, 1, 0, "group", 4, "component"],
     100: [100, 1, 0, 0, 5, [[b"id", 0, None], [b"id", 1, 2]]],
     101: [101, 1, 0, 1, "name"],
     102: [102, 1, 7, 0, 5],
@@ -35,6 +39,11 @@ GOOD: dict[int, list[Any]] = {
     104: [104, 1, 0, 0],
     105: [105, 1, 0, 0, "name", b"id"],
     106: [106, 1, 0, 0, 5],
+    115: [115, 1, 0, 0],
+    116: [116, 1, 0, 0, "group"],
+    117: [117, 1, 0, 0],
+    118: [118, 1, 0, 1, 5],
+    119: [119, 1, 5, b"s" * 16],
     121: [121, 1],
     122: [122, 1, None],
     123: [123, 1, b"nonce"],
@@ -61,7 +70,7 @@ def test_the_table_agrees_with_the_commands() -> None:
     assert set(MESSAGES) == COMMAND_TAGS | QUERY_TAGS | set(RequestTag)
 
 
-@pytest.mark.parametrize("tag", sorted({3, 40, 41, 0, 99, 107, 120, 203, -1, 2**70}))
+@pytest.mark.parametrize("tag", sorted({3, 40, 41, 54, 0, 99, 107, 120, 203, -1, 2**70}))
 def test_tags_that_no_client_may_send(tag: int) -> None:
     problem = check_request([tag, 1, 1, 0])
     assert problem is not None
@@ -133,6 +142,9 @@ def test_a_bool_is_no_int_and_types_are_exact(tag: int) -> None:
         (25, 5, [[b"i", 0, b"x" * 600_000]] * 2, 18, "write_too_big"),
         (26, 6, b"", 7, "schema"),
         (26, 6, b"x" * (limits.STAGE_CHUNK_BYTES + 1), 18, "write_too_big"),
+        (50, 4, "", 7, "param"),
+        (51, 5, "x" * 257, 26, "limit"),
+        (53, 6, "", 7, "param"),
         (100, 3, 2, 7, "schema"),
         (100, 4, "", 7, "param"),
         (100, 5, [], 7, "param"),

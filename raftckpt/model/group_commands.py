@@ -1,0 +1,252 @@
+"""Commands and queries about service groups.
+
+Each command is ``(state, session, command) -> Result``, a query ``(state, session, args) ->
+Result``. Types and static limits have been checked; what follows from an accepted command is
+decided in ``groups``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from raftckpt.errors import SaAisError
+from raftckpt.limits import COMPONENTS_PER_GROUP_MAX, COMPONENTS_PER_SESSION_MAX, GROUPS_MAX
+from raftckpt.model import groups
+from raftckpt.model.checkpoints import DEPOSED
+from raftckpt.model.groups import AdminState, Group, HaState, Member, Operation
+from raftckpt.model.sessions import NO_SESSION, Session
+from raftckpt.model.state import State
+from raftckpt.model.types import Result, refuse, success
+
+__all__ = [
+    "QUERIES",
+    "answer",
+    "group_admin",
+    "group_fail",
+    "group_join",
+    "group_leave",
+    "group_respond",
+    "role_of",
+]
+
+Fields = Sequence[Any]
+
+_ACTIVE: Final = int(HaState.ACTIVE)
+_LOCKING: Final = {
+    int(Operation.UNLOCK): int(AdminState.UNLOCKED),
+    int(Operation.LOCK): int(AdminState.LOCKED),
+    int(Operation.LOCK_INSTANTIATION): int(AdminState.LOCKED_INSTANTIATION),
+    int(Operation.SHUTDOWN): int(AdminState.SHUTTING_DOWN),
+}
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def group_join(state: State, session: Session, c: Fields) -> Result:
+    """A component joins; the group is created if there is none."""
+    _, _, _, _, name, component, *options = c
+    if session.fences:
+        return DEPOSED
+    group = state.groups.by_name.get(name)
+    if group is not None and component in group.members:
+        mine = group.members[component].session == session.id
+        reason = "component_joined" if mine else "component_exists"
+        return refuse(SaAisError.ERR_EXIST, reason, component)
+    if group is not None and len(group.members) >= COMPONENTS_PER_GROUP_MAX:
+        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "components of a group")
+    if len(session.members) >= COMPONENTS_PER_SESSION_MAX:
+        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "components of a session")
+    if group is None:
+        if len(state.groups.by_name) >= GROUPS_MAX:
+            return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
+        group = state.groups.by_name[name] = Group(name)
+    member = groups.join(state, session, group, [component, *options])
+    return success([member.number, member.assignment])
+
+
+def _find(state: State, session: Session, name: str, component: str) -> Member | Result:
+    """The session's own component of this name."""
+    group = state.groups.by_name.get(name)
+    if group is None:
+        return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
+    member = group.members.get(component)
+    if member is not None and member.session == session.id:
+        return member
+    for failed in group.removed.values():
+        if failed.name == component and failed.session == session.id:
+            return failed
+    return refuse(SaAisError.ERR_NOT_EXIST, "component_missing", component)
+
+
+def group_leave(state: State, session: Session, c: Fields) -> Result:
+    """A component leaves; one that failed must answer that it knows first."""
+    member = _find(state, session, c[4], c[5])
+    if isinstance(member, Result):
+        return member
+    if member.state == HaState.REMOVED:
+        return DEPOSED
+    groups.leave(state, session, member)
+    return success()
+
+
+def group_respond(state: State, session: Session, c: Fields) -> Result:
+    """A component answers its present assignment, once."""
+    _, _, _, _, name, component, assignment, ok = c
+    member = _find(state, session, name, component)
+    if isinstance(member, Result):
+        return member
+    if assignment != member.assignment:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_old", member.assignment)
+    if member.answered:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_answered", assignment)
+    groups.respond(state, session, member, ok)
+    return success()
+
+
+def group_admin(state: State, session: Session, c: Fields) -> Result:
+    """An operator's wish -> administrative state of the group, None if it was deleted."""
+    _, _, _, _, name, operation, target = c
+    group = state.groups.by_name.get(name)
+    if group is None:
+        return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
+    if operation == Operation.DELETE:
+        if group.members or group.removed:
+            return refuse(SaAisError.ERR_BAD_OPERATION, "group_in_use", len(group.members))
+        del state.groups.by_name[name]
+        return success()
+    if operation == Operation.SWAP:
+        return _swap(state, group, target)
+    admin = _LOCKING[operation]
+    if admin == AdminState.SHUTTING_DOWN and group.admin != AdminState.UNLOCKED:
+        if group.admin == admin:
+            return success(admin)
+        return refuse(SaAisError.ERR_BAD_OPERATION, "group_locked", name)
+    if admin == AdminState.UNLOCKED != group.admin and not group.active and group.epoch:
+        group.cause = "unlock"
+    group.admin = admin
+    groups.settle(state, group)
+    return success(int(group.admin))
+
+
+def _swap(state: State, group: Group, target: str | None) -> Result:
+    """Hand ACTIVE to a standby in an orderly way: the holder is asked to quiesce first."""
+    holder = group.holder
+    if group.admin != AdminState.UNLOCKED:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "group_locked", group.name)
+    if holder is not None and holder.name == target and holder.state == _ACTIVE:
+        return success(int(group.admin))
+    if holder is None or holder.state != _ACTIVE or not holder.answered:
+        return refuse(SaAisError.ERR_BAD_OPERATION, "handing_over", group.name)
+    ready = [member.name for member in group.waiting() if member.ready]
+    if not ready or (target is not None and target not in ready):
+        return refuse(SaAisError.ERR_BAD_OPERATION, "no_standby", group.name)
+    groups.swap(state, group, holder, target or "")
+    return success(int(group.admin))
+
+
+def group_fail(state: State, c: Fields) -> Result:
+    """The leader found components silent -> how many were taken out of service.
+
+    A row is [number, assignment]: it was not answered in time; or [number, 0]: it gives no sign of
+    life. What happened meanwhile counts: an answer under way saves the component.
+    """
+    failed = 0
+    for number, assignment in c[4]:
+        member = state.groups.members.get(number)
+        if member is None or member.state == HaState.REMOVED:
+            continue
+        if assignment and (member.assignment != assignment or member.answered):
+            continue
+        groups.fail(state, member, "no_answer" if assignment else "health")
+        failed += 1
+    return success(failed)
+
+
+# --- what is told --------------------------------------------------------------------------------
+
+
+def role_of(state: State, member: Member) -> dict[str, Any]:
+    """What a component is told about its assignment (notice ``"role"``)."""
+    group = state.groups.by_name[member.group]
+    return {
+        "group": member.group,
+        "component": member.name,
+        "member": member.number,
+        "assignment": member.assignment,
+        "state": int(member.state),
+        "reason": member.reason,
+        "transition": member.transition,
+        "previous": member.previous,
+        "active": group.active,
+        "rank": group.rank_of(member),
+        "epoch": member.epoch,
+        "revision": member.revision,
+        "answered": member.answered,
+    }
+
+
+def _roles(state: State, number: int | None, args: list[Any]) -> Result:
+    """Assignments of the components of the attached session."""
+    session = state.sessions.get(number) if number is not None else None
+    if session is None:
+        return NO_SESSION
+    members = state.groups.of_session(session.members)
+    return success([state.revision, [role_of(state, member) for member in members]])
+
+
+def _groups(state: State, number: int | None, args: list[Any]) -> Result:
+    rows = [_summary(group) for group in state.groups.by_name.values()]
+    return success([state.revision, rows])
+
+
+def _summary(group: Group) -> dict[str, Any]:
+    holder = group.holder
+    return {
+        "group": group.name,
+        "admin": int(group.admin),
+        "active": group.active,
+        "active_state": None if holder is None else int(holder.state),
+        "epoch": group.epoch,
+        "components": len(group.members),
+        "ready": sum(member.ready for member in group.members.values()),
+        "failed": len(group.removed),
+    }
+
+
+def _status(state: State, number: int | None, args: list[Any]) -> Result:
+    group = state.groups.by_name.get(args[0])
+    if group is None:
+        return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", args[0])
+    members = ([group.holder] if group.holder else []) + group.waiting()
+    rows = [_row(state, member) for member in (*members, *group.removed.values())]
+    status = {**_summary(group), "previous": group.previous, "members": rows}
+    return success([state.revision, status])
+
+
+def _row(state: State, member: Member) -> dict[str, Any]:
+    session = state.sessions[member.session]
+    return {
+        **role_of(state, member),
+        "session": session.id,
+        "session_name": session.name,
+        "node": member.node,
+        "preference": member.rank,
+        "response_ns": member.response_ns,
+        "health_ns": member.health_ns,
+    }
+
+
+_Query = Callable[[State, int | None, list[Any]], Result]
+
+QUERIES: Final[dict[int, tuple[tuple[type, ...], _Query]]] = {
+    115: ((), _groups),
+    116: ((str,), _status),
+    117: ((), _roles),
+}
+
+
+def answer(state: State, session: int | None, tag: int, args: list[Any]) -> Result:
+    """Answer a query of :data:`QUERIES` whose arguments have been checked."""
+    return QUERIES[tag][1](state, session, args)
