@@ -62,6 +62,10 @@ COMPONENT_SILENCE_NS_MIN: Final = 100 * MILLISECOND_NS
 COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
 """Bounds of the time a component has for an answer, and of its health check."""
 
+# --- SA Forum library --------------------------------------------------------------------
+SAF_PENDING_CALLBACKS_MAX: Final = 100_000
+"""Callbacks of one initialization that wait for dispatch or for their outcome."""
+
 # --- wire --------------------------------------------------------------------------------
 ENTRY_PAYLOAD_BYTES_MAX: Final = 1 * MIB
 """Most payload one Raft entry carries; a larger write travels as staged chunks."""

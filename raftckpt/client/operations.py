@@ -38,6 +38,7 @@ __all__ = [
     "decoded",
     "delete",
     "open_checkpoint",
+    "open_raw",
     "overwrite",
     "put",
     "read",
@@ -265,6 +266,11 @@ def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> 
     if create is not None:
         attributes = create.to_wire()
         flags |= OpenFlags.CREATE
+    return open_raw(text, int(flags), attributes)
+
+
+def open_raw(text: str, flags: int, attributes: list[int] | None) -> Call:
+    """Build saCkptCheckpointOpen of a checked name, flags and attributes as they travel."""
 
     def decode(value: Any) -> Opened:
         handle, uid, created, fields, revision = value
@@ -274,7 +280,7 @@ def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> 
         "open",
         _COMMAND,
         int(Tag.CHECKPOINT_OPEN),
-        [text, int(flags), attributes],
+        [text, flags, attributes],
         subject=text,
         decode=decode,
         bytes_=4 * len(text) + 128,

@@ -132,6 +132,8 @@ class Driver:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._waiting: dict[Call, None] = {}
+        self._submitted = 0
+        """Calls on their way that no thread waits for."""
         self._reader: Call | None = None
         """The call whose thread polls now."""
         self._polled: list[_Connection | None] = [None, None]
@@ -183,6 +185,9 @@ class Driver:
                         self._reading.release()
                         if self._waiting:
                             self._pass_on()
+                        elif self._submitted:
+                            with self._lock:
+                                self._wake_io()
                 else:
                     self._wait(call, deadline)
         except BaseException:
@@ -195,6 +200,31 @@ class Driver:
             if call.waiter is not None:
                 self._waiting.pop(call, None)
         return decoded(call)
+
+    def submit(self, call: Call, timeout: float, done: Callable[[Call], None]) -> None:
+        """Start a call and return at once.
+
+        Arguments:
+            call: built by :mod:`raftckpt.client.operations`.
+            timeout: seconds.
+            done: is called with it as soon as it is done, by whatever thread finds it so and
+                under the driver's lock: it must be quick and call nothing here.
+
+        Raises:
+            BadHandle: after a fork.
+        """
+        if os.getpid() != self._pid:
+            raise BadHandle(
+                f"{call.what}: this service belongs to the parent process; connect again after fork"
+            )
+        now = monotonic()
+        with self._lock:
+            call.waiter = done
+            self._submitted += 1
+            self.core.start(call, now + timeout, now)
+            self._settle(now)
+            if self._submitted:
+                self._wake_io()  # somebody has to read, and nobody may be waiting
 
     def _wait(self, call: Call, deadline: float) -> None:
         """Sleep until the call may be done or the reading role may be free."""
@@ -284,8 +314,13 @@ class Driver:
             self._lingering = [item for item in self._lingering if core.keeps(item.number)]
             self._wake_io()
         for call in core.take_completed():
-            if call.waiter is not None:
-                _release(call.waiter)
+            waiter = call.waiter
+            if waiter is not None:
+                if callable(waiter):
+                    self._submitted -= 1
+                    waiter(call)
+                else:
+                    _release(waiter)
             if call is self._reader:
                 self._reader_wake.notify()
 
@@ -339,7 +374,8 @@ class Driver:
                 connection = self._connection
                 target = self.core.target()
                 self._parked = connection is not None and (
-                    self._reading.locked() or now - self._active_at < _PARK_SECONDS
+                    self._reading.locked()
+                    or (not self._submitted and now - self._active_at < _PARK_SECONDS)
                 )
                 timeout = self.core.next_deadline() - now
                 events = 0 if self._parked else select.POLLIN

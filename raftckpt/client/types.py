@@ -18,6 +18,7 @@ __all__ = [
     "ClusterStatus",
     "Consistency",
     "Image",
+    "Nanoseconds",
     "Opener",
     "ReplicaStatus",
     "SectionId",
@@ -42,6 +43,12 @@ _UPDATES: Final[dict[int, Update]] = {1: "all", 2: "active", 4: "weak"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (3.11 spelling is longer)
 
 
+class Nanoseconds(int):
+    """An exact time or duration where seconds are expected: a float is too coarse for times."""
+
+    __slots__ = ()
+
+
 def duration_ns(seconds: float | None, what: str) -> int:
     """Convert a duration; None (or inf) is for ever.
 
@@ -50,6 +57,8 @@ def duration_ns(seconds: float | None, what: str) -> int:
     """
     if seconds is None:
         return limits.SA_TIME_MAX
+    if type(seconds) is Nanoseconds and 0 <= seconds <= limits.SA_TIME_MAX:
+        return int(seconds)
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
         raise InvalidParam(f"{what} is a number of seconds >= 0 or None, not {seconds!r}")
     nanoseconds = seconds * limits.SECOND_NS

@@ -1,0 +1,97 @@
+"""The SA Forum Checkpoint Service (AIS CKPT B.02.02) under its standard names.
+
+Calls take their input parameters in the standard's order and return the return code, followed by
+the outputs if there are any; nothing is raised. Callbacks are called by ``saCkptDispatch``.
+See docs/saf.md.
+"""
+
+from __future__ import annotations
+
+from raftckpt.saf import constants as _constants
+from raftckpt.saf.checkpoint import (
+    saCkptActiveReplicaSet,
+    saCkptCheckpointClose,
+    saCkptCheckpointOpen,
+    saCkptCheckpointOpenAsync,
+    saCkptCheckpointRetentionDurationSet,
+    saCkptCheckpointStatusGet,
+    saCkptCheckpointUnlink,
+)
+from raftckpt.saf.constants import *  # noqa: F403
+from raftckpt.saf.data import (
+    saCkptCheckpointRead,
+    saCkptCheckpointSynchronize,
+    saCkptCheckpointSynchronizeAsync,
+    saCkptCheckpointWrite,
+    saCkptIOVectorElementDataFree,
+    saCkptSectionOverwrite,
+)
+from raftckpt.saf.lifecycle import (
+    saCkptDispatch,
+    saCkptFinalize,
+    saCkptInitialize,
+    saCkptSelectionObjectGet,
+)
+from raftckpt.saf.section import (
+    saCkptSectionCreate,
+    saCkptSectionDelete,
+    saCkptSectionExpirationTimeSet,
+    saCkptSectionIdFree,
+    saCkptSectionIterationFinalize,
+    saCkptSectionIterationInitialize,
+    saCkptSectionIterationNext,
+)
+from raftckpt.saf.settings import configure
+from raftckpt.saf.types import (
+    SA_CKPT_DEFAULT_SECTION_ID,
+    SA_CKPT_GENERATED_SECTION_ID,
+    SaCkptCallbacksT,
+    SaCkptCheckpointCreationAttributesT,
+    SaCkptCheckpointDescriptorT,
+    SaCkptIOVectorElementT,
+    SaCkptSectionCreationAttributesT,
+    SaCkptSectionDescriptorT,
+    SaCkptSectionIdT,
+    SaNameT,
+    SaVersionT,
+)
+
+__all__ = [
+    "SA_CKPT_DEFAULT_SECTION_ID",
+    "SA_CKPT_GENERATED_SECTION_ID",
+    "SaCkptCallbacksT",
+    "SaCkptCheckpointCreationAttributesT",
+    "SaCkptCheckpointDescriptorT",
+    "SaCkptIOVectorElementT",
+    "SaCkptSectionCreationAttributesT",
+    "SaCkptSectionDescriptorT",
+    "SaCkptSectionIdT",
+    "SaNameT",
+    "SaVersionT",
+    "configure",
+    "saCkptActiveReplicaSet",
+    "saCkptCheckpointClose",
+    "saCkptCheckpointOpen",
+    "saCkptCheckpointOpenAsync",
+    "saCkptCheckpointRead",
+    "saCkptCheckpointRetentionDurationSet",
+    "saCkptCheckpointStatusGet",
+    "saCkptCheckpointSynchronize",
+    "saCkptCheckpointSynchronizeAsync",
+    "saCkptCheckpointUnlink",
+    "saCkptCheckpointWrite",
+    "saCkptDispatch",
+    "saCkptFinalize",
+    "saCkptIOVectorElementDataFree",
+    "saCkptInitialize",
+    "saCkptSectionCreate",
+    "saCkptSectionDelete",
+    "saCkptSectionExpirationTimeSet",
+    "saCkptSectionIdFree",
+    "saCkptSectionIterationFinalize",
+    "saCkptSectionIterationInitialize",
+    "saCkptSectionIterationNext",
+    "saCkptSectionOverwrite",
+    "saCkptSelectionObjectGet",
+    *_constants.__all__,
+]

@@ -1,0 +1,56 @@
+"""The handles of this process: 64-bit numbers that are never used again, by kind.
+
+A forked child inherits none: its parent's session is not its own. The objects stay alive there,
+untouched, so that nothing of theirs is closed or said over the parent's connections.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from raftckpt.saf.initialization import Library, OpenCheckpoint
+    from raftckpt.saf.section import Iteration
+
+__all__ = ["CHECKPOINTS", "ITERATIONS", "LIBRARIES", "find", "new_handle"]
+
+LIBRARIES: Final[dict[int, Library]] = {}
+CHECKPOINTS: Final[dict[int, OpenCheckpoint]] = {}
+ITERATIONS: Final[dict[int, Iteration]] = {}
+
+_inherited: Final[list[Any]] = []
+
+
+def _counter() -> itertools.count[int]:
+    # begins anywhere: a handle that strayed from another process is not taken for one of ours
+    return itertools.count((secrets.randbits(30) + 1) << 32)
+
+
+_numbers = _counter()
+
+
+def new_handle() -> int:
+    """Return a handle that was never given out."""
+    return next(_numbers)
+
+
+def find(table: dict[int, Any], handle: Any) -> Any:
+    """Return what a handle stands for, None if it stands for nothing (whatever its type)."""
+    try:
+        return table.get(handle)
+    except TypeError:
+        return None
+
+
+def _forget_after_fork() -> None:
+    global _numbers
+    for table in (LIBRARIES, CHECKPOINTS, ITERATIONS):
+        _inherited.append(dict(table))
+        table.clear()
+    _numbers = _counter()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

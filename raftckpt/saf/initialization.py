@@ -1,0 +1,327 @@
+"""One initialization of the library: its session, its callbacks and what waits for dispatch.
+
+Each ``saCkptInitialize`` has a session of its own, so that its checkpoints, callbacks and end are
+its own. Completions arrive on whatever thread reads the connection; they only join the queue here.
+Callbacks run on threads that dispatch, and never under a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from raftckpt import limits
+from raftckpt.client import operations
+from raftckpt.client.calls import Call
+from raftckpt.client.connecting import Options, make_core
+from raftckpt.client.operations import Opened
+from raftckpt.client.sync_driver import Driver
+from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
+from raftckpt.model.types import OpenFlags
+from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, new_handle
+from raftckpt.saf.settings import Settings
+from raftckpt.saf.types import SaCkptCallbacksT
+
+__all__ = ["Library", "OpenCheckpoint", "code_of"]
+
+log = logging.getLogger("raftckpt.saf")
+
+_OK: Final = SaAisError.OK
+_TRY_AGAIN: Final = SaAisError.ERR_TRY_AGAIN
+_GOODBYE_SECONDS: Final = 2.0
+_BLOCKING_WAIT_SECONDS: Final = 60.0
+
+_Deliver: TypeAlias = Callable[[], None]
+
+
+class _Pending(NamedTuple):
+    deliver: _Deliver
+    checkpoint: OpenCheckpoint | None
+    """The handle that takes it along when it is closed."""
+
+
+def code_of(error: CheckpointError, *, b2: bool) -> SaAisError:
+    """Return the code the standard has for an error of the client.
+
+    TRY_AGAIN says "nothing was done", so whatever may have been done is TIMEOUT.
+    """
+    log.debug("refused %s", error)
+    if not error.definite:
+        return SaAisError.ERR_TIMEOUT
+    if isinstance(error, SessionLost):  # the cluster no longer counts this process in
+        return SaAisError.ERR_UNAVAILABLE if b2 else SaAisError.ERR_BAD_HANDLE
+    if isinstance(error, Unavailable):
+        return _TRY_AGAIN
+    return error.code
+
+
+class OpenCheckpoint:
+    """What a checkpoint handle stands for.
+
+    Attributes:
+        owner: the initialization it belongs to.
+        handle: the number.
+        opened: the client's record of it.
+        attributes: creation attributes as of the open, in the order of the standard.
+        reads: opened for reading.
+        writes: opened for writing.
+        run: runs a call of the client to its end.
+        closed: set when the handle is gone.
+        iterations: handles of its iterations.
+    """
+
+    __slots__ = (
+        "asynchronous",
+        "attributes",
+        "closed",
+        "collocated",
+        "handle",
+        "iterations",
+        "max_section_id_size",
+        "max_section_size",
+        "opened",
+        "owner",
+        "reads",
+        "run",
+        "tracking",
+        "writes",
+    )
+
+    def __init__(self, library: Library, opened: Opened, attributes: list[int], flags: int) -> None:
+        self.owner = library
+        self.handle = new_handle()
+        self.opened = opened
+        self.attributes = attributes
+        self.asynchronous = opened.asynchronous
+        self.collocated = opened.attributes.collocated
+        self.max_section_size = attributes[4]
+        self.max_section_id_size = attributes[5]
+        self.reads = bool(flags & OpenFlags.READ)
+        self.writes = bool(flags & OpenFlags.WRITE)
+        self.run = library.run
+        self.closed = False
+        self.iterations: set[int] = set()
+        self.tracking: Any = None
+
+    def code(self, error: CheckpointError) -> SaAisError:
+        """Return the standard's code for an error."""
+        return code_of(error, b2=self.owner.b2)
+
+    def forget(self) -> None:
+        """The handle is gone, and what belongs to it."""
+        self.closed = True
+        CHECKPOINTS.pop(self.handle, None)
+        self.owner.checkpoints.discard(self)
+        for iteration in self.iterations:
+            ITERATIONS.pop(iteration, None)
+        self.iterations.clear()
+        if self.tracking is not None:
+            self.tracking.stop()
+        self.owner.cancel(self)
+
+
+class Library:
+    """What a handle of ``saCkptInitialize`` stands for.
+
+    Arguments:
+        callbacks: what to call.
+        b2: the client asked for version B.02.02 or later.
+        settings: where and how patiently.
+
+    Raises:
+        CheckpointError: no session could be opened.
+    """
+
+    def __init__(self, callbacks: SaCkptCallbacksT, *, b2: bool, settings: Settings) -> None:
+        self.handle = new_handle()
+        self.callbacks = callbacks
+        self.b2 = b2
+        self.settings = settings
+        self.checkpoints: set[OpenCheckpoint] = set()
+        self._queue: deque[_Pending] = deque()
+        self._changed = threading.Condition()
+        self._pipe: tuple[int, int] | None = None
+        self._raised = False
+        self._awaited = 0
+        self._finalized = False
+        options = Options(
+            settings.endpoints or (),
+            settings.timeout,
+            settings.session_timeout,
+            settings.disconnect_grace,
+            settings.node,
+            settings.tls,
+            settings.token,
+            settings.name,
+        )
+        self.driver = Driver(make_core(options), options.context, options.timeout)
+        self.run = self.driver.run
+        try:
+            self.run(operations.ready())
+        except BaseException:
+            self.driver.close()
+            raise
+
+    def code(self, error: CheckpointError) -> SaAisError:
+        """Return the standard's code for an error."""
+        return code_of(error, b2=self.b2)
+
+    @property
+    def gone(self) -> bool:
+        """A B.02 client is told UNAVAILABLE when the cluster no longer counts it in."""
+        return self.b2 and self.driver.core.lost is not None
+
+    def open_flags(self, flags: int) -> int:
+        """Return the flags of an open as they travel."""
+        return flags
+
+    # --- asynchronous calls ------------------------------------------------------------------
+
+    def begin(
+        self,
+        call: Call,
+        deliver: Callable[[Call], None],
+        checkpoint: OpenCheckpoint | None = None,
+    ) -> SaAisError:
+        """Start a call whose outcome will be delivered by dispatch."""
+        with self._changed:
+            if len(self._queue) + self._awaited >= limits.SAF_PENDING_CALLBACKS_MAX:
+                return _TRY_AGAIN  # somebody does not dispatch
+            self._awaited += 1
+
+        def done(call: Call) -> None:
+            self._arrived(_Pending(lambda: deliver(call), checkpoint), awaited=True)
+
+        try:
+            self.driver.submit(call, self.settings.async_timeout, done)
+        except CheckpointError as error:
+            with self._changed:
+                self._awaited -= 1
+            return self.code(error)
+        return _OK
+
+    def push(self, deliver: _Deliver, checkpoint: OpenCheckpoint) -> None:
+        """Have dispatch deliver something."""
+        self._arrived(_Pending(deliver, checkpoint), awaited=False)
+
+    def _arrived(self, pending: _Pending, *, awaited: bool) -> None:
+        with self._changed:
+            self._awaited -= awaited
+            if self._finalized:
+                return
+            checkpoint = pending.checkpoint
+            if checkpoint is not None and checkpoint.closed:
+                pending = _CANCELLED
+            self._queue.append(pending)
+            self._raise()
+            self._changed.notify()
+
+    def cancel(self, checkpoint: OpenCheckpoint) -> None:
+        """Cancel what waits for a handle that is gone.
+
+        A wake-up stays in its place: who selects on the descriptor already saw it readable.
+        """
+        with self._changed:
+            self._queue = deque(
+                _CANCELLED if pending.checkpoint is checkpoint else pending
+                for pending in self._queue
+            )
+
+    # --- the selection object ----------------------------------------------------------------
+
+    def descriptor(self) -> int:
+        """Return the file descriptor that is readable while something is pending."""
+        with self._changed:
+            if self._pipe is None:
+                self._pipe = os.pipe()
+                for descriptor in self._pipe:
+                    os.set_blocking(descriptor, False)
+                self._raised = False
+                if self._queue:
+                    self._raise()
+            return self._pipe[0]
+
+    def _raise(self) -> None:
+        if self._pipe is not None and not self._raised:
+            self._raised = True
+            os.write(self._pipe[1], b"\0")
+
+    def _lower(self) -> None:
+        if self._pipe is not None and self._raised:
+            self._raised = False
+            with suppress(BlockingIOError):  # the application read it itself
+                os.read(self._pipe[0], 1)
+
+    # --- dispatch ----------------------------------------------------------------------------
+
+    def dispatch_one(self) -> bool:
+        """Deliver one pending callback; False if none is pending."""
+        with self._changed:
+            if not self._queue:
+                return False
+            pending = self._queue.popleft()
+            if not self._queue:
+                self._lower()
+        try:
+            pending.deliver()
+        except Exception:
+            # the next callback is not to suffer for it, and the caller of dispatch did nothing
+            log.exception("callback_raised library=%#x", self.handle)
+        return True
+
+    def dispatch_all(self) -> None:
+        """Deliver what is pending now."""
+        for _ in range(len(self._queue)):
+            if not self.dispatch_one():
+                return
+
+    def dispatch_until_finalized(self) -> None:
+        """Deliver until the library is finalized."""
+        while not self._finalized:
+            if not self.dispatch_one():
+                with self._changed:
+                    if not self._queue and not self._finalized:
+                        self._changed.wait(_BLOCKING_WAIT_SECONDS)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def finalize(self) -> SaAisError:
+        """End everything that belongs to this initialization.
+
+        Returns:
+            OK, or TIMEOUT if writes that had been accepted are not known to have survived.
+        """
+        with self._changed:
+            self._finalized = True
+            self._queue.clear()
+            if self._pipe is not None:
+                for descriptor in self._pipe:
+                    os.close(descriptor)
+                self._pipe = None
+            self._changed.notify_all()
+        for checkpoint in list(self.checkpoints):
+            checkpoint.forget()
+        rc: SaAisError = _OK
+        try:
+            self.run(operations.synchronize(None))
+        except CheckpointError as error:
+            log.warning("finalize_lost_writes %s", error)
+            if not error.definite and not isinstance(error, SessionLost):
+                rc = SaAisError.ERR_TIMEOUT
+        driver = self.driver
+        try:
+            if driver.core.session and driver.core.lost is None:
+                driver.run(operations.close_session(), min(self.settings.timeout, _GOODBYE_SECONDS))
+        except CheckpointError as error:
+            log.info("no_goodbye %s", error)  # the session ends by itself
+        finally:
+            driver.close()
+        return rc
+
+
+_CANCELLED: Final = _Pending(lambda: None, None)

@@ -1,0 +1,111 @@
+"""Life cycle: initialize, selection object, dispatch, finalize."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMismatch
+from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
+from raftckpt.saf.handles import LIBRARIES, find
+from raftckpt.saf.initialization import Library, code_of
+from raftckpt.saf.settings import current
+from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT
+
+__all__ = ["saCkptDispatch", "saCkptFinalize", "saCkptInitialize", "saCkptSelectionObjectGet"]
+
+log = logging.getLogger("raftckpt.saf")
+
+_OK: Final = SaAisError.OK
+_BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
+_SUPPORTED: Final = ("B", 2, 3)
+"""What is answered, as OpenSAF answers; what was asked for decides the rules."""
+_B2: Final = (2, 2)
+"""First (major, minor) for which the rules of B.02 hold; OpenSAF takes B.02.01 for old, too."""
+
+
+def saCkptInitialize(
+    callbacks: SaCkptCallbacksT | None, version: SaVersionT | None
+) -> tuple[SaAisError, int, SaVersionT | None]:
+    """Initialize the library -> (rc, handle, version).
+
+    Arguments:
+        callbacks: what dispatch calls; None, and each member None: nothing.
+        version: the version asked for; changed to the one supported.
+    """
+    if version is None or not isinstance(callbacks, (SaCkptCallbacksT, type(None))):
+        return SaAisError.ERR_INVALID_PARAM, 0, version
+    asked = (version.majorVersion, version.minorVersion)
+    release = version.releaseCode
+    if isinstance(release, bytes):
+        release = release.decode("latin-1")
+    version.releaseCode, version.majorVersion, version.minorVersion = _SUPPORTED
+    if release != _SUPPORTED[0] or not _is_supported(asked[0]):
+        return SaAisError.ERR_VERSION, 0, version
+    b2 = asked >= _B2
+    chosen = callbacks or SaCkptCallbacksT()
+    chosen = SaCkptCallbacksT(  # a copy: what the caller does with its own later changes nothing
+        chosen.saCkptCheckpointOpenCallback, chosen.saCkptCheckpointSynchronizeCallback
+    )
+    try:
+        library = Library(chosen, b2=b2, settings=current())
+    except (InvalidParam, VersionMismatch) as error:
+        # not the caller's arguments: what configure() or the environment says
+        log.error("cannot_initialize %s", error)
+        return SaAisError.ERR_LIBRARY, 0, version
+    except CheckpointError as error:
+        log.info("not_initialized %s", error)
+        return code_of(error, b2=b2), 0, version
+    LIBRARIES[library.handle] = library
+    return _OK, library.handle, version
+
+
+def _is_supported(major: Any) -> bool:
+    return isinstance(major, int) and 0 <= major <= _SUPPORTED[1]
+
+
+def saCkptSelectionObjectGet(ckptHandle: int) -> tuple[SaAisError, int]:
+    """Return the descriptor that is readable while a callback is pending -> (rc, descriptor)."""
+    library = find(LIBRARIES, ckptHandle)
+    if library is None:
+        return _BAD_HANDLE, -1
+    if library.gone:
+        return SaAisError.ERR_UNAVAILABLE, -1
+    try:
+        return _OK, library.descriptor()
+    except OSError as error:
+        log.error("no_selection_object %s", error)
+        return SaAisError.ERR_NO_RESOURCES, -1
+
+
+def saCkptDispatch(ckptHandle: int, dispatchFlags: int) -> SaAisError:
+    """Call pending callbacks on this thread.
+
+    Arguments:
+        ckptHandle: of ``saCkptInitialize``.
+        dispatchFlags: ``SA_DISPATCH_ONE``, ``_ALL`` (those pending now), or ``_BLOCKING`` (until
+            somebody finalizes the library).
+    """
+    library = find(LIBRARIES, ckptHandle)
+    if library is None:
+        return _BAD_HANDLE
+    if library.gone:
+        return SaAisError.ERR_UNAVAILABLE
+    if dispatchFlags == SA_DISPATCH_ALL:
+        library.dispatch_all()
+    elif dispatchFlags == SA_DISPATCH_ONE:
+        library.dispatch_one()
+    elif dispatchFlags == SA_DISPATCH_BLOCKING:
+        library.dispatch_until_finalized()
+    else:
+        return SaAisError.ERR_INVALID_PARAM
+    return _OK
+
+
+def saCkptFinalize(ckptHandle: int) -> SaAisError:
+    """Close everything opened with the handle; cancel what is pending; end blocked dispatches."""
+    try:
+        library = LIBRARIES.pop(ckptHandle, None)
+    except TypeError:
+        library = None
+    return _BAD_HANDLE if library is None else library.finalize()

@@ -1,0 +1,253 @@
+"""Sections: create, delete, expiration, iteration."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Final
+
+from raftckpt.client import operations
+from raftckpt.client.types import Nanoseconds
+from raftckpt.errors import CheckpointError, SaAisError
+from raftckpt.limits import SA_TIME_MAX, WRITE_BYTES_MAX
+from raftckpt.model.types import Chosen, SectionDescriptor
+from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, find, new_handle
+from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.types import (
+    SaCkptSectionCreationAttributesT,
+    SaCkptSectionDescriptorT,
+    SaCkptSectionIdT,
+)
+
+__all__ = [
+    "Iteration",
+    "id_of",
+    "saCkptSectionCreate",
+    "saCkptSectionDelete",
+    "saCkptSectionExpirationTimeSet",
+    "saCkptSectionIdFree",
+    "saCkptSectionIterationFinalize",
+    "saCkptSectionIterationInitialize",
+    "saCkptSectionIterationNext",
+]
+
+_OK: Final = SaAisError.OK
+_INVALID: Final = SaAisError.ERR_INVALID_PARAM
+_BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
+_ACCESS: Final = SaAisError.ERR_ACCESS
+_B2_ID_BYTES_MAX: Final = 49
+"""OpenSAF takes no longer id of B.02 clients, whatever maxSectionIdSize says."""
+
+
+def id_of(sectionId: Any) -> bytes | None:
+    """Return the id in a structure (b"" for {0, NULL}), None if it is no such structure."""
+    try:
+        found = sectionId.id
+    except AttributeError:
+        return None
+    if type(found) is bytes:
+        return found
+    if found is None:
+        return b""
+    return bytes(found) if isinstance(found, (bytes, bytearray, memoryview)) else None
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= SA_TIME_MAX
+
+
+def saCkptSectionCreate(
+    checkpointHandle: int,
+    sectionCreationAttributes: SaCkptSectionCreationAttributesT | None,
+    initialData: Any,
+    initialDataSize: int | None = None,
+) -> SaAisError:
+    """Create a section.
+
+    Arguments:
+        checkpointHandle: of an open.
+        sectionCreationAttributes: the id wanted and when it expires; if that is the generated
+            section id, the structure gets the id chosen.
+        initialData: bytes, or None for none.
+        initialDataSize: how many of them; None: all.
+    """
+    attributes = sectionCreationAttributes
+    try:
+        section_id = id_of(attributes.sectionId)  # type: ignore[union-attr]
+        data = b"" if initialData is None else memoryview(initialData).cast("B")
+    except (AttributeError, TypeError):
+        return _INVALID
+    if section_id is None or attributes is None:
+        return _INVALID
+    if initialDataSize is not None:
+        if not 0 <= initialDataSize <= len(data):
+            return _INVALID
+        data = data[:initialDataSize]
+    if len(data) > WRITE_BYTES_MAX:
+        return SaAisError.ERR_NO_RESOURCES
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    if checkpoint is None:
+        return _BAD_HANDLE
+    if not checkpoint.writes:
+        return _ACCESS
+    if section_id and _is_too_long(checkpoint, section_id):
+        return _INVALID
+    if not _is_time(attributes.expirationTime):
+        return _INVALID
+    try:
+        created = checkpoint.run(
+            operations.create(
+                checkpoint.opened,
+                section_id or None,
+                data,
+                Nanoseconds(attributes.expirationTime),
+                None,
+            )
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)  # type: ignore[no-any-return]
+    if not section_id:
+        attributes.sectionId = SaCkptSectionIdT(created)
+    return _OK
+
+
+def _is_too_long(checkpoint: OpenCheckpoint, section_id: bytes) -> bool:
+    size = len(section_id)
+    return size > checkpoint.max_section_id_size or (
+        size > _B2_ID_BYTES_MAX and checkpoint.owner.b2
+    )
+
+
+def saCkptSectionDelete(checkpointHandle: int, sectionId: SaCkptSectionIdT | None) -> SaAisError:
+    """Delete a section; the default section cannot be deleted."""
+    section_id = id_of(sectionId)
+    if not section_id:
+        return _INVALID
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    if checkpoint is None:
+        return _BAD_HANDLE
+    if not checkpoint.writes:
+        return _ACCESS
+    try:
+        checkpoint.run(operations.delete(checkpoint.opened, section_id))
+    except CheckpointError as error:
+        return checkpoint.code(error)  # type: ignore[no-any-return]
+    return _OK
+
+
+def saCkptSectionIdFree(checkpointHandle: int, id: Any) -> SaAisError:
+    """Give the memory of a generated id back; Python needs no call for that, C does."""
+    if find(CHECKPOINTS, checkpointHandle) is None:
+        return _BAD_HANDLE
+    return _OK if isinstance(id, (bytes, bytearray)) else _INVALID
+
+
+def saCkptSectionExpirationTimeSet(
+    checkpointHandle: int, sectionId: SaCkptSectionIdT | None, expirationTime: int
+) -> SaAisError:
+    """Set when a section expires (nanoseconds since the epoch, SA_TIME_END for never)."""
+    section_id = id_of(sectionId)
+    if section_id is None or not _is_time(expirationTime):
+        return _INVALID
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    if checkpoint is None:
+        return _BAD_HANDLE
+    if not checkpoint.writes:
+        return _ACCESS
+    try:
+        checkpoint.run(
+            operations.set_expiration(
+                checkpoint.opened, section_id, Nanoseconds(expirationTime), None
+            )
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)  # type: ignore[no-any-return]
+    return _OK
+
+
+# --- iteration -----------------------------------------------------------------------------------
+
+_CHOSEN: Final = {
+    int(Chosen.FOREVER): "forever",
+    int(Chosen.LEQ_EXPIRATION_TIME): "expiring_by",
+    int(Chosen.GEQ_EXPIRATION_TIME): "expiring_from",
+    int(Chosen.CORRUPTED): "corrupted",
+    int(Chosen.ANY): "any",
+}
+
+
+class Iteration:
+    """What an iteration handle stands for: the sections as they were when it began."""
+
+    __slots__ = ("checkpoint", "handle", "position", "read_at", "rows", "writes")
+
+    def __init__(self, checkpoint: OpenCheckpoint, rows: list[Any]) -> None:
+        self.handle = new_handle()
+        self.checkpoint = checkpoint
+        self.rows = rows
+        self.position = 0
+        self.read_at = monotonic()
+
+
+def saCkptSectionIterationInitialize(
+    checkpointHandle: int, sectionsChosen: int, expirationTime: int
+) -> tuple[SaAisError, int]:
+    """Begin to go through sections -> (rc, iterationHandle).
+
+    Every section that matches and exists from now to the end comes exactly once.
+    """
+    which = find(_CHOSEN, sectionsChosen)
+    if which is None or not _is_time(expirationTime):
+        return _INVALID, 0
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    if checkpoint is None:
+        return _BAD_HANDLE, 0
+    if checkpoint.owner.b2 and not checkpoint.reads:
+        return _ACCESS, 0
+    call = operations.sections(
+        checkpoint.opened, which, Nanoseconds(expirationTime), "linearizable"
+    )
+    call.decode = _second
+    try:
+        rows = checkpoint.run(call)
+    except CheckpointError as error:
+        return checkpoint.code(error), 0
+    iteration = Iteration(checkpoint, rows)
+    ITERATIONS[iteration.handle] = iteration
+    checkpoint.iterations.add(iteration.handle)
+    return _OK, iteration.handle
+
+
+def _second(value: Any) -> Any:
+    return value[1]
+
+
+def saCkptSectionIterationNext(
+    sectionIterationHandle: int,
+) -> tuple[SaAisError, SaCkptSectionDescriptorT | None]:
+    """Return (rc, descriptor) of the next section; NO_SECTIONS at the end."""
+    iteration = find(ITERATIONS, sectionIterationHandle)
+    if iteration is None:
+        return _BAD_HANDLE, None
+    if iteration.position >= len(iteration.rows):
+        return SaAisError.ERR_NO_SECTIONS, None
+    row = SectionDescriptor._make(iteration.rows[iteration.position])
+    iteration.position += 1
+    return _OK, SaCkptSectionDescriptorT(
+        SaCkptSectionIdT(row.section_id),
+        row.expiration_ns,
+        row.size,
+        row.state,
+        row.updated_ns,
+    )
+
+
+def saCkptSectionIterationFinalize(sectionIterationHandle: int) -> SaAisError:
+    """End an iteration."""
+    try:
+        iteration = ITERATIONS.pop(sectionIterationHandle, None)
+    except TypeError:
+        iteration = None
+    if iteration is None:
+        return _BAD_HANDLE
+    iteration.checkpoint.iterations.discard(sectionIterationHandle)
+    return _OK

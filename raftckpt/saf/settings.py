@@ -1,0 +1,117 @@
+"""Where the cluster is and how patient the calls are: what C programs have no argument for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from raftckpt.client.types import TlsOptions
+from raftckpt.errors import InvalidParam
+
+__all__ = ["Settings", "configure", "current", "current_rules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What :func:`configure` sets; None: from the environment, or the default."""
+
+    endpoints: str | Iterable[str] | None = None
+    timeout: float = 14.0
+    async_timeout: float = 10.0
+    session_timeout: float = 10.0
+    disconnect_grace: float = 2.0
+    node: str | None = None
+    tls: TlsOptions | Mapping[str, Any] | None = None
+    token: str | None = None
+    name: str | None = None
+    rdn_names: bool = False
+    extended_names: bool = True
+
+
+_settings = Settings()
+_lock = threading.Lock()
+
+
+def configure(
+    endpoints: str | Iterable[str] | None = None,
+    *,
+    timeout: float = 14.0,
+    async_timeout: float = 10.0,
+    session_timeout: float = 10.0,
+    disconnect_grace: float = 2.0,
+    node: str | None = None,
+    tls: TlsOptions | Mapping[str, Any] | None = None,
+    token: str | None = None,
+    name: str | None = None,
+    rdn_names: bool = False,
+    extended_names: bool = True,
+) -> None:
+    """Say what later calls of ``saCkptInitialize`` connect to; those made before are not touched.
+
+    Arguments:
+        endpoints: "host:port,host:port", a list, or the path of a cluster.yaml; None:
+            ``RAFTCKPT_ENDPOINTS``, ``RAFTCKPT_CONFIG`` or ``./cluster.yaml``.
+        timeout: seconds after which a call without a timeout of its own gives up.
+        async_timeout: seconds after which an asynchronous open or synchronize gives up.
+        session_timeout: seconds without a sign of life after which the cluster finalizes.
+        disconnect_grace: seconds after which it does when this process died; 0: at once.
+        node: node this process counts as; None: ``RAFTCKPT_NODE``, or the replica's it meets
+            first.
+        tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``.
+        token: credential; None: the content of the file ``RAFTCKPT_TOKEN_FILE``.
+        name: tells operators who this is; None: program, host and process id.
+        rdn_names: checkpoint names must begin with "safCkpt=".
+        extended_names: names have up to 2048 bytes; False: up to 256, as SaNameT.
+    """
+    global _settings
+    with _lock:
+        _settings = Settings(
+            endpoints, timeout, async_timeout, session_timeout, disconnect_grace, node, tls, token,
+            name, rdn_names, extended_names,
+        )  # fmt: skip
+
+
+def current_rules() -> Settings:
+    """Return the settings as they are, for rules that hold even when a handle is bad."""
+    return _settings
+
+
+def current() -> Settings:
+    """Return the settings, with what the environment says filled in.
+
+    Raises:
+        InvalidParam: there is no telling which cluster.
+    """
+    settings = _settings
+    get = os.environ.get
+    endpoints = settings.endpoints
+    if endpoints is None:
+        endpoints = get("RAFTCKPT_ENDPOINTS") or _as_path(get("RAFTCKPT_CONFIG"))
+        if not endpoints and os.path.exists("cluster.yaml"):
+            endpoints = "./cluster.yaml"
+        if not endpoints:
+            raise InvalidParam(
+                "which cluster? Call raftckpt.saf.configure(endpoints), or set RAFTCKPT_ENDPOINTS "
+                "or RAFTCKPT_CONFIG"
+            )
+    tls, token = settings.tls, settings.token
+    if tls is None and (authority := get("RAFTCKPT_CA")):
+        tls = TlsOptions(authority, get("RAFTCKPT_CERT") or None, get("RAFTCKPT_KEY") or None)
+    if token is None and (path := get("RAFTCKPT_TOKEN_FILE")):
+        try:
+            token = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise InvalidParam(f"cannot read RAFTCKPT_TOKEN_FILE {path!r}: {error}") from None
+    node = settings.node if settings.node is not None else get("RAFTCKPT_NODE") or None
+    return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node)
+
+
+def _as_path(path: str | None) -> str:
+    """Make the name of a cluster file distinguishable from endpoints."""
+    if path and os.sep not in path:
+        return os.path.join(".", path)
+    return path or ""
