@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
+from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import WRITE, Checkpoint
 from raftckpt.model.schema import refuse_times
 from raftckpt.model.sessions import HANDLE, Session
@@ -34,6 +35,12 @@ Fields = Sequence[Any]
 _OK: Final = success()
 _DEFAULT_SECTION: Final = refuse(SaAisError.ERR_INVALID_PARAM, "default_section")
 _make_tuple: Final = tuple.__new__
+_CREATED: Final = int(ChangeKind.CREATED)
+_WRITTEN: Final = int(ChangeKind.WRITTEN)
+_OVERWRITTEN: Final = int(ChangeKind.OVERWRITTEN)
+_DELETED: Final = int(ChangeKind.DELETED)
+_EXPIRED: Final = int(ChangeKind.EXPIRED)
+_EXPIRATION_SET: Final = int(ChangeKind.EXPIRATION_SET)
 
 
 def _missing(section_id: bytes, position: int | None = None) -> Result:
@@ -69,7 +76,7 @@ def section_overwrite(state: State, session: Session, c: Fields, dry: bool = Fal
         return _missing(c[5])
     if dry:
         return _OK
-    return _replace(state, checkpoint, c[5], old, data, size)
+    return _replace(state, checkpoint, session.id, c[5], old, data, size)
 
 
 def section_put(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
@@ -86,18 +93,19 @@ def section_put(state: State, session: Session, c: Fields, dry: bool = False) ->
             return refusal
     old = checkpoint.sections.get(c[5])
     if old is not None:
-        return _OK if dry else _replace(state, checkpoint, c[5], old, data, size)
+        return _OK if dry else _replace(state, checkpoint, session.id, c[5], old, data, size)
     refusal = _refuse_id(checkpoint, c[5]) or _refuse_more(checkpoint)
     if refusal is not None:
         return refusal
     if dry:
         return _OK
-    return success(_add(state, checkpoint, c[5], data, SA_TIME_MAX))
+    return success(_add(state, checkpoint, session.id, c[5], data, SA_TIME_MAX))
 
 
 def _replace(
     state: State,
     checkpoint: Checkpoint,
+    session: int,
     section_id: bytes,
     old: tuple[Value, int, int, int],
     data: Value,
@@ -108,15 +116,22 @@ def _replace(
     if size > PAGE_BYTES:
         data = store(data)
     checkpoint.sections[section_id] = (data, old[1], state.now_ns, revision)
+    state.changes.append((checkpoint.uid, revision, _OVERWRITTEN, session, section_id, data, None))
     return _make_tuple(Result, (1, revision))
 
 
 def _add(
-    state: State, checkpoint: Checkpoint, section_id: bytes, data: Value, expiration_ns: int
+    state: State,
+    checkpoint: Checkpoint,
+    session: int,
+    section_id: bytes,
+    data: Value,
+    expiration_ns: int,
 ) -> int:
     """Insert a section; returns the revision."""
-    revision = state.revise(checkpoint)
-    checkpoint.sections[section_id] = (store(data), expiration_ns, state.now_ns, revision)
+    data = store(data)
+    revision = state.revise(checkpoint, _CREATED, session, section_id, data, expiration_ns)
+    checkpoint.sections[section_id] = (data, expiration_ns, state.now_ns, revision)
     checkpoint.memory_used += len(data)
     if expiration_ns < SA_TIME_MAX:
         state.due.schedule(expiration_ns, checkpoint.uid, section_id)
@@ -170,9 +185,9 @@ def section_create(state: State, session: Session, c: Fields) -> Result:
         if section_id is None:  # short ids: all of them are taken
             return refuse(SaAisError.ERR_NO_SPACE, "sections_full", len(checkpoint.sections))
     due_ns = _due(state, expiration_ns, ttl_ns)
-    revision = _add(state, checkpoint, section_id, data, due_ns)
+    revision = _add(state, checkpoint, session.id, section_id, data, due_ns)
     if due_ns <= state.now_ns:  # a past time is accepted, and expires at once
-        state.remove_section(checkpoint, section_id)
+        state.remove_section(checkpoint, section_id, _EXPIRED, 0)
     return success([revision, section_id])
 
 
@@ -189,7 +204,7 @@ def section_delete(state: State, session: Session, c: Fields) -> Result:
         return _DEFAULT_SECTION
     if c[5] not in checkpoint.sections:
         return _missing(c[5])
-    return success(state.remove_section(checkpoint, c[5]))
+    return success(state.remove_section(checkpoint, c[5], _DELETED, session.id))
 
 
 def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
@@ -213,7 +228,7 @@ def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
     old = checkpoint.sections.get(section_id)
     if old is None:
         return _missing(section_id)
-    revision = state.revise(checkpoint)
+    revision = state.revise(checkpoint, _EXPIRATION_SET, session.id, section_id, None, due_ns)
     checkpoint.sections[section_id] = (old[0], due_ns, old[2], revision)
     if due_ns < SA_TIME_MAX:
         state.due.schedule(due_ns, checkpoint.uid, section_id)
@@ -249,7 +264,7 @@ def checkpoint_write(state: State, session: Session, c: Fields, dry: bool = Fals
         if value is None:
             value = checkpoint.sections[section_id][0]
         written[section_id] = write_at(value, offset, data)
-    revision = state.revise(checkpoint)
+    revision = state.revise(checkpoint, _WRITTEN, session.id, None, vector)
     for section_id, value in written.items():
         old = checkpoint.sections[section_id]
         checkpoint.memory_used += len(value) - len(old[0])

@@ -7,15 +7,17 @@ static limits have been checked. Checks are made in the order of OpenSAF.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import (
     CHECKPOINTS_MAX,
     DUE_PER_ENTRY_MAX,
     HANDLES_PER_SESSION_MAX,
+    SA_TIME_MAX,
     SESSIONS_MAX,
 )
+from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.groups import settle_ended
@@ -39,6 +41,11 @@ __all__ = [
 ]
 
 Fields = Sequence[Any]
+
+_CREATED: Final = int(ChangeKind.CREATED)
+_EXPIRED: Final = int(ChangeKind.EXPIRED)
+_RETENTION_SET: Final = int(ChangeKind.RETENTION_SET)
+_UNLINKED: Final = int(ChangeKind.UNLINKED)
 
 
 # --- commands of the cluster itself --------------------------------------------------------------
@@ -81,9 +88,9 @@ def due(state: State, c: Fields) -> Result:
         _, uid, section_id = entry
         checkpoint = state.checkpoints[uid]
         if section_id == RETENTION:
-            state.destroy(checkpoint)
+            state.destroy(checkpoint, 0)
         else:
-            state.remove_section(checkpoint, section_id)
+            state.remove_section(checkpoint, section_id, _EXPIRED, 0)
         done += 1
     return success(done)
 
@@ -127,7 +134,7 @@ def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
             flags ^= WRITE | FENCED
     created = checkpoint is None
     if checkpoint is None:
-        checkpoint = _create(state, name, attributes or Attributes())
+        checkpoint = _create(state, session, name, attributes or Attributes())
     handle = session.next_handle
     session.next_handle += 1
     session.handles[handle] = (checkpoint, flags)
@@ -138,7 +145,7 @@ def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
     return success([handle, checkpoint.uid, created, list(checkpoint.attributes), state.revision])
 
 
-def _create(state: State, name: str, attributes: Attributes) -> Checkpoint:
+def _create(state: State, session: Session, name: str, attributes: Attributes) -> Checkpoint:
     state.revision += 1
     checkpoint = Checkpoint(state.next_uid, name, attributes, state.now_ns, state.revision)
     state.next_uid += 1
@@ -146,6 +153,8 @@ def _create(state: State, name: str, attributes: Attributes) -> Checkpoint:
     state.names[name] = checkpoint
     if checkpoint.has_default_section:
         checkpoint.add_default_section(state.now_ns)
+        change = (checkpoint.uid, state.revision, _CREATED, session.id, b"", b"", SA_TIME_MAX)
+        state.changes.append(change)
     return checkpoint
 
 
@@ -165,9 +174,9 @@ def checkpoint_unlink(state: State, session: Session, c: Fields) -> Result:
     if checkpoint is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c[4])
     checkpoint.unlinked = True
-    revision = state.revise(checkpoint)
+    revision = state.revise(checkpoint, _UNLINKED, session.id)
     if not checkpoint.openers:
-        state.destroy(checkpoint)
+        state.destroy(checkpoint, session.id)
     return success(revision)
 
 
@@ -183,7 +192,7 @@ def retention_set(state: State, session: Session, c: Fields) -> Result:
     if checkpoint.unlinked:
         return refuse(SaAisError.ERR_BAD_OPERATION, "unlinked")
     checkpoint.attributes = checkpoint.attributes._replace(retention_ns=c[5])
-    return success(state.revise(checkpoint))
+    return success(state.revise(checkpoint, _RETENTION_SET, session.id, detail=c[5]))
 
 
 def active_replica_set(state: State, session: Session, c: Fields) -> Result:
@@ -209,7 +218,7 @@ def active_replica_set(state: State, session: Session, c: Fields) -> Result:
         checkpoint.exclusive = exclusive
         checkpoint.epoch += 1
         checkpoint.regard()
-        state.revise(checkpoint)
+        state.revise_active(checkpoint, session.id)
     return success([checkpoint.epoch, checkpoint.revision])
 
 

@@ -203,6 +203,7 @@ class CheckpointMachine(State):
         if self.groups.told:
             self.groups.told.clear()
         self.applied_index = index
+        self.changes = []  # a new list: the former one may have been taken
         self.chain = google_crc32c.extend(self.chain, payload)
         if batch.now_ns > self.now_ns:
             self.now_ns = batch.now_ns

@@ -11,15 +11,19 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from raftckpt.limits import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 from raftckpt.model import groups
+from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.sessions import Session
 
 __all__ = ["State"]
+
+_ACTIVE_CHANGED: Final = int(ChangeKind.ACTIVE_CHANGED)
+_DESTROYED: Final = int(ChangeKind.DESTROYED)
 
 
 class State:
@@ -38,6 +42,7 @@ class State:
         groups: the service groups.
         staged_bytes: bytes staged by all sessions.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
+        changes: what the last batch changed, in the order of the revisions; not part of the image.
     """
 
     def __init__(self) -> None:
@@ -55,13 +60,27 @@ class State:
         self.groups = groups.Groups()
         self.staged_bytes = 0
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
+        self.changes: list[Change] = []
         self._garbage: list[dict[Any, Any]] = []
 
-    def revise(self, checkpoint: Checkpoint) -> int:
-        """Take the next revision for a change of ``checkpoint``."""
-        self.revision += 1
-        checkpoint.revision = self.revision
-        return self.revision
+    def revise(
+        self,
+        checkpoint: Checkpoint,
+        kind: int,
+        session: int,
+        section_id: bytes | None = None,
+        data: Any = None,
+        detail: Any = None,
+    ) -> int:
+        """Take the next revision for a change of ``checkpoint``, and tell of it."""
+        revision = self.revision = checkpoint.revision = self.revision + 1
+        self.changes.append((checkpoint.uid, revision, kind, session, section_id, data, detail))
+        return revision
+
+    def revise_active(self, checkpoint: Checkpoint, session: int) -> int:
+        """Take the next revision for a change of the active replica or the fence."""
+        detail = [checkpoint.active, checkpoint.epoch, checkpoint.exclusive, checkpoint.owner]
+        return self.revise(checkpoint, _ACTIVE_CHANGED, session, detail=detail)
 
     def close_handle(self, session: Session, handle: int) -> None:
         """Close a handle the session has (``saCkptCheckpointClose``)."""
@@ -70,30 +89,32 @@ class State:
         if not checkpoint.openers:
             retention_ns = checkpoint.attributes.retention_ns
             if checkpoint.unlinked or retention_ns < RETENTION_IMMEDIATE_NS:
-                self.destroy(checkpoint)
+                self.destroy(checkpoint, session.id)
                 return
             until = min(self.now_ns + retention_ns, SA_TIME_MAX)
             checkpoint.retention_until_ns = until
             if until < SA_TIME_MAX:
                 self.due.schedule(until, checkpoint.uid, RETENTION)
         if lost_active:
-            self.revise(checkpoint)
+            self.revise_active(checkpoint, session.id)
 
-    def destroy(self, checkpoint: Checkpoint) -> None:
+    def destroy(self, checkpoint: Checkpoint, session: int) -> None:
         """Drop a checkpoint nobody has open; its memory is freed little by little."""
-        self.revise(checkpoint)
+        self.revise(checkpoint, _DESTROYED, session)
         del self.checkpoints[checkpoint.uid]
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
         self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
 
-    def remove_section(self, checkpoint: Checkpoint, section_id: bytes) -> int:
+    def remove_section(
+        self, checkpoint: Checkpoint, section_id: bytes, kind: int, session: int
+    ) -> int:
         """Delete or expire a section that exists; returns the revision."""
         section = checkpoint.sections.pop(section_id)
         checkpoint.memory_used -= len(section[0])
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
-        return self.revise(checkpoint)
+        return self.revise(checkpoint, kind, session, section_id)
 
     def end_session(self, session: Session) -> None:
         """Close all handles, drop what was staged, forget the session (implicit Finalize).
