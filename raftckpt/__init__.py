@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raftckpt.client.blocking import Checkpoint, Service, connect
+from raftckpt.client.changes import Change
+from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
@@ -60,6 +62,7 @@ __all__ = [
     "BadFlags",
     "BadHandle",
     "BadOperation",
+    "Change",
     "CheckReport",
     "Checkpoint",
     "CheckpointError",
@@ -88,6 +91,7 @@ __all__ = [
     "Timeout",
     "TlsOptions",
     "TooBig",
+    "Tracker",
     "TryAgain",
     "Unavailable",
     "VersionMismatch",

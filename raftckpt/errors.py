@@ -304,6 +304,8 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "transfer": (None, "leadership was not handed over: {0}"),
     "digest": (None, "the digest is not known here, or not computed yet"),
     "version": (None, "this replica speaks only the protocol versions {0}"),
+    "behind": (None, "this replica is behind: it has applied revision {0}"),
+    "tracker": (None, "there is no tracker {0} on this connection"),
     "stopping": (None, "the replica is stopping"),
     "schema": (None, "the request is malformed: {0}"),
 }

@@ -86,6 +86,25 @@ CONNECTION_SEND_BYTES_MAX: Final = 4 * MIB
 """Unsent reply bytes of one connection above which the replica stops reading from it."""
 HANDSHAKE_SECONDS_MAX: Final = 5.0
 
+# --- tracking ----------------------------------------------------------------------------
+HISTORY_BYTES_MAX: Final = 64 * MIB
+"""Of the latest changes a replica keeps for trackers that come back (the newest entry always)."""
+HISTORY_CHANGES_MAX: Final = 262_144
+TRACKERS_PER_CONNECTION_MAX: Final = 64
+TRACKERS_MAX: Final = 4096
+"""Of a replica."""
+TRACKER_SYNCS_MAX: Final = 64
+"""TRACK_SYNC of one tracker that may wait at once."""
+TRACK_WAIT_SECONDS_MAX: Final = 2.0
+"""For a replica to apply what a client has seen elsewhere; then it is to try another one."""
+TRACK_IMAGES_MAX: Final = 8
+"""Images of many sections on their way to trackers at once: each may keep a past state alive."""
+TRACK_STALL_SECONDS_MAX: Final = 10.0
+"""Without reading, while others wait for their image; then the connection is closed."""
+TRACKER_BUFFER_BYTES_MAX: Final = 8 * MIB
+"""Changes a client's tracker holds before it stops reading; it goes on at half."""
+TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
+
 # --- replica -----------------------------------------------------------------------------
 BATCH_COMMANDS_MAX: Final = 1024
 PENDING_COMMANDS_MAX: Final = 65_536

@@ -20,6 +20,7 @@ _RULES = (
     (r"\bawait ", ""),
     (r"aio_driver", "sync_driver"),
     (r"aio_extras", "sync_extras"),
+    (r"aio_tracking", "sync_tracking"),
 )  # fmt: skip
 
 

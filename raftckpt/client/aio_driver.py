@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore
@@ -86,6 +86,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._closed = False
+        self.trackers: WeakSet[Any] = WeakSet()
+        """What ends with the service."""
         self.outlived = False
         """Whether the loop ended before :meth:`close` was called."""
         self._guard = _until_the_loop_ends(ref(self))
@@ -232,6 +234,8 @@ class Driver:
         if self._closed:
             return
         self._closed = True
+        for tracker in list(self.trackers):
+            tracker.shut_down()
         connections = [item for item in (self._connection, *self._lingering) if item is not None]
         self.core.close()
         self._settle()

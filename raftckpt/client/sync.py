@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from raftckpt.client import operations
-from raftckpt.client.operations import Opened
+from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.probe import digest, replica_status
 from raftckpt.client.sync_driver import Driver
 from raftckpt.client.sync_extras import CheckpointExtras, ServiceExtras
+from raftckpt.client.sync_tracking import Tracker, open_tracker
+from raftckpt.client.tracking import target_of, track_point
 from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
@@ -79,6 +81,25 @@ class Service(ServiceExtras):
         """Describe all checkpoints."""
         found: list[CheckpointStatus] = self._run(operations.checkpoints(consistency), timeout)
         return found
+
+    def track(
+        self,
+        name: str | bytes,
+        from_revision: int | None = None,
+        image: bool = True,
+        *,
+        timeout: float | None = None,
+    ) -> Tracker:
+        """Track a checkpoint without opening it; as :meth:`Checkpoint.track`.
+
+        It does not keep the checkpoint from being dropped when its retention ends.
+
+        Raises:
+            NotExist: no checkpoint has this name.
+        """
+        point = self._run(track_point(name), timeout)
+        target = target_of(checkpoint_name_of(name), point, from_revision, image)
+        return open_tracker(self._driver, target, self._seconds(timeout))
 
     def cluster(self, *, timeout: float | None = None) -> ClusterStatus:
         """Ask every replica about itself; one that does not answer is reported so.
@@ -434,6 +455,33 @@ class Checkpoint(CheckpointExtras):
         """Describe the checkpoint."""
         found: CheckpointStatus = self._run(operations.status(self._opened, consistency), timeout)
         return found
+
+    # --- changes as they happen ----------------------------------------------------------
+
+    def track(
+        self,
+        from_revision: int | None = None,
+        image: bool = True,
+        *,
+        timeout: float | None = None,
+    ) -> Tracker:
+        """Follow the checkpoint: every committed change once, in order, with its data.
+
+        Arguments:
+            from_revision: every change after this revision; None: from now on.
+            image: begin with an image of all sections, unless ``from_revision`` is given.
+            timeout: seconds until a replica must serve it.
+
+        A tracker that is too far behind gets a "resync" (an image) instead of a gap. It goes on
+        after this handle or the session is gone.
+
+        Raises:
+            Access: the handle was not opened for reading.
+            InvalidParam: the revision has not been given out.
+        """
+        point = self._run(track_point(self._opened), timeout)
+        target = target_of(self.name, point, from_revision, image)
+        return open_tracker(self._service._driver, target, self._service._seconds(timeout))
 
     # --- the end -------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore
@@ -33,7 +34,7 @@ from raftckpt.errors import BadHandle, InvalidParam
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "open_socket", "reason_of"]
 
 _PARK_SECONDS: Final = 0.05
 _RECEIVE_BYTES: Final = 64 * 1024
@@ -148,6 +149,8 @@ class Driver:
         self._active_at = 0.0
         self._stopping = False
         self._closed = False
+        self.trackers: WeakSet[Any] = WeakSet()
+        """Trackers that end with the service."""
         self._thread = threading.Thread(target=self._loop, name="raftckpt-io", daemon=True)
         self._thread.start()
 
@@ -304,7 +307,7 @@ class Driver:
                 try:
                     connection.send(data)
                 except OSError as error:
-                    self._broken(connection, _reason(error), now)
+                    self._broken(connection, reason_of(error), now)
                     self._settle(now)
                     return
                 if connection.unsent:
@@ -328,7 +331,7 @@ class Driver:
         try:
             data = connection.receive()
         except OSError as error:
-            self._broken(connection, _reason(error), now)
+            self._broken(connection, reason_of(error), now)
             return
         if data is None:
             return
@@ -407,17 +410,17 @@ class Driver:
                     try:
                         connection.send(b"")
                     except OSError as error:
-                        self._broken(connection, _reason(error), now)
+                        self._broken(connection, reason_of(error), now)
                         return
                 if not self._reading.locked():
                     self._receive(connection, now)
 
     def _connect(self, number: int, endpoint: str) -> None:
         try:
-            sock = _open_socket(endpoint, self._context, self.core.config.connect_timeout)
+            sock = open_socket(endpoint, self._context, self.core.config.connect_timeout)
         except OSError as error:
             with self._lock:
-                self.core.connection_lost(number, _reason(error), monotonic())
+                self.core.connection_lost(number, reason_of(error), monotonic())
             return
         with self._lock:
             connection = _Connection(number, sock, self._reader_wake, self._context is not None)
@@ -453,6 +456,8 @@ class Driver:
         if self._closed:
             return
         self._closed = True
+        for tracker in list(self.trackers):
+            tracker.close()
         if os.getpid() != self._pid:
             # a fork's copy: close this process's descriptors, the connection is the parent's
             for connection in (self._connection, *self._lingering, *self._doomed):
@@ -499,7 +504,7 @@ class Driver:
             try:
                 asked[endpoint] = self._ask(endpoint, probe, deadline, learn)
             except OSError as error:
-                asked[endpoint] = unreachable(endpoint, _reason(error))
+                asked[endpoint] = unreachable(endpoint, reason_of(error))
             except InvalidParam as error:  # a replica told of an endpoint that is none
                 asked[endpoint] = unreachable(endpoint, error.message)
 
@@ -535,7 +540,7 @@ class Driver:
         deadline: float,
         learn: Callable[[dict[str, str]], None],
     ) -> Answer:
-        with _open_socket(endpoint, self._context, max(0.001, deadline - monotonic())) as sock:
+        with open_socket(endpoint, self._context, max(0.001, deadline - monotonic())) as sock:
             sock.settimeout(max(0.001, deadline - monotonic()))
             sock.sendall(probe.data_to_send())
             while not probe.feed(sock.recv(_RECEIVE_BYTES)):
@@ -545,7 +550,8 @@ class Driver:
         return probe.answer or unreachable(endpoint, "no answer")
 
 
-def _open_socket(endpoint: str, context: ssl.SSLContext | None, timeout: float) -> socket.socket:
+def open_socket(endpoint: str, context: ssl.SSLContext | None, timeout: float) -> socket.socket:
+    """Connect (and shake hands, with TLS) and return a socket that does not block."""
     host, port = host_and_port(endpoint)
     sock = socket.create_connection((host, port), timeout=timeout)
     try:
@@ -559,7 +565,8 @@ def _open_socket(endpoint: str, context: ssl.SSLContext | None, timeout: float) 
     return sock
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Say what went wrong."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return error.strerror or str(error) or type(error).__name__

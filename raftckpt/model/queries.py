@@ -30,13 +30,14 @@ from raftckpt.model.types import (
 )
 from raftckpt.model.values import Frozen, Listing, share
 
-__all__ = ["QUERY_TAGS", "answer", "describe"]
+__all__ = ["EAGER_ROWS", "QUERY_TAGS", "answer", "describe", "image_rows"]
 
 _NONE: Final = type(None)
 _VALID: Final = int(SectionState.VALID)
 _TARGET: Final = (int, str)
-_EAGER_ROWS: Final = 256
+EAGER_ROWS: Final = 256
 """A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
+_TRACK_POINT: Final = 113
 _ALL_CHECKPOINTS: Final = 0
 """In the place of a uid; uids begin with 1."""
 
@@ -64,15 +65,22 @@ def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
             return schema_refusal("query")
     if not kinds:
         return success([state.revision, _checkpoints(state)])
-    target = _target(state, session, args[0])
+    if args[0] is None:
+        return success([state.revision, 0])
+    target = _target(state, session, args[0], active=tag != _TRACK_POINT)
     if isinstance(target, Result):
         return target
     result = function(state, target, args[1:])
     return result if isinstance(result, Result) else success(result)
 
 
-def _target(state: State, number: int | None, target: int | str) -> Checkpoint | Result:
-    """Find the checkpoint; check session, handle, right and active replica, in this order."""
+def _target(
+    state: State, number: int | None, target: int | str, *, active: bool
+) -> Checkpoint | Result:
+    """Find the checkpoint; check session, handle, right and active replica, in this order.
+
+    A standby tracks before anybody is active: then ``active`` is not asked for.
+    """
     if isinstance(target, str):
         checkpoint = state.names.get(target)
         if checkpoint is None:
@@ -85,7 +93,10 @@ def _target(state: State, number: int | None, target: int | str) -> Checkpoint |
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    return checkpoint.refuse_reader(flags) or checkpoint.refuse_inactive() or checkpoint
+    refusal = checkpoint.refuse_reader(flags)
+    if refusal is None and active:
+        refusal = checkpoint.refuse_inactive()
+    return refusal or checkpoint
 
 
 def _missing(section_id: bytes, position: int | None = None) -> Result:
@@ -135,7 +146,7 @@ def _listing(
     choose: Callable[[bytes, Section], bool] | None = None,
 ) -> list[Any]:
     sections = checkpoint.sections
-    if len(sections) <= _EAGER_ROWS:
+    if len(sections) <= EAGER_ROWS:
         items = sections.items()
         return [state.revision, [row(*item) for item in items if not choose or choose(*item)]]
     copies = _copies(state)
@@ -150,6 +161,16 @@ def _copies(state: State) -> WeakValueDictionary[tuple[int, int], Any]:
     if copies is None:
         copies = _shared[state] = WeakValueDictionary()
     return copies
+
+
+def image_rows(state: State, checkpoint: Checkpoint) -> Any:
+    """All sections as [id, data, expiration]; rows of many are made while they are sent."""
+    return _listing(state, checkpoint, lambda section_id, row: [section_id, row[0], row[1]])[1]
+
+
+def _track_point(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+    """Which generation of the name it is, and how far the state has come."""
+    return [state.revision, checkpoint.uid]
 
 
 def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -288,7 +309,7 @@ class _Checkpoints:
 
 def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
     """Every checkpoint in the order of creation, unlinked ones included."""
-    if len(state.checkpoints) <= _EAGER_ROWS:
+    if len(state.checkpoints) <= EAGER_ROWS:
         return [describe(state, checkpoint) for checkpoint in state.checkpoints.values()]
     copies = _copies(state)
     # opening and closing take no revision, but they are entries of the log
@@ -308,6 +329,7 @@ _QUERIES: Final[dict[int, tuple[tuple[tuple[type, ...], ...], _Query]]] = {
     104: ((), _status),
     105: ((_TARGET, (bytes,)), _read_versioned),
     106: ((_TARGET,), _section_ids),
+    _TRACK_POINT: (((int, str, _NONE),), _track_point),
 }
 
 QUERY_TAGS: Final = frozenset(_QUERIES) | frozenset(group_commands.QUERIES)

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.model.batch import encode_batch
+from raftckpt.model.changes import Change
 from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
@@ -41,7 +42,7 @@ from raftckpt.node.stamps import ClusterTime
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
 
-__all__ = ["Listener", "Replica"]
+__all__ = ["Feed", "Listener", "Replica"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
@@ -67,6 +68,16 @@ class Listener(Protocol):
 
     def leader_changed(self, leader: str | None) -> None:
         """Another leader (or none) is known."""
+
+
+class Feed(Protocol):
+    """Who wants to hear of every change, as soon as it is applied."""
+
+    def applied(self, changes: list[Change], revision: int) -> None:
+        """An entry was applied: its changes, and the revision of the state after it."""
+
+    def restored(self, revision: int) -> None:
+        """The state was replaced by an image of this revision."""
 
 
 _Read = tuple[Requester, int, int, list[Any]]
@@ -123,6 +134,7 @@ class Replica:
         self.failed = failed
         self.machine = machine if machine is not None else CheckpointMachine()
         self.listener: Listener | None = None
+        self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
         self.leading = False
@@ -508,6 +520,8 @@ class Replica:
             self.machine.apply(index, payload)
         else:
             self._apply_own(index, payload, context)
+        if self.feed is not None:
+            self.feed.applied(self.machine.changes, self.machine.revision)
         if self._roles is not None and self.machine.groups.told:
             self._roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
@@ -599,6 +613,8 @@ class Replica:
         """
         self.machine = CheckpointMachine.restore(pieces)
         self._last_check = self.machine.check_nonces[-1] if self.machine.check_nonces else None
+        if self.feed is not None:
+            self.feed.restored(self.machine.revision)
         if self._blocked:
             self._retry_blocked()
 

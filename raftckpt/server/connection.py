@@ -32,6 +32,7 @@ from raftckpt.wire.schema import COMMAND_TAGS, ReplyKind, RequestTag, check_requ
 
 if TYPE_CHECKING:
     from raftckpt.server.listener import ClientListener
+    from raftckpt.server.tracking import Subscription
 
 __all__ = ["Connection"]
 
@@ -99,6 +100,8 @@ class Connection(asyncio.Protocol):
         "partial_since",
         "peer",
         "session",
+        "stalled_at",
+        "subscription",
         "witness",
     )
 
@@ -114,6 +117,8 @@ class Connection(asyncio.Protocol):
         self.peer = "?"
         self.opened_at = listener.clock.monotonic()
         self.partial_since: float | None = None
+        self.stalled_at: float | None = None
+        self.subscription: Subscription | None = None
         self.decoder = FrameDecoder()
         self._listener = listener
         self._transport: asyncio.Transport | None = None
@@ -191,14 +196,15 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: streams wait."""
         self._writable = False
+        self.stalled_at = self._listener.clock.monotonic()
 
     def resume_writing(self) -> None:
         """The client took something, which is a sign of life."""
         self._writable = True
+        self.stalled_at = None
         if self.session is not None:
             self.session.seen = self._listener.clock.monotonic()
-        if self._stream is not None or self._queue:
-            self._pump_soon()
+        self._pump_soon()
         self._maybe_resume()
 
     # --- in -----------------------------------------------------------------------------------
@@ -465,7 +471,7 @@ class Connection(asyncio.Protocol):
         """Begin with the next large reply, or with the next small ones that share a frame."""
         queue = self._queue
         if not queue:
-            return None
+            return self._next_changes()
         message, size = queue.popleft()
         self._queue_bytes -= size
         self._streamed = messages = [message]
@@ -481,6 +487,23 @@ class Connection(asyncio.Protocol):
             self._queue_bytes -= more
             messages.append(message)
         return message_frames(messages)
+
+    def _next_changes(self) -> Iterator[bytes] | None:
+        """Begin with what the trackers have, now that nothing else waits."""
+        if self.subscription is None:
+            return None
+        messages, size = self.subscription.pull()
+        if not messages:
+            return None
+        self._streamed = messages
+        if size < _STREAM_ABOVE_BYTES or len(messages) > 1:
+            return message_frames(messages)
+        return reply_frames(messages[0], _LIST_FRAGMENT_BYTES)
+
+    def pushable(self) -> None:
+        """A tracker may have something to send."""
+        if self._writable and self._stream is None:
+            self._pump_soon()
 
     def _pump_soon(self) -> None:
         if self._unpumped:

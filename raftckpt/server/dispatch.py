@@ -13,6 +13,7 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import PeerStatus, Transferred
+from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, VERSION
 from raftckpt.wire.schema import QUERY_TAGS, RequestTag
 
@@ -23,7 +24,7 @@ _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
 _NONCE_BYTES: Final = 16
 
 
-class Client(Requester, Protocol):
+class Client(Requester, Subscriber, Protocol):
     """A connection as the dispatcher sees it."""
 
     greeted: bool
@@ -55,12 +56,18 @@ class Dispatcher:
     """Answers everything but commands, which connections hand to the replica themselves."""
 
     def __init__(
-        self, replica: Replica, info: ReplicaInfo, clock: Clock, connections: Callable[[], int]
+        self,
+        replica: Replica,
+        info: ReplicaInfo,
+        clock: Clock,
+        connections: Callable[[], int],
+        tracking: Tracking,
     ) -> None:
         self._replica = replica
         self._info = info
         self._clock = clock
         self._connections = connections
+        self._tracking = tracking
         self._handlers: dict[int, Callable[[Client, list[Any]], None]] = {
             RequestTag.HELLO: self._hello,
             RequestTag.ATTACH: self._attach,
@@ -71,6 +78,9 @@ class Dispatcher:
             RequestTag.TRANSFER: self._transfer,
             RequestTag.CHECK_START: self._check_start,
             RequestTag.DIGEST: self._digest,
+            RequestTag.TRACK: tracking.track,
+            RequestTag.TRACK_SYNC: tracking.sync,
+            RequestTag.TRACK_STOP: tracking.stop,
         }
 
     def handle(self, client: Client, message: list[Any]) -> None:
@@ -165,6 +175,9 @@ class Dispatcher:
             "connections": self._connections(),
             "checkpoints": len(machine.checkpoints),
             "revision": machine.revision,
+            "trackers": self._tracking.count,
+            "history_from": self._tracking.history.floor,
+            "history_bytes": self._tracking.history.bytes,
             "digest_index": replica.digests.last_index,
             "peers": [_peer(peer) for peer in raft.peers],
             "rss_bytes": resident_bytes(),

@@ -13,6 +13,7 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.replica import Replica
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.tracking import Tracking
 
 __all__ = ["ClientListener"]
 
@@ -50,7 +51,11 @@ class ClientListener:
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
-        self.dispatcher = Dispatcher(replica, info, clock, lambda: len(self.connections))
+        self.tracking = Tracking(lambda: replica.machine, clock.monotonic)
+        self.tracking.restored(replica.machine.revision)
+        self.dispatcher = Dispatcher(
+            replica, info, clock, lambda: len(self.connections), self.tracking
+        )
         self._tls = tls
         self._handshake_s = handshake_s
         self._connections_max = connections_max
@@ -62,6 +67,7 @@ class ClientListener:
         self._logged = 0
         self._not_logged = 0
         replica.listener = self
+        replica.feed = self.tracking
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address bound (port 0 chooses a free one).
@@ -119,6 +125,7 @@ class ClientListener:
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self.tracking.dropped(connection)
         self.replica.closed(connection, by_client=by_client)
 
     def protocol_error(self, connection: Connection, why: str) -> None:
@@ -144,6 +151,7 @@ class ClientListener:
                 and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
             ):
                 connection.break_off("a frame was begun and not completed")
+        self.tracking.tick()
         if self._not_logged:
             log.warning("more_like_the_last count=%d", self._not_logged)
         self._logged = self._not_logged = 0

@@ -48,6 +48,10 @@ class RequestTag(IntEnum):
     CHECKPOINTS = 104
     READ_VERSIONED = 105
     SECTION_IDS = 106
+    TRACK = 110
+    TRACK_SYNC = 111
+    TRACK_STOP = 112
+    TRACK_POINT = 113
     GROUPS = 115
     GROUP_STATUS = 116
     ROLES = 117
@@ -68,6 +72,7 @@ class ReplyKind(IntEnum):
     REPLY = 0
     ACCEPTED = 1
     NOTICE = 2
+    CHANGES = 3
 
 
 COMMAND_TAGS: Final = frozenset(
@@ -75,7 +80,7 @@ COMMAND_TAGS: Final = frozenset(
 )
 """Commands a client may send (the others are the replicas' own)."""
 
-QUERY_TAGS: Final = frozenset({*range(100, 107), 115, 116, 117})
+QUERY_TAGS: Final = frozenset({*range(100, 107), 113, 115, 116, 117})
 
 _INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
 _SA_TIME_MAX: Final = limits.SA_TIME_MAX
@@ -96,6 +101,10 @@ class Shape(NamedTuple):
 
 def _natural(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _INT_MAX
+
+
+def _optional_natural(value: Any) -> bool:
+    return value is None or _natural(value)
 
 
 def _time(value: Any) -> bool:
@@ -256,6 +265,10 @@ def _target(value: Any) -> Problem | bool:
     return _natural(value) if type(value) is int else _checkpoint_name(value)
 
 
+def _optional_target(value: Any) -> Problem | bool:
+    return value is None or _target(value)
+
+
 def _consistency(value: Any) -> bool:
     return type(value) is int and value in (CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL)
 
@@ -407,6 +420,21 @@ MESSAGES: Final[dict[int, Shape]] = {
     RequestTag.CHECKPOINTS: Shape("CHECKPOINTS", _QUERY),
     RequestTag.READ_VERSIONED: Shape("READ_VERSIONED", (*_QUERY, _TARGET, _SECTION)),
     RequestTag.SECTION_IDS: Shape("SECTION_IDS", (*_QUERY, _TARGET)),
+    RequestTag.TRACK_POINT: Shape("TRACK_POINT", (*_QUERY, ("target", _optional_target))),
+    RequestTag.TRACK: Shape(
+        "TRACK",
+        (
+            _ID,
+            ("target", _target),
+            ("from_revision", _optional_natural),
+            ("image", _boolean),
+            ("at_least", _natural),
+        ),
+    ),
+    RequestTag.TRACK_SYNC: Shape(
+        "TRACK_SYNC", (_ID, ("tracker", _natural), ("revision", _natural))
+    ),
+    RequestTag.TRACK_STOP: Shape("TRACK_STOP", (_ID, ("tracker", _natural))),
     RequestTag.GROUPS: Shape("GROUPS", _QUERY),
     RequestTag.GROUP_STATUS: Shape("GROUP_STATUS", (*_QUERY, _GROUP)),
     RequestTag.ROLES: Shape("ROLES", _QUERY),

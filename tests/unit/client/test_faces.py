@@ -14,11 +14,20 @@ from raftckpt.client import _unasync, aio, sync
 
 CLIENT = Path(_unasync.__file__).parent
 
-SERVICE = ["open", "unlink", "checkpoints", "cluster", "close", "transfer_leadership", "check"]
+SERVICE = [
+    "open",
+    "unlink",
+    "checkpoints",
+    "cluster",
+    "close",
+    "transfer_leadership",
+    "check",
+    "track",
+]
 CHECKPOINT = [
     *("put", "get", "exists", "count", "ids", "create", "overwrite", "write", "write_many"),
     *("read", "read_many", "read_versioned", "read_all", "delete", "set_expiration", "sections"),
-    *("synchronize", "active_replica_set", "status", "set_retention", "close", "unlink"),
+    *("synchronize", "active_replica_set", "status", "set_retention", "close", "unlink", "track"),
 ]
 
 
