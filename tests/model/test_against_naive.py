@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.model import content, image, lifecycle
 from raftckpt.model.batch import encode_batch
+from raftckpt.model.changes import ChangeKind, replay
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import DueIndex
 from raftckpt.model.image import digest
@@ -94,6 +95,11 @@ STEP = st.one_of(
 )
 
 
+class Born(NamedTuple):
+    uid: int
+    created: int
+
+
 class Run:
     """Three machines side by side."""
 
@@ -103,6 +109,11 @@ class Run:
         self.restored = CheckpointMachine()
         self.naive = Naive()
         self.now = 100 * MS
+        self.copies: dict[int, dict[bytes, Any]] = {}  # what a tracker holds, by uid
+        self.told = 0
+        self.uids = 1
+        self.ends: dict[int, tuple[Any, ...]] = {}
+        self.kinds: set[int] = set()
         self.clients: list[list[int]] = []
         for k in range(3):
             self.reopen(k)
@@ -124,9 +135,49 @@ class Run:
         (again,) = self.restored.apply(self.restored.applied_index + 1, payload)
         (expected,) = self.naive.apply(self.now, [c])
         assert plain(mine) == expected, c
+        assert self.ours.changes == self.restored.changes
+        self.follow()
         assert plain(again) == expected, c
         self.seen.add((c[0], "ok" if expected[0] == 1 else expected[1]))
         return expected
+
+    def follow(self) -> None:
+        """Do as a tracker does: each revision is told once, in order, and replay is enough."""
+        changes = self.ours.changes
+        told = [change[1] for change in changes]
+        assert told == sorted(set(told))
+        assert all(revision > self.told for revision in told)
+        missing = set(range(self.told + 1, self.ours.revision + 1)) - set(told)
+        # only the creation of a checkpoint may be missing: nobody can have tracked it before
+        created = {row.created for row in self.born()}
+        assert missing <= created, (missing, created)
+        self.told = self.ours.revision
+        for change in changes:
+            uid, revision, kind, session, _, _, detail = change
+            self.kinds.add(kind)
+            assert uid not in self.ends, "a change behind the end"
+            copy = self.copies.setdefault(uid, {})
+            replay(copy, change)
+            if kind == ChangeKind.DESTROYED:
+                assert uid not in self.ours.checkpoints
+                self.ends[uid] = change
+                del self.copies[uid]
+            elif kind == ChangeKind.ACTIVE_CHANGED and revision == self.ours.revision:
+                checkpoint = self.ours.checkpoints[uid]
+                assert detail == [
+                    checkpoint.active, checkpoint.epoch, checkpoint.exclusive, checkpoint.owner,
+                ]  # fmt: skip
+            elif kind == ChangeKind.RETENTION_SET and revision == self.ours.revision:
+                assert detail == self.ours.checkpoints[uid].attributes.retention_ns
+            if kind in (ChangeKind.WRITTEN, ChangeKind.OVERWRITTEN, ChangeKind.DELETED):
+                assert session in [client[0] for client in self.clients]
+            if kind == ChangeKind.EXPIRED:
+                assert session == 0
+
+    def born(self) -> list[Any]:
+        """Checkpoints this step created, with the revision of their creation."""
+        known, self.uids = self.uids, self.ours.next_uid
+        return [Born(uid, self.told + 1) for uid in range(known, self.uids)]
 
     def call(self, k: int, call: list[Any], skew: int) -> None:
         number, last = self.clients[k]
@@ -153,6 +204,10 @@ class Run:
             )  # fmt: skip
             assert row.memory_used == sum(len(s["data"]) for s in c["sections"].values())
             sections = self.ours.checkpoints[row.uid].sections
+            copy = self.copies.get(row.uid, {})
+            assert {i: (bytes(data), due) for i, (data, due) in copy.items()} == {
+                i: (bytes(section[0]), section[1]) for i, section in sections.items()
+            }
             assert [
                 (section_id, bytes(data), due, at, revision)
                 for section_id, (data, due, at, revision) in sections.items()
@@ -280,10 +335,13 @@ OUTCOMES = {
 
 def test_long_histories_reach_every_outcome() -> None:
     seen: set[tuple[int, str]] = set()
+    kinds: set[int] = set()
     for seed in range(40):
         rng = random.Random(seed)
         run = Run(seen)
         drive(run, (random_step(rng) for _ in range(400)))
+        kinds |= run.kinds
+    assert kinds == set(range(ChangeKind.CREATED, ChangeKind.RESYNC))
     wanted = {(tag, word) for tag, words in OUTCOMES.items() for word in words.split()}
     assert sorted(wanted - seen) == []
 
@@ -323,6 +381,14 @@ def _image_without_generation(state: Any, reader: Any) -> None:
     checkpoint.sections = dict(sorted(checkpoint.sections.items()))
 
 
+def _tell_nobody_of_expiry(self: State, *args: Any, **rest: Any) -> int:
+    revision = revise(self, *args, **rest)
+    if args[1] == ChangeKind.EXPIRED:
+        self.changes.pop()
+    return revision
+
+
+revise = State.revise
 leave = Checkpoint.leave
 load_checkpoint = image._load_checkpoint
 BUGS: list[tuple[Any, str, Any]] = [
@@ -340,6 +406,9 @@ BUGS: list[tuple[Any, str, Any]] = [
     (image, "_load_checkpoint", _image_without_generation),
     (State, "sweep", lambda self, limit: self.sessions.clear()),
     (lifecycle, "RETENTION", b"other"),
+    (State, "revise", _tell_nobody_of_expiry),
+    (lifecycle, "_EXPIRED", int(ChangeKind.DELETED)),
+    (content, "_WRITTEN", int(ChangeKind.OVERWRITTEN)),
 ]
 
 
