@@ -10,7 +10,7 @@ from raftckpt.limits import PAGE_BYTES
 from raftckpt.model.queries import QUERY_TAGS
 from raftckpt.model.values import Pages
 
-from .driver import NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
+from .driver import ACTIVE, COLLOCATED, NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
 
 INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, NO_RESOURCES, NOT_SUPPORTED = 7, 9, 11, 12, 18, 19
 
@@ -95,7 +95,9 @@ def test_targets_refuse(client: Client) -> None:
 
 
 @pytest.mark.parametrize("tag", sorted(QUERY_TAGS))
-@pytest.mark.parametrize("args", [None, 7, [None], [1, 2, 3, 4], [1.5], [True], [[], []], [1, "x"]])
+@pytest.mark.parametrize(
+    "args", [None, 7, [None, None], [1, 2, 3, 4], [1.5], [True], [[], []], [1, "x"]]
+)
 def test_malformed_queries_are_refused(client: Client, tag: int, args: Any) -> None:
     assert why(client.cluster.machine.query(1, tag, args)) == (INVALID, "schema", None)
 
@@ -130,3 +132,19 @@ def test_default_section_is_never_found_by_leq(client: Client) -> None:
     handle = client.open("one", READ | 4, attributes(sections=1))
     found = [bool(client.ask(103, handle, chosen, NEVER).value[1]) for chosen in range(1, 6)]
     assert found == [True, False, True, False, True]
+
+
+def test_where_tracking_begins(client: Client) -> None:
+    machine = client.cluster.machine
+    assert client.ask(113, None).value == [machine.revision, 0]
+    uid = machine.names["x"].uid
+    assert client.ask(113, "x").value == client.ask(113, 1).value == [machine.revision, uid]
+    assert why(client.ask(113, 2)) == (ACCESS, "no_right", None)
+    assert why(client.ask(113, "none")) == (NOT_EXIST, "checkpoint_missing", None)
+
+
+def test_tracking_needs_no_active_replica() -> None:
+    client = Cluster().session()
+    handle = client.open(fields=attributes(flags=ACTIVE | COLLOCATED))
+    assert why(client.ask(102, handle)) == (NOT_EXIST, "no_active", None)
+    assert client.ask(113, handle).ok
