@@ -226,6 +226,7 @@ class ReplicaProcess:
             config.durability,
             clock.monotonic(),
             storage.bytes_on_disk,
+            lambda: storage.journal.syncs,
         )
         listener = ClientListener(replica, info, clock, client_context(config))
         driver = Driver(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -50,6 +51,7 @@ class ReplicaInfo:
     durability: str
     started_at: float
     journal_bytes: Callable[[], int]
+    fsyncs: Callable[[], int]
 
 
 class Dispatcher:
@@ -182,6 +184,9 @@ class Dispatcher:
             "peers": [_peer(peer) for peer in raft.peers],
             "rss_bytes": resident_bytes(),
             "journal_bytes": info.journal_bytes(),
+            "fsyncs": info.fsyncs(),
+            "cpu_ms": int(time.process_time() * 1000),
+            "commands": replica.applied_commands,
         }
 
 

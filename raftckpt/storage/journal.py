@@ -65,6 +65,7 @@ class Journal(list[Entry]):
         term: current term.
         vote: who got this replica's vote in ``term``.
         extra: a number that the owner keeps with term and vote (0..2**64-1).
+        syncs: groups of changes made durable since the start.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Journal(list[Entry]):
         self.term = 0
         self.vote: str | None = None
         self.extra = 0
+        self.syncs = 0
         self._file: File
 
     # --- opening --------------------------------------------------------------------------
@@ -390,6 +392,7 @@ class Journal(list[Entry]):
             file.write(self._offset, buffers)
             fs.point("journal.sync.before")
             file.sync()
+            self.syncs += 1
             fs.point("journal.sync.after")
             # Only a real sync may claim durability: a false claim would turn a torn tail into
             # "damage" later.

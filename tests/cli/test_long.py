@@ -133,18 +133,38 @@ def test_demo_interrupted_leaves_nothing_behind(tmp_path) -> None:
         assert "Traceback" not in demo.err
 
 
-def test_bench_measures() -> None:
+def test_bench_measures(tmp_path) -> None:
     from raftckpt.testing import LocalCluster
 
     with LocalCluster(1, faults=False) as cluster:
-        arguments = ["bench", "--endpoints", cluster.endpoints, "--seconds", "0.5", "-o", "json"]
-        for more in ([], ["--reads", "0.5", "--size", "70000"]):
+        arguments = ["bench", "--endpoints", cluster.endpoints, "--seconds", "0.3"]
+        arguments += ["--warmup", "0.1", "--sections", "16"]
+
+        def bench(*more: str) -> bytes:
             done = subprocess.run([*MAIN, *arguments, *more], capture_output=True, timeout=60)
             assert done.returncode == 0, done.stderr
-            measured = json.loads(done.stdout)
+            return done.stdout
+
+        for more in (
+            [],
+            ["--reads", "0.5", "--size", "70000"],
+            ["--size", "3000000", "--clients", "1", "--outstanding", "1"],
+            ["--workload", "partial", "--section-size", "2000000", "--clients", "1"],
+            ["--workload", "vector", "--checkpoints", "2"],
+            ["--async", "--processes", "2"],
+            ["--rate", "200"],
+            ["--reads", "1", "--local", "--face", "aio"],
+            ["--face", "sync", "--clients", "2", "--outstanding", "2"],
+        ):
+            measured = json.loads(bench(*more, "-o", "json"))
             assert measured["errors"] == 0
-            assert measured["ops_per_s"] > 10
-            assert 0 < measured["p50_us"] <= measured["p99_us"]
+            assert measured["ops_per_s"] > 0
+            assert 0 < measured["p50_us"] <= measured["p99_us"] <= measured["max_us"]
+            assert [replica["node"] for replica in measured["replicas"]] == ["n1"]
+        plot = tmp_path / "plot.svg"
+        table = bench("--sweep", "outstanding=1,8", "--plot", str(plot))
+        assert len(table.splitlines()) == 3
+        assert "throughput over outstanding" in plot.read_text("utf-8")
         with raftckpt.connect(cluster.endpoints) as service:
             assert service.checkpoints() == []
 

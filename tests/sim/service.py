@@ -89,7 +89,7 @@ class ReplicaProcess(Process):
         clocks = Clocks(self)
         replica = WatchedReplica(self.name, endpoints, clocks, self.wake)
         replica.process = self
-        info = ReplicaInfo(self.name, "sim", endpoints, "fsync", 0.0, lambda: 0)
+        info = ReplicaInfo(self.name, "sim", endpoints, "fsync", 0.0, lambda: 0, lambda: 0)
         self.listener = SimListener(replica, info, clocks)
         self.listener.process = self
         return replica

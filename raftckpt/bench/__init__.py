@@ -1,0 +1,1 @@
+"""Load generator: puts a measured load on a cluster and tells what came of it."""
