@@ -281,6 +281,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "attributes": (None, "the creation attributes are not valid: {0}"),
     "param": (None, "a parameter is not valid: {0}"),
     "time_past": (None, "the time lies in the past"),
+    "synchronous": (None, "the checkpoint is synchronous: there is nothing to wait for"),
     "not_collocated": (None, "the checkpoint is not collocated and asynchronous"),
     "group_missing": (None, "no service group {0} exists"),
     "group_locked": (None, "the service group {0} is not unlocked"),

@@ -78,6 +78,7 @@ class Call:
         accepted: the replica took an asynchronous write; its final reply is outstanding.
         uncertain: a copy of it may have been executed, or may still be.
         plugged: a copy that only consumes its number was sent.
+        unordered: a query that need not see the session's own accepted writes.
         wire_id: id of the copy in flight on the current connection, 0 if there is none.
         waiter: whatever the face waits on; the core does not touch it.
     """
@@ -104,6 +105,7 @@ class Call:
         "subject",
         "tag",
         "uncertain",
+        "unordered",
         "value",
         "waiter",
         "wire_id",
@@ -144,6 +146,7 @@ class Call:
         self.done = False
         self.accepted = False
         self.plugged = False
+        self.unordered = False
         self.uncertain = False
         self.refusal: tuple[str, Any] | None = None
         self.value: Any = None

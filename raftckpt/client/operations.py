@@ -37,6 +37,7 @@ __all__ = [
     "create",
     "decoded",
     "delete",
+    "may_synchronize",
     "open_checkpoint",
     "open_raw",
     "overwrite",
@@ -47,6 +48,7 @@ __all__ = [
     "read_versioned",
     "ready",
     "section_ids",
+    "section_statuses",
     "sections",
     "set_expiration",
     "set_retention",
@@ -623,6 +625,31 @@ def sections(
 def status(opened: Opened, consistency: str) -> Call:
     """Build saCkptCheckpointStatusGet -> CheckpointStatus."""
     return _query("status", int(RequestTag.STATUS), opened, [], consistency, _checkpoint_status)
+
+
+def section_statuses(opened: Opened, section_ids: list[bytes]) -> Call:
+    """Build the description of sections -> rows of those that exist, as they travel."""
+    call = _query(
+        "sections",
+        int(RequestTag.SECTION_STATUSES),
+        opened,
+        [section_ids],
+        "linearizable",
+        _second,
+    )
+    call.bytes_ = sum(map(len, section_ids)) + 16 * len(section_ids) + 64
+    return call
+
+
+def may_synchronize(opened: Opened) -> Call:
+    """Build the question whether the checkpoint can be synchronized now (has an active replica).
+
+    It does not wait for what was written before, the synchronization itself does that.
+    """
+    call = _query("synchronize", int(RequestTag.SYNCHRONIZE), opened, [], "local", _nothing)
+    call.name_args = None
+    call.unordered = True
+    return call
 
 
 def count(opened: Opened, consistency: str) -> Call:

@@ -158,6 +158,11 @@ class Pipeline:
         return sum(1 for call in self._window.calls.values() if call.accepted)
 
     @property
+    def commands_sent(self) -> int:
+        """Number of the last command of the session that was sent."""
+        return self._window.last
+
+    @property
     def pending(self) -> int:
         """Number of commands that hold a number, for checks and displays."""
         return len(self._window.calls)
@@ -244,7 +249,8 @@ class Pipeline:
             args = call.args
             after = 0
             if self._attached:
-                after = self._window.reached
+                if not call.unordered:
+                    after = self._window.reached
             elif call.name_args is not None:
                 args = call.name_args
             message = [call.tag, number, after, call.consistency, *args]

@@ -13,11 +13,12 @@ from raftckpt.limits import SA_TIME_MAX, SECTION_BYTES_MAX, WRITE_BYTES_MAX
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
 from raftckpt.model.values import Value
 
-__all__ = ["CREATE", "DEPOSED", "FENCED", "READ", "WRITE", "Checkpoint", "Section"]
+__all__ = ["B01", "CREATE", "DEPOSED", "FENCED", "READ", "WRITE", "Checkpoint", "Section"]
 
 READ: Final = int(OpenFlags.READ)
 WRITE: Final = int(OpenFlags.WRITE)
 CREATE: Final = int(OpenFlags.CREATE)
+B01: Final = int(OpenFlags.B01)
 FENCED: Final = 0x8
 """In the place of WRITE while the session of the handle is fenced: the hot path asks no more."""
 
@@ -122,8 +123,13 @@ class Checkpoint:
         """Make the section every checkpoint with max_sections 1 has from its creation."""
         self.sections[b""] = (b"", SA_TIME_MAX, now_ns, self.revision)
 
-    def differences(self, other: Attributes) -> list[str]:
-        """Name the creation attributes that differ (retention can be set later: not compared)."""
+    def differences(self, other: Attributes, *, retention: bool = False) -> list[str]:
+        """Name the creation attributes that differ.
+
+        Arguments:
+            other: what is to be compared.
+            retention: compare it, too; it can be set later, so only B.01 wants that.
+        """
         mine = self.attributes
         differ = mine.flags ^ other.flags
         names = []
@@ -134,6 +140,8 @@ class Checkpoint:
         for field in ("size", "max_sections", "max_section_size", "max_section_id_size"):
             if getattr(mine, field) != getattr(other, field):
                 names.append(field)
+        if retention and mine.retention_ns != other.retention_ns:
+            names.append("retention")
         return names
 
     # --- who may do what --------------------------------------------------------------

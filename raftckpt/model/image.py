@@ -450,7 +450,7 @@ def _load_handles(state: State, session: Session, handles: Sequence[Any]) -> Non
     for row in handles:
         _need(has_types(row, _INT, _INT, _INT), "a handle")
         handle, uid, flags = row
-        _need(before < handle < session.next_handle and 0 < flags < 8, "a handle")
+        _need(before < handle < session.next_handle and flags & 7 and not flags & ~0x17, "a handle")
         before = handle
         checkpoint = state.checkpoints[uid]
         session.handles[handle] = (checkpoint, flags)

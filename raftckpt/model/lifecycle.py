@@ -18,7 +18,7 @@ from raftckpt.limits import (
     SESSIONS_MAX,
 )
 from raftckpt.model.changes import ChangeKind
-from raftckpt.model.checkpoints import CREATE, DEPOSED, FENCED, WRITE, Checkpoint
+from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.groups import settle_ended
 from raftckpt.model.schema import attributes_of
@@ -122,7 +122,7 @@ def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
         if len(state.checkpoints) >= CHECKPOINTS_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "checkpoints")
     elif attributes is not None:
-        names = checkpoint.differences(attributes)
+        names = checkpoint.differences(attributes, retention=bool(flags & B01))
         if names:
             return refuse(SaAisError.ERR_EXIST, "attributes_differ", names)
     if len(session.handles) >= HANDLES_PER_SESSION_MAX:
@@ -186,6 +186,8 @@ def retention_set(state: State, session: Session, c: Fields) -> Result:
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
+    if flags & B01 and not flags & FENCED:
+        flags |= WRITE  # B.01 asks for no right
     refusal = checkpoint.refuse_change(flags, session.id)
     if refusal is not None:
         return refusal

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from raftckpt.errors import SaAisError
 from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
 from raftckpt.model import group_commands
-from raftckpt.model.checkpoints import Checkpoint, Section
+from raftckpt.model.checkpoints import B01, Checkpoint, Section
 from raftckpt.model.schema import invalid, schema_refusal
 from raftckpt.model.sessions import HANDLE, NO_SESSION
 from raftckpt.model.state import State
@@ -57,7 +57,7 @@ def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
     row = _QUERIES.get(tag) if type(tag) is int else None
     if row is None:
         return refuse(SaAisError.ERR_NOT_SUPPORTED, "unknown")
-    kinds, function = row
+    kinds, function, refuse_handle = row
     if type(args) is not list or len(args) != len(kinds):
         return schema_refusal("query")
     for value, kind in zip(args, kinds, strict=True):
@@ -67,20 +67,43 @@ def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
         return success([state.revision, _checkpoints(state)])
     if args[0] is None:
         return success([state.revision, 0])
-    target = _target(state, session, args[0], active=tag != _TRACK_POINT)
+    target = _target(state, session, args[0], refuse_handle)
     if isinstance(target, Result):
         return target
     result = function(state, target, args[1:])
     return result if isinstance(result, Result) else success(result)
 
 
-def _target(
-    state: State, number: int | None, target: int | str, *, active: bool
-) -> Checkpoint | Result:
-    """Find the checkpoint; check session, handle, right and active replica, in this order.
+_RefuseHandle = Callable[[Checkpoint, int], Result | None]
+"""What a query asks of a handle: (checkpoint, flags of the handle)."""
 
-    A standby tracks before anybody is active: then ``active`` is not asked for.
-    """
+
+def _tracking(checkpoint: Checkpoint, flags: int) -> Result | None:
+    """A standby tracks before anybody is active: only the right is asked for."""
+    return checkpoint.refuse_reader(flags)
+
+
+def _reading(checkpoint: Checkpoint, flags: int) -> Result | None:
+    return checkpoint.refuse_reader(flags) or checkpoint.refuse_inactive()
+
+
+def _looking(checkpoint: Checkpoint, flags: int) -> Result | None:
+    """Status and iteration: B.01 asks for no right."""
+    refusal = None if flags & B01 else checkpoint.refuse_reader(flags)
+    return refusal or checkpoint.refuse_inactive()
+
+
+def _synchronizing(checkpoint: Checkpoint, flags: int) -> Result | None:
+    refusal = checkpoint.refuse_writer(flags)
+    if refusal is None and not checkpoint.attributes.asynchronous:
+        refusal = refuse(SaAisError.ERR_BAD_OPERATION, "synchronous")
+    return refusal or checkpoint.refuse_inactive()
+
+
+def _target(
+    state: State, number: int | None, target: int | str, refuse_handle: _RefuseHandle
+) -> Checkpoint | Result:
+    """Find the checkpoint; check session, handle, right and active replica, in this order."""
     if isinstance(target, str):
         checkpoint = state.names.get(target)
         if checkpoint is None:
@@ -93,10 +116,7 @@ def _target(
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    refusal = checkpoint.refuse_reader(flags)
-    if refusal is None and active:
-        refusal = checkpoint.refuse_inactive()
-    return refusal or checkpoint
+    return refuse_handle(checkpoint, flags) or checkpoint
 
 
 def _missing(section_id: bytes, position: int | None = None) -> Result:
@@ -206,6 +226,26 @@ def _descriptor(section_id: bytes, section: Section) -> SectionDescriptor:
     return SectionDescriptor(
         section_id, section[1], len(section[0]), _VALID, section[2], section[3]
     )
+
+
+def _section_statuses(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+    """Describe those of the sections named that exist, in the order of the names."""
+    section_ids = args[0]
+    if len(section_ids) > VECTOR_ELEMENTS_MAX:
+        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "vector elements")
+    rows = []
+    for section_id in section_ids:
+        if type(section_id) is not bytes:
+            return schema_refusal("query")
+        section = checkpoint.sections.get(section_id)
+        if section is not None:
+            rows.append(_descriptor(section_id, section))
+    return [state.revision, rows]
+
+
+def _synchronize(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+    """``saCkptCheckpointSynchronize``, what only the state can tell: may it be done at all?"""
+    return [state.revision]
 
 
 def _leq(section_id: bytes, section: Section, time_ns: int) -> bool:
@@ -321,15 +361,17 @@ def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
 
 _Query = Callable[[State, Checkpoint, list[Any]], Any]
 
-_QUERIES: Final[dict[int, tuple[tuple[tuple[type, ...], ...], _Query]]] = {
-    100: ((_TARGET, (list,)), _read),
-    101: ((_TARGET,), _read_all),
-    102: ((_TARGET,), _status),
-    103: ((_TARGET, (int,), (int,)), _sections),
-    104: ((), _status),
-    105: ((_TARGET, (bytes,)), _read_versioned),
-    106: ((_TARGET,), _section_ids),
-    _TRACK_POINT: (((int, str, _NONE),), _track_point),
+_QUERIES: Final[dict[int, tuple[tuple[tuple[type, ...], ...], _Query, _RefuseHandle]]] = {
+    100: ((_TARGET, (list,)), _read, _reading),
+    101: ((_TARGET,), _read_all, _reading),
+    102: ((_TARGET,), _status, _looking),
+    103: ((_TARGET, (int,), (int,)), _sections, _looking),
+    104: ((), _status, _reading),
+    105: ((_TARGET, (bytes,)), _read_versioned, _reading),
+    106: ((_TARGET,), _section_ids, _reading),
+    108: ((_TARGET, (list,)), _section_statuses, _looking),
+    109: ((_TARGET,), _synchronize, _synchronizing),
+    _TRACK_POINT: (((int, str, _NONE),), _track_point, _tracking),
 }
 
 QUERY_TAGS: Final = frozenset(_QUERIES) | frozenset(group_commands.QUERIES)

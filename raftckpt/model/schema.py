@@ -29,7 +29,7 @@ from raftckpt.limits import (
     VECTOR_ELEMENTS_MAX,
     WRITE_BYTES_MAX,
 )
-from raftckpt.model.checkpoints import CREATE, READ, WRITE
+from raftckpt.model.checkpoints import B01, CREATE, READ, WRITE
 from raftckpt.model.commands import COMMANDS, Tag
 from raftckpt.model.groups import Operation
 from raftckpt.model.types import Attributes, CreationFlags, Result, refuse
@@ -236,7 +236,7 @@ def _checkpoint_open(c: Sequence[Any]) -> Result | None:
     refusal = _name(name)
     if refusal is not None:
         return refusal
-    if not flags or flags & ~(READ | WRITE | CREATE):
+    if not flags & (READ | WRITE | CREATE) or flags & ~(READ | WRITE | CREATE | B01):
         return refuse(SaAisError.ERR_BAD_FLAGS, "flags", flags)
     if attributes is None:
         if flags & CREATE:

@@ -33,6 +33,8 @@ class OpenFlags(IntFlag):
     READ = 0x1
     WRITE = 0x2
     CREATE = 0x4
+    B01 = 0x10
+    """Not of the standard: the handle lives by version B.01 of it (rights, match of retention)."""
 
 
 class CreationFlags(IntFlag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Final
 
 from raftckpt.client import operations
@@ -187,13 +188,24 @@ def saCkptIOVectorElementDataFree(checkpointHandle: int, data: Any) -> SaAisErro
 
 
 def _refuse_synchronize(checkpoint: OpenCheckpoint | None) -> SaAisError | None:
-    """Handle, right, update option, active replica: in this order."""
+    """Handle, right, update option: in this order."""
     if checkpoint is None:
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
     if not checkpoint.asynchronous:
         return SaAisError.ERR_BAD_OPERATION
+    return None
+
+
+def _refuse_inactive(checkpoint: OpenCheckpoint, seconds: float | None) -> SaAisError | None:
+    """NOT_EXIST without an active replica; only collocated checkpoints can be without one."""
+    if not checkpoint.collocated:
+        return None
+    try:
+        checkpoint.run(operations.may_synchronize(checkpoint.opened), seconds)
+    except CheckpointError as error:
+        return checkpoint.code(error)
     return None
 
 
@@ -210,8 +222,12 @@ def saCkptCheckpointSynchronize(checkpointHandle: int, timeout: int) -> SaAisErr
     refusal = _refuse_synchronize(checkpoint)
     if refusal is not None or checkpoint is None:
         return refusal or _BAD_HANDLE
+    deadline = monotonic() + seconds_of(timeout)
+    refusal = _refuse_inactive(checkpoint, seconds_of(timeout))
+    if refusal is not None:
+        return refusal
     try:
-        checkpoint.run(operations.synchronize(checkpoint.opened), seconds_of(timeout))
+        checkpoint.run(operations.synchronize(checkpoint.opened), deadline - monotonic())
     except CheckpointError as error:
         return checkpoint.code(error)  # type: ignore[no-any-return]
     return _OK
@@ -226,6 +242,9 @@ def saCkptCheckpointSynchronizeAsync(checkpointHandle: int, invocation: int) -> 
     callback = checkpoint.owner.callbacks.saCkptCheckpointSynchronizeCallback
     if callback is None:
         return SaAisError.ERR_INIT
+    refusal = _refuse_inactive(checkpoint, None)
+    if refusal is not None:
+        return refusal
 
     def deliver(call: Call) -> None:
         try:

@@ -32,6 +32,7 @@ __all__ = ["Library", "OpenCheckpoint", "code_of"]
 log = logging.getLogger("raftckpt.saf")
 
 _OK: Final = SaAisError.OK
+_B01: Final = int(OpenFlags.B01)
 _TRY_AGAIN: Final = SaAisError.ERR_TRY_AGAIN
 _GOODBYE_SECONDS: Final = 2.0
 _BLOCKING_WAIT_SECONDS: Final = 60.0
@@ -178,7 +179,12 @@ class Library:
 
     def open_flags(self, flags: int) -> int:
         """Return the flags of an open as they travel."""
-        return flags
+        return flags if self.b2 else flags | _B01
+
+    @property
+    def written(self) -> int:
+        """Number of the last command of this session."""
+        return self.driver.core.commands_sent
 
     # --- asynchronous calls ------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
@@ -175,17 +176,62 @@ _CHOSEN: Final = {
 }
 
 
+_FRESH_SECONDS: Final = 0.05
+_BATCH: Final = 256
+
+
 class Iteration:
-    """What an iteration handle stands for: the sections as they were when it began."""
+    """What an iteration handle stands for: the ids of the sections that there were at its begin.
 
-    __slots__ = ("checkpoint", "handle", "position", "read_at", "rows", "writes")
+    Their descriptors are read afresh, in batches: one is handed out while nothing was written
+    here since it was read, and it is no older than the blink of an eye.
+    """
 
-    def __init__(self, checkpoint: OpenCheckpoint, rows: list[Any]) -> None:
+    __slots__ = ("_descriptors", "_ids", "_lock", "_position", "_read_at", "_written", "checkpoint",
+                 "handle")  # fmt: skip
+
+    def __init__(self, checkpoint: OpenCheckpoint, rows: list[Any], written: int) -> None:
         self.handle = new_handle()
         self.checkpoint = checkpoint
-        self.rows = rows
-        self.position = 0
-        self.read_at = monotonic()
+        self._ids: list[bytes] = [row[0] for row in rows]
+        self._descriptors: dict[bytes, Any] = {row[0]: row for row in rows}
+        self._written = written
+        self._read_at = monotonic()
+        self._position = 0
+        self._lock = Lock()
+
+    def next(self) -> Any:
+        """Return the descriptor of the next section that still exists, None after the last.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        with self._lock:
+            while self._position < len(self._ids):
+                self._refresh()
+                section_id = self._ids[self._position]
+                self._position += 1
+                row = self._descriptors.pop(section_id, None)
+                if row is not None:
+                    return row
+        return None
+
+    def _refresh(self) -> None:
+        owner = self.checkpoint.owner
+        section_id = self._ids[self._position]
+        fresh = self._written == owner.written and monotonic() - self._read_at < _FRESH_SECONDS
+        if fresh and section_id in self._descriptors:
+            return
+        batch = self._ids[self._position : self._position + _BATCH]
+        written = owner.written
+        rows = self.checkpoint.run(operations.section_statuses(self.checkpoint.opened, batch))
+        self._descriptors = {row[0]: row for row in rows}
+        self._written = written
+        self._read_at = monotonic()
+        # those that are gone must not be asked for again, one by one
+        gone = [each for each in batch if each not in self._descriptors]
+        if gone:
+            self._descriptors.update(dict.fromkeys(gone))
 
 
 def saCkptSectionIterationInitialize(
@@ -207,11 +253,12 @@ def saCkptSectionIterationInitialize(
         checkpoint.opened, which, Nanoseconds(expirationTime), "linearizable"
     )
     call.decode = _second
+    written = checkpoint.owner.written
     try:
         rows = checkpoint.run(call)
     except CheckpointError as error:
         return checkpoint.code(error), 0
-    iteration = Iteration(checkpoint, rows)
+    iteration = Iteration(checkpoint, rows, written)
     ITERATIONS[iteration.handle] = iteration
     checkpoint.iterations.add(iteration.handle)
     return _OK, iteration.handle
@@ -228,10 +275,13 @@ def saCkptSectionIterationNext(
     iteration = find(ITERATIONS, sectionIterationHandle)
     if iteration is None:
         return _BAD_HANDLE, None
-    if iteration.position >= len(iteration.rows):
+    try:
+        found = iteration.next()
+    except CheckpointError as error:
+        return iteration.checkpoint.code(error), None
+    if found is None:
         return SaAisError.ERR_NO_SECTIONS, None
-    row = SectionDescriptor._make(iteration.rows[iteration.position])
-    iteration.position += 1
+    row = SectionDescriptor._make(found)
     return _OK, SaCkptSectionDescriptorT(
         SaCkptSectionIdT(row.section_id),
         row.expiration_ns,

@@ -48,6 +48,8 @@ class RequestTag(IntEnum):
     CHECKPOINTS = 104
     READ_VERSIONED = 105
     SECTION_IDS = 106
+    SECTION_STATUSES = 108
+    SYNCHRONIZE = 109
     TRACK = 110
     TRACK_SYNC = 111
     TRACK_STOP = 112
@@ -80,13 +82,14 @@ COMMAND_TAGS: Final = frozenset(
 )
 """Commands a client may send (the others are the replicas' own)."""
 
-QUERY_TAGS: Final = frozenset({*range(100, 107), 113, 115, 116, 117})
+QUERY_TAGS: Final = frozenset({*range(100, 107), 108, 109, 113, 115, 116, 117})
 
 _INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
 _SA_TIME_MAX: Final = limits.SA_TIME_MAX
 _ID_MAX: Final = limits.SECTION_ID_BYTES_MAX
 _INLINE_MAX: Final = limits.INLINE_WRITE_BYTES_MAX
-_ALL_FLAGS: Final = 0x7
+_OPEN_FLAGS: Final = 0x7
+_B01: Final = 0x10
 
 _Check: TypeAlias = Callable[[Any], Problem | bool]
 """True: well formed. False: malformed. A tuple: the refusal."""
@@ -200,7 +203,7 @@ def _chunk(value: Any) -> Problem | bool:
 def _open_flags(value: Any) -> Problem | bool:
     if type(value) is not int:
         return False
-    if not 0 < value <= _ALL_FLAGS:
+    if not value & _OPEN_FLAGS or value & ~(_OPEN_FLAGS | _B01):
         return SaAisError.ERR_BAD_FLAGS, "flags", value
     return True
 
@@ -233,6 +236,22 @@ def _vector(value: Any) -> Problem | bool:
             inline += len(element[2])
     if inline > _INLINE_MAX:
         return SaAisError.ERR_NO_RESOURCES, "write_too_big", _INLINE_MAX
+    return True
+
+
+def _section_ids(value: Any) -> Problem | bool:
+    if type(value) is not list:
+        return False
+    if len(value) > limits.VECTOR_ELEMENTS_MAX:
+        return (
+            SaAisError.ERR_NO_RESOURCES,
+            "limit",
+            f"at most {limits.VECTOR_ELEMENTS_MAX} section ids",
+        )
+    for section_id in value:
+        problem = _section_id(section_id)
+        if problem is not True:
+            return problem
     return True
 
 
@@ -420,6 +439,10 @@ MESSAGES: Final[dict[int, Shape]] = {
     RequestTag.CHECKPOINTS: Shape("CHECKPOINTS", _QUERY),
     RequestTag.READ_VERSIONED: Shape("READ_VERSIONED", (*_QUERY, _TARGET, _SECTION)),
     RequestTag.SECTION_IDS: Shape("SECTION_IDS", (*_QUERY, _TARGET)),
+    RequestTag.SECTION_STATUSES: Shape(
+        "SECTION_STATUSES", (*_QUERY, _TARGET, ("section_ids", _section_ids))
+    ),
+    RequestTag.SYNCHRONIZE: Shape("SYNCHRONIZE", (*_QUERY, _TARGET)),
     RequestTag.TRACK_POINT: Shape("TRACK_POINT", (*_QUERY, ("target", _optional_target))),
     RequestTag.TRACK: Shape(
         "TRACK",

@@ -10,9 +10,23 @@ from raftckpt.limits import PAGE_BYTES
 from raftckpt.model.queries import QUERY_TAGS
 from raftckpt.model.values import Pages
 
-from .driver import ACTIVE, COLLOCATED, NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
+from .driver import (
+    ACTIVE,
+    COLLOCATED,
+    NEVER,
+    READ,
+    SECOND,
+    WEAK,
+    WRITE,
+    Client,
+    Cluster,
+    attributes,
+    why,
+)
 
-INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, NO_RESOURCES, NOT_SUPPORTED = 7, 9, 11, 12, 18, 19
+INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_RESOURCES = 7, 9, 11, 12, 14, 18
+NOT_SUPPORTED, BAD_OPERATION = 19, 20
+B01 = 16
 
 
 @pytest.fixture
@@ -148,3 +162,49 @@ def test_tracking_needs_no_active_replica() -> None:
     handle = client.open(fields=attributes(flags=ACTIVE | COLLOCATED))
     assert why(client.ask(102, handle)) == (NOT_EXIST, "no_active", None)
     assert client.ask(113, handle).ok
+
+
+# --- what the SA Forum library asks -----------------------------------------------------------
+
+
+def test_statuses_of_named_sections(client: Client) -> None:
+    client.create(1, b"x", b"123")
+    rows = client.ask(108, 1, [b"x", b"gone", b"x"]).value[1]
+    assert [(row.section_id, row.size) for row in rows] == [(b"x", 3), (b"x", 3)]
+    assert why(client.ask(108, 1, [b"x"] * 4097)) == (NO_RESOURCES, "limit", None)
+
+
+def test_synchronize_asks_for_right_option_and_active_replica() -> None:
+    client = Cluster().session()
+    client.open("all")
+    client.open("weak", fields=attributes(WEAK | COLLOCATED))
+    client.open("weak", READ)
+    assert why(client.ask(109, 9)) == (BAD_HANDLE, "handle", None)
+    assert why(client.ask(109, 3)) == (ACCESS, "no_right", None)
+    assert why(client.ask(109, 1)) == (BAD_OPERATION, "synchronous", None)
+    assert why(client.ask(109, 2)) == (NOT_EXIST, "no_active", None)
+    client.do(14, 2, False)
+    assert client.ask(109, 2).ok
+
+
+def test_handles_of_b01_need_no_right_to_look() -> None:
+    client = Cluster().session()
+    client.open("x")
+    blind = client.open("x", WRITE)
+    old = client.open("x", WRITE | B01)
+    for tag, args in [(102, []), (103, [5, 0]), (108, [[]])]:
+        assert why(client.ask(tag, blind, *args)) == (ACCESS, "no_right", None)
+        assert client.ask(tag, old, *args).ok
+    assert why(client.ask(101, old)) == (ACCESS, "no_right", None)
+
+
+def test_handles_of_b01_set_the_retention_without_a_right_and_match_it() -> None:
+    client = Cluster().session()
+    client.open("x", fields=attributes(retention=SECOND))
+    assert client.do(10, "x", 7, attributes(retention=2 * SECOND)).ok
+    again = client.do(10, "x", 7 | B01, attributes(retention=2 * SECOND))
+    assert why(again) == (EXIST, "attributes_differ", None)
+    reader, old = client.open("x", READ), client.open("x", READ | B01)
+    assert why(client.do(13, reader, 5)) == (ACCESS, "no_right", None)
+    assert client.do(13, old, 2 * SECOND).ok
+    assert client.do(10, "x", 7 | B01, attributes(retention=2 * SECOND)).ok
