@@ -280,6 +280,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "flags": (None, "the open or creation flags are not valid: {0}"),
     "attributes": (None, "the creation attributes are not valid: {0}"),
     "param": (None, "a parameter is not valid: {0}"),
+    "corrupted": (None, "section {0} is corrupted; overwrite or delete it"),
     "time_past": (None, "the time lies in the past"),
     "synchronous": (None, "the checkpoint is synchronous: there is nothing to wait for"),
     "not_collocated": (None, "the checkpoint is not collocated and asynchronous"),

@@ -26,6 +26,8 @@ SECTION_BYTES_MAX: Final = 1024 * MIB
 """Longest section, whatever max_section_size allows: one byte far out must not make a huge one."""
 VECTOR_ELEMENTS_MAX: Final = 4096
 SECTIONS_MAX: Final = 1 << 32
+CORRUPTED_SECTIONS_MAX: Final = 1024
+"""Most sections of a checkpoint that fault injection may hold in the state CORRUPTED."""
 PAGE_BYTES: Final = 64 * KIB
 """Sections longer than this are kept as pages of this size (copy on write)."""
 

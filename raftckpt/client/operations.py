@@ -33,6 +33,7 @@ __all__ = [
     "checkpoints",
     "close_checkpoint",
     "close_session",
+    "corrupt_section",
     "count",
     "create",
     "decoded",
@@ -497,6 +498,16 @@ def set_expiration(
         Tag.SECTION_EXPIRATION_SET,
         opened,
         [opened.handle, section_id_of(section_id), *_expiry(at, ttl, "at")],
+    )
+
+
+def corrupt_section(opened: Opened, section_id: bytes | str) -> Call:
+    """Build the fault injection of :func:`raftckpt.testing.corrupt_section` -> revision."""
+    return _change(
+        "corrupt_section",
+        Tag.SECTION_CORRUPT,
+        opened,
+        [opened.handle, section_id_of(section_id)],
     )
 
 

@@ -176,6 +176,7 @@ class CheckpointStatus:
         epoch: fencing epoch.
         unlinked: the name is gone, open handles go on working.
         retention_until: when it will be dropped because nobody has it open; None while open.
+        corrupted: sections in the state CORRUPTED (fault injection only).
     """
 
     name: str
@@ -191,6 +192,7 @@ class CheckpointStatus:
     exclusive: bool
     unlinked: bool
     retention_until: float | None
+    corrupted: int = 0
 
     @classmethod
     def from_wire(cls, fields: list[Any]) -> CheckpointStatus:
@@ -210,6 +212,7 @@ class CheckpointStatus:
             exclusive=found.exclusive,
             unlinked=found.unlinked,
             retention_until=seconds_or_none(found.retention_until_ns),
+            corrupted=found.corrupted,
         )
 
 

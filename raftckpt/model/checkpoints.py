@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import SA_TIME_MAX, SECTION_BYTES_MAX, WRITE_BYTES_MAX
+from raftckpt.limits import (
+    CORRUPTED_SECTIONS_MAX,
+    SA_TIME_MAX,
+    SECTION_BYTES_MAX,
+    WRITE_BYTES_MAX,
+)
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
 from raftckpt.model.values import Value
 
@@ -59,7 +64,10 @@ class Checkpoint:
         unlinked: the name is gone, the last close destroys it.
         retention_until_ns: when it will be dropped; None while it is open, SA_TIME_MAX for never.
         generated: candidate number of the next generated section id.
-        guarded: writes need a closer look (exclusive, or an active replica is missing).
+        corrupted: sections in the state CORRUPTED; replaced as a whole, so that whoever lists the
+            sections may keep it.
+        guarded: writes need a closer look (exclusive, an active replica is missing, or there are
+            corrupted sections).
         write_limit: most bytes one element may write.
         section_limit: longest section.
     """
@@ -67,6 +75,7 @@ class Checkpoint:
     __slots__ = (
         "active",
         "attributes",
+        "corrupted",
         "created_ns",
         "epoch",
         "exclusive",
@@ -105,6 +114,7 @@ class Checkpoint:
         self.unlinked = False
         self.retention_until_ns: int | None = None
         self.generated = 0
+        self.corrupted: frozenset[bytes] = frozenset()
         self.write_limit = min(attributes.max_section_size, WRITE_BYTES_MAX)
         self.section_limit = min(attributes.max_section_size, SECTION_BYTES_MAX)
         self.guarded = self.needs_active
@@ -177,9 +187,34 @@ class Checkpoint:
             return refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX, position)
         return None
 
+    def refuse_corrupted(self, section_id: bytes, position: int | None = None) -> Result | None:
+        """BAD_OPERATION if the section is CORRUPTED: it may only be overwritten or deleted."""
+        if section_id in self.corrupted:
+            return refuse(SaAisError.ERR_BAD_OPERATION, "corrupted", section_id, position)
+        return None
+
     def regard(self) -> None:
-        """Bring ``guarded`` up to date after a change of active or exclusive."""
-        self.guarded = self.exclusive or (self.active is None and self.needs_active)
+        """Bring ``guarded`` up to date after a change of active, exclusive or corrupted."""
+        self.guarded = (
+            self.exclusive or bool(self.corrupted) or (self.active is None and self.needs_active)
+        )
+
+    # --- sections that were corrupted on purpose ----------------------------------------------
+
+    def corrupt(self, section_id: bytes) -> Result | None:
+        """Put a section into the state CORRUPTED; NO_RESOURCES if too many are."""
+        corrupted = self.corrupted | {section_id}
+        if len(corrupted) > CORRUPTED_SECTIONS_MAX:
+            return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "corrupted sections")
+        self.corrupted = corrupted
+        self.regard()
+        return None
+
+    def mend(self, section_id: bytes) -> None:
+        """Note that a section is overwritten or gone."""
+        if section_id in self.corrupted:
+            self.corrupted -= {section_id}
+            self.regard()
 
     # --- openers ------------------------------------------------------------------------------
 

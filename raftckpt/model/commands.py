@@ -32,6 +32,7 @@ __all__ = [
     "GroupLeave",
     "GroupRespond",
     "RetentionSet",
+    "SectionCorrupt",
     "SectionCreate",
     "SectionDelete",
     "SectionExpirationSet",
@@ -67,6 +68,7 @@ class Tag(IntEnum):
     SECTION_PUT = 24
     CHECKPOINT_WRITE = 25
     STAGE_CHUNK = 26
+    SECTION_CORRUPT = 27
     DUE = 40
     CHECK = 41
     GROUP_JOIN = 50
@@ -261,6 +263,21 @@ class StageChunk(NamedTuple):
     data: bytes
 
 
+class SectionCorrupt(NamedTuple):
+    """Fault injection for tests: put a section into the state CORRUPTED -> revision.
+
+    Its contents stay as they are, but nobody gets at them: only an overwrite (or put) or a delete
+    is accepted. Nothing in the service itself ever does this.
+    """
+
+    tag: int
+    session: int
+    sequence: int
+    answered: int
+    handle: int
+    section_id: bytes
+
+
 class Due(NamedTuple):
     """Carry out what is due at the batch's stamp (expirations, retentions) -> number done."""
 
@@ -375,6 +392,7 @@ Command: TypeAlias = (
     | SectionPut
     | CheckpointWrite
     | StageChunk
+    | SectionCorrupt
     | Due
     | Check
     | GroupJoin
@@ -401,6 +419,7 @@ COMMANDS: Final[dict[int, type[Any]]] = {
     Tag.SECTION_PUT: SectionPut,
     Tag.CHECKPOINT_WRITE: CheckpointWrite,
     Tag.STAGE_CHUNK: StageChunk,
+    Tag.SECTION_CORRUPT: SectionCorrupt,
     Tag.DUE: Due,
     Tag.CHECK: Check,
     Tag.GROUP_JOIN: GroupJoin,

@@ -23,6 +23,7 @@ from raftckpt.model.values import Value, store, write_at
 
 __all__ = [
     "checkpoint_write",
+    "section_corrupt",
     "section_create",
     "section_delete",
     "section_expiration_set",
@@ -71,6 +72,8 @@ def section_overwrite(state: State, session: Session, c: Fields, dry: bool = Fal
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
+        if checkpoint.corrupted and not dry:
+            checkpoint.mend(c[5])  # nothing can refuse the overwrite of a corrupted section now
     old = checkpoint.sections.get(c[5])
     if old is None:
         return _missing(c[5])
@@ -91,6 +94,8 @@ def section_put(state: State, session: Session, c: Fields, dry: bool = False) ->
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
+        if checkpoint.corrupted and not dry:
+            checkpoint.mend(c[5])  # nothing can refuse the overwrite of a corrupted section now
     old = checkpoint.sections.get(c[5])
     if old is not None:
         return _OK if dry else _replace(state, checkpoint, session.id, c[5], old, data, size)
@@ -228,6 +233,9 @@ def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
     old = checkpoint.sections.get(section_id)
     if old is None:
         return _missing(section_id)
+    refusal = checkpoint.refuse_corrupted(section_id)
+    if refusal is not None:
+        return refusal
     revision = state.revise(checkpoint, _EXPIRATION_SET, session.id, section_id, None, due_ns)
     checkpoint.sections[section_id] = (old[0], due_ns, old[2], revision)
     if due_ns < SA_TIME_MAX:
@@ -241,6 +249,26 @@ def _due(state: State, expiration_ns: int, ttl_ns: int | None) -> int:
     if ttl_ns is None:
         return expiration_ns
     return min(state.now_ns + ttl_ns, SA_TIME_MAX)
+
+
+def section_corrupt(state: State, session: Session, c: Fields) -> Result:
+    """Fault injection: the section becomes CORRUPTED. It takes a revision."""
+    opened = session.handles.get(c[4])
+    if opened is None:
+        return HANDLE
+    checkpoint, flags = opened
+    refusal = checkpoint.refuse_change(flags, session.id) or checkpoint.refuse_inactive()
+    if refusal is not None:
+        return refusal
+    old = checkpoint.sections.get(c[5])
+    if old is None:
+        return _missing(c[5])
+    refusal = checkpoint.corrupt(c[5])
+    if refusal is not None:
+        return refusal
+    revision = state.revision = checkpoint.revision = state.revision + 1
+    checkpoint.sections[c[5]] = (*old[:3], revision)  # trackers are not told: no content changed
+    return success(revision)
 
 
 # --- vectors -------------------------------------------------------------------------------------
@@ -289,4 +317,8 @@ def _refuse_vector(
             return _missing(section_id, position)
         if offset + len(data) > limit:
             return refuse(SaAisError.ERR_NO_RESOURCES, "section_too_big", limit, position)
+        if checkpoint.corrupted:
+            refusal = checkpoint.refuse_corrupted(section_id, position)
+            if refusal is not None:
+                return refusal
     return None

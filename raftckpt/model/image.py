@@ -29,6 +29,7 @@ from typing import Any, Final
 import msgpack
 
 from raftckpt.limits import (
+    CORRUPTED_SECTIONS_MAX,
     KIB,
     MIB,
     PAGE_BYTES,
@@ -121,6 +122,7 @@ def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
         checkpoint.unlinked,
         checkpoint.retention_until_ns,
         checkpoint.generated,
+        sorted(checkpoint.corrupted),
         len(checkpoint.sections),
     )
 
@@ -337,10 +339,10 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
     """Read the checkpoint that follows the one with uid ``before``; returns its uid."""
     fields = reader.fields(
         _INT, _STR, _LIST, _INT, _INT, (list, _NONE), _INT, _INT, _BOOL, _BOOL, (int, _NONE),
-        _INT, _INT,
+        _INT, _LIST, _INT,
     )  # fmt: skip
     uid, name, attributes, created_ns, revision, active = fields[:6]
-    owner, epoch, exclusive, unlinked, retention_until_ns, generated, count = fields[6:]
+    owner, epoch, exclusive, unlinked, retention_until_ns, generated, corrupted, count = fields[6:]
     _need(before < uid < state.next_uid, "order of checkpoints")
     _check_open([name, attributes])
     _need(unlinked or name not in state.names, "two checkpoints of one name")
@@ -355,8 +357,14 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
     checkpoint.unlinked = unlinked
     checkpoint.retention_until_ns = retention_until_ns
     checkpoint.generated = generated
-    checkpoint.regard()
     _load_sections(state, checkpoint, reader, count)
+    checkpoint.corrupted = frozenset(corrupted)
+    _need(checkpoint.corrupted <= checkpoint.sections.keys(), "a corrupted section that is none")
+    _need(
+        len(corrupted) <= CORRUPTED_SECTIONS_MAX and corrupted == sorted(checkpoint.corrupted),
+        "the corrupted sections",
+    )
+    checkpoint.regard()
     state.checkpoints[uid] = checkpoint
     if not unlinked:
         state.names[name] = checkpoint

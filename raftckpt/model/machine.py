@@ -57,6 +57,7 @@ _BY_TAG: Final[dict[int, _Handler]] = {
     Tag.SECTION_PUT: content.section_put,
     Tag.CHECKPOINT_WRITE: content.checkpoint_write,
     Tag.STAGE_CHUNK: lifecycle.stage_chunk,
+    Tag.SECTION_CORRUPT: content.section_corrupt,
     Tag.GROUP_JOIN: group_commands.group_join,
     Tag.GROUP_LEAVE: group_commands.group_leave,
     Tag.GROUP_RESPOND: group_commands.group_respond,
@@ -83,6 +84,7 @@ STRUCTURAL_TAGS: Final = frozenset(
         Tag.SECTION_CREATE,
         Tag.SECTION_DELETE,
         Tag.SECTION_EXPIRATION_SET,
+        Tag.SECTION_CORRUPT,
         Tag.DUE,
         Tag.GROUP_RESPOND,  # one that says no fences the session
         Tag.GROUP_FAIL,
@@ -364,6 +366,7 @@ _HANDLE_TAGS: Final = frozenset(
         Tag.SECTION_OVERWRITE,
         Tag.SECTION_PUT,
         Tag.CHECKPOINT_WRITE,
+        Tag.SECTION_CORRUPT,
     }
 )
 

@@ -34,6 +34,7 @@ __all__ = ["EAGER_ROWS", "QUERY_TAGS", "answer", "describe", "image_rows"]
 
 _NONE: Final = type(None)
 _VALID: Final = int(SectionState.VALID)
+_CORRUPTED: Final = int(SectionState.CORRUPTED)
 _TARGET: Final = (int, str)
 EAGER_ROWS: Final = 256
 """A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
@@ -149,6 +150,10 @@ def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
     section = checkpoint.sections.get(section_id)
     if section is None:
         return _missing(section_id, position)
+    if checkpoint.corrupted:
+        refusal = checkpoint.refuse_corrupted(section_id, position)
+        if refusal is not None:
+            return refusal
     length = len(section[0])
     if offset > length:
         return refuse(SaAisError.ERR_INVALID_PARAM, "offset", length, position)
@@ -156,6 +161,9 @@ def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
 
 
 def _read_all(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+    """Every section, or a refusal that names a corrupted one: never an image with holes."""
+    for section_id in sorted(checkpoint.corrupted):
+        return checkpoint.refuse_corrupted(section_id)
     return _listing(state, checkpoint, lambda section_id, section: [section_id, section[0]])
 
 
@@ -195,7 +203,9 @@ def _track_point(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
 
 def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
     section = checkpoint.sections.get(args[0])
-    return _missing(args[0]) if section is None else [section[3], section[0]]
+    if section is None:
+        return _missing(args[0])
+    return checkpoint.refuse_corrupted(args[0]) or [section[3], section[0]]
 
 
 def _section_ids(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
@@ -209,15 +219,27 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
         return invalid("chosen")
     if not 0 <= expiration_ns <= SA_TIME_MAX:
         return invalid("expiration_ns")
-    if chosen == Chosen.CORRUPTED:  # WEAK never corrupts here
+    corrupted = checkpoint.corrupted  # as it is now: the rows are made later
+    if chosen == Chosen.CORRUPTED and not corrupted:
         return [state.revision, []]
+    if corrupted:
+
+        def describe(section_id: bytes, section: Section) -> SectionDescriptor:
+            descriptor = _descriptor(section_id, section)
+            return descriptor._replace(state=_CORRUPTED) if section_id in corrupted else descriptor
+
+        row = describe
+    else:
+        row = _descriptor
     if chosen == Chosen.ANY:
-        return _listing(state, checkpoint, _descriptor)
+        return _listing(state, checkpoint, row)
+    if chosen == Chosen.CORRUPTED:
+        return _listing(state, checkpoint, row, lambda section_id, _: section_id in corrupted)
     choose = _CHOOSE[chosen]
     return _listing(
         state,
         checkpoint,
-        _descriptor,
+        row,
         lambda section_id, section: choose(section_id, section, expiration_ns),
     )
 
@@ -274,6 +296,7 @@ _HEAD: Final = attrgetter(
     "exclusive",
     "unlinked",
     "retention_until_ns",
+    "corrupted",
 )
 
 
@@ -291,7 +314,7 @@ def _describe(
     head: tuple[Any, ...], sections: int, openers: list[tuple[int, str, str, int, int]]
 ) -> CheckpointDescriptor:
     uid, name, attributes, memory_used, created_ns, revision, *rest = head
-    active, epoch, exclusive, unlinked, retention_until_ns = rest
+    active, epoch, exclusive, unlinked, retention_until_ns, corrupted = rest
     return CheckpointDescriptor(
         uid,
         name,
@@ -306,6 +329,7 @@ def _describe(
         exclusive,
         unlinked,
         retention_until_ns,
+        len(corrupted),
     )
 
 

@@ -114,6 +114,8 @@ class State:
         checkpoint.memory_used -= len(section[0])
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
+        if checkpoint.corrupted:
+            checkpoint.mend(section_id)
         return self.revise(checkpoint, kind, session, section_id)
 
     def end_session(self, session: Session) -> None:

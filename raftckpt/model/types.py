@@ -122,6 +122,8 @@ class CheckpointDescriptor(NamedTuple):
     """Deletion is pending: the name is gone, handles go on working."""
     retention_until_ns: int | None
     """When the checkpoint will be dropped because nobody has it open; None while it is open."""
+    corrupted: int
+    """Sections in the state CORRUPTED."""
 
 
 class Refused(NamedTuple):

@@ -1,4 +1,4 @@
-"""Public test helpers: a real cluster on loopback for one's own tests.
+"""Public test helpers: a real cluster on loopback for one's own tests, and fault injection.
 
 Loaded lazily: pytest imports this package in every run (plugin :mod:`raftckpt.testing.fixtures`).
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raftckpt.testing.corruption import corrupt_section
     from raftckpt.testing.local_cluster import LocalCluster
 
-__all__ = ["LocalCluster"]
+__all__ = ["LocalCluster", "corrupt_section"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from raftckpt.testing.local_cluster import LocalCluster
 
         return LocalCluster
+    if name == "corrupt_section":
+        from raftckpt.testing.corruption import corrupt_section
+
+        return corrupt_section
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -78,7 +78,7 @@ class ReplyKind(IntEnum):
 
 
 COMMAND_TAGS: Final = frozenset(
-    {1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 26, 50, 51, 52, 53}
+    {1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53}
 )
 """Commands a client may send (the others are the replicas' own)."""
 
@@ -410,6 +410,7 @@ MESSAGES: Final[dict[int, Shape]] = {
     Tag.STAGE_CHUNK: Shape(
         "STAGE_CHUNK", (*_OF_SESSION, ("stage", _positive), ("offset", _natural), ("data", _chunk))
     ),
+    Tag.SECTION_CORRUPT: Shape("SECTION_CORRUPT", (*_OF_SESSION, _HANDLE, _SECTION)),
     Tag.GROUP_JOIN: Shape(
         "GROUP_JOIN",
         (

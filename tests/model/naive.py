@@ -262,6 +262,12 @@ class Naive:
             raise No(NOT_EXIST, "section_missing", position)
         return c["sections"][section_id]
 
+    def valid(self, c: Any, section_id: bytes, position: int | None = None) -> Any:
+        section = self.section(c, section_id, position)
+        if section.get("corrupted"):
+            raise No(BAD_OP, "corrupted", position)
+        return section
+
     def do_21(self, s: Any, handle: int, section_id: bytes) -> int:
         if not section_id:
             raise No(INVALID, "param", None)
@@ -283,7 +289,7 @@ class Naive:
         self.active(c)
         if c["attributes"][3] == 1:
             raise No(INVALID, "default_section", None)
-        section = self.section(c, section_id)
+        section = self.valid(c, section_id)
         section.update(due=due, revision=self.step(c))
         return self.revision
 
@@ -297,7 +303,7 @@ class Naive:
                 raise No(INVALID, "section_id", None)
             return self.new(c, section_id, data, NEVER)
         section = self.section(c, section_id)
-        section.update(data=data, at=self.now, revision=self.step(c))
+        section.update(data=data, at=self.now, revision=self.step(c), corrupted=False)
         return self.revision
 
     def do_24(self, s: Any, handle: int, section_id: bytes, data: Any) -> int:
@@ -318,6 +324,7 @@ class Naive:
             self.section(c, section_id, position)
             if offset + len(values[position]) > c["attributes"][4]:
                 raise No(NO_RES, "section_too_big", position)
+            self.valid(c, section_id, position)
         revision = self.step(c)
         for (section_id, offset, _), value in zip(vector, values, strict=True):
             section = c["sections"][section_id]
@@ -325,6 +332,56 @@ class Naive:
             data = old[:offset] + value + old[offset + len(value) :]
             section.update(data=data, at=self.now, revision=revision)
         return revision
+
+    def do_27(self, s: Any, handle: int, section_id: bytes) -> int:
+        c = self.change(s, handle)
+        self.active(c)
+        self.section(c, section_id).update(corrupted=True, revision=self.step(c))
+        return self.revision
+
+    # queries
+    def ask(self, number: int, tag: int, target: int, *args: Any) -> Any:
+        try:
+            if number not in self.sessions:
+                raise No(BAD_HANDLE, "session", None)
+            c, flags = self.handle(self.sessions[number], target)
+            if not flags & READ:
+                raise No(ACCESS, "no_right", None)
+            self.active(c)
+            return (1, [self.revision, getattr(self, f"ask_{tag}")(c, *args)])
+        except No as refusal:
+            return refusal.args
+
+    def ask_100(self, c: Any, vector: list[Any]) -> Any:
+        found = []
+        for position, (section_id, offset, size) in enumerate(vector):
+            if offset + (size or 0) > c["attributes"][4]:
+                raise No(INVALID, "section_too_big", position)
+            data = self.valid(c, section_id, position)["data"]
+            if offset > len(data):
+                raise No(INVALID, "offset", position)
+            found.append(data[offset:] if size is None else data[offset : offset + size])
+        return found
+
+    def ask_101(self, c: Any) -> Any:
+        return [[k, self.valid(c, k)["data"]] for k in sorted(c["sections"])]
+
+    def ask_103(self, c: Any, chosen: int, at: int) -> Any:
+        rows = []
+        for k, v in c["sections"].items():
+            corrupted = v.get("corrupted", False)
+            if (
+                (chosen == 1 and v["due"] == NEVER)
+                or (chosen == 2 and v["due"] <= at and k)
+                or (chosen == 3 and v["due"] >= at)
+                or (chosen == 4 and corrupted)
+                or chosen == 5
+            ):
+                rows.append([k, v["due"], len(v["data"]), 1 + corrupted, v["at"], v["revision"]])
+        return rows
+
+    def ask_106(self, c: Any) -> Any:
+        return list(c["sections"])
 
     def do_26(self, s: Any, stage: int, offset: int, data: bytes) -> None:
         if offset != len(s["stages"].get(stage, b"")):

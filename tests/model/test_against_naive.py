@@ -25,7 +25,7 @@ from raftckpt.model.replies import ReplyTable
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
-from raftckpt.model.values import store
+from raftckpt.model.values import Pages, store
 
 from .naive import Naive
 
@@ -73,6 +73,14 @@ CONTENT = st.one_of(
     command(24, HANDLE, IDS, st.binary(max_size=45)),
     command(25, HANDLE, st.lists(ELEMENT, max_size=3)),
     command(26, STAGE, st.sampled_from([0, 0, 5, PAGE_BYTES]), DATA),
+    command(27, HANDLE, IDS),
+)
+SIZES = st.one_of(st.none(), st.integers(0, 50), st.just(3 * PAGE_BYTES))
+QUERY = st.one_of(
+    command(100, HANDLE, st.lists(st.tuples(IDS, OFFSETS, SIZES).map(list), max_size=3)),
+    command(101, HANDLE),
+    command(103, HANDLE, st.integers(1, 5), st.integers(0, 300).map(lambda ms: ms * MS)),
+    command(106, HANDLE),
 )
 LIFE = st.one_of(
     OPEN,
@@ -89,6 +97,7 @@ STEP = st.one_of(
     st.tuples(st.just("call"), st.integers(0, 2), CALL, st.sampled_from([0] * 8 + [-1, 1])),
     st.tuples(st.just("call"), st.integers(0, 2), CALL, st.just(0)),
     st.tuples(st.just("call"), st.integers(0, 2), CALL, st.just(0)),
+    st.tuples(st.just("ask"), st.integers(0, 2), QUERY),
     st.tuples(st.just("due"), st.integers(-10, 80)),
     st.tuples(st.just("expire"), st.integers(0, 2)),
     st.tuples(st.just("restore")),
@@ -108,6 +117,7 @@ class Run:
         self.ours = CheckpointMachine()
         self.restored = CheckpointMachine()
         self.naive = Naive()
+        self.corruptions: set[int] = set()
         self.now = 100 * MS
         self.copies: dict[int, dict[bytes, Any]] = {}  # what a tracker holds, by uid
         self.told = 0
@@ -136,6 +146,8 @@ class Run:
         (expected,) = self.naive.apply(self.now, [c])
         assert plain(mine) == expected, c
         assert self.ours.changes == self.restored.changes
+        if c[0] == 27 and mine.value == self.ours.revision:
+            self.corruptions.add(mine.value)
         self.follow()
         assert plain(again) == expected, c
         self.seen.add((c[0], "ok" if expected[0] == 1 else expected[1]))
@@ -148,9 +160,10 @@ class Run:
         assert told == sorted(set(told))
         assert all(revision > self.told for revision in told)
         missing = set(range(self.told + 1, self.ours.revision + 1)) - set(told)
-        # only the creation of a checkpoint may be missing: nobody can have tracked it before
-        created = {row.created for row in self.born()}
-        assert missing <= created, (missing, created)
+        # the creation of a checkpoint may be missing: nobody can have tracked it before;
+        # and a corruption on purpose: it changes no content
+        untold = {row.created for row in self.born()} | self.corruptions
+        assert missing <= untold, (missing, untold)
         self.told = self.ours.revision
         for change in changes:
             uid, revision, kind, session, _, _, detail = change
@@ -188,6 +201,19 @@ class Run:
         elif skew == 0:
             self.clients[k][1] = sequence
 
+    def ask(self, k: int, query: list[Any]) -> None:
+        number = self.clients[k][0]
+        expected = self.naive.ask(number, *query)
+        for machine in (self.ours, self.restored):
+            result = machine.query(number, query[0], query[1:])
+            found = plain(result)
+            if result.ok:
+                found = (1, [result.value[0], [rows_of(row) for row in result.value[1]]])
+                if query[0] == 101:
+                    found[1][1].sort()
+            assert found == expected, query
+        self.seen.add((query[0], "ok" if expected[0] == 1 else expected[1]))
+
     def compare(self) -> None:
         assert digest(self.ours.freeze()) == digest(self.restored.freeze())
         assert self.ours.revision == self.naive.revision
@@ -203,6 +229,7 @@ class Run:
                 c["unlinked"], c["until"], c["revision"], openers,
             )  # fmt: skip
             assert row.memory_used == sum(len(s["data"]) for s in c["sections"].values())
+            assert row.corrupted == sum(s.get("corrupted", False) for s in c["sections"].values())
             sections = self.ours.checkpoints[row.uid].sections
             copy = self.copies.get(row.uid, {})
             assert {i: (bytes(data), due) for i, (data, due) in copy.items()} == {
@@ -223,10 +250,21 @@ def plain(result: Result) -> Any:
     return (result.code, result.value.reason, result.value.position)
 
 
+def rows_of(row: Any) -> Any:
+    """Plain lists and bytes."""
+    if isinstance(row, bytes):
+        return row
+    if isinstance(row, Pages):
+        return bytes(row)
+    return [bytes(field) if isinstance(field, Pages) else field for field in row]
+
+
 def drive(run: Run, steps: Iterable[Any]) -> None:
     for kind, *rest in steps:
         if kind == "call":
             run.call(*rest)
+        elif kind == "ask":
+            run.ask(*rest)
         elif kind == "due":
             run.now += rest[0] * MS
             run.both([40, 0, 0, 0])
@@ -301,12 +339,34 @@ def random_call(rng: random.Random) -> list[Any]:
             [25, handle, vector],
             [26, rng.randrange(1, 3), rng.choice([0, 0, 20, PAGE_BYTES]), random_data(rng)],
             [26, rng.randrange(1, 3), 0, b"staged"],
+            [27, handle, section_id],
+            [27, handle, b"a"],
+        ]
+    )
+
+
+def random_query(rng: random.Random) -> list[Any]:
+    handle = rng.choice([1, 1, 1, 2, 2, 2, 3, 4, 5])
+    offset = rng.choice([0, 0, 1, 30, PAGE_BYTES, 3 * PAGE_BYTES])
+    vector = [
+        [rng.choice([b"a", b"b", b""]), offset, rng.choice([None, 0, 10, PAGE_BYTES])],
+        [b"a", 0, None],
+    ][: rng.choice([0, 1, 1, 2])]
+    return rng.choice(
+        [
+            [100, handle, vector],
+            [100, handle, vector],
+            [101, handle],
+            [103, handle, rng.randrange(1, 6), rng.randrange(0, 900) * MS],
+            [106, handle],
         ]
     )
 
 
 def random_step(rng: random.Random) -> tuple[Any, ...]:
     draw = rng.randrange(100)
+    if draw < 12:
+        return ("ask", rng.randrange(3), random_query(rng))
     if draw < 90:
         return ("call", rng.randrange(3), random_call(rng), rng.choice([0] * 20 + [-1, -2, -9, 1]))
     if draw < 96:
@@ -314,6 +374,35 @@ def random_step(rng: random.Random) -> tuple[Any, ...]:
     if draw < 97:
         return ("call", rng.randrange(3), [2], 0)
     return ("expire", rng.randrange(3)) if draw < 98 else ("restore",)
+
+
+def random_steps(rng: random.Random) -> Iterable[tuple[Any, ...]]:
+    for _ in range(400):
+        yield random_step(rng)
+        if rng.random() < 0.04:
+            yield from after_corruption(rng)
+
+
+def after_corruption(rng: random.Random) -> Iterable[tuple[Any, ...]]:
+    """What is tried on a corrupted section; by chance alone it is rarely the same one."""
+    k, handle = rng.randrange(3), rng.choice([1, 2, 3])
+    yield ("call", k, [27, handle, b"a"], 0)
+    yield rng.choice(
+        [
+            ("call", k, [22, handle, b"a", SA_TIME_MAX, None], 0),
+            ("call", k, [25, handle, [[b"a", 0, b"x"]]], 0),
+            ("ask", k, [100, handle, [[b"a", 0, None]]]),
+            ("ask", k, [101, handle]),
+        ]
+    )
+    yield rng.choice(
+        [
+            ("call", k, [21, handle, b"a"], 0),
+            ("call", k, [23, handle, b"a", b"mended"], 0),
+            ("call", k, [24, handle, b"a", b"mended"], 0),
+            ("ask", k, [103, handle, 4, 0]),
+        ]
+    )
 
 
 OUTCOMES = {
@@ -325,11 +414,17 @@ OUTCOMES = {
     20: "ok handle no_right fenced section_id param no_active section_too_big default_section "
     "section_exists sections_full stage",
     21: "ok handle param no_right fenced no_active default_section section_missing",
-    22: "ok handle param no_right fenced no_active default_section section_missing time_past",
+    22: "ok handle param no_right fenced no_active default_section section_missing time_past "
+    "corrupted",
     23: "ok handle no_right fenced no_active section_missing section_too_big stage",
     24: "ok handle no_right fenced no_active sections_full section_too_big stage section_id",
-    25: "ok handle no_right fenced no_active section_missing section_too_big stage param",
+    25: "ok handle no_right fenced no_active section_missing section_too_big stage param corrupted",
     26: "ok stage",
+    27: "ok handle no_right fenced no_active section_missing",
+    100: "ok handle no_right no_active section_missing section_too_big offset corrupted",
+    101: "ok handle no_right no_active corrupted",
+    103: "ok handle no_right no_active",
+    106: "ok handle no_right no_active",
 }
 
 
@@ -339,7 +434,7 @@ def test_long_histories_reach_every_outcome() -> None:
     for seed in range(40):
         rng = random.Random(seed)
         run = Run(seen)
-        drive(run, (random_step(rng) for _ in range(400)))
+        drive(run, random_steps(rng))
         kinds |= run.kinds
     assert kinds == set(range(ChangeKind.CREATED, ChangeKind.RESYNC))
     wanted = {(tag, word) for tag, words in OUTCOMES.items() for word in words.split()}
@@ -406,6 +501,8 @@ BUGS: list[tuple[Any, str, Any]] = [
     (image, "_load_checkpoint", _image_without_generation),
     (State, "sweep", lambda self, limit: self.sessions.clear()),
     (lifecycle, "RETENTION", b"other"),
+    (Checkpoint, "mend", lambda self, section_id: None),
+    (Checkpoint, "refuse_corrupted", lambda self, section_id, position=None: None),
     (State, "revise", _tell_nobody_of_expiry),
     (lifecycle, "_EXPIRED", int(ChangeKind.DELETED)),
     (content, "_WRITTEN", int(ChangeKind.OVERWRITTEN)),
@@ -423,7 +520,7 @@ def test_planted_bugs_are_caught(
     def histories() -> None:
         for seed in range(40):
             rng = random.Random(seed)
-            drive(Run(), (random_step(rng) for _ in range(400)))
+            drive(Run(), random_steps(rng))
 
     with pytest.raises(Exception):  # noqa: B017 - wrong answers or a broken invariant
         histories()

@@ -73,6 +73,7 @@ BUILDERS = st.one_of(
     ),
     st.tuples(st.just(operations.create), st.just(OPENED), IDS, DATA, TIMES, NUMBERS),
     st.tuples(st.just(operations.delete), st.just(OPENED), IDS),
+    st.tuples(st.just(operations.corrupt_section), st.just(OPENED), IDS),
     st.tuples(st.just(operations.set_expiration), st.just(OPENED), IDS, TIMES, NUMBERS),
     st.tuples(st.just(operations.set_retention), st.just(OPENED), NUMBERS),
     st.tuples(st.just(operations.active_replica_set), st.just(OPENED), st.booleans()),
@@ -223,11 +224,11 @@ def test_attributes_travel_both_ways() -> None:
 def test_descriptors_become_records() -> None:
     fields = CheckpointDescriptor(
         9, "c", ModelAttributes(), 2, 30, 5 * 10**9, 7, [(1, "me", "n1", 2, 1)], (1, "n1"), 3,
-        True, False, 10**10,
+        True, False, 10**10, 1,
     )  # fmt: skip
     status = CheckpointStatus.from_wire(list(fields))
     assert (status.uid, status.created, status.active) == (9, 5.0, (1, "n1"))
-    assert status.retention_until == 10.0
+    assert (status.retention_until, status.corrupted) == (10.0, 1)
     assert status.openers[0].writers == 1
     section = SectionStatus.from_wire(list(SectionDescriptor(b"i", 5 * 10**8, 3, 2, 10**9, 4)))
     assert (section.expires, section.state, section.updated) == (0.5, "corrupted", 1.0)

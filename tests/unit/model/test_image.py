@@ -30,6 +30,7 @@ def rich() -> tuple[Cluster, list[Client]]:
     one.put(1, b"big", bytes(range(256)) * 600)
     one.put(1, b"page", bytes(PAGE_BYTES))
     one.create(1, None, b"generated")
+    one.do(27, 1, b"page")
     two.open("plain", READ)
     two.open("active", fields=attributes(WEAK | COLLOCATED))
     two.do(14, 2, True)
@@ -277,8 +278,12 @@ CONTRADICTIONS = [
     ("owner", (1, 6), -1),
     ("bool", (1, 8), 1),
     ("retention while open", (1, 10), 5),
-    ("more sections", (1, 12), 2),
-    ("too many sections", (1, 12), 5),
+    ("corrupted section that is none", (1, 12), [b"other"]),
+    ("corrupted section twice", (1, 12), [b"a", b"a"]),
+    ("corrupted section of another type", (1, 12), ["a"]),
+    ("corrupted section that is no id", (1, 12), [[b"a"]]),
+    ("more sections", (1, 13), 2),
+    ("too many sections", (1, 13), 5),
     ("rows", (2,), []),
     ("row", (2, 0), [b"a", b"data"]),
     ("row kind", (2, 0, 1), "data"),
@@ -330,7 +335,7 @@ def test_doubles_are_refused() -> None:
     parts[0][2][5] = parts[0][2][4] = 9
     head, rows, session, results = parts[1:]
     other = [2, "y", *head[2:]]
-    two = [*head[:12], 2]
+    two = [*head[:13], 2]
     session2 = [2, b"t" * 16, *session[2:9], [[1, 2, 3]], *session[10:]]
 
     def image(checkpoints: int, sessions: int, *rest: Any) -> list[bytes]:

@@ -52,6 +52,7 @@ GOOD: dict[int, list[Any]] = {
     24: [1, b"a", b"x"],
     25: [1, [[b"a", 0, b"x"]]],
     26: [1, 0, b"x"],
+    27: [1, b"a"],
     40: [],
     41: [b"nonce"],
     50: ["group", "c1", 0, SECOND, 0],

@@ -28,6 +28,7 @@ GOOD: dict[int, list[Any]] = {
     24: [24, 1, 1, 0, 5, b"id", 9],
     25: [25, 1, 1, 0, 5, [[b"id", 0, b"data"], [b"", 7, 3]]],
     26: [26, 1, 1, 0, 1, 0, b"chunk"],
+    27: [27, 1, 1, 0, 1, b"a"],
     50: [50, 1, 1, 0, "group", "component", 0, 10**9, 0],
     51: [51, 1, 1, 0, "group", "component"],
     52: [52, 1, 1, 0, "group", "component", 2, True],
