@@ -54,7 +54,7 @@ from raftckpt.errors import (
 from raftckpt.version import VERSION
 
 if TYPE_CHECKING:
-    from raftckpt import aio
+    from raftckpt import aio, ha
 
 __all__ = [
     "Access",
@@ -98,6 +98,7 @@ __all__ = [
     "__version__",
     "aio",
     "connect",
+    "ha",
 ]
 
 __version__ = VERSION
@@ -110,4 +111,8 @@ def __getattr__(name: str) -> Any:
         import raftckpt.aio
 
         return raftckpt.aio
+    if name == "ha":
+        import raftckpt.ha
+
+        return raftckpt.ha
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -121,6 +121,12 @@ class Driver:
             raise
         return decoded(call)
 
+    def submit(self, call: Call, timeout: float) -> None:
+        """Start a call whose end nobody waits for."""
+        now = self._loop.time()
+        self.core.start(call, now + timeout, now)
+        self._settle()
+
     def _settle(self) -> None:
         """Carry out what the core wants and hand out what is done."""
         self._scheduled = False

@@ -26,6 +26,7 @@ from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.endpoints import is_endpoint
 from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
+from raftckpt.client.roles import RoleInbox
 from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
@@ -65,6 +66,7 @@ class ClientCore(Pipeline):
         super().__init__(config, jitter)
         self.router = Router(endpoints, jitter)
         self.session = 0
+        self.roles = RoleInbox()
         self.node = config.node
         """Node id this client counts as."""
         self.members: dict[str, str] = {}
@@ -116,6 +118,11 @@ class ClientCore(Pipeline):
     def link(self) -> Link:
         """State of the connection."""
         return self._link
+
+    @property
+    def credentials(self) -> tuple[int, bytes]:
+        """Number (0: none is open yet) and secret of the session."""
+        return self.session, self._secret
 
     @property
     def endpoint(self) -> str:
@@ -179,6 +186,7 @@ class ClientCore(Pipeline):
     def close(self) -> None:
         """End everything: pending calls fail, no connection is wanted any more."""
         self._closed = True
+        self.roles.end("the service was closed")
         for call in self._living():
             error = outcomes.lost(call, "the service was closed")
             self._fail(call, BadHandle(error.message, definite=error.definite))
@@ -556,6 +564,8 @@ class ClientCore(Pipeline):
                     self._note_leader("not_leader", endpoint)
                 elif self._link >= Link.GREETED:
                     self._hint(endpoint)
+        elif kind == "role":
+            self.roles.put(value)
         elif kind == "session_lost" and self._attached:
             self._lose_session(str(value))
         # "going_away" and notices of later versions need no action: the close will come
@@ -567,6 +577,7 @@ class ClientCore(Pipeline):
         if self.lost is not None:
             return
         self.lost = why or "session"
+        self.roles.end(self.lost)
         self._attached = False
         self._wants_session = False
         self._holding = False

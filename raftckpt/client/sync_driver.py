@@ -34,7 +34,7 @@ from raftckpt.errors import BadHandle, InvalidParam
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Driver", "open_socket", "reason_of"]
+__all__ = ["Driver", "Wake", "open_socket", "reason_of"]
 
 _PARK_SECONDS: Final = 0.05
 _RECEIVE_BYTES: Final = 64 * 1024
@@ -42,7 +42,7 @@ _POLL_SECONDS_MAX: Final = 60.0
 _ASK_SECONDS_MAX: Final = 1e6
 
 
-class _Wake:
+class Wake:
     """A pipe that wakes a poller; closed when nobody can use it any more."""
 
     __slots__ = ("reading", "writing")
@@ -53,10 +53,12 @@ class _Wake:
         os.set_blocking(self.writing, False)
 
     def notify(self) -> None:
+        """Wake whoever polls."""
         with suppress(BlockingIOError):  # it is full of wake-ups already
             os.write(self.writing, b"\0")
 
     def drain(self) -> None:
+        """Forget the wake-ups so far."""
         with suppress(BlockingIOError):
             os.read(self.reading, 4096)
 
@@ -70,7 +72,7 @@ class _Connection:
 
     __slots__ = ("number", "poller", "secure", "sock", "unsent", "would_block")
 
-    def __init__(self, number: int, sock: socket.socket, wake: _Wake, secure: bool) -> None:
+    def __init__(self, number: int, sock: socket.socket, wake: Wake, secure: bool) -> None:
         self.number = number
         self.sock = sock
         self.secure = secure
@@ -142,8 +144,8 @@ class Driver:
         self._connection: _Connection | None = None
         self._lingering: list[_Connection] = []
         self._doomed: list[_Connection] = []
-        self._io_wake = _Wake()
-        self._reader_wake = _Wake()
+        self._io_wake = Wake()
+        self._reader_wake = Wake()
         self._io_woken = False
         self._parked = False
         self._active_at = 0.0
@@ -151,6 +153,8 @@ class Driver:
         self._closed = False
         self.trackers: WeakSet[Any] = WeakSet()
         """Trackers that end with the service."""
+        self.listening = False
+        """Whether notices matter: then the socket is read even while callers are active."""
         self._thread = threading.Thread(target=self._loop, name="raftckpt-io", daemon=True)
         self._thread.start()
 
@@ -188,7 +192,7 @@ class Driver:
                         self._reading.release()
                         if self._waiting:
                             self._pass_on()
-                        elif self._submitted:
+                        elif self._submitted or (self.listening and self._parked):
                             with self._lock:
                                 self._wake_io()
                 else:
@@ -378,7 +382,10 @@ class Driver:
                 target = self.core.target()
                 self._parked = connection is not None and (
                     self._reading.locked()
-                    or (not self._submitted and now - self._active_at < _PARK_SECONDS)
+                    or (
+                        not (self._submitted or self.listening)
+                        and now - self._active_at < _PARK_SECONDS
+                    )
                 )
                 timeout = self.core.next_deadline() - now
                 events = 0 if self._parked else select.POLLIN

@@ -1,0 +1,254 @@
+"""A component without IO: joins, carries assignments out, answers. Faces do what it yields.
+
+The methods that have work for the outside are generators of steps: a call to be run, a callback to
+be called, a pause. The face sends back what came of it, or throws what was raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from raftckpt.client import group_operations
+from raftckpt.client.calls import Call
+from raftckpt.client.core import ClientCore
+from raftckpt.errors import (
+    BadOperation,
+    CheckpointError,
+    Exist,
+    InvalidParam,
+    NotExist,
+    SessionLost,
+    Timeout,
+    TryAgain,
+    Unavailable,
+)
+from raftckpt.ha.types import LATER, Assignment
+from raftckpt.model.groups import HaState
+
+__all__ = ["BEATS_PER_PERIOD", "Callbacks", "Invoke", "Membership", "Pause", "Run", "Steps", "Sync"]
+
+Callback: TypeAlias = Callable[[Assignment], Any]
+Steps: TypeAlias = Generator[Any, Any, Any]
+
+BEATS_PER_PERIOD: Final = 3
+_JOIN_PAUSE_SECONDS: Final = 0.05
+_JOIN_PAUSE_SECONDS_MAX: Final = 0.5
+_FOR_NOW: Final = (Timeout, TryAgain, Unavailable)
+"""An answer that met one of these is given again."""
+
+
+class Run(NamedTuple):
+    """Step: run a call; its value is sent back."""
+
+    call: Call
+    timeout: float | None = None
+
+
+class Invoke(NamedTuple):
+    """Step: call back; what it returns is sent back."""
+
+    callback: Callback
+    assignment: Assignment
+
+
+class Sync(NamedTuple):
+    """Step: deliver every tracked change up to a revision."""
+
+    revision: int
+
+
+class Pause(NamedTuple):
+    """Step: wait."""
+
+    seconds: float
+
+
+class Callbacks(NamedTuple):
+    """What the program does on which state."""
+
+    on_active: Callback
+    on_standby: Callback
+    on_quiesced: Callback | None
+    on_unassigned: Callback | None
+    on_removed: Callback | None
+
+    def of(self, state: HaState) -> Callback | None:
+        """The callback of a state; None: there is nothing to do."""
+        if state is HaState.ACTIVE:
+            return self.on_active
+        if state is HaState.STANDBY:
+            return self.on_standby
+        if state is HaState.UNASSIGNED:
+            return self.on_unassigned
+        if state is HaState.REMOVED:
+            return self.on_removed
+        return self.on_quiesced
+
+
+class Membership:
+    """One component's part in one group.
+
+    Attributes:
+        current: the assignment that was carried out last, or is being carried out.
+        member: its number in the cluster, 0 while it is not joined.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        group: str,
+        name: str,
+        callbacks: Callbacks,
+        *,
+        rank: int,
+        response_timeout: float,
+        health_check: float | None,
+        rejoin: bool,
+    ) -> None:
+        for callback in callbacks:
+            if callback is not None and not callable(callback):
+                raise InvalidParam(f"a callback is a function, not {callback!r}")
+        self.group = group
+        self.name = name
+        self.current: Assignment | None = None
+        self.member = 0
+        self._core = core
+        self._key = (group, name)
+        self._callbacks = callbacks
+        self._options = (rank, response_timeout, health_check)
+        self._rejoin = rejoin
+        self._health_check = health_check
+        self._unanswered: tuple[Assignment, bool] | None = None
+        self._beat_at = 0.0
+        self._told_of_the_end = False
+        group_operations.join(group, name, *self._options)  # raises what is wrong with them
+
+    @property
+    def beat_seconds(self) -> float | None:
+        """Time between two signs of life; None: none are expected."""
+        return None if self._health_check is None else self._health_check / BEATS_PER_PERIOD
+
+    def serve(self, wake: Callable[[], None]) -> None:
+        """Begin to listen; ``wake`` is called from any thread when there is something to do."""
+        self._core.roles.serve(self._key, wake)
+
+    # --- joining ------------------------------------------------------------------------------
+    def join(self, deadline: float, clock: Callable[[], float]) -> Steps:
+        """Join; while another session has a component of this name, wait for its end."""
+        pause = _JOIN_PAUSE_SECONDS
+        while True:
+            left = max(0.001, deadline - clock())
+            try:
+                joined = yield Run(
+                    group_operations.join(self.group, self.name, *self._options), left
+                )
+                self.member = joined[0]
+                return
+            except Exist as error:
+                if error.reason != "component_exists" or clock() + pause > deadline:
+                    raise
+            yield Pause(pause)
+            pause = min(2 * pause, _JOIN_PAUSE_SECONDS_MAX)
+
+    # --- working ------------------------------------------------------------------------------
+    def beat(self, now: float) -> Call | None:
+        """Return the sign of life that is due, to be sent without waiting for its end."""
+        period = self.beat_seconds
+        if period is None or not self.member or now < self._beat_at:
+            return None
+        self._beat_at = now + period
+        return group_operations.alive(self.member)
+
+    def patience(self, now: float, most: float) -> float:
+        """Seconds until :meth:`beat` has something to send, or an answer is to be given again."""
+        if self._unanswered is not None:
+            return min(most, _JOIN_PAUSE_SECONDS)
+        if self._health_check is None:
+            return most
+        return max(0.0, min(most, self._beat_at - now))
+
+    def work(self, clock: Callable[[], float], timeout: float) -> Steps:
+        """Carry out what was told; returns how many callbacks were due.
+
+        Raises:
+            SessionLost: the session ended.
+            Exception: of the callback, after the cluster was told that the component failed.
+        """
+        if self._unanswered is not None:
+            yield from self._answer(*self._unanswered)
+        done = 0
+        while True:
+            role = self._core.roles.take(self._key)
+            if role is None:
+                break
+            assignment = Assignment.from_wire(role)
+            if role["answered"] and assignment.state is not HaState.REMOVED:
+                continue
+            done += 1
+            yield from self._carry_out(assignment)
+            if assignment.state is HaState.REMOVED and self._unanswered is None:
+                self.member = 0
+                if self._rejoin:
+                    yield from self.join(clock() + timeout, clock)
+        if self._core.roles.lost:
+            yield from self._end()
+        return done
+
+    def _carry_out(self, assignment: Assignment) -> Steps:
+        self.current = assignment
+        if assignment.state is HaState.ACTIVE:
+            yield Sync(assignment.revision)
+        callback = self._callbacks.of(assignment.state)
+        try:
+            verdict = (yield Invoke(callback, assignment)) if callback is not None else None
+        except Exception:
+            yield from self._answer(assignment, assignment.state is HaState.REMOVED)
+            raise
+        if verdict is not LATER:
+            yield from self._answer(assignment, True)
+
+    def _answer(self, assignment: Assignment, ok: bool) -> Steps:
+        """Answer; what could not be taken for now is kept and given again."""
+        self._unanswered = (assignment, ok)
+        try:
+            yield from self.respond(assignment, ok)
+        except _FOR_NOW:
+            return
+        except (BadOperation, NotExist, SessionLost):
+            pass  # a newer assignment took its place, or the session ended: we will be told
+        self._unanswered = None
+
+    def respond(self, assignment: Assignment, ok: bool) -> Steps:
+        """Answer an assignment."""
+        call = group_operations.respond(self.group, self.name, assignment.number, ok)
+        yield Run(call)
+
+    def _end(self) -> Steps:
+        why = self._core.roles.lost
+        if not self._told_of_the_end:
+            self._told_of_the_end = True
+            self.member = 0
+            self.current = Assignment(
+                self.group, self.name, 0, HaState.REMOVED, "session_lost", active=""
+            )
+            callback = self._callbacks.on_removed
+            if callback is not None:
+                yield Invoke(callback, self.current)
+        raise SessionLost(f"component {self.name!r} of group {self.group!r}: session lost: {why}")
+
+    # --- leaving ------------------------------------------------------------------------------
+    def leave(self, timeout: float) -> Steps:
+        """Leave the group, as far as that is possible; the end of the session does the rest."""
+        roles = self._core.roles
+        try:
+            if self.member and not roles.lost:
+                yield Run(group_operations.leave(self.group, self.name), timeout)
+        except CheckpointError:
+            role = roles.take(self._key)
+            if role is not None and role["state"] == HaState.REMOVED:
+                with suppress(CheckpointError):
+                    yield from self.respond(Assignment.from_wire(role), True)
+        self.member = 0
+        roles.forget(self._key)

@@ -1,0 +1,275 @@
+"""The blocking face of a component: its own loop, or somebody else's by ``fileno()``."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Final
+
+import raftckpt
+from raftckpt.client.blocking import Service
+from raftckpt.client.calls import Call
+from raftckpt.client.sync_driver import Wake
+from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Steps, Sync
+from raftckpt.ha.types import Assignment
+from raftckpt.ha.witness import witness_of
+from raftckpt.model.groups import HaState
+
+__all__ = ["Component", "connect"]
+
+_WAIT_SECONDS_MAX: Final = 60.0
+_LEAVE_SECONDS: Final = 2.0
+_SESSION_SECONDS: Final = 5.0
+
+
+def connect(
+    endpoints: str | Iterable[str],
+    *,
+    session_timeout: float = _SESSION_SECONDS,
+    disconnect_grace: float = 0.0,
+    **options: Any,
+) -> Service:
+    """Connect as components should: when the process dies, its session ends at once.
+
+    Arguments:
+        endpoints: as of :func:`raftckpt.connect`, as all the other options.
+        session_timeout: seconds of silence after which a component that is cut off is replaced.
+        disconnect_grace: seconds a session goes on after its process died.
+        options: see :func:`raftckpt.connect`.
+    """
+    return raftckpt.connect(
+        endpoints, session_timeout=session_timeout, disconnect_grace=disconnect_grace, **options
+    )
+
+
+class Component:
+    """A component of a service group; made, it has joined.
+
+    Callbacks are called by :meth:`run` or :meth:`dispatch`, in the thread that calls these. One
+    that returns has carried the assignment out; one that returns :data:`~raftckpt.ha.LATER` says
+    so by :meth:`respond`; one that raises has failed: the component is taken out of service,
+    another one becomes active, and the exception leaves :meth:`dispatch`.
+
+    Arguments:
+        service: a session of its own, best by :func:`raftckpt.ha.connect`.
+        group: name of the service group; made by the first who joins.
+        name: name of the component, unique in the group.
+        on_active: begin to work.
+        on_standby: stand by.
+        on_quiesced: stop working (QUIESCED), or finish what was begun and then stop (QUIESCING);
+            when it is answered another component goes on.
+        on_unassigned: the group is locked.
+        on_removed: it was taken out of service; its changes are refused until this returns.
+        rank: preferred order of promotion; smaller first, then the order of joining.
+        response_timeout: seconds until an assignment must be answered.
+        health_check: seconds without a call of :meth:`dispatch` after which it counts as hung;
+            None: only its session is watched.
+        rejoin: join again, as a standby, after it was taken out of service.
+        timeout: seconds to wait for a component of the same name in an older session to end.
+
+    Raises:
+        Exist: another session has a component of this name.
+        Fenced: a component of this session failed and has not answered that it knows.
+        InvalidParam: an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        group: str,
+        name: str,
+        *,
+        on_active: Callable[[Assignment], Any],
+        on_standby: Callable[[Assignment], Any],
+        on_quiesced: Callable[[Assignment], Any] | None = None,
+        on_unassigned: Callable[[Assignment], Any] | None = None,
+        on_removed: Callable[[Assignment], Any] | None = None,
+        rank: int = 0,
+        response_timeout: float = 10.0,
+        health_check: float | None = None,
+        rejoin: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        self._driver = service._driver
+        self._service = service
+        self._membership = Membership(
+            self._driver.core,
+            group,
+            name,
+            Callbacks(on_active, on_standby, on_quiesced, on_unassigned, on_removed),
+            rank=rank,
+            response_timeout=response_timeout,
+            health_check=health_check,
+            rejoin=rejoin,
+        )
+        self._timeout = self._driver.timeout if timeout is None else timeout
+        self._stopping = self._closed = False
+        self._stopped = threading.Event()
+        self._wake = Wake()
+        self._poll = select.epoll()
+        self._poll.register(self._wake.reading, select.EPOLLIN)
+        self._membership.serve(self._wake.notify)
+        self._driver.listening = True
+        try:
+            self._drive(self._membership.join(monotonic() + self._timeout, monotonic))
+        except BaseException:
+            self._driver.core.roles.forget((group, name))
+            raise
+        self._witness = witness_of(self._driver.core, self._driver._context)
+        beat = self._membership.beat_seconds
+        if beat is not None:
+            # somebody else's loop learns from fileno() when dispatch() is due
+            threading.Thread(
+                target=self._remind, args=(beat,), name="raftckpt-beat", daemon=True
+            ).start()
+
+    def __enter__(self) -> Component:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def group(self) -> str:
+        """Name of the service group."""
+        return self._membership.group
+
+    @property
+    def name(self) -> str:
+        """Name of the component."""
+        return self._membership.name
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """The assignment carried out last, or being carried out."""
+        return self._membership.current
+
+    @property
+    def state(self) -> HaState:
+        """Its HA state, as far as it was told."""
+        current = self._membership.current
+        return HaState.UNASSIGNED if current is None else current.state
+
+    # --- working ------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Call back, until :meth:`stop` or :meth:`close` is called.
+
+        Raises:
+            SessionLost: the session ended; connect again.
+            Exception: what a callback raised.
+        """
+        while not self._stopping:
+            self.dispatch(_WAIT_SECONDS_MAX)
+
+    def fileno(self) -> int:
+        """Descriptor that is readable when :meth:`dispatch` has something to do."""
+        return self._poll.fileno()
+
+    def dispatch(self, timeout: float = 0.0) -> int:
+        """Call the callbacks that are due.
+
+        Arguments:
+            timeout: seconds to wait for the first one.
+
+        Returns:
+            How many assignments were carried out.
+
+        Raises:
+            SessionLost: the session ended; connect again.
+            Exception: what a callback raised.
+        """
+        deadline = monotonic() + timeout
+        while not self._closed:
+            self._beat()
+            now = monotonic()
+            wait = self._membership.patience(now, max(0.0, deadline - now))
+            self._poll.poll(wait)
+            self._wake.drain()
+            self._beat()
+            done: int = self._drive(self._membership.work(monotonic, self._timeout))
+            if done or self._stopping or monotonic() >= deadline:
+                return done
+        return 0
+
+    def respond(self, assignment: Assignment, ok: bool = True) -> None:
+        """Answer an assignment whose callback returned :data:`~raftckpt.ha.LATER`.
+
+        Arguments:
+            assignment: which.
+            ok: it was carried out; False: it could not be, the component failed.
+
+        Raises:
+            BadOperation: another assignment took its place, or it was answered before.
+        """
+        self._drive(self._membership.respond(assignment, ok))
+
+    def stop(self) -> None:
+        """Have :meth:`run` return; may be called anywhere, also by a signal handler."""
+        self._stopping = True
+        self._wake.notify()
+
+    def close(self) -> None:
+        """Leave the group: if it was active, the next one is, at once. Idempotent."""
+        if self._closed:
+            return
+        self.stop()
+        self._closed = True
+        self._stopped.set()
+        self._witness.close()
+        if not self._driver.closed:
+            self._drive(self._membership.leave(_LEAVE_SECONDS))
+
+    # --- inside -------------------------------------------------------------------------------
+    def _drive(self, steps: Steps) -> Any:
+        """Do what the core asks for, until it is through."""
+        value: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = steps.send(value) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            value = error = None
+            try:
+                value = self._do(step)
+            except Exception as raised:
+                error = raised
+
+    def _do(self, step: Any) -> Any:
+        if isinstance(step, Run):
+            return self._driver.run(step.call, step.timeout)
+        if isinstance(step, Invoke):
+            # an active calls often, and its notices are not urgent
+            self._driver.listening = step.assignment.state is not HaState.ACTIVE
+            return step.callback(step.assignment)
+        if isinstance(step, Pause):
+            sleep(step.seconds)
+        elif isinstance(step, Sync):
+            self._sync(step.revision)
+        return None
+
+    def _sync(self, revision: int) -> None:
+        """Deliver the tracked changes up to a revision."""
+
+    def _beat(self) -> None:
+        call = self._membership.beat(monotonic())
+        if call is not None and not self._driver.closed:
+            self._driver.submit(call, self._membership.beat_seconds or 0.0, _ignore)
+
+    def _remind(self, period: float) -> None:
+        while not self._stopped.wait(period):
+            with suppress(OSError):
+                self._wake.notify()
+
+
+def _ignore(call: Call) -> None:
+    """Nobody waits for the end of a sign of life."""
