@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": ("demo:demo", "Watch csa103 survive kill -9: counter, kills, verdict."),
     "checkpoint": ("checkpoint:checkpoint", "List, create, show and unlink checkpoints."),
     "section": ("section:section", "List, read, write, create, delete and expire sections."),
+    "track": ("track:track", "Follow a checkpoint: every change as it is committed."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "config": ("config:config", "Check a cluster.yaml."),

@@ -1,0 +1,152 @@
+"""``raftckpt track``: lines as they happen, JSON as a contract, how it ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import raftckpt
+from raftckpt.testing import LocalCluster
+from tests.waiting import until
+
+MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()", "track"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(1, faults=False) as cluster:
+        yield cluster
+
+
+class Following:
+    """The command as a process, its output in files."""
+
+    def __init__(self, cluster: LocalCluster, tmp_path: Path, *arguments: str) -> None:
+        self._files = [tmp_path / "out", tmp_path / "err"]
+        command = [*MAIN, *arguments, "--endpoints", cluster.endpoints]
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err)
+
+    @property
+    def lines(self) -> list[str]:
+        return self._files[0].read_text().splitlines()
+
+    @property
+    def err(self) -> str:
+        return self._files[1].read_text()
+
+    def wait_lines(self, count: int) -> list[str]:
+        until(lambda: len(self.lines) >= count or self.process.poll() is not None, "lines", 30)
+        assert len(self.lines) >= count, self.err
+        return self.lines
+
+    def __enter__(self) -> Following:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_lines_of_json_tell_every_change(cluster, tmp_path) -> None:
+    attributes = raftckpt.Attributes(collocated=True, retention=60.0)
+    with raftckpt.connect(cluster.endpoints, node="n1") as service:
+        checkpoint = service.open("json", create=attributes)
+        checkpoint.create("gone", b"\xff", ttl=3600)
+        with Following(cluster, tmp_path, "json", "-o", "json") as following:
+            following.wait_lines(1)
+            revision = checkpoint.put("k", b"\x00\x80")
+            checkpoint.write_many([("k", 0, b"ab"), ("k", 1, b"c")])
+            checkpoint.set_expiration("gone", None)
+            checkpoint.delete("gone")
+            checkpoint.active_replica_set(exclusive=True)
+            checkpoint.set_retention(0)
+            session = service._driver.core.session
+            checkpoint.unlink()
+            checkpoint.close()
+            assert following.process.wait(30) == 0
+            lines = [json.loads(line) for line in following.lines]
+    assert lines[0] == {
+        "revision": revision - 1, "kind": "image", "session": 0,
+        "parts": [{
+            "section": "gone", "section_base64": "Z29uZQ==",
+            "expires": lines[0]["parts"][0]["expires"],
+            "size": 1, "data": None, "data_base64": base64.b64encode(b"\xff").decode(),
+        }],
+        "active": None, "epoch": 0, "exclusive": False, "owner": 0,
+        "retention_s": 60.0, "unlinked": False,
+    }  # fmt: skip
+    assert lines[1] == {
+        "revision": revision, "kind": "created", "session": session,
+        "section": "k", "section_base64": "aw==", "offset": 0, "size": 2,
+        "data": None, "data_base64": "AIA=", "expires": None,
+    }  # fmt: skip
+    assert [(line["kind"], line["revision"] - revision) for line in lines[2:]] == [
+        ("written", 1),
+        ("expiration_set", 2),
+        ("deleted", 3),
+        ("active_changed", 4),
+        ("retention_set", 5),
+        ("unlinked", 6),
+        ("destroyed", 7),
+    ]
+    assert [part["data"] for part in lines[2]["parts"]] == ["ab", "c"]
+    assert lines[3]["expires"] is None
+    assert lines[5]["active"] == {"session": session, "node": "n1"}
+    assert (lines[5]["epoch"], lines[5]["exclusive"], lines[5]["owner"]) == (1, True, session)
+    assert lines[6]["retention_s"] == 0
+
+
+def test_text_from_a_revision_until_ctrl_c(cluster, tmp_path) -> None:
+    with raftckpt.connect(cluster.endpoints) as service:
+        checkpoint = service.open("text", create=raftckpt.Attributes())
+        first = checkpoint.put("k", b"one")
+        checkpoint.put("k", b"x" * 100)
+        with Following(cluster, tmp_path, "text", "--from", str(first)) as following:
+            following.wait_lines(1)
+            checkpoint.create("t", b"\x1b[31m", ttl=3600)
+            lines = following.wait_lines(2)
+            following.process.send_signal(signal.SIGINT)
+            assert following.process.wait(10) == 130
+            assert following.err.strip() == "interrupted"
+    assert f"{first + 1}  overwritten  k  {'x' * 64}... (100 B)  by session" in lines[0]
+    assert "created  t  0x1b5b33316d  expires 2" in lines[1]
+    assert len(lines) == 2
+
+
+def test_image_limit_and_a_reader_that_leaves(cluster, tmp_path) -> None:
+    with raftckpt.connect(cluster.endpoints) as service:
+        service.open("image", create=raftckpt.Attributes()).put("k", b"v")
+    with Following(cluster, tmp_path, "image", "--limit", "1") as following:
+        assert following.process.wait(30) == 0
+        lines = following.lines
+    assert lines[0].endswith("image  1 sections, nobody active, epoch 0")
+    assert lines[1] == "    k  v"
+    command = [*MAIN, "image", "--endpoints", cluster.endpoints]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"image" in process.stdout.readline()
+        process.stdout.close()  # nothing more is written: it must notice all the same
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+
+
+def test_what_cannot_be_tracked(cluster, tmp_path) -> None:
+    with Following(cluster, tmp_path, "missing") as following:
+        assert following.process.wait(30) == 5
+        assert "no checkpoint of this name exists" in following.err
+    with raftckpt.connect(cluster.endpoints) as service:
+        service.open("future", create=raftckpt.Attributes())
+    with Following(cluster, tmp_path, "future", "--from", "999999") as following:
+        assert following.process.wait(30) == 1
+        assert "from_revision" in following.err
+    with Following(cluster, tmp_path, "future", "--from", "-1") as following:
+        assert following.process.wait(30) == 2
