@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -46,10 +47,19 @@ def track(
       raftckpt track csa103Ckpt
       raftckpt track csa103Ckpt --from 1200 -o json | jq -r .data
     """  # noqa: D301
+    try:
+        _follow(target, ckpt, from_revision, not no_image, limit)
+    except BrokenPipeError:  # whoever read it has seen enough: that is a good end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _follow(
+    target: Target, ckpt: str, from_revision: int | None, image: bool, limit: int | None
+) -> None:
     show = _show_json if target.json else _show_text
     with (
         target.connect(session=False) as service,
-        service.track(ckpt, from_revision, not no_image) as tracker,
+        service.track(ckpt, from_revision, image) as tracker,
     ):
         left = limit if limit is not None else -1
         for change in _changes(tracker):
