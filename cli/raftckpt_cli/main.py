@@ -23,6 +23,7 @@ _COMMANDS = {
     "track": ("track:track", "Follow a checkpoint: every change as it is committed."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
+    "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),
     "config": ("config:config", "Check a cluster.yaml."),
     "completion": ("config:completion", "Print the completion script of a shell."),
     "version": ("config:version", "Print the version."),

@@ -1,0 +1,299 @@
+"""C programs on the library: ABI, conformance, threads, kills, and how it finds its Python."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from raftckpt_cli.main import run
+
+from raftckpt.testing import LocalCluster
+from tests.c.conftest import HERE, WARNINGS, environment_with
+from tests.waiting import until
+
+_CONFORMANCE = (
+    "conformance.c",
+    "lifecycle.c",
+    "names.c",
+    "checkpoints.c",
+    "sections.c",
+    "data.c",
+)
+Program = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def out_of_reach(program: Program) -> Iterator[subprocess.Popen[str]]:
+    """Begun before everything else: it takes as long as a call may take."""
+    with subprocess.Popen(
+        [program("initialize.c")],
+        env=environment_with(RAFTCKPT_ENDPOINTS="127.0.0.1:1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def _run(
+    *command: str | Path, env: dict[str, str], timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("-DSA_EXTENDED_NAME_SOURCE",), ("-std=c11", "-pedantic")])
+def test_abi(prefix: Path, compiler: str, flags: tuple[str, ...]) -> None:
+    command = [compiler, *WARNINGS, *flags, f"-I{prefix / 'include'}", "-c", HERE / "abi.c"]
+    done = subprocess.run(
+        [*command, "-o", "/dev/null"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_headers_are_cpp(prefix: Path) -> None:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (c++) on this machine")
+    include = f"-I{prefix / 'include'}"
+    done = subprocess.run(
+        [compiler, "-x", "c++", "-Wall", "-pedantic", "-Werror", "-fsyntax-only", include, "-"],
+        input="#include <saCkpt.h>\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_conformance_under_the_address_sanitizer(
+    program: Program, environment: dict[str, str]
+) -> None:
+    # Leaks are not looked for: an interpreter frees little at exit. A program that lost memory
+    # for each call would show in test_threads, and valgrind (docs/c.md) judges it exactly.
+    binary = program(*_CONFORMANCE, flags=("-fsanitize=address,undefined",))
+    done = _run(binary, env={**environment, "ASAN_OPTIONS": "detect_leaks=0"})
+    assert done.returncode == 0, done.stdout
+    assert "runtime error" not in done.stdout  # the undefined behaviour sanitizer only prints
+    assert " 0 failures" in done.stdout
+
+
+@pytest.mark.slow
+def test_threads(program: Program, environment: dict[str, str]) -> None:
+    done = _run(program("hammer.c"), "5", "8", env=environment)
+    assert done.returncode == 0, done.stdout
+    result = json.loads(done.stdout)
+    assert result["failures"] == 0
+    assert result["calls"] > 100
+    assert result["called_back"] > 0
+    assert result["signals"] > 0
+    grown = result["resident_kib_at_the_end"] - result["resident_kib_after_a_third"]
+    assert grown < 16 * 1024
+
+
+def test_replicas_killed_during_writes(
+    program: Program, cluster: LocalCluster, environment: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [program("steady.c")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+        reader.start()
+
+        def until_written(more: int) -> None:
+            def written() -> int:
+                return sum(line.endswith(" 1\n") for line in list(lines))
+
+            goal = written() + more
+            until(lambda: written() >= goal, "writes", 60)
+
+        try:
+            for _ in range(2):
+                until_written(3)
+                killed = cluster.leader()
+                cluster.kill(killed)
+                until_written(3)
+                cluster.restart(killed)
+                cluster.wait_ready()
+            process.stdin.close()
+            assert process.wait(60) == 0, lines[-5:]
+        finally:
+            process.kill()
+        reader.join(10)
+        assert "failures 0" in lines[-1]
+
+
+def test_hidden_symbols_and_unloading(
+    program: Program, prefix: Path, environment: dict[str, str]
+) -> None:
+    done = _run(program("loader.c"), prefix / "lib" / "libSaCkpt.so.1", env=environment)
+    assert (done.returncode, done.stdout) == (0, "9\n")
+
+
+def test_program_that_knows_no_cluster(program: Program, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [program("initialize.c")],
+        env=environment_with(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "2 0\n"
+    assert "RAFTCKPT_ENDPOINTS" in done.stderr
+
+
+def test_cluster_file(program: Program, cluster: LocalCluster, tmp_path: Path) -> None:
+    env = environment_with(RAFTCKPT_CONFIG=str(cluster.config_path))
+    assert _run(program("initialize.c"), env=env).stdout == "1 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("RAFTCKPT_PYTHON", "/nowhere/bin/python", "ModuleNotFoundError"),
+        ("RAFTCKPT_PYTHONHOME", "/nowhere", "Python does not start"),
+    ],
+)
+def test_python_that_is_not_there(program: Program, name: str, value: str, said: str) -> None:
+    done = _run(program("initialize.c"), env=environment_with(**{name: value}))
+    assert done.returncode == 0
+    assert done.stdout.endswith("2 0\n")
+    assert said in done.stdout
+
+
+def test_foreign_python_variables_do_not_matter(
+    program: Program, environment: dict[str, str]
+) -> None:
+    env = {**environment, "PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere", "PATH": "/bin"}
+    assert _run(program("initialize.c"), env=env).stdout == "1 1\n"
+
+
+def test_python_path_comes_first(
+    program: Program, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "raftckpt.py").write_text("raise RuntimeError('found here')\n", "utf-8")
+    env = {**environment, "RAFTCKPT_PYTHONPATH": str(tmp_path)}
+    done = _run(program("initialize.c"), env=env)
+    assert "found here" in done.stdout
+    assert done.stdout.endswith("2 0\n")
+
+
+def test_from_a_python_program(prefix: Path, environment: dict[str, str]) -> None:
+    """The interpreter that is there is used."""
+    code = (
+        "import ctypes, sys\n"
+        "library = ctypes.CDLL(sys.argv[1])\n"
+        "handle = ctypes.c_uint64()\n"
+        "version = (ctypes.c_ubyte * 3)(ord('B'), 1, 1)\n"
+        "assert library.saCkptInitialize(ctypes.byref(handle), None, version) == 1\n"
+        "assert bytes(version) == b'B\\x02\\x03'\n"
+        "assert library.saCkptFinalize(handle) == 1\n"
+        "assert library.saCkptFinalize(handle) == 9\n"
+    )
+    path = prefix / "lib" / "libSaCkpt.so"
+    done = _run(sys.executable, "-c", code, path, env=environment)
+    assert done.returncode == 0, done.stdout
+
+
+def test_interrupt_ends_a_program_that_waits_for_the_cluster(program: Program) -> None:
+    with subprocess.Popen(
+        [program("initialize.c")],
+        env=environment_with(RAFTCKPT_ENDPOINTS="127.0.0.1:1"),
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            until(lambda: _threads(process.pid) > 1, "the client to try", 30)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == -signal.SIGINT
+        finally:
+            process.kill()
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except FileNotFoundError:
+        return 0
+
+
+def test_cluster_out_of_reach(out_of_reach: subprocess.Popen[str]) -> None:
+    output, _ = out_of_reach.communicate(timeout=60)
+    assert output == "6 0\n"
+
+
+def test_an_older_installation_is_replaced_in_place(prefix: Path) -> None:
+    """Programs that run have the old file mapped: it must stay as it is."""
+    library = prefix / "lib" / "libSaCkpt.so.1"
+    old = library.stat().st_ino
+    assert run(["saf-library", "install", "--prefix", str(prefix), "-o", "json"]) == 0
+    assert library.stat().st_ino != old
+    assert (prefix / "lib" / "libSaCkpt.so").resolve() == library
+    assert sorted(path.name for path in prefix.rglob("*.new")) == []
+
+
+def test_compiler_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefix = tmp_path / "saf"
+    assert run(["saf-library", "install", "--prefix", str(prefix), "--cc", "no-such-cc"]) == 1
+    said = capsys.readouterr().err
+    assert "no C compiler" in said
+    assert "no-such-cc" in said
+    assert not prefix.exists()
+
+
+def test_headers_that_are_not_there(
+    compiler: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_, **__: str(tmp_path))
+    assert run(["saf-library", "install", "--prefix", str(tmp_path / "saf")]) == 1
+    said = capsys.readouterr().err
+    assert "no Python headers" in said
+    assert "python3-dev" in said
+
+
+def test_python_without_a_shared_library(
+    compiler: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = sysconfig.get_config_var
+    monkeypatch.setattr(
+        sysconfig,
+        "get_config_var",
+        lambda name: "libpython.a" if name == "LDLIBRARY" else known(name),
+    )
+    assert run(["saf-library", "install", "--prefix", str(tmp_path / "saf")]) == 1
+    assert "--enable-shared" in capsys.readouterr().err
+
+
+def test_prefix_that_cannot_be_written(compiler: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    assert run(["saf-library", "install", "--prefix", str(tmp_path / "file")]) == 2
+    assert run(["saf-library", "install", "--prefix", str(tmp_path / "file" / "below")]) == 1
