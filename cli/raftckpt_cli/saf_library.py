@@ -52,7 +52,7 @@ def install(prefix: Path, cc: str | None, output: str) -> None:
     if output == "json":
         print_json(
             {
-                "library": str(installed.library),
+                "library": str(installed.shared_object),
                 "headers": [str(path) for path in installed.headers],
                 "pkg_config": str(installed.pkg_config),
                 "python": installed.python,
@@ -61,7 +61,7 @@ def install(prefix: Path, cc: str | None, output: str) -> None:
     else:
         print_pairs(
             [
-                ("library", installed.library),
+                ("library", installed.shared_object),
                 ("headers", ", ".join(str(path) for path in installed.headers)),
                 ("pkg-config", installed.pkg_config),
                 ("runs in", installed.python),

@@ -101,7 +101,7 @@ class BuildFailed(Exception):
 class Installed:
     """What was installed where."""
 
-    library: Path
+    shared_object: Path
     headers: tuple[Path, ...]
     pkg_config: Path
     python: str
