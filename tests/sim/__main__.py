@@ -1,143 +1,113 @@
 """``python -m tests.sim --seeds 1..200 --jobs 2``: run seeds, count rare states, report failures.
 
-Every failure is one line that replays it.
+Every failure is one line that replays it. ``--campaign FILE`` keeps a line per seed and goes on
+where it was stopped; ``--report FILE`` sums it up; ``--ci`` is the slice for every change.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
-from collections import Counter
-from typing import NamedTuple
+from pathlib import Path
 
+from tests.sim import campaign
+from tests.sim.runs import CONSENSUS, SERVICE, WORLDS, Job, Totals, perform_all
 from tests.sim.sabotage import SABOTAGES, SERVICE_SABOTAGES
-from tests.sim.service import ServiceWorld
-from tests.sim.world import Outcome, World
 
-MUST_HAPPEN = (
-    "elections",
-    "kills",
-    "power losses",
-    "partitions",
-    "one-way cuts",
-    "resets",
-    "pauses",
-    "crashes inside a disk call",
-    "compactions",
-    "snapshots installed",
-    "truncations of a tail",
-    "writes abandoned",
-    "reads confirmed",
-    "reads refused",
-    "transfers done",
-    "acknowledged",
-    "wipes",
-    "rejoined",
-)
-"""Rare states that a set of runs must have reached, else it has proved little."""
-
-
-SERVICE_MUST_HAPPEN = (
-    "client put done",
-    "client put failed, definite",
-    "client put failed, indefinite",
-    "client read done",
-    "client synchronize done",
-    "writes accepted early",
-    "batches abandoned",
-)
-
-
-class Job(NamedTuple):
-    """One seed to run."""
-
-    seed: int
-    seconds: float
-    sabotage: str
-    service: bool
-
-    def world(self, *, echo: bool = False) -> World:
-        kind = ServiceWorld if self.service else World
-        return kind(self.seed, seconds=self.seconds, sabotage=self.sabotage, echo=echo)
-
-
-def run_job(job: Job) -> Outcome:
-    return job.world().run()
+CI_SEEDS = range(1, 151)
+"""Of each world: 300 runs."""
+CI_SECONDS = 60.0
 
 
 def planted_table(most: int, seconds: float) -> int:
     """Print how many seeds it takes to find each planted bug, as a table for the docs."""
     print("| bug | world | seeds | caught as |\n|---|---|---|---|")
     missed = 0
-    for service, names in ((False, SABOTAGES), (True, SERVICE_SABOTAGES)):
+    for world, names in ((CONSENSUS, SABOTAGES), (SERVICE, SERVICE_SABOTAGES)):
         for name in names:
             found, seed = None, 0
             while found is None and seed < most:
                 seed += 1
-                found = Job(seed, seconds, name, service).world().run().violation
+                found = Job(world, seed, seconds, name).build().run().violation
             missed += found is None
-            row = (name, "service" if service else "consensus", seed, (found or "**missed**")[:90])
+            row = (name, world, seed, (found or "**missed**")[:90])
             print(f"| {' | '.join(str(field) for field in row)} |".replace("\n", " "), flush=True)
     return 1 if missed else 0
 
 
-def main() -> int:
+def replay(job: Job) -> int:
+    """Run one seed and print its trace."""
+    outcome = job.build(echo=True).run()
+    print(outcome.digest, outcome.violation or "ok")
+    return 1 if outcome.violation else 0
+
+
+def run_set(jobs: list[Job], processes: int, *, minutes: float, stop: bool) -> Totals:
+    """Run the jobs; failures are printed as they come."""
+    totals, until = Totals(), time.monotonic() + 60 * minutes
+    for run in perform_all(jobs, processes):
+        totals.add_run(run)
+        if run.outcome.violation is not None:
+            print(f"FAIL {run.job.replay}\n     {run.outcome.violation[:600]}", flush=True)
+        if (totals.failures and stop) or time.monotonic() > until:
+            break
+    return totals
+
+
+def verdict(totals: Totals, *, points: bool) -> int:
+    """Print the summary; 1 if something failed or a rare state was missed."""
+    for line in totals.lines():
+        print(line)
+    if points:
+        for line in totals.table():
+            print(line)
+    for job, violation in totals.failures[:20]:
+        print(f"failed: {job.replay}   {violation[:200]}")
+    return 1 if totals.failures or totals.never() else 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", default="1..20", help="A..B, inclusive")
     parser.add_argument("--seconds", type=float, default=20.0, help="virtual seconds with faults")
+    parser.add_argument("--world", choices=[*WORLDS, "both"], default=None)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--replay", type=int, help="run one seed and print its trace")
     parser.add_argument("--sabotage", default="", help="spoil the nodes on purpose")
-    parser.add_argument("--service", action="store_true", help="whole service with clients")
     parser.add_argument("--planted", type=int, help="table: seeds each planted bug survives (most)")
+    parser.add_argument("--points", action="store_true", help="print the table of crash points")
     parser.add_argument("--stop", action="store_true", help="stop at the first failure")
-    options = parser.parse_args()
+    parser.add_argument("--campaign", type=Path, help="append to this file, skip what it has")
+    parser.add_argument("--report", type=Path, help="sum up a campaign's file")
+    parser.add_argument("--revision", default="", help="report: of this code only ('now': present)")
+    parser.add_argument("--ci", action="store_true", help="300 runs of 60 s, the slice for CI")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = _arguments()
     if options.planted is not None:
         return planted_table(options.planted, options.seconds)
+    if options.report is not None:
+        now = options.revision == "now"
+        revision = campaign.code_revision() if now else options.revision
+        return verdict(campaign.report(options.report, revision=revision), points=options.points)
     if options.replay is not None:
-        job = Job(options.replay, options.seconds, options.sabotage, options.service)
-        outcome = job.world(echo=True).run()
-        print(outcome.digest, outcome.violation or "ok")
-        return 1 if outcome.violation else 0
+        world = options.world or CONSENSUS
+        return replay(Job(world, options.replay, options.seconds, options.sabotage))
     first, _, last = options.seeds.partition("..")
-    jobs = [
-        Job(seed, options.seconds, options.sabotage, options.service)
-        for seed in range(int(first), int(last or first) + 1)
-    ]
-    began = time.monotonic()
-    totals: Counter[str] = Counter()
-    virtual, failures, done = 0.0, 0, 0
-    with multiprocessing.Pool(options.jobs, maxtasksperchild=50) as pool:
-        for outcome in pool.imap_unordered(run_job, jobs):
-            done += 1
-            totals.update(outcome.counters)
-            virtual += outcome.virtual_s
-            if outcome.violation is not None:
-                failures += 1
-                print(f"FAIL seed {outcome.seed}: {outcome.violation[:600]}")
-                print(
-                    f"     replay: python -m tests.sim --replay {outcome.seed} "
-                    f"--seconds {options.seconds:g}{' --service' * options.service}",
-                    flush=True,
-                )
-            if (failures and options.stop) or time.monotonic() - began > 60 * options.minutes:
-                pool.terminate()
-                break
-    took = time.monotonic() - began
-    print(
-        f"{done} seeds, {failures} failed, {virtual:.0f} virtual s in {took:.0f} s "
-        f"({virtual / took:.0f} x real time, {options.jobs} jobs)"
-    )
-    print("  ".join(f"{name}: {count}" for name, count in sorted(totals.items())))
-    wanted = SERVICE_MUST_HAPPEN if options.service else MUST_HAPPEN
-    never = [name for name in wanted if not totals[name]]
-    if never and done >= 50:
-        print(f"never happened: {', '.join(never)}")
-        return 1
-    return 1 if failures else 0
+    seeds, seconds = range(int(first), int(last or first) + 1), options.seconds
+    if options.ci:
+        seeds, seconds = CI_SEEDS, CI_SECONDS
+    worlds = list(WORLDS) if options.world in (None, "both") else [options.world]
+    jobs = [Job(world, seed, seconds, options.sabotage) for seed in seeds for world in worlds]
+    if options.campaign is not None:
+        totals = campaign.run_campaign(options.campaign, jobs, options.jobs, options.minutes)
+    else:
+        totals = run_set(jobs, options.jobs, minutes=options.minutes, stop=options.stop)
+    return verdict(totals, points=options.points)
 
 
 if __name__ == "__main__":

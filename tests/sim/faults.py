@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
     from tests.sim.world import World
 
+WALL_HEARD_S: Final = 12.0
 FAMILIES: Final = (
     "kill",
     "power",
@@ -31,6 +32,8 @@ FAMILIES: Final = (
     "transfer",
     "compact",
     "wipe",
+    "rot",
+    "wall_jump",
 )
 
 
@@ -46,7 +49,8 @@ class Faults:
         self.gap_s = rng.choice((0.15, 0.4, 1.0))
         self.down_s = rng.choice((0.3, 2.0))
         self.active = False
-        self._wiped: Process | None = None
+        self._lost: list[Process] = []
+        """Whose disk was lost or damaged, as long as they are not full voters again."""
 
     def begin(self) -> None:
         self.active = True
@@ -69,6 +73,7 @@ class Faults:
         for process in self._all():
             process.sync_s = (0.0001, 0.0005)
             nodes.calm_disk(process.disk)
+            process.wall_error_s = 0.0
             if process.paused:
                 process.resume()
             if not process.up:
@@ -89,7 +94,13 @@ class Faults:
     def _start(self, process: Process) -> None:
         if not process.up:
             nodes.calm_disk(process.disk)
+            if self.active and "crash_in_io" in self.families and self.rng.random() < 0.2:
+                nodes.arm_start_crash(process.disk, self.rng)
             process.start()
+            if process.up:
+                nodes.calm_disk(process.disk)
+            elif process.stopped_because and process.stopped_because.startswith("inside"):
+                self.world.checks.sometimes["crashes while starting"] += 1
 
     def _next(self) -> None:
         if not self.active:
@@ -142,10 +153,10 @@ class Faults:
                     self.died(process, "power", power=True)
 
     def _crash_in_io(self) -> None:
-        victim = self._victim()
-        if victim is not None:
-            self._count("crash points armed", victim.name)
-            nodes.arm_crash(victim.disk, self.rng)
+        for victim in self._all():
+            if victim.up and self.rng.random() < 0.6:
+                self._count("crash points armed", victim.name)
+                nodes.arm_crash(victim.disk, self.rng, self.world.crash_points)
 
     def _disk_error(self) -> None:
         victim = self._victim()
@@ -242,16 +253,64 @@ class Faults:
 
     def _wipe(self) -> None:
         """One node loses its disk; the next may only after it is a full voter again."""
-        if len(self.world.processes) < 3 or self.rng.random() < 0.5:
-            return
-        if self._wiped is not None and (not self._wiped.up or self._wiped.rejoining):
-            return
-        victim = self._victim()
-        if victim is None:
+        victim = self._may_lose_disk()
+        if victim is None or self.rng.random() < 0.5:
             return
         self._count("wipes", victim.name)
-        self._wiped = victim
+        self._lost.append(victim)
         self.died(victim, "wiped", power=True)
+        self._replace_disk(victim)
+
+    def _may_lose_disk(self) -> Process | None:
+        """A running full voter, if then a minority has lost its disk; else None."""
+        self._lost = [p for p in self._lost if not p.up or p.rejoining]
+        victim = self._victim()
+        most = (len(self.world.processes) - 1) // 2
+        if victim is None or victim in self._lost or len(self._lost) >= most:
+            return None
+        return victim
+
+    def _rot(self) -> None:
+        """Bits flip on the disk of a node that is down; the start must tell."""
+        victim = self._may_lose_disk()
+        if victim is None or self.rng.random() < 0.5:
+            return
+        self.died(victim, "power", power=True)
+        path = nodes.flip_bits(victim, self.rng)
+        if path:
+            self._count("bits flipped at rest", victim.name, path)
+            victim.damaged = True
+            self._lost.append(victim)
+
+    def refused_damage(self, process: Process) -> None:
+        """It found the damage and does not start: the operator gives it an empty disk."""
+        self._count("damage found and refused", process.name)
+        process.damaged = False
+        process.die("damaged")
+        self._replace_disk(process)
+        self.world.queue.after(self.rng.expovariate(1 / self.down_s), self._start, process)
+
+    def _wall_jump(self) -> None:
+        """The wall clock of a node jumps, and is set right after a while; a minority at once."""
+        now, most = self.world.queue.now, (len(self.world.processes) - 1) // 2
+        bad = [p for p in self._all() if p.wall_bad_until > now]
+        victim = self.rng.choice(self._all())
+        if victim not in bad and len(bad) >= most:
+            return
+        error_s = self.rng.choice((-1, 1)) * self.rng.choice((2.0, 60.0, 3600.0, 3e8))
+        self._count("wall clocks jump", victim.name, error_s)
+        victim.wall_error_s = error_s
+        right_after_s = self.rng.expovariate(1 / 3.0)
+        # what it told the others counts for a while longer
+        victim.wall_bad_until = now + right_after_s + WALL_HEARD_S
+        self.world.queue.after(right_after_s, self._wall_right, victim)
+
+    def _wall_right(self, process: Process) -> None:
+        process.wall_error_s = 0.0
+
+    def _replace_disk(self, victim: Process) -> None:
+        """An empty disk, and the operator's word that it is one: start with --rejoin."""
+        self.world.lost_crashes += victim.disk.crashes
         victim.disk = nodes.make_disk(self.world.seed, f"{victim.name}/{victim.incarnation}")
         victim.rejoin = True
         self.world.checks.wiped(victim.name)

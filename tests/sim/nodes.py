@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt import limits
+from raftckpt.client import operations
 from raftckpt.raft import node, sending
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.node import RaftConfig, RaftNode
-from raftckpt.storage import DiskFailed, DiskFull, Storage
+from raftckpt.storage import DiskFailed, DiskFull, Storage, StorageError
+from tests.sim import crashpoints
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
 from tests.sim.process import DATA
 from tests.sim.sabotage import NO_FSYNC
@@ -20,6 +22,12 @@ from tests.sim.sabotage import NO_FSYNC
 if TYPE_CHECKING:
     from tests.sim.process import Process
     from tests.sim.world import World
+
+
+EPOCH_NS: Final = 1_700_000_000_000_000_000
+"""What right wall clocks show when a world begins."""
+INLINE_BYTES: Final = 1500
+"""Larger writes are staged (small, so that simulated ones can be)."""
 
 
 class WatchedDisk(SimDisk):
@@ -60,6 +68,8 @@ class Tuning(NamedTuple):
             (sending, "SNAPSHOT_WINDOW_BYTES", 3 * self.chunk_bytes),
             (limits, "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             (node, "APPLY_ENTRIES", self.apply_entries),
+            (operations, "_INLINE_MAX", INLINE_BYTES),
+            (limits, "STAGE_CHUNK_BYTES", INLINE_BYTES // 2),
         )
         former = [getattr(module, name) for module, name, _ in places]
         for module, name, drawn in places:
@@ -76,10 +86,11 @@ class Clocks:
 
     def __init__(self, process: Process) -> None:
         self.monotonic = process.clock
+        self._process = process
         self._queue = process.world.queue
 
     def wall_ns(self) -> int:
-        return int(self._queue.now * 1e9)
+        return EPOCH_NS + int((self._queue.now + self._process.wall_error_s) * 1e9)
 
 
 def make_disk(seed: int, name: str) -> WatchedDisk:
@@ -126,13 +137,20 @@ def calm_disk(disk: WatchedDisk) -> None:
     disk.crash_at()
 
 
-def arm_crash(disk: WatchedDisk, rng: random.Random) -> None:
-    """Kill the process at one of its next calls or at a crash point that it passes often."""
-    points = sorted(disk.points)
-    if points and rng.random() < 0.6:
-        disk.crash_at(label=rng.choice(points), hit=rng.randint(1, 3))
+def arm_crash(disk: WatchedDisk, rng: random.Random, points: Sequence[str]) -> None:
+    """Kill the process at one of its next calls or at a crash point, a common or a rare one."""
+    dice, common = rng.random(), sorted(disk.points)
+    if dice < 0.6:
+        disk.crash_at(label=rng.choice(points))
+    elif dice < 0.8 and common:
+        disk.crash_at(label=rng.choice(common), hit=rng.randint(1, 3))
     else:
         disk.crash_at(call=rng.randint(1, 30))
+
+
+def arm_start_crash(disk: WatchedDisk, rng: random.Random) -> None:
+    """Kill the process while it opens its data directory."""
+    disk.crash_at(label=rng.choice(crashpoints.AT_START))
 
 
 def arm_error(disk: WatchedDisk, rng: random.Random) -> None:
@@ -143,6 +161,31 @@ def arm_error(disk: WatchedDisk, rng: random.Random) -> None:
         disk.fail_syncs = rng.randint(1, 3)
     else:
         disk.full = True
+
+
+def flip_bits(process: Process, rng: random.Random) -> str:
+    """Damage what a process that is down had synced; returns the path.
+
+    Only what a start can tell from a torn write: the last group of the journal is told apart once
+    the next one (or the idle node's confirmation) is on disk.
+    """
+    disk = process.disk
+    newest = max((p for p in disk.files(f"{DATA}/journal") if p.endswith(".journal")), default="")
+    places = []
+    for path in disk.files(DATA):
+        size = process.settled_bytes.get(path, 0) if path == newest else len(disk.content(path))
+        if size and not path.endswith((".tmp", "/lock")):
+            places.append((path, size))
+    if not places:
+        return ""
+    path, size = rng.choice(places)
+    for _ in range(rng.choice((1, 1, 3))):
+        disk.flip_bit(path, rng.randrange(size), rng.randrange(8))
+    return path
+
+
+def refused_damage(process: Process, error: Exception) -> bool:
+    return process.damaged and isinstance(error, StorageError)
 
 
 def disk_failed_on_purpose(process: Process, error: Exception) -> bool:

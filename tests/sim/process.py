@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from raftckpt.raft.engine import CANDIDATE, FOLLOWER, LEADER
 from raftckpt.raft.messages import decode_body
 from raftckpt.raft.port import RaftStatus, Role, Transferred
+from raftckpt.storage._recovery import segment_name
 from tests.sim.events import NodeClock, Timer
 from tests.sim.machine import ListMachine
 
@@ -54,6 +55,13 @@ class Process:
         self.reads_open = 0
         self.transfers_open = 0
         self.stopped_because: str | None = None
+        self.wall_error_s = 0.0
+        self.wall_bad_until = -1.0
+        self.damaged = False
+        """Bits of its disk were flipped while it was down."""
+        self.settled_bytes: dict[str, int] = {}
+        """Journal segment -> bytes that a later group confirms (or that make its head)."""
+        self._synced_end: tuple[str, int] = ("", 0)
         self.steps = 0
         self._syncs = 0
         self._held: deque[Callable[[], None]] = deque()
@@ -78,6 +86,9 @@ class Process:
         self.world.note("start", self.name, self.incarnation, "rejoin" if self.rejoin else "")
         self.guarded(self._open)
         if self.node is not None:
+            if self.damaged:
+                self.damaged = False
+                self.world.checks.sometimes["damage where nothing was"] += 1
             self.never_ran = self.rejoin = False
             self.wake()
 
@@ -131,6 +142,11 @@ class Process:
 
     def _note_durable(self) -> None:
         journal = self.storage.journal
+        path = f"{DATA}/journal/{segment_name(journal._segments[-1].number)}"
+        former, end = self._synced_end
+        if (former, end) != (path, journal._offset):
+            self.settled_bytes = {path: end} if former == path else {}
+            self._synced_end = (path, journal._offset)
         meta = self.storage.snapshots.latest()
         self.world.checks.synced(
             self.name,

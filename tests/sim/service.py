@@ -13,22 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from raftckpt.client import operations
-from raftckpt.client.calls import Call
-from raftckpt.client.config import CoreConfig
-from raftckpt.client.core import ClientCore
-from raftckpt.client.operations import Opened
-from raftckpt.client.types import Attributes
-from raftckpt.errors import CheckpointError, SessionLost
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import RaftStatus
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from tests.sim.events import Timer
+from tests.sim import crashpoints
+from tests.sim.clients import SimClient, endpoint_of
 from tests.sim.nodes import Clocks
 from tests.sim.process import Process
-from tests.sim.truth import Key, Pending, Truth
+from tests.sim.truth import Truth
 from tests.sim.world import World
 
 
@@ -42,7 +36,9 @@ class WatchedReplica(Replica):
         world, name = self.process.world, self.process.name
         world.note("apply", name, index, term, len(payload), "own" if context else "")
         world.checks.applied_entry(name, index, term, payload, self.machine.chain)
-        world.truth.applied(index, payload)
+        for tag in world.truth.applied(index, payload):
+            if tag in crashpoints.APPLIED:
+                world._passing(crashpoints.APPLIED[tag])
         if context is not None:
             world.checks.acknowledged_entry(name, index, term)
 
@@ -82,9 +78,14 @@ class ReplicaProcess(Process):
     """A process that serves clients."""
 
     world: ServiceWorld
+    pipes: list[Pipe]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.pipes = []
 
     def make_machine(self) -> Any:
-        self.pipes: list[Pipe] = []
+        self.pipes = []
         endpoints = {name: endpoint_of(name) for name in sorted(self.world.processes)}
         clocks = Clocks(self)
         replica = WatchedReplica(self.name, endpoints, clocks, self.wake)
@@ -128,16 +129,13 @@ class ReplicaProcess(Process):
             pipe.server_died(silently=why in ("power", "wiped"))
 
 
-def endpoint_of(name: str) -> str:
-    return f"{name}:7000"
-
-
 class Pipe(asyncio.Transport):
     """One client connection, seen by the server as its transport. FIFO both ways."""
 
     def __init__(self, client: SimClient, number: int, process: ReplicaProcess) -> None:
         super().__init__()
         self.client, self.number, self.process = client, number, process
+        self.life = client.life
         self.world = client.world
         self.incarnation = process.incarnation
         self.client_open = self.server_open = True
@@ -195,7 +193,7 @@ class Pipe(asyncio.Transport):
 
     def _arrive_down(self, data: bytes) -> None:
         if self.client_open:
-            self.client.received(self, data)
+            self.client.received(self, self.life, data)
 
     def close(self) -> None:
         self._server_closes()
@@ -219,7 +217,7 @@ class Pipe(asyncio.Transport):
     def _lost_down(self) -> None:
         if self.client_open:
             self.client_open = False
-            self.client.lost(self)
+            self.client.lost(self, self.life)
 
     def is_closing(self) -> bool:
         return not self.server_open
@@ -245,216 +243,12 @@ class Pipe(asyncio.Transport):
         return default
 
 
-class SimClient:
-    """A user of the product's client core: opens checkpoints, writes, reads, synchronizes."""
-
-    def __init__(self, world: ServiceWorld, name: str) -> None:
-        self.world, self.name = world, name
-        self.rng = random.Random(f"{world.seed}/{name}")
-        self._connection: Pipe | None = None
-        self._asked = 0
-        self._timer: Timer | None = None
-        self._life = 0
-        self._begin_session()
-        self._next()
-
-    def _begin_session(self) -> None:
-        self._life += 1
-        names = sorted(self.world.processes)
-        self.rng.shuffle(names)
-        self.core = ClientCore(
-            CoreConfig(client_name=self.name, session_timeout_ns=4_000_000_000),
-            [endpoint_of(n) for n in names],
-            secret=self.rng.randbytes(16),
-            jitter=self.rng.random,
-        )
-        self.opened: dict[str, Opened] = {}
-        self.running: dict[int, Pending] = {}
-        self.accepted: dict[int, list[bytes]] = {}
-        self._asked = 0
-        self._connection = None
-        for checkpoint in ("all", "async"):
-            update: Any = "all" if checkpoint == "all" else "active"
-            call = operations.open_checkpoint(checkpoint, Attributes(update=update), "rw")
-            self.run(call, "open", None)
-
-    # --- calls ------------------------------------------------------------------------------
-    def run(self, call: Call, kind: str, data: bytes | None, key: Key = (0, b"")) -> None:
-        now = self.world.queue.now
-        truth = self.world.truth
-        pending = Pending(call, kind, data, truth.floor)
-        pending.key = key
-        pending.own = list(self.accepted.get(key[0], ()))
-        self.running[id(call)] = pending
-        deadline = now + self.rng.choice((0.15, 0.6, 2.0, 8.0))
-        self.world.queue.at(deadline + 0.2, self._must_be_done, call)
-        self.core.start(call, deadline, now)
-        self.settle()
-
-    def _must_be_done(self, call: Call) -> None:
-        self.world.checks.expect(
-            call.done, "every call is answered by its deadline", self.name, call.name
-        )
-
-    def _next(self) -> None:
-        gap = self.rng.expovariate(1 / self.world.call_gap_s)
-        self.world.queue.after(gap, self._next)
-        if not self.world.calling:
-            return
-        if self.core.lost is not None:
-            if not self.running:
-                self._begin_session()
-            return
-        if len(self.running) > 30 or not self.opened:
-            return
-        opened = self.opened[self.rng.choice(sorted(self.opened))]
-        section = b"s%d" % self.rng.randrange(4)
-        key = (opened.uid, section)
-        dice = self.rng.random()
-        if dice < 0.6:
-            data = self.world.unique()
-            self.run(operations.put(opened, section, data), "put", data, key)
-        elif dice < 0.65:
-            self.run(operations.delete(opened, section), "delete", None, key)
-        elif dice < 0.9:
-            self.run(operations.read(opened, section, 0, None, "linearizable"), "read", None, key)
-        else:
-            self.run(operations.synchronize(opened), "synchronize", None, key)
-
-    # --- driving the core -------------------------------------------------------------------
-    def settle(self) -> None:
-        """Carry out what the core wants, as a face does."""
-        core, now = self.core, self.world.queue.now
-        target = core.target()
-        number = 0 if target is None else target[0]
-        pipe = self._connection
-        if pipe is not None and pipe.number != number:
-            self._connection = None
-            if not core.keeps(pipe.number):
-                pipe.client_closes()
-            else:
-                self.world.queue.after(1.0, pipe.client_closes)
-            pipe = None
-        if pipe is not None:
-            data = core.data_to_send()
-            if data:
-                pipe.send_up(data)
-        elif target is not None and self._asked != number:
-            self._asked = number
-            self.world.queue.after(
-                self.rng.uniform(0.0002, 0.001), self._dial, self._life, number, target[1]
-            )
-        for call in core.take_completed():
-            self._completed(call)
-        deadline = core.next_deadline()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if deadline < float("inf"):
-            self._timer = self.world.queue.at(max(deadline, now + 1e-5), self._tick, self._life)
-
-    def _tick(self, life: int) -> None:
-        if life == self._life:
-            self.core.tick(self.world.queue.now)
-            self.settle()
-
-    def _dial(self, life: int, number: int, endpoint: str) -> None:
-        if life != self._life:
-            return
-        target = self.core.target()
-        if target is None or target[0] != number:
-            return
-        process = self.world.processes[endpoint.partition(":")[0]]
-        now = self.world.queue.now
-        if self.world.client_delay(self.name, process.name) is None:
-            return  # no answer at all: the core's own patience ends it
-        if not process.up:
-            self.core.connection_lost(number, "Connection refused", now)
-        else:
-            self._connection = Pipe(self, number, process)
-            self.core.connected(number, now)
-        self.settle()
-
-    def received(self, pipe: Pipe, data: bytes) -> None:
-        self.core.data_received(pipe.number, data, self.world.queue.now)
-        self.settle()
-
-    def lost(self, pipe: Pipe) -> None:
-        if pipe is self._connection:
-            self._connection = None
-        self.core.connection_lost(pipe.number, "it closed the connection", self.world.queue.now)
-        self.settle()
-
-    # --- what became of it ------------------------------------------------------------------
-    def _completed(self, call: Call) -> None:
-        pending = self.running.pop(id(call), None)
-        if pending is None:
-            return
-        world = self.world
-        try:
-            value = operations.decoded(call)
-        except CheckpointError as error:
-            world.note("failed", self.name, pending.kind, type(error).__name__, error.definite)
-            self._failed(pending, error)
-            return
-        world.note("done", self.name, pending.kind, call.accepted)
-        world.checks.sometimes[f"client {pending.kind} done"] += 1
-        self._succeeded(pending, call, value)
-
-    def _failed(self, pending: Pending, error: CheckpointError) -> None:
-        world = self.world
-        how = "definite" if error.definite else "indefinite"
-        world.checks.sometimes[f"client {pending.kind} failed, {how}"] += 1
-        if pending.kind == "put" and error.definite:
-            assert pending.data is not None
-            world.truth.refused(self.name, pending.data)
-        if pending.kind == "open" and not isinstance(error, SessionLost):
-            update: Any = "all" if pending.call.subject == "all" else "active"
-            call = operations.open_checkpoint(pending.call.subject, Attributes(update=update), "rw")
-            world.queue.after(0.1, self._again, self._life, call)
-
-    def _again(self, life: int, call: Call) -> None:
-        if life == self._life and self.core.lost is None:
-            self.run(call, "open", None)
-
-    def _succeeded(self, pending: Pending, call: Call, value: Any) -> None:
-        truth = self.world.truth
-        match pending.kind:
-            case "open":
-                self.opened[value.name] = value
-            case "put" if call.accepted:
-                assert pending.data is not None
-                self.world.checks.sometimes["writes accepted early"] += 1
-                self.accepted.setdefault(pending.key[0], []).append(pending.data)
-                if self.rng.random() < 0.2:  # at once: it is on its way, not yet applied
-                    self.world.queue.after(0.0, self._read_own, self._life, pending)
-            case "put":
-                assert pending.data is not None
-                truth.acknowledged(self.name, pending.data, call.value)
-            case "delete":
-                truth.saw(call.value)
-            case "read":
-                revision, (data,) = call.value
-                truth.read(self.name, pending, revision, bytes(data))
-            case "synchronize":
-                for data in pending.own:
-                    truth.must_exist(self.name, data)
-                if isinstance(value, int):
-                    truth.saw(value)
-
-    def _read_own(self, life: int, written: Pending) -> None:
-        if life == self._life and self.core.lost is None:
-            handle, section = written.call.args[:2]
-            for opened in self.opened.values():
-                if opened.handle == handle:
-                    call = operations.read(opened, section, 0, None, "linearizable")
-                    self.run(call, "read", None, written.key)
-
-
 class ServiceWorld(World):
     """Replicas that serve clients, under the same faults."""
 
     process_class = ReplicaProcess
+    service = True
+    crash_points = crashpoints.SERVICE
 
     def __init__(self, seed: int, *, clients: int | None = None, **options: Any) -> None:
         super().__init__(seed, **options)
@@ -463,6 +257,7 @@ class ServiceWorld(World):
         self.calling = True
         self.call_gap_s = rng.choice((0.02, 0.05, 0.2))
         self.client_cuts: set[tuple[str, str]] = set()
+        self._calm = rng.random() < 0.3
         self._clients = clients or rng.choice((1, 3, 6))
         self._client_rng = rng
         self.clients: list[SimClient] = []
@@ -478,7 +273,8 @@ class ServiceWorld(World):
         return self._client_rng.uniform(0.0001, 0.001)
 
     def load(self) -> None:
-        self.clients = [SimClient(self, f"c{i}") for i in range(self._clients)]
+        for i in range(self._clients):
+            self.clients.append(SimClient(self, f"c{i}", calm=self._calm))
         self._client_faults()
 
     def _client_faults(self) -> None:
@@ -489,13 +285,21 @@ class ServiceWorld(World):
             return
         client = rng.choice(self.clients)
         node = rng.choice(sorted(self.processes))
-        if rng.random() < 0.5 and client._connection is not None:
+        dice = rng.random()
+        if dice < 0.08:
+            client.die()
+        elif dice < 0.2:
+            client.freeze(rng.choice((0.5, 2.0, 6.0)))
+        elif dice < 0.6 and (pipe := client.connection) is not None:
             self.note("client reset", client.name)
-            pipe = client._connection
             pipe._server_closes() if pipe.process.up else None
         else:
             self.client_cuts.add((client.name, node))
             self.queue.after(rng.expovariate(1.0), self.client_cuts.discard, (client.name, node))
+
+    def pipe(self, client: SimClient, number: int, process: Process) -> Pipe:
+        assert isinstance(process, ReplicaProcess)
+        return Pipe(client, number, process)
 
     def leader_elected(self, process: Process) -> None:
         pass

@@ -1,4 +1,9 @@
-"""What really happened in a service world, and what clients were told about it."""
+"""What really happened in a service world, and what clients were told about it.
+
+A machine of its own applies every committed entry once, in order. Beside it, an independent record
+of a few lines per promise: each request has one effect, sections hold what the writes say, cluster
+time never goes back and follows no single clock, a fence holds, what is due is done.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,50 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.client.calls import Call
 from raftckpt.model.batch import decode_batch
-from raftckpt.model.commands import Tag
+from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
+from tests.sim.nodes import EPOCH_NS
 
 if TYPE_CHECKING:
     from tests.sim.service import ServiceWorld
 
 _OK: Final = 1
-_WRITES: Final = frozenset((int(Tag.SECTION_PUT), int(Tag.SECTION_DELETE)))
+_PUTS: Final = frozenset((int(Tag.SECTION_PUT), int(Tag.SECTION_OVERWRITE)))
+_DATA: Final = frozenset(
+    map(int, (*_PUTS, Tag.SECTION_CREATE, Tag.SECTION_DELETE, Tag.CHECKPOINT_WRITE))
+)
+_REVISED: Final = _DATA | {int(Tag.SECTION_EXPIRATION_SET)}
+"""Commands whose result tells a revision that grows within a session."""
 Key = tuple[int, bytes]
 """(uid of the checkpoint, section id)"""
+Id = tuple[bytes, int]
+"""(secret of the session, sequence number): what makes a request the same request."""
+CLOCK_SLACK_S: Final = 0.5
+DRIFT_MAX: Final = 0.06
+DUE_WITHIN_S: Final = 3.0
 
 
 class Pending:
     """A call of a client, and what the checks must remember of its beginning."""
 
-    def __init__(self, call: Call, kind: str, data: bytes | None, floor: int) -> None:
-        self.call, self.kind, self.data, self.floor = call, kind, data, floor
+    def __init__(self, call: Call, kind: str, secret: bytes, floor: int) -> None:
+        self.call, self.kind, self.secret, self.floor = call, kind, secret, floor
         self.key: Key = (0, b"")
-        self.own: list[bytes] = []
+        self.own: list[Id] = []
+
+    @property
+    def id(self) -> Id:
+        return self.secret, self.call.sequence
+
+
+class Change:
+    """The content of a section from a revision on; vague: somewhere within a range."""
+
+    __slots__ = ("content", "first", "last")
+
+    def __init__(self, first: int, last: int, content: bytes | None) -> None:
+        self.first, self.last, self.content = first, last, content
 
 
 class Truth:
@@ -36,66 +65,176 @@ class Truth:
         self.machine = CheckpointMachine()
         self.floor = 0
         """Highest revision that any client has seen."""
-        self._effects: dict[bytes, int] = {}
-        self._history: dict[Key, list[tuple[int, bytes | None]]] = {}
-        self._refused: set[bytes] = set()
-        self._reads: list[tuple[str, Pending, int, bytes]] = []
+        self._secrets: dict[int, bytes] = {}
+        self._handles: dict[tuple[int, int], int] = {}
+        self._results: dict[Id, Result] = {}
+        self._refused: set[Id] = set()
+        self._history: dict[Key, list[Change]] = {}
+        self._content: dict[Key, bytes] = {}
+        self._stages: dict[tuple[int, int], bytes] = {}
+        self._owners: dict[int, int] = {}
         self._last: dict[int, tuple[int, int]] = {}
+        self._reads: list[tuple[str, Pending, int, bytes]] = []
+        self._tags: dict[int, tuple[int, ...]] = {}
 
-    def applied(self, index: int, payload: bytes) -> None:
+    # --- the log ----------------------------------------------------------------------------
+    def applied(self, index: int, payload: bytes) -> tuple[int, ...]:
+        """Take an entry that some replica applied; returns the kinds of its commands."""
         if index <= self.machine.applied_index:
-            return
-        commands = decode_batch(payload).commands
-        keys = [self._key(command) for command in commands]
+            return self._tags[index]
+        batch = decode_batch(payload)
+        self._look_at_time(batch)
+        before = self.machine.revision
+        uids = [self._uid(command) for command in batch.commands]
         results = self.machine.apply(index, payload)
-        for command, key, result in zip(commands, keys, results, strict=True):
-            if command[0] in _WRITES and result.code == _OK:
-                self._effect(command, key, result)
+        for command, uid, result in zip(batch.commands, uids, results, strict=True):
+            self._happened(command, uid, result)
+        tags = {command[0] for command in batch.commands}
+        if tags & {int(Tag.DUE), int(Tag.SECTION_CREATE), int(Tag.SECTION_EXPIRATION_SET)}:
+            self._expire(before)
+        self._tags[index] = tuple(sorted(tags))
+        return self._tags[index]
 
-    def _key(self, command: Any) -> Key | None:
-        if command[0] not in _WRITES:
-            return None
-        session = self.machine.sessions.get(command[1])
-        opened = session.handles.get(command[4]) if session is not None else None
-        # the handle may be opened earlier in this very batch
-        return (opened[0].uid if opened is not None else 0, command[5])
+    def _look_at_time(self, batch: Batch) -> None:
+        expect, now = self.world.checks.expect, self.world.queue.now
+        expect(
+            batch.now_ns >= self.machine.now_ns, "cluster time never goes back",
+            self.machine.now_ns, "->", batch.now_ns,
+        )  # fmt: skip
+        ahead_s = (batch.now_ns - EPOCH_NS) / 1e9 - now
+        if len(self.world.processes) > 2:
+            expect(
+                ahead_s <= CLOCK_SLACK_S + DRIFT_MAX * now, "one bad clock moves nothing",
+                "cluster time is", ahead_s, "s ahead after", now,
+            )  # fmt: skip
 
-    def _effect(self, command: Any, key: Key | None, result: Result) -> None:
-        revision = result.value
-        data = command[6] if command[0] == Tag.SECTION_PUT else None
-        sequence, before = self._last.get(command[1], (0, 0))
+    def _uid(self, command: Any) -> int:
+        """Which checkpoint a command is about; it may be opened in this very batch."""
+        return self._handles.get((command[1], command[4]), 0) if command[0] in _REVISED else 0
+
+    def _happened(self, command: Any, uid: int, result: Result) -> None:
+        tag, session, sequence = command[:3]
+        if not session:
+            if tag == Tag.SESSION_OPEN and result.code == _OK:
+                self._secrets[result.value[0]] = command[4]
+            return
+        secret = self._secrets.get(session)
+        if secret is None:
+            return
+        ident = (secret, sequence)
+        known = self._results.get(ident)
         expect = self.world.checks.expect
-        if command[2] > sequence:
-            self._last[command[1]] = (command[2], revision)
-            expect(revision > before, "a session's writes happen in its order", command[:4])
-        if data is not None:
-            known = self._effects.setdefault(data, revision)
-            expect(known == revision, "at most one effect", data, "at", known, revision)
-            expect(data not in self._refused, "a definite failure never happens", data)
-        assert key is not None
-        history = self._history.setdefault(key, [])
-        if not history or revision > history[-1][0]:
-            history.append((revision, data))
+        if known is not None:
+            expect(
+                result.code != _OK or result.value == known.value,
+                "at most one effect", command[:3], "had", known, "now", result,
+            )  # fmt: skip
+            if result.code != _OK or known.code == _OK:
+                return  # an answer from the reply table, or the refusal of one that is gone
+        self._results[ident] = result
+        if result.code != _OK:
+            self._drop_stages(command)
+            return
+        expect(ident not in self._refused, "a definite failure never happens", command[:3])
+        self._effect(command, uid, result)
 
+    def _effect(self, command: Any, uid: int, result: Result) -> None:
+        tag, session = command[:2]
+        if tag == Tag.CHECKPOINT_OPEN:
+            self._handles[session, result.value[0]] = result.value[1]
+        elif tag == Tag.STAGE_CHUNK:
+            stage = (session, command[4])
+            self._stages[stage] = self._stages.get(stage, b"") + bytes(command[6])
+        elif tag == Tag.ACTIVE_REPLICA_SET:
+            self._owners[self._handles[session, command[4]]] = session if command[5] else 0
+        elif tag in _REVISED:
+            self._revised(command, uid or self._handles[session, command[4]], result)
+
+    def _revised(self, command: Any, uid: int, result: Result) -> None:
+        tag, session, sequence = command[:3]
+        revision = result.value[0] if tag == Tag.SECTION_CREATE else result.value
+        _, before = self._last.get(session, (0, 0))
+        expect = self.world.checks.expect
+        expect(revision > before, "a session's writes happen in its order", command[:4])
+        self._last[session] = (sequence, revision)
+        owner = self._owners.get(uid, 0)
+        expect(owner in (0, session), "a fence holds", session, "wrote to", uid, "of", owner)
+        if tag in _PUTS:
+            self._set((uid, command[5]), revision, self._data(session, command[6]))
+        elif tag == Tag.SECTION_CREATE:
+            self._set((uid, result.value[1]), revision, self._data(session, command[6]))
+        elif tag == Tag.SECTION_DELETE:
+            self._set((uid, command[5]), revision, None)
+        elif tag == Tag.CHECKPOINT_WRITE:
+            for section, offset, data in command[5]:
+                key, new = (uid, section), self._data(session, data)
+                old = self._content.get(key, b"").ljust(offset, b"\0")
+                self._set(key, revision, old[:offset] + new + old[offset + len(new) :])
+
+    def _data(self, session: int, data: Any) -> bytes:
+        return self._stages.pop((session, data)) if isinstance(data, int) else bytes(data)
+
+    def _drop_stages(self, command: Any) -> None:
+        places = command[5] if command[0] == Tag.CHECKPOINT_WRITE else [command[4:7]]
+        for place in places if command[0] in _DATA else ():
+            if len(place) == 3 and isinstance(place[2], int):
+                self._stages.pop((command[1], place[2]), None)
+
+    def _set(self, key: Key, revision: int, content: bytes | None, first: int = 0) -> None:
+        self._history.setdefault(key, []).append(Change(first or revision, revision, content))
+        if content is None:
+            self._content.pop(key, None)
+        else:
+            self._content[key] = content
+
+    def _expire(self, before: int) -> None:
+        """Sections that the machine let expire in this entry, at some revision within it."""
+        machine = self.machine
+        for uid, section in list(self._content):
+            checkpoint = machine.checkpoints.get(uid)
+            if checkpoint is not None and section not in checkpoint.sections:
+                self.world.checks.sometimes["sections expired"] += 1
+                self._set((uid, section), machine.revision, None, before + 1)
+
+    # --- what clients were told -------------------------------------------------------------
     def saw(self, revision: int) -> None:
         self.floor = max(self.floor, revision)
 
-    def refused(self, name: str, data: bytes) -> None:
+    def refused(self, name: str, pending: Pending) -> None:
+        """A call failed for certain."""
+        if not pending.call.sequence:
+            return
+        known = self._results.get(pending.id)
         self.world.checks.expect(
-            data not in self._effects, "a definite failure never happens", name, data
-        )
-        self._refused.add(data)
+            known is None or known.code != _OK,
+            "a definite failure never happens", name, pending.kind, pending.call.sequence, known,
+        )  # fmt: skip
+        self._refused.add(pending.id)
 
-    def acknowledged(self, name: str, data: bytes, revision: int) -> None:
-        self.must_exist(name, data)
+    def was_refused(self, ident: Id) -> bool:
+        result = self._results.get(ident)
+        return result is not None and result.code != _OK
+
+    def acknowledged(self, name: str, pending: Pending) -> None:
+        """A call succeeded: it happened, and what was returned is what came of it."""
+        result = self.must_exist(name, pending.id)
+        told = pending.call.value
         self.world.checks.expect(
-            self._effects[data] == revision, "the reply tells the truth", name, data, revision
-        )
-        self.saw(revision)
+            _plain(told) == _plain(result.value),
+            "the reply tells the truth", name, pending.kind, told, "is not", result.value,
+        )  # fmt: skip
+        if type(result.value) is int and pending.call.tag in _REVISED:
+            self.saw(result.value)
 
-    def must_exist(self, name: str, data: bytes) -> None:
-        self.world.checks.expect(data in self._effects, "acknowledged => it happened", name, data)
-        self.world.checks.acknowledged[data] = self._effects[data]
+    def must_exist(self, name: str, ident: Id) -> Result:
+        result = self._results.get(ident)
+        self.world.checks.expect(
+            result is not None and result.code == _OK,
+            "acknowledged => it happened", name, ident[1], result,
+        )  # fmt: skip
+        assert result is not None
+        self.world.checks.acknowledged[ident[0] + b"%d" % ident[1]] = self.machine.applied_index
+        return result
 
     def read(self, name: str, pending: Pending, revision: int, data: bytes) -> None:
         self.world.checks.expect(
@@ -103,22 +242,55 @@ class Truth:
             name, "read as of", revision, "but", pending.floor, "was seen before",
         )  # fmt: skip
         for own in pending.own:
-            at = self._effects.get(own)
+            result = self._results.get(own)
             self.world.checks.expect(
-                at is not None and at <= revision, "one reads one's own writes", name, own
-            )
+                result is not None and (type(result.value) is not int or result.value <= revision),
+                "one reads one's own writes", name, own[1],
+            )  # fmt: skip
         self.saw(revision)
         self._reads.append((name, pending, revision, data))
 
+    # --- at the end -------------------------------------------------------------------------
     def final(self) -> None:
-        """Every read saw exactly the content of its revision."""
+        """Reads saw the content of their revision; the state is what the writes add up to."""
         for name, pending, revision, data in self._reads:
-            content = None
-            for changed, value in self._history.get(pending.key, ()):
-                if changed > revision:
-                    break
-                content = value
             self.world.checks.expect(
-                content == data, "reads see what was written", name, pending.key, revision, data,
-                "is not", content,
+                data in self._possible(pending.key, revision), "reads see what was written",
+                name, pending.key, revision, data[:40],
+                "is not", [c and c[:40] for c in self._possible(pending.key, revision)],
             )  # fmt: skip
+        for uid, checkpoint in self.machine.checkpoints.items():
+            real = {section: bytes(s[0]) for section, s in checkpoint.sections.items()}
+            due = {k[1]: content for k, content in self._content.items() if k[0] == uid}
+            self.world.checks.expect(
+                real == due, "sections hold what was written",
+                uid, sorted(real.items() ^ due.items())[:2],
+            )  # fmt: skip
+        self._look_at_leftovers()
+
+    def _possible(self, key: Key, revision: int) -> list[bytes | None]:
+        content: bytes | None = None
+        for change in self._history.get(key, ()):
+            if change.first > revision:
+                break
+            if change.last > revision:
+                return [content, change.content]
+            content = change.content
+        return [content]
+
+    def _look_at_leftovers(self) -> None:
+        world, machine = self.world, self.machine
+        next_due = machine.next_due_ns()
+        late_s = world.queue.now - (next_due - EPOCH_NS) / 1e9 if next_due is not None else 0.0
+        world.checks.expect(
+            late_s <= DUE_WITHIN_S + DRIFT_MAX * world.queue.now, "what is due is done", late_s
+        )
+        living = {client.core_secret for client in world.clients}
+        left = [s.name for s in machine.sessions.values() if s.secret not in living]
+        world.checks.expect(not left, "sessions of dead clients end", left)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return bytes(value) if isinstance(value, memoryview) else value

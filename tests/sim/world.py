@@ -6,12 +6,13 @@ Same seed, same trace: nothing in here reads a clock, the environment or a hash 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.sim import nodes
+from tests.sim import crashpoints, nodes
 from tests.sim.checks import Checks, Violation
 from tests.sim.enginepatch import patched
 from tests.sim.events import EventQueue, NodeClock, Trace
@@ -35,6 +36,8 @@ class Outcome:
     digest: str
     violation: str | None
     counters: dict[str, int]
+    crashed: dict[str, int]
+    """Crash point -> how often a process died there."""
     virtual_s: float
     tail: list[str]
 
@@ -43,6 +46,8 @@ class World:
     """One seed, one run. ``sabotage`` may spoil a node on purpose (negative tests)."""
 
     process_class = Process
+    service = False
+    crash_points = crashpoints.CONSENSUS
 
     def __init__(
         self,
@@ -73,7 +78,9 @@ class World:
         self.value_bytes = rng.choice((16, 100, 5000))
         self.write_gap_s = rng.choice((0.01, 0.04, 0.2))
         self.read_gap_s = rng.choice((0.04, 0.2))
-        self.processes = {}
+        self.processes: dict[str, Process] = {}
+        self.lost_crashes: list[str] = []
+        """Crash points hit on disks that were thrown away."""
         for name in names:
             clock = NodeClock(self.queue, rng.uniform(0, 1e5), 1.0)
             self.processes[name] = self.process_class(
@@ -100,8 +107,19 @@ class World:
             return self.running.clock() if self.running is not None else self.queue.now
 
         dice = random.Random(f"{self.seed}/library")
-        with patched(now, dice), self.tuning.applied(), planted(self.sabotage):
+        with (
+            patched(now, dice),
+            self.tuning.applied(),
+            crashpoints.hooked(self._passing, service=self.service),
+            planted(self.sabotage),
+        ):
             yield
+
+    def _passing(self, name: str) -> None:
+        """The running process passes a crash point outside its disk."""
+        if self.running is not None:
+            disk = self.running.disk
+            disk.pass_point(disk.fs, name)
 
     def run(self) -> Outcome:
         """Faults, then healing; stops at the first violation."""
@@ -126,9 +144,16 @@ class World:
             self.trace.digest(),
             violation,
             counters,
+            self._crashed(),
             self.queue.now,
             list(self.trace.tail),
         )
+
+    def _crashed(self) -> dict[str, int]:
+        crashed = Counter(self.lost_crashes)
+        for process in self.processes.values():
+            crashed.update(process.disk.crashes)
+        return {name: crashed[name] for name in sorted(crashed) if "." in name}
 
     @contextmanager
     def scripted(self) -> Iterator[None]:
@@ -274,6 +299,9 @@ class World:
         """The node raised: legal only if its disk failed under it."""
         if isinstance(error, Violation):
             raise error
+        if nodes.refused_damage(process, error):
+            self.faults.refused_damage(process)
+            return
         if nodes.disk_failed_on_purpose(process, error):
             self.checks.sometimes["stopped on a disk error"] += 1
             self.faults.died(process, f"stopped: {type(error).__name__}")
