@@ -76,6 +76,7 @@ class Order:
     Attributes:
         fixed: every operation that returned a revision, in order: a change, then what read it.
         taken: revisions taken by changes that are known, ascending.
+        free: revisions that somebody else must have taken, ascending.
     """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
@@ -84,7 +85,8 @@ class Order:
             key=_position,
         )
         self.taken = [revision(op) for op in self.fixed if op.changes]
-        self._taken = set(self.taken)
+        known = set(self.taken)
+        self.free = [at for at in range(1, self.last) if at not in known]
         ended = sorted((op.returned, revision(op)) for op in self.fixed if op.returned is not None)
         self._ends = [time for time, _ in ended]
         self._floors = list(accumulate((found for _, found in ended), max))
@@ -97,8 +99,8 @@ class Order:
 
     @property
     def last(self) -> int:
-        """Highest revision that is known."""
-        return revision(self.fixed[-1]) if self.fixed else 0
+        """Highest revision taken by a change that is known."""
+        return self.taken[-1] if self.taken else 0
 
     def floor(self, time: int) -> int:
         """Return the highest revision that had been told to somebody before ``time``."""
@@ -112,10 +114,8 @@ class Order:
 
     def free_after(self, position: int) -> int:
         """Return the first revision behind ``position`` that no known change has taken."""
-        position += 1
-        while position in self._taken:
-            position += 1
-        return position
+        at = bisect_right(self.free, position)
+        return self.free[at] if at < len(self.free) else max(position + 1, self.last + 1)
 
 
 def revision(operation: Operation) -> int:
@@ -213,14 +213,11 @@ def _unaccounted(operations: Sequence[Operation], order: Order) -> Iterator[Viol
     """Match the revisions nobody was told with what may have taken them."""
     if not order.fixed:
         return
-    known = set(order.taken)
     holders = sorted(_holders(operations, order))
     ready: list[int] = []
     at = 0
     missing: list[int] = []
-    for position in range(1, order.taken[-1] if order.taken else 0):
-        if position in known:
-            continue
+    for position in order.free:
         while at < len(holders) and holders[at][0] < position:
             heapq.heappush(ready, holders[at][1])
             at += 1

@@ -210,9 +210,12 @@ def _grow(
     grown = _Table()
     fresh = [each for each in table if grown.add(each)]
     patience = _PATIENCE
+    # Free revisions are rare: most of the time no change can lie between two events.
+    room = any(order.free_after(each.position) < limit for each in table)
+    items = {key: item for key, item in active.items() if room or not item.change}
     while fresh:
         each = fresh.pop()
-        for key, item in active.items():
+        for key, item in items.items():
             if each.has(key):
                 continue
             patience -= 1
