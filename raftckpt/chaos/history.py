@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -188,6 +189,7 @@ class Recorder:
     def __init__(self, path: str | Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (lives as long as the client)
         self._next = 0
+        self._lock = threading.Lock()  # local reads are made in a thread
 
     def close(self) -> None:
         """Close the file."""
@@ -203,9 +205,11 @@ class Recorder:
         **more: Any,
     ) -> int:
         """Note that an operation is about to be sent; parts are (section, offset, tag, size)."""
-        self._next += 1
-        self._line([self._next, session, kind.value, unit, list(parts), now, more])
-        return self._next
+        with self._lock:
+            self._next += 1
+            number = self._next
+        self._line([number, session, kind.value, unit, list(parts), now, more])
+        return number
 
     def accept(self, number: int, now: int) -> None:
         """Note that an asynchronous write was accepted."""

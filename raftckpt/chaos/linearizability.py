@@ -15,6 +15,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -67,6 +68,7 @@ def judge(operations: Sequence[Operation], *, budget_s: float = 60.0) -> Judgeme
         budget_s: seconds for the search.
     """
     begin = time.monotonic()
+    operations = _without_idle_sets(operations)
     order = Order(operations)
     violations = list(check_order(operations, order))
     undecided: list[str] = []
@@ -86,6 +88,35 @@ def judge(operations: Sequence[Operation], *, budget_s: float = 60.0) -> Judgeme
         placed,
         time.monotonic() - begin,
     )
+
+
+def _without_idle_sets(operations: Sequence[Operation]) -> list[Operation]:
+    """Turn a set of the active replica that changed nothing into the observation it is.
+
+    It is answered with the revision of the checkpoint's last change, which is somebody else's.
+    """
+    taken: dict[tuple[int, int | None], Operation] = {}
+    for op in operations:
+        if op.changes:
+            known = taken.get((op.unit, op.revision))
+            first = known is None or (op.kind is not Kind.FENCE, -op.invoked) > (
+                known.kind is not Kind.FENCE,
+                -known.invoked,
+            )
+            if first:
+                taken[op.unit, op.revision] = op
+    return [
+        replace(op, outcome=Outcome.REFUSED, reason=_OWNED, revision=None)
+        if op.kind is Kind.FENCE
+        and op.changes
+        and op.revision is not None
+        and taken[op.unit, op.revision] is not op
+        else op
+        for op in operations
+    ]
+
+
+_OWNED: Final = "owned already"
 
 
 # --- one unit --------------------------------------------------------------------------------
@@ -486,6 +517,9 @@ class _Fence:
             if op.outcome is Outcome.REFUSED and op.reason == "fenced":
                 high = order.ceiling(op.returned)
                 items.append(Floating(low, high, False, True, _fenced(op.session), op))
+            elif op.outcome is Outcome.REFUSED and op.reason == _OWNED:
+                high = order.ceiling(op.returned)
+                items.append(Floating(low, high, False, True, _owning(op), op))
             elif op.possible and op.kind is Kind.FENCE:
                 items.append(Floating(low, FAR, True, False, _fence_step(op), op))
         return ((None, 0),), events, items
@@ -521,3 +555,7 @@ def _fence_step(op: Operation) -> Step:
 
 def _fenced(session: str) -> Step:
     return lambda state: state if state[0][0] not in (None, session) else None
+
+
+def _owning(op: Operation) -> Step:
+    return lambda state: state if state[0] == (op.session, op.value) else None

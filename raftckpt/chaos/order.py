@@ -145,10 +145,8 @@ def _taken_twice(fixed: Iterable[Operation]) -> Iterator[Violation]:
     for _, group in groupby((op for op in fixed if op.changes), key=revision):
         first, *others = group
         for other in others:
-            again = first.kind is other.kind is Kind.FENCE and first.session == other.session
-            if not again:  # setting what is set changes nothing
-                lines = (describe(first), describe(other))
-                yield Violation("two changes with one revision", other.unit, lines)
+            lines = (describe(first), describe(other))
+            yield Violation("two changes with one revision", other.unit, lines)
 
 
 def _told(operation: Operation) -> int | None:

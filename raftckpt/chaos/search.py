@@ -96,13 +96,11 @@ class _Configuration(NamedTuple):
     def has(self, key: int) -> bool:
         return key in self.used or key in self.explained or key in self.made
 
-    def plus(self, key: int, item: Floating, state: State, position: int) -> _Configuration:
-        """Return what it becomes by an operation."""
+    def made_by(self, key: int, must: bool, state: State, position: int) -> _Configuration:
+        """Return what it becomes by a change."""
         more = frozenset((key,))
         _, made, used, explained, _ = self
-        if not item.change:
-            return _Configuration(state, made, used, explained | more, position)
-        if item.must:
+        if must:
             return _Configuration(state, made | more, used, explained, position)
         return _Configuration(state, made, used | more, explained, position)
 
@@ -208,13 +206,39 @@ def _grow(
 ) -> list[_Configuration]:
     """Try everything that may lie before ``limit``."""
     grown = _Table()
-    fresh = [each for each in table if grown.add(each)]
     patience = _PATIENCE
     # Free revisions are rare: most of the time no change can lie between two events.
     room = any(order.free_after(each.position) < limit for each in table)
-    items = {key: item for key, item in active.items() if room or not item.change}
+    items = {key: item for key, item in active.items() if room and item.change}
+    seen = [(key, item) for key, item in active.items() if not item.change]
+
+    def settled(each: _Configuration) -> _Configuration:
+        """Explain what can be explained on the spot: that never does any harm."""
+        here = [
+            key
+            for key, item in seen
+            if item.low <= each.position < item.high
+            and key not in each.explained
+            and item.step(each.state) is not None
+        ]
+        return each._replace(explained=each.explained.union(here)) if here else each
+
+    def waited(each: _Configuration) -> _Configuration | None:
+        """Stay in this state until the next observation can have been made."""
+        lows = [
+            item.low
+            for key, item in seen
+            if each.position < item.low < limit and key not in each.explained
+        ]
+        return settled(each._replace(position=min(lows))) if lows else None
+
+    table = [settled(each) for each in table]
+    fresh = [each for each in table if grown.add(each)]
     while fresh:
         each = fresh.pop()
+        later = waited(each)
+        if later is not None and grown.add(later):
+            fresh.append(later)
         for key, item in items.items():
             if each.has(key):
                 continue
@@ -223,9 +247,7 @@ def _grow(
                 patience = _PATIENCE
                 if time.monotonic() > deadline:
                     raise OutOfTime
-            position = max(each.position, item.low)
-            if item.change:
-                position = order.free_after(position)
+            position = order.free_after(max(each.position, item.low))
             if position >= min(limit, item.high):
                 continue
             if item.allowed is not None and not item.allowed(position):
@@ -233,7 +255,7 @@ def _grow(
             state = item.step(each.state)
             if state is None:
                 continue
-            new = each.plus(key, item, state, position)
+            new = settled(each.made_by(key, item.must, state, position))
             if grown.add(new):
                 fresh.append(new)
     return grown.all()

@@ -56,6 +56,7 @@ class LocalCluster:
         settings: more keys for the configuration file.
         wrap: commands put before that of a replica, by node (``{"n1": ["nice"]}``); each must
             execute the rest of its arguments in place of itself.
+        module: what a replica runs (``python -m MODULE``).
 
     Example::
 
@@ -72,6 +73,7 @@ class LocalCluster:
         faults: bool = True,
         settings: Mapping[str, Any] | None = None,
         wrap: Mapping[str, Sequence[str]] | None = None,
+        module: str = "raftckpt.node",
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
@@ -82,6 +84,7 @@ class LocalCluster:
         self._proxies: dict[tuple[str, str], LinkProxy] = {}
         self._faults = faults
         self._wrap = dict(wrap or {})
+        self._module = module
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
             self._write_new(replicas, durability, dict(settings or {}))
@@ -326,11 +329,23 @@ class LocalCluster:
             if node is None or node in pair:
                 background.call(proxy.reset)
 
+    def links(self, node: str | None = None) -> list[tuple[tuple[str, str], LinkProxy]]:
+        """The proxies between replicas (those from or to ``node``) by (dialer, target).
+
+        Their methods run in the helper thread: ``background.call(proxy.reset)``.
+        """
+        return [
+            (pair, proxy) for pair, proxy in self._proxies.items() if node is None or node in pair
+        ]
+
     def heal(self) -> None:
-        """End all partitions and delays and resume paused replicas."""
+        """End all partitions, delays and other troubles of links, and resume paused replicas."""
         if self._proxies:
             self.partition()
             self.latency(0.0)
+            for _, proxy in self.links():
+                background.call(functools.partial(proxy.slow, None))
+                background.call(functools.partial(proxy.slice, None))
         for node in list(self._paused):
             if self.pid(node) is not None:
                 self.resume(node)
@@ -401,7 +416,7 @@ class LocalCluster:
         return path
 
     def _start(self, node: str, *, rejoin: bool = False) -> None:
-        command = ["-m", "raftckpt.node", "--config", str(self._config_for(node)), "--node", node]
+        command = ["-m", self._module, "--config", str(self._config_for(node)), "--node", node]
         if rejoin:
             command.append("--rejoin")
         with (self.data_dir / f"{node}.log").open("ab") as log:

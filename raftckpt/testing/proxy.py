@@ -1,4 +1,4 @@
-"""A TCP proxy for the link between two replicas: stall either direction, delay, reset.
+"""A TCP proxy for a link: stall either direction, delay, slow down, slice, half-close, reset.
 
 A stalled direction loses nothing: bytes wait, as they do in TCP while packets are dropped, and
 arrive late when the link heals. That is what a real partition does to a connection, and stale
@@ -15,6 +15,8 @@ import struct
 __all__ = ["LinkProxy"]
 
 _CHUNK_BYTES = 64 * 1024
+_SLICED_BYTES_MAX = 4096
+"""Chunks beyond are passed on whole: slicing is slow and would be a cut."""
 _CHUNKS_HELD_MAX = 64
 """Chunks held per direction; then the sender feels back-pressure, as from a full socket."""
 
@@ -28,10 +30,15 @@ class _Direction:
         self.open = asyncio.Event()
         self.open.set()
         self.latency_s = 0.0
+        self.bytes_per_s: float | None = None
+        self.slice_bytes: int | None = None
+        self.writers: set[asyncio.StreamWriter] = set()
+        self.ended: set[asyncio.StreamWriter] = set()
+        """Writers whose stream was ended though its other direction goes on."""
 
 
 class LinkProxy:
-    """Forwards connections from one replica (the dialer) to another (the target).
+    """Forwards connections from one process (the dialer) to another (the target).
 
     All methods must be called in the loop that runs :meth:`start`.
 
@@ -74,6 +81,25 @@ class LinkProxy:
             self._forward.latency_s = forward_s
         if backward_s is not None:
             self._backward.latency_s = backward_s
+
+    def slow(self, bytes_per_s: float | None) -> None:
+        """Let so many bytes a second through, each way; None: as many as come."""
+        self._forward.bytes_per_s = self._backward.bytes_per_s = bytes_per_s
+
+    def slice(self, bytes_max: int | None) -> None:
+        """Pass data on in pieces of at most so many bytes; None: as it comes."""
+        self._forward.slice_bytes = self._backward.slice_bytes = bytes_max
+
+    def half_close(self, *, forward: bool) -> None:
+        """End one direction of every connection; the other one goes on.
+
+        What the sender goes on sending in the ended direction is swallowed.
+        """
+        direction = self._forward if forward else self._backward
+        for writer in direction.writers - direction.ended:
+            direction.ended.add(writer)
+            if writer.can_write_eof() and not writer.is_closing():
+                writer.write_eof()
 
     def reset(self) -> None:
         """Break every connection at once (both ends see a reset)."""
@@ -129,6 +155,7 @@ async def _pump(
             await held.put((loop.time() + direction.latency_s, data))
 
     reading = asyncio.ensure_future(read())
+    direction.writers.add(writer)
     try:
         while True:
             due, data = await held.get()
@@ -137,10 +164,26 @@ async def _pump(
             await direction.open.wait()  # the end of a connection is stalled like its data
             if data == _EOF:
                 break
-            writer.write(data)
-            await writer.drain()
+            if writer not in direction.ended:
+                await _write(writer, data, direction)
     except OSError:
         pass
     finally:
         reading.cancel()
+        direction.writers.discard(writer)
+        direction.ended.discard(writer)
         writer.close()  # flushes, then ends the other direction as well
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes, direction: _Direction) -> None:
+    if direction.bytes_per_s is not None:
+        await asyncio.sleep(len(data) / direction.bytes_per_s)
+    step = direction.slice_bytes
+    if step is None or len(data) > _SLICED_BYTES_MAX:
+        writer.write(data)
+        await writer.drain()
+        return
+    for start in range(0, len(data), step):
+        writer.write(data[start : start + step])
+        await writer.drain()
+        await asyncio.sleep(0)  # each piece is a segment of its own

@@ -7,7 +7,7 @@ import pytest
 from raftckpt.chaos.history import ABSENT, DIRECTORY, Digest, Kind, Outcome, payload
 from raftckpt.chaos.linearizability import judge
 from raftckpt.chaos.order import CLOCK_SLACK_NS
-from tests.unit.chaos.histories import UNIT, Book
+from tests.unit.chaos.histories import UNIT, Book, changed
 
 
 def good(book: Book) -> None:
@@ -183,6 +183,23 @@ def test_fenced_writers(book) -> None:
     book.put("b", "k", "2", (60, 70), 4)
     book.maybe("a", "k", "3", 32)
     book.read("c", (80, 90), 4, k="2")
+    good(book)
+
+
+def test_owner_that_sets_itself_again_changes_nothing(book) -> None:
+    book.add("b", Kind.FENCE, [], (30, 40), revision=2, value=1)
+    book.put("b", "k", "1", (50, 60), 3)
+    book.put("c", "j", "x", (60, 65), 4)  # refused by nothing: another checkpoint
+    book.operations[-1] = changed(book.operations[-1], unit=UNIT + 1)
+    book.add("b", Kind.FENCE, [], (70, 80), revision=3, value=1)
+    good(book)
+
+
+def test_many_refusals_at_once_are_decided_fast(book) -> None:
+    book.add("b", Kind.FENCE, [], (30, 40), revision=2, value=1)
+    for number in range(200):
+        book.refused("a", Kind.PUT, "k", "fenced", (35 + number % 7, 400 - number))
+        book.put("b", "j", f"{number}", (50 + 2 * number, 51 + 2 * number), 3 + number)
     good(book)
 
 
@@ -418,6 +435,13 @@ def test_two_owners_with_one_epoch(book) -> None:
     book.add("b", Kind.FENCE, [], (30, 40), revision=2, value=1)
     book.add("c", Kind.FENCE, [], (50, 60), revision=3, value=1)
     bad(book, "impossible change")
+
+
+def test_former_owner_that_is_told_it_owns(book) -> None:
+    book.add("b", Kind.FENCE, [], (30, 40), revision=2, value=1)
+    book.add("c", Kind.FENCE, [], (50, 60), revision=3, value=2)
+    book.add("b", Kind.FENCE, [], (70, 80), revision=3, value=1)
+    bad(book, "unfounded refusal")
 
 
 def test_name_that_leads_to_another_generation(book) -> None:

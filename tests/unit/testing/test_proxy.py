@@ -101,3 +101,37 @@ def test_much_data_arrives_whole(link) -> None:
         got += target.recv(1 << 20)
     sender.join()
     assert bytes(got) == data
+
+
+def test_half_closed_stream_still_flows_the_other_way(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.half_close(forward=True))
+    assert target.recv(1) == b""
+    dialer.sendall(b"swallowed")
+    target.sendall(b"still here")
+    assert dialer.recv(10) == b"still here"
+    target.close()
+    assert dialer.recv(1) == b""
+
+
+def test_sliced_stream_arrives_whole(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.slice(3))
+    sent = bytes(range(256)) * 4
+    dialer.sendall(sent)
+    received = target.recv(2048)
+    while len(received) < len(sent):
+        received += target.recv(2048)
+    assert received == sent
+
+
+def test_slow_link_takes_its_time(link) -> None:
+    proxy, dialer, target = link
+    background.call(lambda: proxy.slow(10_000.0))
+    begin = time.monotonic()
+    dialer.sendall(bytes(1000))
+    received = 0
+    while received < 1000:
+        received += len(target.recv(1000))
+    assert time.monotonic() - begin >= 0.1
+    background.call(lambda: proxy.slow(None))

@@ -1,0 +1,425 @@
+"""The faults: a table of small scripts, and two lanes that play them at the same time.
+
+A script does something, yields how long it is to last, and undoes it. One lane breaks replicas and
+the links between them, the other what surrounds them: clients, their ways, the quality of links.
+Each lane goes through its scripts in random order, all of them before any again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
+
+from raftckpt.chaos.stage import Client, Stage
+from raftckpt.errors import CheckpointError
+from raftckpt.testing import background
+from raftckpt.testing.local_cluster import ClusterNotReady
+from raftckpt.testing.probe import Probe
+from raftckpt.testing.proxy import LinkProxy
+
+__all__ = ["LANES", "Mark", "Nemesis"]
+
+Script: TypeAlias = Callable[[Stage, random.Random], Iterator[float]]
+
+
+class Mark(NamedTuple):
+    """A fault that was played: when (monotonic ns), which, on what."""
+
+    begin: int
+    end: int
+    lane: int
+    name: str
+
+
+class _Skip(Exception):
+    """Nothing to do that to at the moment."""
+
+
+def _leader(stage: Stage) -> str:
+    leader = stage.leader()
+    if leader is None or stage.cluster.pid(leader) is None:
+        raise _Skip
+    return leader
+
+
+def _follower(stage: Stage, dice: random.Random) -> str:
+    leader = _leader(stage)
+    others = [node for node in stage.running() if node != leader]
+    if not others:
+        raise _Skip
+    return dice.choice(others)
+
+
+def _some_clients(stage: Stage, dice: random.Random, count: int) -> list[Client]:
+    return dice.sample(stage.clients, min(count, len(stage.clients)))
+
+
+# --- replicas --------------------------------------------------------------------------------
+
+
+def _kill_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.cluster.kill(_leader(stage))
+    yield dice.uniform(0.2, 2.5)
+    stage.cluster.start()
+
+
+def _kill_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.cluster.kill(_follower(stage, dice))
+    yield dice.uniform(0.2, 4.0)
+    stage.cluster.start()
+
+
+def _kill_minority(stage: Stage, dice: random.Random) -> Iterator[float]:
+    count = len(stage.nodes) - stage.majority
+    stage.cluster.kill(*dice.sample(stage.nodes, count))
+    yield dice.uniform(0.5, 3.0)
+    stage.cluster.start()
+
+
+def _kill_all(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.cluster.kill()
+    yield dice.uniform(0.0, 0.5)
+    stage.cluster.start()
+    yield 1.5
+
+
+def _restart_storm(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Kill a replica in whatever phase of its start it happens to be."""
+    node = _follower(stage, dice) if dice.random() < 0.5 else _leader(stage)
+    for _ in range(dice.randrange(2, 5)):
+        stage.cluster.kill(node)
+        stage.cluster.start()
+        yield dice.uniform(0.05, 0.8)
+
+
+def _stop_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Ask it to leave: it hands over first."""
+    stage.cluster.terminate(_leader(stage), 20.0)
+    yield dice.uniform(0.1, 1.0)
+    stage.cluster.start()
+
+
+def _pause_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+    node = _leader(stage)
+    stage.cluster.pause(node)
+    yield dice.uniform(0.3, 3.0)
+    stage.cluster.resume(node)
+
+
+def _pause_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+    node = _follower(stage, dice)
+    stage.cluster.pause(node)
+    yield dice.uniform(0.3, 4.0)
+    stage.cluster.resume(node)
+
+
+def _pause_all(stage: Stage, dice: random.Random) -> Iterator[float]:
+    for node in stage.running():
+        stage.cluster.pause(node)
+    yield dice.uniform(0.3, 1.5)
+    for node in dice.sample(stage.nodes, len(stage.nodes)):
+        stage.cluster.resume(node)
+        yield dice.uniform(0.0, 0.3)
+
+
+def _transfer(stage: Stage, dice: random.Random) -> Iterator[float]:
+    for _ in range(dice.randrange(1, 4)):
+        try:
+            with Probe(stage.cluster.endpoint(_leader(stage)), timeout=3.0) as probe:
+                probe.transfer()
+        except CheckpointError:  # refused, or the answer was lost: the history judges
+            pass
+        yield dice.uniform(0.1, 0.8)
+
+
+def _full_disk(stage: Stage, dice: random.Random) -> Iterator[float]:
+    if stage.disk is None:
+        raise _Skip
+    stage.disk.fill()
+    yield dice.uniform(1.0, 3.0)
+    stage.disk.empty()
+    stage.cluster.start()
+    yield 0.5
+    stage.cluster.start()  # it may have died of it only now
+
+
+# --- links between replicas --------------------------------------------------------------------
+
+
+def _isolate_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Cut the leader off, together with a minority of the clients."""
+    leader = _leader(stage)
+    others = [node for node in stage.nodes if node != leader]
+    with_it = _some_clients(stage, dice, 1)
+    stage.cluster.partition(leader)
+    for client in stage.clients:
+        for node in others if client in with_it else [leader]:
+            client.each_way(lambda way: way.stall(forward=True, backward=True), node)
+    yield dice.uniform(1.0, 4.0)
+    stage.cluster.partition()
+    for client in stage.clients:
+        client.heal()
+
+
+def _isolate_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.cluster.partition(_follower(stage, dice))
+    yield dice.uniform(0.5, 4.0)
+    stage.cluster.partition()
+
+
+def _split(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Cut a minority with the leader off, or a random one."""
+    group = dice.sample(stage.nodes, len(stage.nodes) - stage.majority)
+    stage.cluster.partition(group)
+    yield dice.uniform(0.5, 3.0)
+    stage.cluster.partition()
+
+
+def _one_way(stage: Stage, dice: random.Random, *, deaf: bool, leader: bool) -> Iterator[float]:
+    """Let a replica hear nothing, or let nobody hear it; the other direction goes on."""
+    node = _leader(stage) if leader else _follower(stage, dice)
+    others = [other for other in stage.nodes if other != node]
+    pairs = [(other, node) if deaf else (node, other) for other in others]
+    for source, target in pairs:
+        stage.cluster.block(source, target)
+    yield dice.uniform(0.5, 3.0)
+    for source, target in pairs:
+        stage.cluster.block(source, target, blocked=False)
+
+
+def _flapping(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Cut and mend random links."""
+    for _ in range(dice.randrange(4, 10)):
+        source, target = dice.sample(stage.nodes, 2)
+        stage.cluster.block(source, target)
+        yield dice.uniform(0.05, 0.6)
+        stage.cluster.block(source, target, blocked=False)
+
+
+# --- what surrounds them -----------------------------------------------------------------------
+
+
+def _peer_latency(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.cluster.latency(dice.uniform(0.005, 0.06))
+    yield dice.uniform(1.0, 3.0)
+    stage.cluster.latency(0.0)
+
+
+def _peers(stage: Stage, work: Callable[[LinkProxy], None], node: str | None = None) -> None:
+    for _, proxy in stage.cluster.links(node):
+        background.call(partial(work, proxy))
+
+
+def _slow_links(stage: Stage, dice: random.Random) -> Iterator[float]:
+    node = _leader(stage) if dice.random() < 0.6 else _follower(stage, dice)
+    speed = dice.choice([100_000.0, 400_000.0])
+    _peers(stage, lambda proxy: proxy.slow(speed), node)
+    yield dice.uniform(1.0, 3.0)
+    _peers(stage, lambda proxy: proxy.slow(None), node)
+
+
+def _slices(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Pass everything on in pieces of a few bytes."""
+    size = dice.choice([1, 7, 64])
+    ways = [client for client in stage.clients if dice.random() < 0.5]
+    _peers(stage, lambda proxy: proxy.slice(size))
+    for client in ways:
+        client.each_way(lambda way: way.slice(size))
+    yield dice.uniform(0.5, 2.0)
+    _peers(stage, lambda proxy: proxy.slice(None))
+    for client in ways:
+        client.each_way(lambda way: way.slice(None))
+
+
+def _reset_peers(stage: Stage, dice: random.Random) -> Iterator[float]:
+    for _ in range(dice.randrange(1, 8)):
+        _peers(stage, LinkProxy.reset, dice.choice([None, *stage.nodes]))
+        yield dice.uniform(0.02, 0.4)
+
+
+def _reset_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+    for _ in range(dice.randrange(1, 8)):
+        for client in stage.clients:
+            if dice.random() < 0.7:
+                client.each_way(LinkProxy.reset)
+        yield dice.uniform(0.02, 0.4)
+
+
+def _half_close(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """End one direction of streams whose other direction goes on."""
+    forward = dice.random() < 0.5
+    if dice.random() < 0.5:
+        _peers(stage, lambda proxy: proxy.half_close(forward=forward), dice.choice(stage.nodes))
+    else:
+        for client in _some_clients(stage, dice, 2):
+            client.each_way(lambda way: way.half_close(forward=forward))
+    yield dice.uniform(0.3, 1.0)
+
+
+def _deaf_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Let requests through and hold the replies back, or the other way round."""
+    requests = dice.random() < 0.3
+    chosen = _some_clients(stage, dice, 2)
+    for client in chosen:
+        client.each_way(lambda way: way.stall(forward=requests, backward=not requests))
+    yield dice.uniform(0.3, 2.0)
+    for client in chosen:
+        client.heal()
+
+
+def _slow_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+    chosen = _some_clients(stage, dice, 2)
+    delay = dice.uniform(0.01, 0.1)
+    for client in chosen:
+        client.each_way(lambda way: way.delay(forward_s=delay, backward_s=delay))
+    yield dice.uniform(0.5, 2.0)
+    for client in chosen:
+        client.heal()
+
+
+def _kill_client(stage: Stage, dice: random.Random) -> Iterator[float]:
+    stage.replace(dice.choice(stage.clients))
+    yield dice.uniform(0.1, 1.0)
+
+
+def _pause_client(stage: Stage, dice: random.Random) -> Iterator[float]:
+    client = dice.choice(stage.clients)
+    client.signal(signal.SIGSTOP)
+    yield dice.uniform(0.3, 3.0)
+    client.signal(signal.SIGCONT)
+
+
+LANES: Final[tuple[dict[str, Script], ...]] = (
+    {
+        "kill leader": _kill_leader,
+        "kill follower": _kill_follower,
+        "kill minority": _kill_minority,
+        "kill all at once": _kill_all,
+        "restart storm": _restart_storm,
+        "stop leader (SIGTERM)": _stop_leader,
+        "pause leader": _pause_leader,
+        "pause follower": _pause_follower,
+        "pause all": _pause_all,
+        "transfer leadership": _transfer,
+        "full disk": _full_disk,
+        "isolate leader with clients": _isolate_leader,
+        "isolate follower": _isolate_follower,
+        "split": _split,
+        "leader deaf": partial(_one_way, deaf=True, leader=True),
+        "leader mute": partial(_one_way, deaf=False, leader=True),
+        "follower deaf": partial(_one_way, deaf=True, leader=False),
+        "follower mute": partial(_one_way, deaf=False, leader=False),
+        "flapping links": _flapping,
+    },
+    {
+        "latency between replicas": _peer_latency,
+        "slow links": _slow_links,
+        "byte slices": _slices,
+        "reset replica links": _reset_peers,
+        "reset client links": _reset_clients,
+        "half-closed streams": _half_close,
+        "one-way client links": _deaf_clients,
+        "latency of clients": _slow_clients,
+        "kill client": _kill_client,
+        "pause client": _pause_client,
+    },
+)
+_CALM_S: Final = ((0.6, 1.8), (0.3, 1.2))
+_PATIENCE_S: Final = 15.0
+
+
+class Nemesis:
+    """Plays faults until it is told to stop.
+
+    Arguments:
+        stage: whom to trouble.
+        seed: decides which fault comes when and how.
+        tell: is called with a line for each fault as it begins.
+        only: names of faults to restrict it to; empty: all.
+    """
+
+    def __init__(
+        self, stage: Stage, seed: int, tell: Callable[[str], None], only: tuple[str, ...] = ()
+    ) -> None:
+        self.marks: list[Mark] = []
+        self.problems: list[str] = []
+        self._stage = stage
+        self._tell = tell
+        self._stop = threading.Event()
+        self._one_at_a_time = threading.Lock()
+        self._threads = []
+        for lane, scripts in enumerate(LANES):
+            chosen = {name: each for name, each in scripts.items() if not only or name in only}
+            if chosen:
+                dice = random.Random(f"{seed} {lane}")
+                thread = threading.Thread(target=self._play, args=(lane, chosen, dice), daemon=True)
+                self._threads.append(thread)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each fault was played."""
+        return dict(sorted(Counter(mark.name for mark in self.marks).items()))
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the fault under way and return when all is undone."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60.0)
+
+    def _play(self, lane: int, scripts: dict[str, Script], dice: random.Random) -> None:
+        bag: list[str] = []
+        try:
+            while not self._stop.wait(dice.uniform(*_CALM_S[lane])):
+                if not bag:
+                    bag = dice.sample(list(scripts), len(scripts))
+                self._perform(lane, bag.pop(), scripts, dice)
+                if lane == 0:
+                    self._until_led()
+        except Exception as error:
+            self.problems.append(f"the nemesis failed: {error!r}")
+
+    def _perform(
+        self, lane: int, name: str, scripts: dict[str, Script], dice: random.Random
+    ) -> None:
+        begin = time.monotonic_ns()
+        script = scripts[name](self._stage, dice)
+        told = False
+        try:
+            while True:
+                # the steps of the two lanes exclude each other, not what lasts between them
+                with self._one_at_a_time:
+                    seconds = next(script, None)
+                if seconds is None:
+                    break
+                if not told:
+                    told = True
+                    self._tell(name)
+                self._stop.wait(seconds)
+        except _Skip:
+            pass
+        except ClusterNotReady as error:
+            self.problems.append(f"{name}: {error}")
+        finally:
+            script.close()  # type: ignore[attr-defined]
+        if told:
+            self.marks.append(Mark(begin, time.monotonic_ns(), lane, name))
+
+    def _until_led(self) -> None:
+        """Wait for a leader: what hits a cluster without one teaches little. Not for ever."""
+        deadline = time.monotonic() + _PATIENCE_S
+        with contextlib.suppress(ProcessLookupError):
+            while self._stage.leader() is None and time.monotonic() < deadline:
+                if self._stop.wait(0.05):
+                    return

@@ -1,0 +1,288 @@
+"""A client that writes down what it asks and what it is told.
+
+It drives the product's client core; what is added: an address book (the replicas tell their own
+addresses, but the way to them leads through a proxy), and the fate of asynchronous writes after
+they were accepted, which the public face keeps to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from raftckpt.chaos.history import Kind, Outcome, Recorder, seen_of
+from raftckpt.client import operations
+from raftckpt.client.aio_driver import Driver
+from raftckpt.client.calls import Call
+from raftckpt.client.connecting import Options
+from raftckpt.client.core import ClientCore
+from raftckpt.client.operations import Opened
+from raftckpt.client.types import Attributes
+from raftckpt.errors import CheckpointError, SessionLost
+from raftckpt.limits import SESSION_SECRET_BYTES
+
+__all__ = ["Cut", "Told", "Witness", "Write", "seen_rows"]
+
+Write = tuple[str, int, str, int]
+"""Section, offset, tag and size of the content."""
+
+
+class Told(NamedTuple):
+    """What the caller of a change was told."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+class Cut(Exception):
+    """The session is gone: connect again."""
+
+
+class _Core(ClientCore):
+    """The client core, with an eye on what becomes of every change.
+
+    Also of those whose caller was told that the outcome is unknown: if the answer comes after all,
+    the history knows more than the caller.
+    """
+
+    recorder: Recorder
+    acknowledged = 0
+
+    def watch(self, recorder: Recorder) -> None:
+        """Write the outcomes to ``recorder``."""
+        self.recorder = recorder
+        self.watched: dict[Call, tuple[int, Kind]] = {}
+
+    def _succeeded(self, call: Call, value: Any) -> None:
+        found = self.watched.pop(call, None)
+        if found is not None:
+            number, kind = found
+            now = time.monotonic_ns()
+            self.acknowledged += 1
+            if kind is Kind.FENCE:
+                epoch, revision = value
+                self.recorder.end(number, Outcome.OK, now, revision=revision, value=epoch)
+            else:
+                revision = value[0] if kind is Kind.CREATE else value
+                self.recorder.end(number, Outcome.OK, now, revision=revision)
+        super()._succeeded(call, value)
+
+    def _refused_for_good(self, call: Call, error: CheckpointError) -> None:
+        if call.accepted:
+            found = self.watched.pop(call, None)
+            if found is not None:
+                _note_error(self.recorder, found[0], error)
+        super()._refused_for_good(call, error)
+
+
+class _Driver(Driver):
+    """Dials by an address book."""
+
+    book: Mapping[str, str]
+
+    async def _connect(self, number: int, endpoint: str) -> None:
+        await super()._connect(number, self.book.get(endpoint, endpoint))
+
+
+def _note_error(recorder: Recorder, number: int, error: CheckpointError) -> None:
+    outcome = Outcome.REFUSED if error.definite else Outcome.UNKNOWN
+    recorder.end(number, outcome, time.monotonic_ns(), reason=error.reason or "", index=error.index)
+
+
+class Witness:
+    """One session. Its methods record, and never raise but :class:`Cut` when it has ended.
+
+    Arguments:
+        name: of the session, unique in the history.
+        book: endpoint of each replica -> address to dial.
+        recorder: where to.
+        timeout: seconds for each operation.
+    """
+
+    def __init__(
+        self, name: str, book: Mapping[str, str], recorder: Recorder, timeout: float
+    ) -> None:
+        options = Options(list(book), timeout, 10.0, 1.0, None, None, None, name)
+        core = _Core(
+            options.config,
+            options.endpoints,
+            secret=os.urandom(SESSION_SECRET_BYTES),
+            jitter=random.random,
+        )
+        core.watch(recorder)
+        self.name = name
+        self._core = core
+        self._recorder = recorder
+        self._driver = _Driver(core, None, timeout)
+        self._driver.book = book
+
+    @property
+    def acknowledged(self) -> int:
+        """Changes that were confirmed to this session."""
+        return self._core.acknowledged
+
+    async def connect(self) -> None:
+        """Wait for the session.
+
+        Raises:
+            CheckpointError: there is none in time.
+        """
+        await self._driver.run(operations.ready())
+
+    async def close(self, timeout: float) -> None:
+        """Wait for accepted writes and say goodbye, if that is possible."""
+        try:
+            await self._driver.run(operations.synchronize(None), timeout)
+            await self._driver.run(operations.close_session(), timeout)
+        except CheckpointError:
+            pass
+        finally:
+            await self._driver.close()
+
+    async def open(self, name: str, attributes: Attributes) -> Opened | None:
+        """Open a checkpoint, create it if it is not there."""
+        call = operations.open_checkpoint(name, attributes, "rw")
+        number = self._begin(Kind.OPEN, 0, [(name, 0, "", 0)], value=1)
+        try:
+            opened: Opened = await self._driver.run(call)
+        except CheckpointError as error:
+            self._failed(number, error)
+            return None
+        self._recorder.end(
+            number,
+            Outcome.OK,
+            time.monotonic_ns(),
+            revision=opened.revision,
+            value=int(opened.created),
+            seen=[[name, str(opened.uid)]],
+        )
+        return opened
+
+    async def unlink(self, name: str) -> None:
+        """Unlink a name."""
+        number = self._begin(Kind.UNLINK, 0, [(name, 0, "", 0)])
+        await self._change(number, Kind.UNLINK, operations.unlink(name))
+
+    async def release(self, opened: Opened) -> None:
+        """Close a handle."""
+        try:
+            await self._driver.run(operations.close_checkpoint(opened))
+        except SessionLost as error:
+            raise Cut from error
+        except CheckpointError:
+            pass
+
+    async def change(
+        self,
+        kind: Kind,
+        opened: Opened,
+        writes: list[Write],
+        data: list[bytes],
+        ttl: float | None = None,
+    ) -> Told:
+        """Change a checkpoint; ``data`` are the contents of the writes."""
+        more = {} if ttl is None else {"ttl_ns": round(ttl * 1e9)}
+        section = writes[0][0] if writes else ""
+        match kind:
+            case Kind.PUT:
+                call = operations.put(opened, section, data[0])
+            case Kind.OVERWRITE:
+                call = operations.overwrite(opened, section, data[0])
+            case Kind.WRITE:
+                vector = [
+                    (write[0], write[1], content)
+                    for write, content in zip(writes, data, strict=True)
+                ]
+                call = operations.write_many(opened, vector)
+            case Kind.CREATE:
+                call = operations.create(opened, section, data[0], None, ttl)
+            case Kind.DELETE:
+                call = operations.delete(opened, section)
+            case Kind.EXPIRATION:
+                call = operations.set_expiration(opened, section, None, ttl)
+            case Kind.FENCE:
+                call = operations.active_replica_set(opened, True)
+            case _:
+                raise ValueError(kind)
+        number = self._begin(kind, opened.uid, writes, **more)
+        return await self._change(number, kind, call)
+
+    async def synchronize(self, opened: Opened) -> bool:
+        """Wait for the accepted writes."""
+        try:
+            await self._driver.run(operations.synchronize(opened))
+        except SessionLost as error:
+            raise Cut from error
+        except CheckpointError:
+            return False
+        return True
+
+    async def read(self, opened: Opened, sections: list[str]) -> None:
+        """Read sections of one state."""
+        call = operations.read_many(opened, [(each, 0, None) for each in sections], "linearizable")
+        call.decode = None
+        number = self._begin(Kind.READ, opened.uid, [(each, 0, "", 0) for each in sections])
+        try:
+            revision, values = await self._driver.run(call)
+        except CheckpointError as error:
+            self._failed(number, error, read=True)
+            return
+        seen = [[each, _json(bytes(value))] for each, value in zip(sections, values, strict=True)]
+        self._recorder.end(number, Outcome.OK, time.monotonic_ns(), revision=revision, seen=seen)
+
+    async def read_all(self, opened: Opened) -> None:
+        """Read everything."""
+        call = operations.read_all(opened, "linearizable")
+        call.decode = None
+        number = self._begin(Kind.READ_ALL, opened.uid, [])
+        try:
+            revision, rows = await self._driver.run(call)
+        except CheckpointError as error:
+            self._failed(number, error, read=True)
+            return
+        self._recorder.end(
+            number, Outcome.OK, time.monotonic_ns(), revision=revision, seen=seen_rows(rows)
+        )
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _begin(self, kind: Kind, unit: int, parts: list[Write], **more: Any) -> int:
+        return self._recorder.begin(self.name, kind, unit, parts, time.monotonic_ns(), **more)
+
+    async def _change(self, number: int, kind: Kind, call: Call) -> Told:
+        call.decode = None
+        watched = self._core.watched
+        watched[call] = number, kind
+        try:
+            await self._driver.run(call)
+        except CheckpointError as error:
+            if error.definite:
+                watched.pop(call, None)
+                _note_error(self._recorder, number, error)
+            if isinstance(error, SessionLost):
+                raise Cut from error
+            return Told(Outcome.REFUSED if error.definite else Outcome.UNKNOWN, error.reason or "")
+        if call in watched:
+            self._recorder.accept(number, time.monotonic_ns())
+        return Told(Outcome.OK)
+
+    def _failed(self, number: int, error: CheckpointError, *, read: bool = False) -> None:
+        if read and error.reason != "section_missing":  # it says nothing then
+            self._recorder.end(number, Outcome.UNKNOWN, time.monotonic_ns())
+        else:
+            _note_error(self._recorder, number, error)
+        if isinstance(error, SessionLost):
+            raise Cut from error
+
+
+def _json(data: bytes) -> Any:
+    seen = seen_of(data)
+    return seen.decode("latin-1") if isinstance(seen, bytes) else list(seen)
+
+
+def seen_rows(rows: Any) -> list[Any]:
+    """Return what a history keeps of a listing with contents."""
+    return [[bytes(section).decode("ascii"), _json(bytes(data))] for section, data in rows]

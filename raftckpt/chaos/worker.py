@@ -1,0 +1,358 @@
+"""A client process of a chaos run: ``python -m raftckpt.chaos.worker SPEC``.
+
+It writes its history to a file and the number of its acknowledged changes into another, works until
+SIGTERM and may be killed at any moment. What it does is drawn from its seed; what it writes is
+unique: the tag of a content is the name of the client and a number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from raftckpt.chaos.history import Kind, Outcome, Recorder, payload
+from raftckpt.chaos.witness import Cut, Told, Witness, Write, seen_rows
+from raftckpt.client.operations import Opened
+from raftckpt.client.types import Attributes
+from raftckpt.errors import CheckpointError
+from raftckpt.testing.probe import Probe
+from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
+
+__all__ = ["LASTING_NAMES", "LEDGERS", "Spec", "arguments", "main"]
+
+LEDGER = "chaos-ledger"
+STREAM = "chaos-stream"
+REGISTERS = "chaos-registers"
+OWNED = "chaos-owned"
+LARGE = "chaos-large"
+NAMES = ("chaos-g1", "chaos-g2")
+"""Checkpoints that are unlinked and made again."""
+
+LEDGERS = {LEDGER: "all", STREAM: "active"}
+"""Every write makes a section of its own, so that each can be looked for at the end."""
+
+LASTING_NAMES = (LEDGER, STREAM, REGISTERS, OWNED, LARGE)
+
+_REGISTERS = [f"r{number}" for number in range(16)]
+_LASTING = [f"s{number}" for number in range(8)]
+"""Registers that are never deleted, so that vector writes find them."""
+_SHORT_LIVED = [f"t{number}" for number in range(4)]
+_SLOT = 12
+_SYNC_EVERY = 32
+_W = TypeVar("_W")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a client process does.
+
+    Attributes:
+        name: of the client; part of everything it writes.
+        seed: of what it does.
+        book: endpoint of each replica -> address to dial.
+        history: file of the history.
+        counter: file of the number of acknowledged changes.
+        writers: tasks that write to the ledgers, each one change after the other.
+        pace: changes a second all writers together aim at.
+        timeout: seconds for each operation.
+        local: whether it (also) reads at each replica what that has applied.
+    """
+
+    name: str
+    seed: int
+    book: dict[str, str]
+    history: str
+    counter: str
+    writers: int
+    pace: float
+    timeout: float
+    local: bool
+
+
+def main() -> None:
+    """Work as the specification in the first argument says."""
+    spec = Spec(**json.loads(sys.argv[1]))
+    asyncio.run(_Client(spec).run())
+
+
+def arguments(spec: Spec) -> list[str]:
+    """Return the arguments of the interpreter that start such a process."""
+    return ["-m", "raftckpt.chaos.worker", json.dumps(asdict(spec))]
+
+
+class _Client:
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._dice = random.Random(spec.seed)
+        self._recorder = Recorder(spec.history)
+        self._counter = os.open(spec.counter, os.O_RDWR | os.O_CREAT, 0o600)
+        self._stop = asyncio.Event()
+        self._tags = 0
+        self._before = 0
+        self._fenced = True  # somebody has to begin
+        self._witness: Witness | None = None
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        counting = asyncio.create_task(self._count())
+        session = 0
+        while not self._stop.is_set():
+            session += 1
+            witness = Witness(
+                f"{self._spec.name}.{session}", self._spec.book, self._recorder, self._spec.timeout
+            )
+            self._witness = witness
+            try:
+                await witness.connect()
+                await self._work(witness)
+            except (Cut, CheckpointError):
+                await self._rest(0.1)
+            except BaseExceptionGroup as group:
+                _, others = group.split(Cut)
+                if others is not None:
+                    raise
+            finally:
+                await witness.close(5.0)
+                self._before += witness.acknowledged
+                self._witness = None
+        counting.cancel()
+        self._tell()
+        self._recorder.close()
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), max(0.0, seconds))
+
+    async def _count(self) -> None:
+        while True:
+            self._tell()
+            await asyncio.sleep(0.2)
+
+    def _tell(self) -> None:
+        now = self._before + (self._witness.acknowledged if self._witness is not None else 0)
+        os.pwrite(self._counter, b"%-12d" % now, 0)
+
+    def _tag(self) -> str:
+        self._tags += 1
+        return f"{self._spec.name}-{self._tags}"
+
+    # --- what it does --------------------------------------------------------------------------
+
+    async def _work(self, witness: Witness) -> None:
+        opened: dict[str, Opened] = {}
+        for name, update in {**LEDGERS, REGISTERS: "all", OWNED: "all", LARGE: "all"}.items():
+            while name not in opened:
+                found = await witness.open(name, Attributes(update=update))  # type: ignore[arg-type]
+                if found is not None:
+                    opened[name] = found
+                elif self._stop.is_set():
+                    return
+        spec = self._spec
+        each = spec.writers / max(spec.pace, 0.001)
+        async with asyncio.TaskGroup() as group:
+            for number in range(spec.writers):
+                asynchronous = number % 4 == 3
+                book = opened[STREAM if asynchronous else LEDGER]
+                work = self._stream if asynchronous else self._ledger
+                group.create_task(self._paced(each, work, witness, book))
+            for _ in range(2):
+                group.create_task(self._paced(0.04, self._register, witness, opened[REGISTERS]))
+            group.create_task(self._paced(0.25, self._expiring, witness, opened[REGISTERS]))
+            group.create_task(self._paced(0.1, self._owned, witness, opened[OWNED]))
+            group.create_task(self._paced(1.5, self._large, witness, opened[LARGE]))
+            group.create_task(self._generations(witness))
+            if spec.local:
+                reading = _LocalReader(spec, self._recorder, opened[REGISTERS])
+                group.create_task(self._paced(0.05, self._local, reading, opened[REGISTERS]))
+
+    async def _paced(
+        self,
+        seconds: float,
+        work: Callable[[_W, Opened], Awaitable[None]],
+        witness: _W,
+        opened: Opened,
+    ) -> None:
+        due = time.monotonic() + self._dice.random() * seconds
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now < due:
+                await asyncio.sleep(due - now)
+            due = max(due, now - 1.0) + seconds  # catches up, a little
+            await work(witness, opened)
+
+    async def _write(
+        self,
+        witness: Witness,
+        kind: Kind,
+        opened: Opened,
+        places: list[tuple[str, int, int]],
+        ttl: float | None = None,
+    ) -> Told:
+        """Write a content of its own to each place (section, offset, size)."""
+        writes: list[Write] = []
+        data = []
+        for section, offset, size in places:
+            tag = self._tag()
+            writes.append((section, offset, tag, size or len(tag) + 1))
+            data.append(payload(tag, size or len(tag) + 1))
+        return await witness.change(kind, opened, writes, data, ttl)
+
+    async def _ledger(self, witness: Witness, opened: Opened) -> None:
+        tag = self._tag()
+        await witness.change(Kind.PUT, opened, [(tag, 0, tag, 100)], [payload(tag, 100)])
+
+    async def _stream(self, witness: Witness, opened: Opened) -> None:
+        await self._ledger(witness, opened)
+        if self._tags % _SYNC_EVERY == 0:
+            await witness.synchronize(opened)
+
+    async def _register(self, witness: Witness, opened: Opened) -> None:
+        dice = self._dice
+        section = dice.choice(_REGISTERS)
+        match dice.randrange(12):
+            case 0 | 1:
+                await self._write(witness, Kind.PUT, opened, [(section, 0, 0)])
+            case 2:
+                lasting = dice.sample(_LASTING, 2)
+                places = [(each, _SLOT * dice.randrange(3), _SLOT) for each in lasting]
+                told = await self._write(witness, Kind.WRITE, opened, places)
+                if told.reason == "section_missing":
+                    await self._write(witness, Kind.PUT, opened, [(lasting[0], 0, 0)])
+                    await self._write(witness, Kind.PUT, opened, [(lasting[1], 0, 0)])
+            case 3:
+                places = [(section, _SLOT * dice.randrange(3), _SLOT)]
+                await self._write(witness, Kind.WRITE, opened, places)
+            case 4:
+                await self._write(witness, Kind.OVERWRITE, opened, [(section, 0, 0)])
+            case 5:
+                await self._write(witness, Kind.CREATE, opened, [(section, 0, 0)])
+            case 6:
+                await self._write(witness, Kind.DELETE, opened, [(section, 0, 0)])
+            case 7 | 8 | 9:
+                await witness.read(opened, [section])
+            case 10:
+                await witness.read(opened, dice.sample(_LASTING, 2))
+            case _:
+                await witness.read_all(opened)
+
+    async def _expiring(self, witness: Witness, opened: Opened) -> None:
+        dice = self._dice
+        section = dice.choice(_SHORT_LIVED)
+        match dice.randrange(4):
+            case 0 | 1:
+                life = dice.uniform(0.6, 3.0)
+                await self._write(witness, Kind.CREATE, opened, [(section, 0, 0)], life)
+            case 2:
+                choice = dice.choice([None, 1.0, 2.0])
+                await self._write(witness, Kind.EXPIRATION, opened, [(section, 0, 0)], choice)
+            case _:
+                await self._write(witness, Kind.DELETE, opened, [(section, 0, 0)])
+
+    async def _owned(self, witness: Witness, opened: Opened) -> None:
+        dice = self._dice
+        section = f"o{dice.randrange(2)}"
+        if self._fenced and dice.random() < 0.1:
+            await witness.change(Kind.FENCE, opened, [], [])
+            self._fenced = False
+        elif dice.random() < 0.3:
+            await witness.read(opened, [section])
+        else:
+            told = await self._write(witness, Kind.PUT, opened, [(section, 0, 0)])
+            self._fenced = told.reason == "fenced"
+
+    async def _large(self, witness: Witness, opened: Opened) -> None:
+        dice = self._dice
+        section = f"l{dice.randrange(2)}"
+        if dice.random() < 0.4:
+            await witness.read(opened, [section])
+        else:
+            size = dice.choice([200_000, 1_100_000, 2_500_000])
+            await self._write(witness, Kind.PUT, opened, [(section, 0, size)])
+
+    async def _generations(self, witness: Witness) -> None:
+        dice = self._dice
+        while not self._stop.is_set():
+            name = dice.choice(NAMES)
+            opened = await witness.open(name, Attributes())
+            for _ in range(dice.randrange(1, 6) if opened is not None else 0):
+                if opened is not None:
+                    await self._write(witness, Kind.PUT, opened, [("k", 0, 0)])
+                    await witness.read(opened, ["k"])
+                await self._rest(0.1)
+            if dice.random() < 0.3:
+                await witness.unlink(name)
+                if opened is not None:  # an unlinked checkpoint lives on for who has it open
+                    await self._write(witness, Kind.PUT, opened, [("k", 0, 0)])
+                    await witness.read(opened, ["k"])
+            if opened is not None:
+                await witness.release(opened)
+            await self._rest(0.2)
+
+    async def _local(self, reader: _LocalReader, opened: Opened) -> None:
+        await asyncio.to_thread(reader.read)
+
+
+class _LocalReader:
+    """Asks the replicas in turn what they have applied, past the client core.
+
+    The name of what it reads is never unlinked. A replica that restarts is another one: it may
+    have applied less than before, until it is told again what is committed.
+    """
+
+    def __init__(self, spec: Spec, recorder: Recorder, opened: Opened) -> None:
+        self._session = f"{spec.name}-local"
+        self._recorder = recorder
+        self._opened = opened
+        self._endpoints = list(spec.book.values())
+        self._probes: dict[str, tuple[Probe, str]] = {}
+        self._turn = 0
+
+    def read(self) -> None:
+        """Read everything at the next replica."""
+        self._turn += 1
+        endpoint = self._endpoints[self._turn % len(self._endpoints)]
+        try:
+            if endpoint not in self._probes:
+                probe = Probe(endpoint, timeout=0.5)
+                status = probe.status()
+                self._probes[endpoint] = probe, f"{status['node']}:{status['pid']}"
+            probe, replica = self._probes[endpoint]
+            number = self._recorder.begin(
+                self._session,
+                Kind.READ_ALL,
+                self._opened.uid,
+                [],
+                time.monotonic_ns(),
+                replica=replica,
+            )
+            revision, rows = probe.call(
+                RequestTag.READ_ALL, 0, CONSISTENCY_LOCAL, self._opened.name
+            )
+        except (CheckpointError, OSError):
+            old = self._probes.pop(endpoint, None)
+            if old is not None:
+                old[0].close()
+            return
+        self._recorder.end(
+            number,
+            Outcome.OK,
+            time.monotonic_ns(),
+            revision=revision,
+            seen=seen_rows(rows),
+        )
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
