@@ -24,6 +24,7 @@ _COMMANDS = {
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),
+    "chaos": ("chaos:chaos", "Break a local cluster in every way and judge what its clients saw."),
     "config": ("config:config", "Check a cluster.yaml."),
     "completion": ("config:completion", "Print the completion script of a shell."),
     "version": ("config:version", "Print the version."),

@@ -140,6 +140,9 @@ class _Unit:
         )
         self._fence: _Fence | None = None
         self._whole = [op for op in self._fixed if op.kind is Kind.READ_ALL]
+        self._views = {
+            op.number: {part.section: part.data for part in op.parts} for op in self._whole
+        }
         self._at = _by_section(
             op for op in self._fixed if op.kind not in (Kind.FENCE, Kind.READ_ALL)
         )
@@ -162,12 +165,19 @@ class _Unit:
     def _check_group(self, sections: list[str]) -> list[Violation]:
         index = {section: at for at, section in enumerate(sections)}
         fixed = sorted((*_of(self._at, sections), *self._whole), key=_position)
-        events = [Event(op.revision or 0, op.changes, _step(op, index), op) for op in fixed]
+        events = [Event(op.revision or 0, op.changes, self._step(op, index), op) for op in fixed]
         items = [item for op in _of(self._floats_at, sections) for item in self._items(op, index)]
         items += [item for op in _of(self._lives_at, sections) for item in self._expiry(op, index)]
         self.placed += len(items)
         name = sections[0] if len(sections) == 1 else f"{sections[0]} and {len(sections) - 1} more"
         return self._search(name, (None,) * len(sections), events, items, sections, None)
+
+    def _step(self, op: Operation, index: dict[str, int]) -> Step:
+        if op.kind is not Kind.READ_ALL:
+            return _step(op, index)
+        seen = self._views[op.number]
+        expected = [(at, seen.get(section, ABSENT)) for section, at in index.items()]
+        return lambda state: state if _matches(state, expected) else None
 
     def _items(self, op: Operation, index: dict[str, int]) -> Iterable[Floating]:
         order = self._order
@@ -346,10 +356,6 @@ def _groups(fixed: list[Operation], floats: list[Operation]) -> list[list[str]]:
 
 def _step(op: Operation, index: dict[str, int]) -> Step:
     """Return what executes an operation on the sections of a group."""
-    if op.kind is Kind.READ_ALL:
-        seen = {part.section: part.data for part in op.parts}
-        expected = [(at, seen.get(section, ABSENT)) for section, at in index.items()]
-        return lambda state: state if _matches(state, expected) else None
     parts = [(index[part.section], part) for part in op.parts if part.section in index]
     if op.kind is Kind.READ:
         expected = [(at, part.data) for at, part in parts]
