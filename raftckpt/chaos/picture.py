@@ -73,8 +73,8 @@ def draw(report: Report) -> str:
     body: list[str] = []
     y = _heading(body, report)
     top = y
-    y = _throughput(body, report, axis, y) + 30
-    y = _leadership(body, report, axis, y) + 30
+    y = _throughput(body, report, axis, y) + 44
+    y = _leadership(body, report, axis, y) + 44
     y = _faults(body, report, axis, y) + 8
     _time_axis(body, axis, top, y)
     height = y + 34
@@ -100,9 +100,8 @@ def _heading(body: list[str], report: Report) -> int:
     faults = sum(report.faults.values())
     judgement = report.judgement
     body.append(
-        f'<text x="28" y="42" style="font-size:21px;font-weight:700">raftckpt chaos</text>'
-        f'<text x="192" y="42" style="font-size:21px;font-weight:700;fill:{colour}">'
-        f"{escape(report.verdict)}</text>"
+        f'<text x="28" y="42" style="font-size:21px;font-weight:700">raftckpt chaos'
+        f'<tspan dx="12" style="fill:{colour}">{escape(report.verdict)}</tspan></text>'
         f'<text x="{_WIDTH - _RIGHT}" y="42" text-anchor="end" class="soft">seed '
         f"{report.plan.seed} · {report.plan.replicas} replicas · {report.plan.clients} client "
         f"processes · {report.seconds:.0f} s under faults</text>"
@@ -125,7 +124,7 @@ def _heading(body: list[str], report: Report) -> int:
             f'<text x="{x}" y="84" style="font-size:19px;font-weight:600">{escape(value)}</text>'
             f'<text x="{x}" y="103" class="soft">{escape(what)}</text>'
         )
-    return 140
+    return 162
 
 
 def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
@@ -133,7 +132,7 @@ def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     writes = _rates(report.answers, axis, changes=True)
     reads = _rates(report.answers, axis, changes=False)
     ceiling = _round_up(max([*writes, *reads, 1.0]) * 1.08)
-    _label(body, "answered per second", top + 4)
+    _label(body, "answers per second", top - 14)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = round(bottom - share * _PLOT_HEIGHT, 1)
         body.append(
@@ -166,10 +165,10 @@ def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     for row, (colour, text) in enumerate(
         ((_COLOURS["write"], "acknowledged writes"), (_COLOURS["read"], "reads"))
     ):
-        y = top + 26 + 18 * row
+        x, y = _LEFT + 150 * row, top - 14
         body.append(
-            f'<line x1="28" x2="46" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
-            f'<text x="52" y="{y}" class="soft">{text}</text>'
+            f'<line x1="{x}" x2="{x + 16}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" '
+            f'stroke-width="3"/><text x="{x + 22}" y="{y}" class="soft">{text}</text>'
         )
     return bottom
 
@@ -191,7 +190,7 @@ def _round_up(value: float) -> float:
 
 
 def _leadership(body: list[str], report: Report, axis: _Axis, top: int) -> int:
-    _label(body, "who leads", top - 8)
+    _label(body, "who leads", top - 12)
     nodes = sorted({sample.node for sample in report.samples})
     y = top
     for number, node in enumerate(nodes):
@@ -228,9 +227,9 @@ def _leadership(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     x = _LEFT
     for colour, text in legend:
         body.append(
-            f'<rect x="{x}" y="{top - 18}" width="11" height="11" fill="{colour}" '
+            f'<rect x="{x}" y="{top - 22}" width="11" height="11" fill="{colour}" '
             f'stroke="{_COLOURS["soft"]}" stroke-width="0.5"/>'
-            f'<text x="{x + 16}" y="{top - 8}" class="soft">{text}</text>'
+            f'<text x="{x + 17}" y="{top - 12}" class="soft">{text}</text>'
         )
         x += 34 + 7 * len(text)
     return bottom
@@ -254,7 +253,17 @@ def _spans(samples: Sequence[Sample]) -> Iterable[tuple[Sample, int]]:
 
 
 def _faults(body: list[str], report: Report, axis: _Axis, top: int) -> int:
-    _label(body, "faults", top - 8)
+    _label(body, "faults", top - 12)
+    x = _LEFT
+    for lane, text in enumerate(
+        ("replicas and the links that cut them off", "what is around them")
+    ):
+        body.append(
+            f'<rect x="{x}" y="{top - 22}" width="16" height="11" rx="2.5" '
+            f'fill="{_COLOURS[str(lane)]}"/>'
+            f'<text x="{x + 22}" y="{top - 12}" class="soft">{text}</text>'
+        )
+        x += 290
     order = [name for lane in LANES for name in lane]
     played = [name for name in order if report.faults.get(name)]
     for row, name in enumerate(played):
