@@ -126,6 +126,11 @@ class Membership:
         group_operations.join(group, name, *self._options)  # raises what is wrong with them
 
     @property
+    def response_seconds(self) -> float:
+        """Time it has for an answer."""
+        return self._options[1]
+
+    @property
     def beat_seconds(self) -> float | None:
         """Time between two signs of life; None: none are expected."""
         return None if self._health_check is None else self._health_check / BEATS_PER_PERIOD
@@ -198,10 +203,10 @@ class Membership:
 
     def _carry_out(self, assignment: Assignment) -> Steps:
         self.current = assignment
-        if assignment.state is HaState.ACTIVE:
-            yield Sync(assignment.revision)
         callback = self._callbacks.of(assignment.state)
         try:
+            if assignment.state is HaState.ACTIVE:
+                yield Sync(assignment.revision)
             verdict = (yield Invoke(callback, assignment)) if callback is not None else None
         except Exception:
             yield from self._answer(assignment, assignment.state is HaState.REMOVED)

@@ -10,6 +10,7 @@ Example::
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
@@ -18,7 +19,10 @@ from types import TracebackType
 from typing import Any, Final
 
 from raftckpt.client import group_operations
-from raftckpt.client.aio import Service
+from raftckpt.client.aio import Checkpoint, Service
+from raftckpt.client.aio_tracking import Tracker
+from raftckpt.client.changes import Change
+from raftckpt.errors import CheckpointError
 from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment, GroupStatus, GroupSummary
 from raftckpt.ha.witness import Witness, witness_of
@@ -28,6 +32,8 @@ __all__ = ["Component", "Group", "groups"]
 
 _WAIT_SECONDS_MAX: Final = 60.0
 _LEAVE_SECONDS: Final = 2.0
+_AHEAD: Final = 64
+"""Changes taken from a tracker and not delivered; what comes after them waits in the tracker."""
 
 
 class Component:
@@ -68,6 +74,7 @@ class Component:
         )
         self._timeout = self._driver.timeout if timeout is None else timeout
         self._woken = asyncio.Event()
+        self._feeds: list[_Feed] = []
         self._stopping = self._closed = False
         self._witness: Witness | None = None
 
@@ -120,6 +127,33 @@ class Component:
             raise
         self._witness = witness_of(self._driver.core, self._driver._context)
 
+    async def track(
+        self,
+        ckpt: Checkpoint,
+        on_change: Callable[[Change], Any],
+        *,
+        from_revision: int | None = None,
+        image: bool = True,
+    ) -> Tracker:
+        """Follow a checkpoint; see :meth:`raftckpt.ha.Component.track`."""
+        tracker = await ckpt.track(from_revision, image)
+        self._feeds.append(_Feed(tracker, on_change, self._woken))
+        return tracker
+
+    async def _deliver(self) -> int:
+        """Call back for the changes that wait."""
+        delivered = 0
+        for feed in self._feeds:
+            delivered += await feed.deliver()
+        return delivered
+
+    async def _sync(self, revision: int) -> None:
+        """Deliver every tracked change up to a revision."""
+        async with asyncio.timeout(self._membership.response_seconds):
+            for feed in self._feeds:
+                await feed.sync(revision)
+        await self._deliver()
+
     async def run(self) -> None:
         """Join and call back, until :meth:`stop` or :meth:`close` is called.
 
@@ -143,7 +177,8 @@ class Component:
                     await asyncio.wait_for(self._woken.wait(), wait)
             self._woken.clear()
             self._beat()
-            done: int = await self._drive(self._membership.work(monotonic, self._timeout))
+            done: int = await self._deliver()
+            done += await self._drive(self._membership.work(monotonic, self._timeout))
             if done or self._stopping or monotonic() >= deadline:
                 return done
         return 0
@@ -169,6 +204,8 @@ class Component:
         self._closed = True
         if self._witness is not None:
             self._witness.close()
+        for feed in self._feeds:
+            await feed.close()
         if not self._driver.closed:
             await self._drive(self._membership.leave(_LEAVE_SECONDS))
 
@@ -200,13 +237,61 @@ class Component:
             await self._sync(step.revision)
         return None
 
-    async def _sync(self, revision: int) -> None:
-        """Deliver the tracked changes up to a revision."""
-
     def _beat(self) -> None:
         call = self._membership.beat(monotonic())
         if call is not None and not self._driver.closed:
             self._driver.submit(call, self._membership.beat_seconds or 0.0)
+
+
+class _Feed:
+    """Takes the changes of a tracker, a few ahead of their delivery."""
+
+    def __init__(
+        self, tracker: Tracker, on_change: Callable[[Change], Any], woken: asyncio.Event
+    ) -> None:
+        self._tracker = tracker
+        self._on_change = on_change
+        self._woken = woken
+        self._taken: deque[Change] = deque()
+        self._room = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._task = asyncio.get_running_loop().create_task(self._take())
+
+    async def _take(self) -> None:
+        try:
+            async for change in self._tracker:
+                self._taken.append(change)
+                self._woken.set()
+                if len(self._taken) >= _AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
+        except CheckpointError as error:
+            self._failure = error
+            self._woken.set()
+
+    async def deliver(self) -> int:
+        """Call back for what was taken."""
+        delivered = 0
+        while self._taken:
+            verdict = self._on_change(self._taken.popleft())
+            if isawaitable(verdict):
+                await verdict
+            delivered += 1
+        self._room.set()
+        if self._failure is not None:
+            raise self._failure
+        return delivered
+
+    async def sync(self, revision: int) -> None:
+        """Take everything up to a revision."""
+        if not self._task.done():
+            await self._tracker.sync(revision)
+            self._taken.extend(await self._tracker.drain())
+
+    async def close(self) -> None:
+        """Take no more."""
+        self._task.cancel()
+        await self._tracker.close()
 
 
 async def groups(service: Service, *, timeout: float | None = None) -> list[GroupSummary]:

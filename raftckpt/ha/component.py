@@ -11,9 +11,12 @@ from types import TracebackType
 from typing import Any, Final
 
 import raftckpt
-from raftckpt.client.blocking import Service
+from raftckpt.client.blocking import Checkpoint, Service
 from raftckpt.client.calls import Call
+from raftckpt.client.changes import Change
 from raftckpt.client.sync_driver import Wake
+from raftckpt.client.sync_tracking import Tracker
+from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment
 from raftckpt.ha.witness import witness_of
@@ -112,6 +115,7 @@ class Component:
         self._wake = Wake()
         self._poll = select.epoll()
         self._poll.register(self._wake.reading, select.EPOLLIN)
+        self._trackers: dict[Tracker, Callable[[Change], Any]] = {}
         self._membership.serve(self._wake.notify)
         self._driver.listening = True
         try:
@@ -159,6 +163,54 @@ class Component:
         current = self._membership.current
         return HaState.UNASSIGNED if current is None else current.state
 
+    # --- hot standby --------------------------------------------------------------------------
+    def track(
+        self,
+        ckpt: Checkpoint,
+        on_change: Callable[[Change], Any],
+        *,
+        from_revision: int | None = None,
+        image: bool = True,
+    ) -> Tracker:
+        """Follow a checkpoint; ``on_change`` is called by :meth:`dispatch`.
+
+        Before ``on_active`` is called, ``on_change`` was called for every change that the previous
+        active got committed: a hot standby goes on without reading.
+
+        Arguments:
+            ckpt: an open checkpoint.
+            on_change: takes a :class:`raftckpt.Change`, an image first; it goes on when active.
+            from_revision: see :meth:`raftckpt.Checkpoint.track`, as ``image``.
+            image: begin with an image.
+        """
+        tracker = ckpt.track(from_revision, image)
+        self._trackers[tracker] = on_change
+        self._poll.register(tracker.fileno(), select.EPOLLIN)
+        return tracker
+
+    def _deliver(self) -> int:
+        """Call back for the changes that wait."""
+        delivered = 0
+        for tracker, on_change in list(self._trackers.items()):
+            try:
+                while True:
+                    change = tracker.next(0)
+                    delivered += 1
+                    on_change(change)
+            except Timeout:
+                continue
+            except StopIteration:  # the checkpoint was destroyed
+                self._poll.unregister(tracker.fileno())
+                del self._trackers[tracker]
+        return delivered
+
+    def _sync(self, revision: int) -> None:
+        """Deliver every tracked change up to a revision."""
+        deadline = monotonic() + self._membership.response_seconds
+        for tracker in list(self._trackers):
+            tracker.sync(revision, max(0.0, deadline - monotonic()))
+        self._deliver()
+
     # --- working ------------------------------------------------------------------------------
     def run(self) -> None:
         """Call back, until :meth:`stop` or :meth:`close` is called.
@@ -181,7 +233,7 @@ class Component:
             timeout: seconds to wait for the first one.
 
         Returns:
-            How many assignments were carried out.
+            How many callbacks were called.
 
         Raises:
             SessionLost: the session ended; connect again.
@@ -195,7 +247,8 @@ class Component:
             self._poll.poll(wait)
             self._wake.drain()
             self._beat()
-            done: int = self._drive(self._membership.work(monotonic, self._timeout))
+            done: int = self._deliver()
+            done += self._drive(self._membership.work(monotonic, self._timeout))
             if done or self._stopping or monotonic() >= deadline:
                 return done
         return 0
@@ -225,6 +278,8 @@ class Component:
         self._closed = True
         self._stopped.set()
         self._witness.close()
+        for tracker in self._trackers:
+            tracker.close()
         if not self._driver.closed:
             self._drive(self._membership.leave(_LEAVE_SECONDS))
 
@@ -256,9 +311,6 @@ class Component:
         elif isinstance(step, Sync):
             self._sync(step.revision)
         return None
-
-    def _sync(self, revision: int) -> None:
-        """Deliver the tracked changes up to a revision."""
 
     def _beat(self) -> None:
         call = self._membership.beat(monotonic())

@@ -174,6 +174,40 @@ def test_a_paused_active_is_replaced_and_its_writes_are_refused(processes, group
     a.expect("told STANDBY join")
 
 
+def test_a_hot_standby_knows_every_committed_change_when_it_is_told(
+    processes, parts, cluster, group
+) -> None:
+    """It tracks; in its callback nothing may be missing of what a read then finds."""
+    a = processes("a")
+    a.expect("told ACTIVE")
+    known: dict[bytes, bytes] = {}
+    found: list[tuple[dict[bytes, bytes], dict[bytes, bytes]]] = []
+
+    def active(assignment: ha.Assignment) -> None:
+        found.append((dict(known), dict(ckpt.read_all())))
+
+    b = parts("b", on_active=active)
+    ckpt = b.service.open("counter")
+    b.component.track(ckpt, lambda change: change.apply_to(known))
+    b.component._wake.notify()
+    b.expect(HaState.STANDBY, "join")
+    ready(b.service, group, 1)
+    for turn in range(3):
+        written = until(lambda: known.get(b"a"), "the first number", PATIENCE)
+        until(lambda w=written: known.get(b"a") != w, "progress", PATIENCE)
+        a.process.kill()
+        until(lambda t=turn: len(found) > t, "b is active", PATIENCE)
+        tracked, read = found[-1]
+        assert tracked == read
+        if turn < 2:
+            known.pop(b"a")
+            a = processes("a")
+            a.expect("told STANDBY")
+            ready(b.service, group, 1)
+            ha.Group(b.service, group).swap()
+            a.expect("told ACTIVE swap b")
+
+
 def test_a_change_of_leader_changes_no_role(parts, cluster) -> None:
     a, b = parts("a", health_check=5.0), parts("b", health_check=5.0)
     a.expect(HaState.ACTIVE, "first")
