@@ -79,6 +79,17 @@ _REMEDIES: dict[type[BaseException], str] = {
 }
 
 
+_SHOW_GROUP = "raftckpt group show NAME tells who is active, who is ready, and why not"
+_REMEDIES_OF_REASONS = {
+    "group_missing": "raftckpt group list shows which groups there are",
+    "group_locked": "raftckpt group unlock NAME",
+    "group_in_use": "stop its components first",
+    "handing_over": _SHOW_GROUP,
+    "no_standby": _SHOW_GROUP,
+    "component_exists": "choose another --name, or end the one that has it",
+}
+
+
 def exit_code_of(error: errors.CheckpointError) -> ExitCode:
     """Exit code for an error of the service."""
     if not error.definite:
@@ -99,7 +110,7 @@ def explain(error: Exception) -> tuple[int | None, list[str]]:
     if isinstance(error, errors.CheckpointError):
         context = click.get_current_context(silent=True)
         command = context.command_path if context else " ".join(["raftckpt", *sys.argv[1:3]])
-        remedy = next(
+        remedy = _REMEDIES_OF_REASONS.get(error.reason) or next(
             (text for kind, text in _REMEDIES.items() if isinstance(error, kind)),
             "see raftckpt cluster status and the log of the leader",
         )

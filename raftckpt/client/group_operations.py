@@ -64,10 +64,10 @@ def join(
     return Call(f"join group {group!r} as {component!r}", _COMMAND, int(Tag.GROUP_JOIN), args)
 
 
-def leave(group: str, component: str) -> Call:
-    """Build the leave of a component."""
+def leave(group: str, component: str, *, failed: bool) -> Call:
+    """Build the leave of a component; ``failed``: it came to an end by itself."""
     what = f"leave group {group!r} as {component!r}"
-    return Call(what, _COMMAND, int(Tag.GROUP_LEAVE), [group, component])
+    return Call(what, _COMMAND, int(Tag.GROUP_LEAVE), [group, component, failed])
 
 
 def respond(group: str, component: str, assignment: int, ok: bool) -> Call:

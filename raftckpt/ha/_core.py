@@ -244,12 +244,13 @@ class Membership:
         raise SessionLost(f"component {self.name!r} of group {self.group!r}: session lost: {why}")
 
     # --- leaving ------------------------------------------------------------------------------
-    def leave(self, timeout: float) -> Steps:
+    def leave(self, timeout: float, *, failed: bool = False) -> Steps:
         """Leave the group, as far as that is possible; the end of the session does the rest."""
         roles = self._core.roles
         try:
             if self.member and not roles.lost:
-                yield Run(group_operations.leave(self.group, self.name), timeout)
+                call = group_operations.leave(self.group, self.name, failed=failed)
+                yield Run(call, timeout)
         except CheckpointError:
             role = roles.take(self._key)
             if role is not None and role["state"] == HaState.REMOVED:

@@ -270,8 +270,12 @@ class Component:
         self._stopping = True
         self._wake.notify()
 
-    def close(self) -> None:
-        """Leave the group: if it was active, the next one is, at once. Idempotent."""
+    def close(self, *, failed: bool = False) -> None:
+        """Leave the group: if it was active, the next one is, at once. Idempotent.
+
+        Arguments:
+            failed: what did the work came to an end by itself: the next one is told so.
+        """
         if self._closed:
             return
         self.stop()
@@ -281,7 +285,7 @@ class Component:
         for tracker in self._trackers:
             tracker.close()
         if not self._driver.closed:
-            self._drive(self._membership.leave(_LEAVE_SECONDS))
+            self._drive(self._membership.leave(_LEAVE_SECONDS, failed=failed))
 
     # --- inside -------------------------------------------------------------------------------
     def _drive(self, steps: Steps) -> Any:

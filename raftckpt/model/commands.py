@@ -316,7 +316,7 @@ class GroupJoin(NamedTuple):
 
 
 class GroupLeave(NamedTuple):
-    """A component leaves its group -> None."""
+    """A component leaves its group -> None; ``failed``: because it came to an end by itself."""
 
     tag: int
     session: int
@@ -324,6 +324,7 @@ class GroupLeave(NamedTuple):
     answered: int
     group: str
     component: str
+    failed: bool
 
 
 class GroupRespond(NamedTuple):

@@ -87,7 +87,7 @@ def group_leave(state: State, session: Session, c: Fields) -> Result:
         return member
     if member.state == HaState.REMOVED:
         return DEPOSED
-    groups.leave(state, session, member)
+    groups.leave(state, session, member, "component_failed" if c[6] else "left")
     return success()
 
 

@@ -314,12 +314,13 @@ def join(state: State, session: Session, group: Group, fields: list[Any]) -> Mem
     return member
 
 
-def leave(state: State, session: Session, member: Member) -> None:
-    """Take a component out that wants it."""
+def leave(state: State, session: Session, member: Member, reason: str) -> None:
+    """Take a component out that wants it, or whose supervisor saw its end."""
     group = state.groups.by_name[member.group]
     _remove(state, session, group, member)
     if group.active == member.name:
-        _vacate(group, "left", Transition.QUIESCED)
+        quiesced = reason == "left" or (member.state != _ACTIVE and member.answered)
+        _vacate(group, reason, Transition.QUIESCED if quiesced else Transition.NOT_QUIESCED)
     settle(state, group)
 
 

@@ -54,7 +54,7 @@ def load(state: State, fields: Any) -> None:
     name, admin, active, epoch, previous, cause, transition, successor, members, removed = fields
     groups = state.groups
     _need(name not in groups.by_name and len(groups.by_name) < GROUPS_MAX, "number of groups")
-    _need(STATIC[51]([51, 0, 0, 0, name, "c"]) is None, "name of a group")
+    _need(STATIC[51]([51, 0, 0, 0, name, "c", False]) is None, "name of a group")
     _need(0 <= epoch <= groups.last, "epoch of a group")
     group = Group(name, AdminState(admin))
     group.epoch = epoch

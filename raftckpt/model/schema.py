@@ -71,6 +71,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "data": _DATA,
     "exclusive": (bool,),
     "expiration_ns": _INT,
+    "failed": (bool,),
     "flags": _INT,
     "grace_ns": _INT,
     "group": _STR,

@@ -422,7 +422,7 @@ MESSAGES: Final[dict[int, Shape]] = {
             ("health_ns", _time),
         ),
     ),
-    Tag.GROUP_LEAVE: Shape("GROUP_LEAVE", (*_OF_SESSION, _GROUP, _COMPONENT)),
+    Tag.GROUP_LEAVE: Shape("GROUP_LEAVE", (*_OF_SESSION, _GROUP, _COMPONENT, ("failed", _boolean))),
     Tag.GROUP_RESPOND: Shape(
         "GROUP_RESPOND",
         (*_OF_SESSION, _GROUP, _COMPONENT, ("assignment", _positive), ("ok", _boolean)),

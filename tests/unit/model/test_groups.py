@@ -140,10 +140,17 @@ def test_one_that_restarts_stands_by_and_a_lone_one_learns_who_was_before(
 
 def test_leaving_hands_over_at_once(two: tuple[Part, Part]) -> None:
     a, b = two
-    assert a.client.do(51, "g", "a").ok
+    assert a.client.do(51, "g", "a", False).ok
     assert b.state == (ACTIVE, "left")
     assert b.role["transition"] == 2
-    assert why(a.client.do(51, "g", "a")) == (NOT_EXIST, "component_missing", None)
+    assert why(a.client.do(51, "g", "a", False)) == (NOT_EXIST, "component_missing", None)
+
+
+def test_a_supervisor_that_saw_the_end_hands_over_at_once(two: tuple[Part, Part]) -> None:
+    a, b = two
+    assert a.client.do(51, "g", "a", True).ok
+    assert b.state == (ACTIVE, "component_failed")
+    assert b.role["transition"] == 3
 
 
 def test_joining_twice_and_names_of_others(cluster: Cluster, two: tuple[Part, Part]) -> None:
@@ -223,7 +230,7 @@ def test_a_deposed_session_changes_nothing_until_it_answers(
     assert why(a.client.put(reader, b"1", b"y")) == (ACCESS, "no_right", None)
     assert why(a.client.do(12, "other"))[:2] == refused
     assert why(a.client.do(10, "new", 7, attributes()))[:2] == refused
-    assert why(a.client.do(51, "g", "a"))[:2] == refused
+    assert why(a.client.do(51, "g", "a", False))[:2] == refused
     assert cluster.machine.revision == revision
     assert a.client.all(handle) == {b"1": b"x"}
     assert a.answer().ok

@@ -56,7 +56,7 @@ GOOD: dict[int, list[Any]] = {
     40: [],
     41: [b"nonce"],
     50: ["group", "c1", 0, SECOND, 0],
-    51: ["group", "c1"],
+    51: ["group", "c1", True],
     52: ["group", "c1", 2, True],
     53: ["group", 4, None],
     54: [[[1, 2], [1, 0]]],

@@ -30,7 +30,7 @@ GOOD: dict[int, list[Any]] = {
     26: [26, 1, 1, 0, 1, 0, b"chunk"],
     27: [27, 1, 1, 0, 1, b"a"],
     50: [50, 1, 1, 0, "group", "component", 0, 10**9, 0],
-    51: [51, 1, 1, 0, "group", "component"],
+    51: [51, 1, 1, 0, "group", "component", False],
     52: [52, 1, 1, 0, "group", "component", 2, True],
     53: [53, 1, 1, 0, "group", 4, "component"],
     100: [100, 1, 0, 0, 5, [[b"id", 0, None], [b"id", 1, 2]]],
