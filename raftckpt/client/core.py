@@ -230,8 +230,8 @@ class ClientCore(Pipeline):
         if number in self._lingering:
             self._lingering.remove(number)
         if number == self._number and self._link is not Link.NONE:
-            self._attached = False  # there is nothing left to keep open
-            self._fail_link(why)
+            self._detach_link(why, gone=True)
+            self._seek()
 
     def data_received(self, number: int, data: bytes, now: float) -> None:
         """Bytes arrived on connection ``number``. Malformed ones end the connection."""
@@ -322,12 +322,18 @@ class ClientCore(Pipeline):
         self._detach_link(why)
         self._seek()
 
-    def _detach_link(self, why: str) -> None:
-        """Give the present connection up; what is open on it has to be sent again elsewhere."""
+    def _detach_link(self, why: str, *, gone: bool = False) -> None:
+        """Give the present connection up; what is open on it has to be sent again elsewhere.
+
+        One that is not ``gone`` stays open if the session is, or may be, attached to it: an ATTACH
+        that was not answered in time may have been carried out, and a close would then look like
+        the client's death.
+        """
         self.router.problems[self._endpoint] = why
-        if self._attached:
+        attaching = self._link is Link.ATTACHING and self.session
+        if (self._attached or attaching) and not gone:
             self._lingering.append(self._number)
-            del self._lingering[:-_LINGERING_MAX]
+            del self._lingering[1 : 1 - _LINGERING_MAX]  # the first may be the one that counts
         self._forget_link()
 
     def _forget_link(self) -> None:

@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
         "_answered",
         "_attaching",
         "_by_client",
+        "_by_us",
         "_dirty",
         "_held",
         "_listener",
@@ -129,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._writable = True
         self._by_client = False
+        self._by_us = False
         self._attaching = False
         self._held: deque[Any] = deque()
         self._releasing = False
@@ -153,6 +155,7 @@ class Connection(asyncio.Protocol):
         if peer:
             self.peer = f"{peer[0]}:{peer[1]}"
         if not self._listener.opened(self):
+            self._by_us = True
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -182,8 +185,17 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who must know; a reset is a close by the client's side, too."""
-        by_client = self._by_client or isinstance(exc, ConnectionResetError | BrokenPipeError)
+        """Tell those who must know; a reset is a close by the client's side, too.
+
+        So is an end without an error that we did not make: with TLS a killed process says no
+        goodbye, and the loop then reports no end of the stream. Whatever the client's side
+        answers to a close of ours is no close of its own.
+        """
+        by_client = not self._by_us and (
+            self._by_client
+            or exc is None
+            or isinstance(exc, ConnectionResetError | BrokenPipeError)
+        )
         self._transport = None
         self.gone = True
         self._out = []
@@ -298,7 +310,7 @@ class Connection(asyncio.Protocol):
 
     def break_off(self, why: str) -> None:
         """Close the connection for breaking the protocol; nobody else is disturbed."""
-        self.broken = True
+        self.broken = self._by_us = True
         if self._transport is not None:
             self._listener.protocol_error(self, why)
             self._transport.abort()
@@ -441,6 +453,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Send what is gathered and close."""
         self.flush()
+        self._by_us = True
         if self._transport is not None:
             self._transport.close()
 

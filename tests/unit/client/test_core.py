@@ -547,6 +547,22 @@ def test_silence_is_probed_then_suspected_and_the_old_connection_kept_for_a_whil
     assert script.sent()[0][2] == 1
 
 
+def test_a_connection_whose_attach_went_unanswered_is_kept() -> None:
+    """It may have been carried out: then a close would end the session of a living client."""
+    script = Script()
+    script.ready()
+    script.core.connection_lost(script.number, "reset", script.now)
+    script.greet("n2", "n2")
+    (attach,) = script.sent()
+    assert attach[0] == 201
+    number = script.number
+    while script.core.target() is None or script.number == number:
+        script.advance(0.1)
+    assert script.core.keeps(number)
+    script.attach("n1")
+    assert not script.core.keeps(number)
+
+
 def test_a_kept_connection_may_break() -> None:
     script = Script()
     script.ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import pytest
@@ -9,7 +10,7 @@ import trustme
 
 from raftckpt.node.config import ConfigError, parse
 from raftckpt.node.tls import client_context
-from tests.unit.server.test_listener import run
+from tests.unit.server.test_listener import run, serving
 
 YAML = """\
 cluster: demo
@@ -51,6 +52,37 @@ def test_tls_encrypts_and_serves(tmp_path, ca):
         assert (await peer.call(121))[2] == 1
 
     run(scenario, tls=server_context(tmp_path, verify=False))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_killed_client_starts_the_grace_though_it_says_no_goodbye(tmp_path, ca, loop):
+    """The kernel closes a dead process's TCP connection without the end that TLS prescribes."""
+    factory = (
+        asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip(loop).new_event_loop
+    )
+
+    async def whole() -> None:
+        async with serving(tls=server_context(tmp_path, verify=False)) as harness:
+            peer = await harness.connect(ssl=client(ca))
+            reply = await peer.call(1, 0, 0, bytes(16), "test", "n1", 10**10, 10**9)
+            assert reply[2] == 1
+            state = next(iter(harness.listener.connections)).session
+            peer.writer.transport.abort()
+            async with asyncio.timeout(10):
+                while state.owner is not None:
+                    await asyncio.sleep(0)
+            assert state.eof_at < float("inf")
+            # while a close by our side still starts no clock
+            again = await harness.connect(ssl=client(ca))
+            assert (await again.call(201, reply[3][0], bytes(16)))[2] == 1
+            next(iter(harness.listener.connections)).close()
+            async with asyncio.timeout(10):
+                while state.owner is not None:
+                    await asyncio.sleep(0)
+            assert state.eof_at == float("inf")
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(whole())
 
 
 def test_plain_clients_are_turned_away(tmp_path, ca):
