@@ -101,6 +101,8 @@ TRACK_WAIT_SECONDS_MAX: Final = 2.0
 """For a replica to apply what a client has seen elsewhere; then it is to try another one."""
 TRACK_IMAGES_MAX: Final = 8
 """Images of many sections on their way to trackers at once: each may keep a past state alive."""
+TRACK_CUT_OFF_SECONDS: Final = 2.0
+"""Without a word from a leader; then a follower tells its trackers to look elsewhere."""
 TRACK_STALL_SECONDS_MAX: Final = 10.0
 """Without reading, while others wait for their image; then the connection is closed."""
 TRACKER_BUFFER_BYTES_MAX: Final = 8 * MIB

@@ -372,6 +372,8 @@ class TrackerCore:
             self._know_leader(value["leader"])
         elif kind == "going_away":
             self._lost("it stops")
+        elif kind == "cut_off" and len(self.router.endpoints) > 1:
+            self._lost("it is cut off from the leader")
 
     def _know_leader(self, leader: str | None) -> None:
         if leader is not None:

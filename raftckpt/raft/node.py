@@ -564,7 +564,10 @@ class RaftNode(lib.EngineHooks):
         now = self._now()
         peers = []
         for name in engine.peers:
-            heard = engine.last_heard(name) if leads else None
+            if leads:
+                heard = engine.last_heard(name)
+            else:  # only the leader is listened to
+                heard = self._timer.heard_at if name == engine.leader else None
             peers.append(
                 PeerStatus(
                     name,

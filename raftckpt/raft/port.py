@@ -43,14 +43,14 @@ class Clock(Protocol):
 
 
 class PeerStatus(NamedTuple):
-    """A leader's view of another voter (a follower only knows ``connected``)."""
+    """A leader's view of another voter (a follower knows only ``connected``, and its leader)."""
 
     node: str
     connected: bool
     match_index: int
     next_index: int
     silent_s: float
-    """Seconds since it last answered in this term (inf: never)."""
+    """Seconds since it last answered in this term, or since this leader was heard (inf: never)."""
     rejoining: bool
 
 

@@ -51,7 +51,9 @@ class ClientListener:
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
-        self.tracking = Tracking(lambda: replica.machine, clock.monotonic)
+        self.tracking = Tracking(
+            lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
+        )
         self.tracking.restored(replica.machine.revision)
         self.dispatcher = Dispatcher(
             replica, info, clock, lambda: len(self.connections), self.tracking
@@ -192,3 +194,11 @@ class ClientListener:
         value = {"leader": leader, "endpoint": self.replica.leader_endpoint}
         for connection in self.connections:
             connection.notice("leader", value)
+
+
+def _cut_off(replica: Replica) -> bool:
+    """Whether this replica has heard no leader for a while: it may miss what is committed."""
+    if replica.leading:
+        return False
+    silences = [peer.silent_s for peer in replica.log.status().peers if peer.node == replica.leader]
+    return not silences or silences[0] > limits.TRACK_CUT_OFF_SECONDS

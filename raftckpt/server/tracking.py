@@ -59,6 +59,9 @@ class Subscriber(Protocol):
     def pushable(self) -> None:
         """There may be something to pull."""
 
+    def notice(self, kind: str, value: Any) -> None:
+        """Tell something that nobody asked for."""
+
     def break_off(self, why: str) -> None:
         """Close the connection."""
 
@@ -100,7 +103,7 @@ class _Tracker:
 class Subscription:
     """The trackers of one connection."""
 
-    __slots__ = ("_holds_image", "_ready", "_tracking", "subscriber", "trackers")
+    __slots__ = ("_holds_image", "_ready", "_tracking", "subscriber", "told", "trackers")
 
     def __init__(self, tracking: Tracking, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
@@ -108,6 +111,7 @@ class Subscription:
         self._tracking = tracking
         self._ready: dict[_Tracker, None] = {}
         self._holds_image = False
+        self.told = False  # that this replica is cut off
 
     def poke(self, tracker: _Tracker) -> None:
         """There may be something for ``tracker``."""
@@ -154,6 +158,7 @@ class Tracking:
         state: returns the applied state.
         clock: monotonic time.
         history: to share; a new one by default.
+        cut_off: whether this replica has not heard of a leader for a while.
     """
 
     def __init__(
@@ -161,10 +166,13 @@ class Tracking:
         state: Callable[[], State],
         clock: Callable[[], float],
         history: History | None = None,
+        cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self.history = History() if history is None else history
         self._state = state
         self._clock = clock
+        self._cut_off = cut_off
+        self._subscriptions: dict[Subscription, None] = {}
         self._starting: list[tuple[int, float, Subscription, list[Any]]] = []
         """(revision waited for, deadline, whose, message) of TRACK."""
         self._syncing: dict[_Tracker, None] = {}
@@ -210,6 +218,7 @@ class Tracking:
         subscription = subscriber.subscription
         if subscription is None:
             subscription = subscriber.subscription = Subscription(self, subscriber)
+            self._subscriptions[subscription] = None
         starting = [item[3][1] for item in self._starting if item[2] is subscription]
         if request in subscription.trackers or request in starting:
             subscriber.refuse(request, _INVALID, "param", "the id of a tracker that is there")
@@ -302,6 +311,7 @@ class Tracking:
         subscription, subscriber.subscription = subscriber.subscription, None
         if subscription is None:
             return
+        del self._subscriptions[subscription]
         self._starting = [item for item in self._starting if item[2] is not subscription]
         for tracker in list(subscription.trackers.values()):
             self._end(tracker)
@@ -409,8 +419,14 @@ class Tracking:
     # --- time ---------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Refuse what waited too long; call about once a second."""
+        """Refuse what waited too long, warn who may miss something; call about once a second."""
         now = self._clock()
+        if self._subscriptions:
+            cut_off = self._cut_off()
+            for subscription in self._subscriptions:
+                if cut_off and not subscription.told:
+                    subscription.subscriber.notice("cut_off", None)
+                subscription.told = cut_off
         late = [item for item in self._starting if item[1] <= now]
         if late:
             self._starting = [item for item in self._starting if item[1] > now]

@@ -270,6 +270,13 @@ def test_a_replica_without_leader_is_left_and_one_that_stops() -> None:
     script.send([2, "going_away", None], [2, "whatever", 1])
     assert script.core.router.problems["h:2"] == "it stops"
     assert script.core.target() == (3, "h:3")
+    script.run(5)
+    script.send([2, "cut_off", None])
+    assert script.core.router.problems["h:3"] == "it is cut off from the leader"
+    alone = Script(make(since=5, endpoints="h:1"))
+    alone.up(members={"n1": "h:1"})
+    alone.send([0, 2, 1, [1, 5, 7]], [2, "cut_off", None])
+    assert alone.core.stage is Stage.RUNNING
 
 
 def test_a_sync_is_sent_again_until_it_is_true() -> None:

@@ -103,6 +103,21 @@ def test_a_replica_that_stays_behind_says_so(log: Log) -> None:
     assert late.pull() == []
 
 
+def test_a_replica_that_is_cut_off_says_so_once(log: Log) -> None:
+    opened(log)
+    replica = Replica()
+    log.feed(replica)
+    line = replica.track(1, None, False)
+    line.pull()
+    for cut_off, told in ((False, []), (True, [[2, "cut_off", None]]), (True, []), (False, [])):
+        replica.cut_off = cut_off
+        replica.tracking.tick()
+        assert line.pull() == told
+    replica.cut_off = True
+    replica.tracking.tick()
+    assert line.pull() == [[2, "cut_off", None]]
+
+
 def test_a_sync_is_answered_behind_what_it_waits_for(log: Log) -> None:
     client, handle = opened(log)
     replica = Replica()

@@ -32,6 +32,9 @@ class Line:
     def pushable(self) -> None:
         self.pushed += 1
 
+    def notice(self, kind: str, value: Any) -> None:
+        self.got.append([2, kind, value])
+
     def break_off(self, why: str) -> None:
         self.broken = why
 
@@ -53,7 +56,10 @@ class Replica:
     def __init__(self, **bounds: int) -> None:
         self.now = 0.0
         self.machine = CheckpointMachine()
-        self.tracking = Tracking(lambda: self.machine, lambda: self.now, History(**bounds))
+        self.cut_off = False
+        self.tracking = Tracking(
+            lambda: self.machine, lambda: self.now, History(**bounds), lambda: self.cut_off
+        )
 
     def apply(self, payload: bytes) -> None:
         self.machine.apply(self.machine.applied_index + 1, payload)
