@@ -1,8 +1,9 @@
 """Drives the step of the log from an event loop: input wakes it, a timer covers the rest.
 
-Within one wake-up: propose what gathered and let appends leave (``begin``), return to the loop so
-that sockets take them and further requests come in, then make it durable (``finish``). A step is
-never re-entered and no step runs after a failure: what went wrong is handed to ``failed`` once.
+Within one wake-up: propose what gathered and let appends leave (``begin``: the transports write at
+once, so that followers work while our disk does), send the replies there are, make it durable
+(``finish``). A step is never re-entered and no step runs after a failure: what went wrong is handed
+to ``failed`` once.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Driver:
         self._woken = True
         if not self._scheduled and self._log is not None and not self._stopped:
             self._scheduled = True
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._step)
 
     def fail(self, error: BaseException) -> None:
         """Stop for good and tell why, once."""
@@ -100,36 +101,29 @@ class Driver:
             self.stop()
             self._failed(error)
 
-    def _begin(self) -> None:
-        log = self._log
+    def _step(self) -> None:
+        log, replica = self._log, self._replica
         if self._stopped or log is None:
             return
+        replica.stepping = True
         try:
-            self._replica.flush()
+            replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()
+            self._flush()
+            log.finish()
+            replica.work()
             self._flush()
         except Exception as error:  # whatever it is: the state can no longer be trusted
             self.fail(error)
             return
-        self._loop.call_soon(self._finish)
-
-    def _finish(self) -> None:
-        log = self._log
-        if self._stopped or log is None:
-            return
-        try:
-            log.finish()
-            self._replica.work()
-            self._flush()
-        except Exception as error:
-            self.fail(error)
-            return
+        finally:
+            replica.stepping = False
         self.steps += 1
         if self._gardener is not None:
             self._gardener.tend()
         if self._woken:
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._step)
             return
         self._scheduled = False
         self._arm(log)

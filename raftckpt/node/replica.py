@@ -138,6 +138,8 @@ class Replica:
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
         self.leading = False
+        self.stepping = False
+        """Whether a step is being taken: replies made meanwhile are sent by who takes it."""
         self.applied_commands = 0
         self._voters = voters if voters is not None else len(endpoints)
         self._clock = clock

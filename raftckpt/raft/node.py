@@ -6,7 +6,7 @@ the leader's own copy counts only together with a follower's ack to an append, w
 before the sync that ends the step. A follower applies after its acks have left.
 
 The node owns no thread, socket or clock. ``begin`` and ``finish`` are the two halves of a step; an
-owner that returns to its event loop between them lets the appends travel while the disk works.
+what ``begin`` sends travels while ``finish`` waits for the disk.
 """
 
 from __future__ import annotations

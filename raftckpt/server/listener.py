@@ -163,8 +163,10 @@ class ClientListener:
 
     # --- replies ----------------------------------------------------------------------------------
     def mark(self, connection: Connection) -> None:
-        """Have the replies of a connection flushed in this iteration of the loop."""
+        """Have the replies of a connection flushed in this step or iteration of the loop."""
         self._dirty.append(connection)
+        if self.replica.stepping:
+            return
         if not self._flush_scheduled and self._loop is not None:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
