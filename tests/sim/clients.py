@@ -84,6 +84,9 @@ class SimClient:
 
     def _begin_session(self) -> None:
         self._life += 1
+        if self._timer is not None:  # it is the former life's, and would not wake this one
+            self._timer.cancel()
+            self._timer = None
         names = sorted(self.world.processes)
         self.rng.shuffle(names)
         self.core_secret = self.rng.randbytes(16)
@@ -115,9 +118,6 @@ class SimClient:
         self.world.note("client dies", self.name)
         if self._connection is not None:
             self._connection.client_closes()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self.frozen = False
         self._held.clear()
         self._begin_session()
