@@ -93,5 +93,5 @@ __all__ = [
     "saCkptSectionIterationNext",
     "saCkptSectionOverwrite",
     "saCkptSelectionObjectGet",
-    *_constants.__all__,
 ]
+__all__ += _constants.__all__

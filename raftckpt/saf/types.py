@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from raftckpt.errors import SaAisError
+
 __all__ = [
     "SA_CKPT_DEFAULT_SECTION_ID",
     "SA_CKPT_GENERATED_SECTION_ID",
@@ -47,8 +49,8 @@ class SaCkptCallbacksT:
         saCkptCheckpointSynchronizeCallback: (invocation, error).
     """
 
-    saCkptCheckpointOpenCallback: Callable[[int, int, int], Any] | None = None
-    saCkptCheckpointSynchronizeCallback: Callable[[int, int], Any] | None = None
+    saCkptCheckpointOpenCallback: Callable[[int, int, SaAisError], Any] | None = None
+    saCkptCheckpointSynchronizeCallback: Callable[[int, SaAisError], Any] | None = None
 
 
 @dataclass(slots=True)

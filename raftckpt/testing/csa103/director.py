@@ -234,6 +234,7 @@ class Director:
                     f"--node={component.node}",
                     f"--name={component.name}",
                     f"--interval={self._interval}",
+                    "--output=json",
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+../../raftckpt/testing/csa103/checkpoint_fns.py
