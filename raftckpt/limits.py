@@ -67,6 +67,8 @@ COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
 # --- SA Forum library --------------------------------------------------------------------
 SAF_PENDING_CALLBACKS_MAX: Final = 100_000
 """Callbacks of one initialization that wait for dispatch or for their outcome."""
+C_UNDISPATCHED_CHANGES_MAX: Final = 256
+"""Changes of a handle that wait for a C program's dispatch; more wait in its tracker."""
 
 # --- wire --------------------------------------------------------------------------------
 ENTRY_PAYLOAD_BYTES_MAX: Final = 1 * MIB

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import limits, saf
-from raftckpt.errors import SaAisError
-from raftckpt.saf.handles import ITERATIONS
+from raftckpt.capi.following import Arrived, Following, Sink
+from raftckpt.errors import CheckpointError, SaAisError
+from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
+from raftckpt.saf.initialization import OpenCheckpoint
 
 __all__ = ["attach"]
 
@@ -51,6 +54,9 @@ class _Binding:
         self._ffi = ffi
         self._lib = lib
         self._null = ffi.NULL
+        self._starting = threading.Lock()
+        self._arrival: dict[int, Sink] = {}
+        """What follows all checkpoints of a service handle that are open for reading."""
         self._lent: dict[int, Any] = {}
         """Id memory of the last descriptor, by iteration handle: ours until the next call."""
 
@@ -87,7 +93,9 @@ class _Binding:
         lib = self._lib
 
         def call_opened(invocation: int, checkpoint: int, error: int) -> None:
-            lib.call_open_callback(opened, invocation, checkpoint or 0, error)
+            if error == _OK:
+                error = self._opened(checkpoint)
+            lib.call_open_callback(opened, invocation, checkpoint, error)
 
         def call_synchronized(invocation: int, error: int) -> None:
             lib.call_synchronize_callback(synchronized, invocation, error)
@@ -107,6 +115,8 @@ class _Binding:
 
     def py_finalize(self, handle: int) -> int:
         rc = saf.saCkptFinalize(handle)
+        if handle not in LIBRARIES:
+            self._arrival.pop(handle, None)
         self._tidy()
         return int(rc)
 
@@ -130,6 +140,8 @@ class _Binding:
         rc, checkpoint = saf.saCkptCheckpointOpen(
             handle, self._name(name, length), self._attributes(attributes), flags, timeout
         )
+        if rc == _OK:
+            rc = self._opened(checkpoint)
         if rc == _OK:
             out_checkpoint[0] = checkpoint
         return int(rc)
@@ -345,6 +357,108 @@ class _Binding:
         if erroneous and index is not None and rc != _OK:
             erroneous[0] = index
         return int(rc)
+
+    # --- what other implementations add --------------------------------------------------
+
+    def py_arrival_register(self, handle: int, callback: Any) -> int:
+        library = LIBRARIES.get(handle)
+        if library is None:
+            return int(SaAisError.ERR_BAD_HANDLE)
+
+        def arrived(checkpoint: OpenCheckpoint, parts: list[Arrived]) -> None:
+            vector, kept = self._elements(parts, data=False)
+            self._lib.call_arrival_callback(callback, checkpoint.handle, vector, len(parts))
+            del kept
+
+        for checkpoint in list(library.checkpoints):
+            if checkpoint.reads:
+                rc = self._follow(checkpoint, arrival=arrived)
+                if rc != _OK:
+                    return int(rc)
+        self._arrival[handle] = arrived
+        return int(_OK)
+
+    def _opened(self, handle: int) -> SaAisError:
+        """Have a new handle followed if its client wants that; close it if that is impossible."""
+        checkpoint = CHECKPOINTS.get(handle)
+        arrival = None if checkpoint is None else self._arrival.get(checkpoint.owner.handle)
+        if checkpoint is None or arrival is None or not checkpoint.reads:
+            return _OK
+        rc = self._follow(checkpoint, arrival=arrival)
+        if rc != _OK:
+            saf.saCkptCheckpointClose(handle)
+        return rc
+
+    def py_consumption_register(self, handle: int, callback: Any, cookie: Any) -> int:
+        checkpoint = CHECKPOINTS.get(handle)
+        if checkpoint is None:
+            return int(SaAisError.ERR_BAD_HANDLE)
+        if not checkpoint.reads:
+            return int(SaAisError.ERR_ACCESS)
+        if callback == self._null:
+            if checkpoint.tracking is not None:
+                checkpoint.tracking.consumption = None
+            return int(_OK)
+        name = checkpoint.opened.name.encode()
+
+        def consumed(checkpoint: OpenCheckpoint, parts: list[Arrived]) -> None:
+            vector, kept = self._elements(parts, data=True)
+            self._lib.call_consumption_callback(
+                callback, checkpoint.handle, name, vector, len(parts), cookie
+            )
+            del kept
+
+        return int(self._follow(checkpoint, consumption=consumed))
+
+    def _follow(
+        self,
+        checkpoint: OpenCheckpoint,
+        *,
+        arrival: Sink | None = None,
+        consumption: Sink | None = None,
+    ) -> SaAisError:
+        with self._starting:
+            following = checkpoint.tracking
+            if following is None:
+                self._lib.keep_signals_away()
+                try:
+                    following = checkpoint.tracking = Following(checkpoint)
+                except CheckpointError as error:
+                    return checkpoint.code(error)
+                finally:
+                    self._lib.let_signals_in()
+            if checkpoint.closed:  # meanwhile, by another thread
+                following.stop()
+                return SaAisError.ERR_BAD_HANDLE
+        following.arrival = arrival or following.arrival
+        following.consumption = consumption or following.consumption
+        return _OK
+
+    def _elements(self, parts: list[Arrived], *, data: bool) -> tuple[Any, list[Any]]:
+        """Return a C vector, and what has to live as long as it is used.
+
+        All is copied: a program may change what it is given.
+        """
+        ffi = self._ffi
+        vector = ffi.new("SaCkptIOVectorElementT[]", len(parts))
+        kept: list[Any] = []
+
+        def copied(content: bytes) -> Any:
+            memory = ffi.new("SaUint8T[]", max(1, len(content)))
+            ffi.memmove(memory, content, len(content))
+            kept.append(memory)
+            return memory
+
+        for target, part in zip(vector, parts, strict=True):
+            if part.section:
+                target.sectionId.idLen = len(part.section)
+                target.sectionId.id = copied(part.section)
+            if part.data is not None:
+                target.dataSize = target.readSize = len(part.data)
+                target.dataOffset = part.offset
+                if data:
+                    target.dataBuffer = copied(part.data)
+        return vector, kept
 
 
 _ATTRIBUTES: Final = (

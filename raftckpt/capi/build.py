@@ -30,13 +30,16 @@ __all__ = ["BuildFailed", "Installed", "c_types", "install"]
 _HERE = Path(__file__).parent
 _INCLUDE = _HERE / "include"
 _SOURCE = _HERE / "src"
-HEADERS = ("saAis.h", "saCkpt.h")
+HEADERS = ("saAis.h", "saCkpt.h", "saCkptTracking.h", "cpsv_papi.h")
 MODULE = "_raftckpt_sackpt"
 LIBRARY = "libSaCkpt.so"
 SONAME = "libSaCkpt.so.1"
 """The name under which existing programs were linked, so that they need no relinking."""
 
-_EXPORTS = "{ global: saAis*; saCkpt*; local: *; };\n"
+_EXPORTS = (
+    "{ global: saAis*; saCkpt*; ncsCkptRegisterCkptArrivalCallback; "
+    "clCkptImmediateConsumptionRegister; local: *; };\n"
+)
 
 _PKG_CONFIG = """\
 prefix={prefix}
@@ -56,6 +59,14 @@ void call_open_callback(SaCkptCheckpointOpenCallbackT callback, SaInvocationT in
                         SaCkptCheckpointHandleT checkpoint, SaUint32T error);
 void call_synchronize_callback(SaCkptCheckpointSynchronizeCallbackT callback,
                                SaInvocationT invocation, SaUint32T error);
+void call_arrival_callback(ncsCkptCkptArrivalCallbackT callback,
+                           SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *vector,
+                           SaUint32T count);
+void call_consumption_callback(ClCkptNotificationCallbackT callback,
+                               SaCkptCheckpointHandleT checkpoint, const char *text,
+                               SaCkptIOVectorElementT *vector, SaUint32T count, void *cookie);
+void keep_signals_away(void);
+void let_signals_in(void);
 void *malloc(size_t size);
 void free(void *memory);
 char *getenv(const char *name);
@@ -223,15 +234,16 @@ def _generate(work: Path) -> Path:
     own = re.sub(r"^SaAisErrorT py_", "static SaAisErrorT py_", calls, flags=re.M)
     source = "\n".join(
         (
-            "#include <saAis.h>",
-            "#include <saCkpt.h>",
+            "#include <saCkptTracking.h>",
             f'#define RAFTCKPT_BUILT_FROM "{_c_string(sys.executable)}"',
             own,
             (_SOURCE / "libsackpt.c").read_text("utf-8"),
         )
     )
     ffi = cffi.FFI()
-    ffi.cdef(c_types() + _HELPERS + 'extern "Python" {\n' + calls + "}\n")
+    ffi.cdef(
+        "typedef ... SaNameT;\n" + c_types() + _HELPERS + 'extern "Python" {\n' + calls + "}\n"
+    )
     ffi.embedding_api("")
     ffi.embedding_init_code(_STARTUP.format(home=str(_HERE.parent.parent.resolve()), module=MODULE))
     ffi.set_source(MODULE, source)

@@ -76,5 +76,6 @@ void check_data(void);
 void check_synchronize(void);
 void check_fork(void);
 void check_null_pointers(void);
+void check_tracking(void);
 
 #endif

@@ -185,7 +185,7 @@ void check_checkpoints(void) {
     SaCkptCheckpointDescriptorT status;
     SaCkptSectionIdT section = section_of("1");
     SaCkptSectionIterationHandleT iteration;
-    char buffer[4];
+    char buffer[4] = {0};
     SaCkptIOVectorElementT vector = element("1", buffer, sizeof buffer, 0);
     /* there is none yet */
     IS(SA_AIS_ERR_NOT_EXIST, create(checkpoint, "1", "data"));

@@ -114,6 +114,7 @@ static const struct {
     {"iteration", check_iteration},
     {"data", check_data},
     {"synchronize", check_synchronize},
+    {"tracking", check_tracking},
     {"fork", check_fork},
 };
 

@@ -26,6 +26,7 @@ _CONFORMANCE = (
     "checkpoints.c",
     "sections.c",
     "data.c",
+    "tracking.c",
 )
 Program = Callable[..., Path]
 
@@ -73,7 +74,7 @@ def test_headers_are_cpp(prefix: Path) -> None:
     include = f"-I{prefix / 'include'}"
     done = subprocess.run(
         [compiler, "-x", "c++", "-Wall", "-pedantic", "-Werror", "-fsyntax-only", include, "-"],
-        input="#include <saCkpt.h>\n",
+        input="#include <saCkpt.h>\n#include <cpsv_papi.h>\n",
         capture_output=True,
         text=True,
         timeout=60,

@@ -43,3 +43,6 @@ SaAisErrorT py_read(SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *
 SaAisErrorT py_data_free(SaCkptCheckpointHandleT checkpoint, void *data);
 SaAisErrorT py_synchronize(SaCkptCheckpointHandleT checkpoint, SaTimeT timeout);
 SaAisErrorT py_synchronize_async(SaCkptCheckpointHandleT checkpoint, SaInvocationT invocation);
+SaAisErrorT py_arrival_register(SaCkptHandleT handle, ncsCkptCkptArrivalCallbackT callback);
+SaAisErrorT py_consumption_register(SaCkptCheckpointHandleT checkpoint,
+                                    ClCkptNotificationCallbackT callback, void *cookie);

@@ -216,6 +216,37 @@ static void call_synchronize_callback(SaCkptCheckpointSynchronizeCallbackT callb
     CALL_BACK(callback(invocation, (SaAisErrorT)error));
 }
 
+static void call_arrival_callback(ncsCkptCkptArrivalCallbackT callback,
+                                  SaCkptCheckpointHandleT checkpoint,
+                                  SaCkptIOVectorElementT *vector, SaUint32T count) {
+    CALL_BACK(callback(checkpoint, vector, count));
+}
+
+/* Called by binding.py on a thread of its own; text is NUL-terminated. */
+static void call_consumption_callback(ClCkptNotificationCallbackT callback,
+                                      SaCkptCheckpointHandleT checkpoint, const char *text,
+                                      SaCkptIOVectorElementT *vector, SaUint32T count,
+                                      void *cookie) {
+    SaNameT name;
+    memset(&name, 0, sizeof name);
+    saAisNameLend(text, &name);
+    CALL_BACK(callback(checkpoint, &name, vector, count, cookie));
+}
+
+/*
+ * Around the start of a thread: it inherits the mask, and threads of the library must not run the
+ * program's signal handlers.
+ */
+static __thread sigset_t kept_mask;
+
+static void keep_signals_away(void) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &kept_mask);
+}
+
+static void let_signals_in(void) { pthread_sigmask(SIG_SETMASK, &kept_mask, NULL); }
+
 /* --- names ---------------------------------------------------------------------------------- */
 
 /*
@@ -472,4 +503,24 @@ SaAisErrorT saCkptCheckpointSynchronize(SaCkptCheckpointHandleT checkpointHandle
 SaAisErrorT saCkptCheckpointSynchronizeAsync(SaCkptCheckpointHandleT checkpointHandle,
                                              SaInvocationT invocation) {
     PASS_ON(py_synchronize_async(checkpointHandle, invocation));
+}
+
+/* --- what other implementations add --------------------------------------------------------- */
+
+SaAisErrorT ncsCkptRegisterCkptArrivalCallback(SaCkptHandleT ckptHandle,
+                                               ncsCkptCkptArrivalCallbackT ckptArrivalCallback) {
+    if (ckptArrivalCallback == NULL)
+        return SA_AIS_ERR_INVALID_PARAM;
+    PASS_ON(py_arrival_register(ckptHandle, ckptArrivalCallback));
+}
+
+static SaAisErrorT consumption_register(SaCkptCheckpointHandleT checkpoint,
+                                        ClCkptNotificationCallbackT callback, void *cookie) {
+    PASS_ON(py_consumption_register(checkpoint, callback, cookie));
+}
+
+SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
+                                             ClCkptNotificationCallbackT callback, void *pCookie) {
+    SaAisErrorT rc = consumption_register(ckptHdl, callback, pCookie);
+    return rc == SA_AIS_OK ? 0 : (SaUint32T)rc;
 }

@@ -1,0 +1,55 @@
+/*
+ * saCkptTracking.h - what other implementations add to the standard so that a standby learns of
+ * changes: OpenSAF's arrival callback and SAFplus's immediate consumption. Nothing of it is part of
+ * AIS CKPT. A callback is not told of what its own saCkptInitialize() handle wrote.
+ *
+ * If a standby was cut off for so long that changes are no longer kept, it is told the whole
+ * contents of each section, as if somebody had overwritten them.
+ */
+#ifndef _SA_CKPT_TRACKING_H
+#define _SA_CKPT_TRACKING_H
+
+#include "saCkpt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Arrival callback (OpenSAF): somebody wrote or overwrote sections of a checkpoint. The vector
+ * says which, where and how much (dataSize at dataOffset); dataBuffer is NULL, read what you need.
+ * Called from saCkptDispatch(), for every checkpoint that was or will be opened for reading with
+ * ckptHandle. Memory of the vector is the library's and gone when the callback returns.
+ */
+typedef void (*ncsCkptCkptArrivalCallbackT)(const SaCkptCheckpointHandleT checkpointHandle,
+                                            SaCkptIOVectorElementT *ioVector,
+                                            SaUint32T numberOfElements);
+
+/* Registering again replaces the callback. */
+extern SaAisErrorT ncsCkptRegisterCkptArrivalCallback(
+    SaCkptHandleT ckptHandle, ncsCkptCkptArrivalCallbackT ckptArrivalCallback);
+
+/*
+ * Immediate consumption (SAFplus): the vector carries the data as well, and a deletion has
+ * dataSize 0 and dataBuffer NULL. Called on a thread of the library as soon as the change arrives,
+ * one call at a time for each checkpoint handle, in the order of the changes. Its result is
+ * ignored. A call may still be running when the handle is closed. The callback must not wait for
+ * a thread that closes the handle.
+ */
+typedef SaUint32T (*ClCkptNotificationCallbackT)(SaUint64T ckptHdl, SaNameT *pName,
+                                                 SaCkptIOVectorElementT *pIOVector,
+                                                 SaUint32T numSections, void *pCookie);
+
+/*
+ * Returns 0, or a SaAisErrorT. One callback per handle, which must have been opened for reading;
+ * NULL: no callback any more.
+ */
+extern SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
+                                                    ClCkptNotificationCallbackT callback,
+                                                    void *pCookie);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,146 @@
+/* The arrival callback (through dispatch, no data) and immediate consumption (at once, with data). */
+#include <pthread.h>
+
+#include <cpsv_papi.h>
+
+#include "check.h"
+
+static int arrivals, consumptions;
+static SaCkptCheckpointHandleT arrived_at;
+static SaUint32T elements;
+static char seen[200], cookie;
+static pthread_t consumer;
+
+/* "section+offset:size" of each element, and the data if it came along. */
+static void note(const SaCkptIOVectorElementT *vector, SaUint32T count) {
+    size_t at = 0;
+    seen[0] = '\0';
+    for (SaUint32T number = 0; number < count && at < sizeof seen; number++) {
+        const SaCkptIOVectorElementT *one = &vector[number];
+        at += (size_t)snprintf(seen + at, sizeof seen - at, "%.*s+%llu:%llu%.*s;",
+                               one->sectionId.idLen, one->sectionId.id, one->dataOffset,
+                               one->dataSize, one->dataBuffer != NULL ? (int)one->dataSize : 0,
+                               one->dataBuffer != NULL ? (char *)one->dataBuffer : "");
+    }
+    elements = count;
+}
+
+static void arrived(const SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *vector,
+                    SaUint32T count) {
+    arrived_at = checkpoint;
+    note(vector, count);
+    arrivals++;
+}
+
+static SaUint32T consumed(SaUint64T checkpoint, SaNameT *name, SaCkptIOVectorElementT *vector,
+                          SaUint32T count, void *given) {
+    THAT(given == &cookie);
+    THAT(name->length == 9 && memcmp(name->value, "c-consume", 9) == 0);
+    arrived_at = checkpoint;
+    consumer = pthread_self();
+    note(vector, count);
+    if (vector[0].dataBuffer != NULL)
+        memset(vector[0].dataBuffer, '#', vector[0].dataSize); /* it is the callback's */
+    __atomic_add_fetch(&consumptions, 1, __ATOMIC_RELEASE);
+    return 1234; /* ignored */
+}
+
+static int consumed_in_the_end(int count) {
+    for (int tries = 0; tries < 3000; tries++) {
+        if (__atomic_load_n(&consumptions, __ATOMIC_ACQUIRE) >= count)
+            return 1;
+        usleep(10000);
+    }
+    return 0;
+}
+
+static void check_arrival(SaCkptHandleT writer, SaCkptHandleT standby) {
+    SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ALL_REPLICAS);
+    SaCkptCheckpointHandleT before =
+        opened(standby, "c-arrival", &attributes, CREATE | READ | WRITE);
+    SaCkptCheckpointHandleT at = opened(writer, "c-arrival", NULL, READ | WRITE);
+    OK(create(at, "1", "one"));
+    OK(create(at, "2", "two"));
+    IS(SA_AIS_ERR_INVALID_PARAM, ncsCkptRegisterCkptArrivalCallback(standby, NULL));
+    IS(SA_AIS_ERR_INVALID_PARAM, ncsCkptRegisterCkptArrivalCallback(NOWHERE, NULL));
+    IS(SA_AIS_ERR_BAD_HANDLE, ncsCkptRegisterCkptArrivalCallback(NOWHERE, arrived));
+    OK(ncsCkptRegisterCkptArrivalCallback(standby, arrived));
+    SaCkptCheckpointHandleT later = opened(standby, "c-arrival", NULL, READ);
+    SaCkptCheckpointHandleT blind = opened(standby, "c-arrival", NULL, WRITE);
+    OK(saCkptCheckpointClose(before));
+
+    /* not told: what this client writes itself; creations */
+    SaCkptSectionIdT section = section_of("2");
+    OK(saCkptSectionOverwrite(blind, &section, "own", 3));
+    OK(create(at, "3", "three"));
+    SaCkptIOVectorElementT vector[2] = {element("1", "abc", 3, 0), element("2", "defg", 4, 7)};
+    OK(saCkptCheckpointWrite(at, vector, 2, NULL));
+    OK(dispatch_until(standby, &arrivals, 1));
+    THAT(arrived_at == later && elements == 2 && strcmp(seen, "1+0:3;2+7:4;") == 0);
+    OK(saCkptSectionOverwrite(at, &section, "whole", 5));
+    OK(dispatch_until(standby, &arrivals, 2));
+    THAT(elements == 1 && strcmp(seen, "2+0:5;") == 0);
+
+    /* an asynchronous open is followed as well, and nobody is told after a close */
+    OK(saCkptCheckpointClose(later));
+    SaNameT name = name_of("c-arrival");
+    opens = 0;
+    OK(saCkptCheckpointOpenAsync(standby, 1, &name, NULL, READ));
+    OK(dispatch_until(standby, &opens, 1));
+    OK(saCkptSectionOverwrite(at, &section, "again", 5));
+    OK(dispatch_until(standby, &arrivals, 3));
+    THAT(arrived_at == last_checkpoint && arrivals == 3);
+    OK(saCkptCheckpointClose(last_checkpoint));
+    OK(saCkptSectionOverwrite(at, &section, "nobody", 6));
+    OK(saCkptCheckpointClose(at));
+}
+
+static void check_consumption(SaCkptHandleT writer, SaCkptHandleT standby) {
+    SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ALL_REPLICAS);
+    SaCkptCheckpointHandleT at =
+        opened(writer, "c-consume", &attributes, CREATE | READ | WRITE);
+    SaCkptCheckpointHandleT to = opened(standby, "c-consume", NULL, READ);
+    SaCkptCheckpointHandleT blind = opened(standby, "c-consume", NULL, WRITE);
+    SaCkptSectionIdT section = section_of("1");
+    OK(create(at, "1", ""));
+    IS(SA_AIS_ERR_BAD_HANDLE, clCkptImmediateConsumptionRegister(NOWHERE, consumed, NULL));
+    IS(SA_AIS_ERR_ACCESS, clCkptImmediateConsumptionRegister(blind, consumed, NULL));
+    IS(0, clCkptImmediateConsumptionRegister(to, NULL, NULL)); /* there is none */
+    IS(0, clCkptImmediateConsumptionRegister(to, consumed, &cookie));
+    OK(saCkptSectionOverwrite(at, &section, "hot", 3));
+    THAT(consumed_in_the_end(1));
+    THAT(arrived_at == to && elements == 1 && strcmp(seen, "1+0:3hot;") == 0);
+    THAT(!pthread_equal(consumer, pthread_self()));
+    SaCkptIOVectorElementT vector[2] = {element("1", "ter", 3, 3), element("1", "!", 1, 6)};
+    OK(saCkptCheckpointWrite(at, vector, 2, NULL));
+    THAT(consumed_in_the_end(2));
+    THAT(elements == 2 && strcmp(seen, "1+3:3ter;1+6:1!;") == 0);
+    OK(saCkptSectionDelete(at, &section));
+    THAT(consumed_in_the_end(3));
+    THAT(strcmp(seen, "1+0:0;") == 0);
+
+    /* an own change, none after deregistration; the next registered callback is told in order */
+    IS(0, clCkptImmediateConsumptionRegister(to, NULL, NULL));
+    OK(create(at, "2", ""));
+    IS(0, clCkptImmediateConsumptionRegister(to, consumed, &cookie));
+    section = section_of("2");
+    OK(saCkptSectionOverwrite(blind, &section, "own", 3));
+    for (int number = 0; number < 20; number++) {
+        char text[20];
+        OK(saCkptSectionOverwrite(at, &section, text, (SaSizeT)sprintf(text, "%d", number)));
+    }
+    THAT(consumed_in_the_end(23));
+    THAT(strcmp(seen, "2+0:219;") == 0);
+    OK(saCkptCheckpointClose(to));
+    IS(SA_AIS_ERR_BAD_HANDLE, clCkptImmediateConsumptionRegister(to, NULL, NULL));
+    OK(saCkptSectionOverwrite(at, &section, "nobody", 6));
+    THAT(consumptions == 23);
+}
+
+void check_tracking(void) {
+    SaCkptHandleT writer = client_of(2, 2), standby = client_of(2, 2);
+    check_arrival(writer, standby);
+    check_consumption(writer, standby);
+    OK(saCkptFinalize(standby));
+    OK(saCkptFinalize(writer));
+}
