@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from raftckpt.chaos.history import ABSENT, Content, Digest, Kind, Operation, Outcome
@@ -70,7 +71,7 @@ def judge(operations: Sequence[Operation], *, budget_s: float = 60.0) -> Judgeme
     begin = time.monotonic()
     operations = _without_idle_sets(operations)
     order = Order(operations)
-    violations = list(check_order(operations, order))
+    violations = list(islice(check_order(operations, order), _VIOLATIONS_MAX))
     undecided: list[str] = []
     placed = 0
     units: dict[int, list[Operation]] = defaultdict(list)
@@ -160,6 +161,8 @@ class _Unit:
             found += self._search("fence", *self._fence.problem(), (), self._fence.watch)
         for sections in _groups(self._fixed, self._floats):
             found += self._check_group(sections)
+            if len(found) >= _VIOLATIONS_MAX:  # telling them takes longer than finding them
+                break
         return found
 
     def _check_group(self, sections: list[str]) -> list[Violation]:

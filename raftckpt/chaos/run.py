@@ -22,7 +22,6 @@ from raftckpt.testing.local_cluster import ClusterNotReady
 __all__ = ["Plan", "Report", "run"]
 
 _WARM_UP_S: Final = 60.0
-_RECOVERY_S: Final = 60.0
 _CLIENTS_END_S: Final = 40.0
 _TICK_S: Final = 0.5
 
@@ -40,6 +39,7 @@ class Plan:
         rate_min: acknowledged changes a second below which the verdict is "idle".
         pace: changes a second the clients aim at.
         judge_s: seconds the judge may take.
+        recovery_s: seconds the cluster may take to serve again when everything is healed.
         module: what replicas run.
         only: names of faults to restrict it to; empty: all.
     """
@@ -52,6 +52,7 @@ class Plan:
     rate_min: float = 100.0
     pace: float = 1200.0
     judge_s: float = 120.0
+    recovery_s: float = 60.0
     module: str = "raftckpt.node"
     only: tuple[str, ...] = ()
 
@@ -154,11 +155,11 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         tell("faults are over: healing")
         healed = time.monotonic()
         with contextlib.suppress(ClusterNotReady):
-            stage.cluster.wait_ready(_RECOVERY_S)
-        _wait_for(stage, 20, _RECOVERY_S, "no writes after everything was healed")
+            stage.cluster.wait_ready(plan.recovery_s)
+        _wait_for(stage, 20, plan.recovery_s, "no writes after everything was healed")
         report.recovery_s = time.monotonic() - healed
         report.problems += stage.stop_clients(_CLIENTS_END_S)
-        stage.cluster.wait_ready(_RECOVERY_S)
+        stage.cluster.wait_ready(plan.recovery_s)
         operations = load(stage.histories())
         tell(f"looking for {sum(map(_confirmed, operations))} acknowledged writes on every replica")
         report.audit = audit(stage.cluster, operations)

@@ -26,7 +26,7 @@ from raftckpt.testing.proxy import LinkProxy
 
 __all__ = ["Client", "Sample", "Stage"]
 
-SETTINGS: Final = {"snapshot": {"entries": 1500}}
+SETTINGS: Final = {"snapshot": {"entries": 250}}
 """Snapshots are taken, sent and trimmed all the time."""
 
 _SAMPLE_S = 0.2

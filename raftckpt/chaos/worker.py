@@ -168,6 +168,8 @@ class _Client:
                 group.create_task(self._paced(each, work, witness, book))
             for _ in range(2):
                 group.create_task(self._paced(0.04, self._register, witness, opened[REGISTERS]))
+            # who only reads is not held up by writes that wait for a majority
+            group.create_task(self._paced(0.03, self._reading, witness, opened[REGISTERS]))
             group.create_task(self._paced(0.25, self._expiring, witness, opened[REGISTERS]))
             group.create_task(self._paced(0.1, self._owned, witness, opened[OWNED]))
             group.create_task(self._paced(1.5, self._large, witness, opened[LARGE]))
@@ -246,6 +248,9 @@ class _Client:
             case _:
                 await witness.read_all(opened)
 
+    async def _reading(self, witness: Witness, opened: Opened) -> None:
+        await witness.read(opened, [self._dice.choice(_LASTING)])
+
     async def _expiring(self, witness: Witness, opened: Opened) -> None:
         dice = self._dice
         section = dice.choice(_SHORT_LIVED)
@@ -269,7 +274,7 @@ class _Client:
             await witness.read(opened, [section])
         else:
             told = await self._write(witness, Kind.PUT, opened, [(section, 0, 0)])
-            self._fenced = told.reason == "fenced"
+            self._fenced = self._fenced or told.reason == "fenced"
 
     async def _large(self, witness: Witness, opened: Opened) -> None:
         dice = self._dice

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from raftckpt.chaos.history import load
 from raftckpt.chaos.nemesis import LANES
+from tests.waiting import until
 
 MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()"]
 
@@ -41,3 +46,39 @@ def test_chaos_run_is_judged_ok(tmp_path) -> None:
     kinds = Counter(op.kind.value for op in load(sorted(data.glob("*.jsonl"))))
     expected = {"put", "write", "create", "delete", "read", "read_all", "open", "set_expiration"}
     assert expected <= set(kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_interrupted_run_leaves_nothing_behind(tmp_path) -> None:
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        [*MAIN, "chaos", "--seconds", "100", "--data-dir", str(data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: any(data.glob("c1.jsonl")), "clients", 60)
+        children = processes_of(data)
+        assert len(children) >= 4
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, out + err
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: not processes_of(data), "all processes to be gone", 20)
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Ids of the processes that were told about a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"chaos" not in command and any(str(directory).encode() in c for c in command):
+                    found.append(int(entry.name))
+    return found
