@@ -41,8 +41,9 @@ def demo(seconds: float, kills: str, data_dir: str | None, output: str) -> int:
 
     A three-replica cluster with fsync is started, and the two components of the csa103 tutorial.
     The active one says "Hello World! (seq=n)" and checkpoints every number; when it dies the
-    standby reads the checkpoint and goes on with the next number. The verdict is "ok" when each
-    number follows the last acknowledged one, or the single one that was in flight.
+    cluster makes the standby active, which tracked every number and goes on with the next one. The
+    verdict is "ok" when each number follows the last acknowledged one, or the single one that was
+    in flight.
 
     \b
     Examples:
@@ -130,7 +131,7 @@ def _describe(moment: Moment) -> str:
                 f"   last acknowledged: {value}"
             )
         case "active":
-            found = "found no checkpoint yet" if value is None else f"read {value}"
+            found = "knows no number yet" if value is None else f"knows {value}"
             return click.style(f"{who} is ACTIVE", fg="green", bold=True) + f" {text}, {found}"
         case "resumed":
             name = who.partition("[")[0]

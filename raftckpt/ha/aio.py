@@ -129,14 +129,17 @@ class Component:
 
     async def track(
         self,
-        ckpt: Checkpoint,
+        ckpt: Checkpoint | str,
         on_change: Callable[[Change], Any],
         *,
         from_revision: int | None = None,
         image: bool = True,
     ) -> Tracker:
         """Follow a checkpoint; see :meth:`raftckpt.ha.Component.track`."""
-        tracker = await ckpt.track(from_revision, image)
+        if isinstance(ckpt, str):
+            tracker = await self._service.track(ckpt, from_revision, image)
+        else:
+            tracker = await ckpt.track(from_revision, image)
         self._feeds.append(_Feed(tracker, on_change, self._woken))
         return tracker
 

@@ -166,7 +166,7 @@ class Component:
     # --- hot standby --------------------------------------------------------------------------
     def track(
         self,
-        ckpt: Checkpoint,
+        ckpt: Checkpoint | str,
         on_change: Callable[[Change], Any],
         *,
         from_revision: int | None = None,
@@ -178,12 +178,15 @@ class Component:
         active got committed: a hot standby goes on without reading.
 
         Arguments:
-            ckpt: an open checkpoint.
+            ckpt: an open checkpoint, or the name of one.
             on_change: takes a :class:`raftckpt.Change`, an image first; it goes on when active.
             from_revision: see :meth:`raftckpt.Checkpoint.track`, as ``image``.
             image: begin with an image.
         """
-        tracker = ckpt.track(from_revision, image)
+        if isinstance(ckpt, str):
+            tracker = self._service.track(ckpt, from_revision, image)
+        else:
+            tracker = ckpt.track(from_revision, image)
         self._trackers[tracker] = on_change
         self._poll.register(tracker.fileno(), select.EPOLLIN)
         return tracker

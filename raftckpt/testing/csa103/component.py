@@ -1,12 +1,13 @@
 """A component of csa103: counts, checkpoints each number, and takes over where the other stopped.
 
-One select loop serves two libraries: the checkpoint service, and whoever assigns the roles. That is
-standard input here (a line ``ACTIVE`` makes the component active, the end of the input ends it);
-anything with a descriptor and a ``dispatch`` can take its place (:class:`Roles`).
+One select loop serves two libraries: the checkpoint service, and whoever assigns the roles. With
+``--group`` that is a service group (:mod:`raftckpt.testing.csa103.group_roles`), else standard
+input (a line ``ACTIVE`` makes the component active, the end of the input ends it); anything with a
+descriptor and a ``dispatch`` can take their place (:class:`Roles`).
 
 What it does, it says on standard output: as the tutorial's log, or (``--output json``) as records
 for the director of the demo, one JSON list per line, stamped with CLOCK_MONOTONIC (one clock for
-all processes of a machine): ``["standby"]``, ``["active", ns, number read or null]``,
+all processes of a machine): ``["standby"]``, ``["active", ns, number known or null]``,
 ``["begin", ns, n]``, ``["ack", ns, n]``.
 """
 
@@ -83,6 +84,7 @@ class Component:
         self._interval = interval
         self._voice = voice
         self._active = False
+        self._thread: threading.Thread | None = None
 
     def run(self, roles: Roles) -> None:
         """Serve the roles and the checkpoint service in one loop until the roles end it."""
@@ -100,28 +102,45 @@ class Component:
                 goes_on = roles.dispatch(self)
         self._checkpoint.finalize()
 
-    def activate(self) -> None:
-        """Become active: a thread counts from now on."""
+    def activate(self, *known: int | None) -> None:
+        """Become active: a thread counts from now on.
+
+        Arguments:
+            known: the last number, if the component knows it already (None: there is none).
+        """
         if self._active:
             return
         self._active = True
         self._voice.log("HA state : [Active]")
-        threading.Thread(target=self._count_or_die, daemon=True).start()
+        self._thread = threading.Thread(target=self._count_or_die, args=known, daemon=True)
+        self._thread.start()
 
-    def _count_or_die(self) -> None:
+    def deactivate(self) -> None:
+        """Stop counting; the number under way is finished."""
+        if not self._active:
+            return
+        self._active = False
+        self._voice.log("HA state : [Not active]")
+        while self._thread is not None and self._thread.is_alive():
+            # the answer to the last number comes by dispatch
+            readable, _, _ = select.select([self._checkpoint.selection_object()], [], [], 0.01)
+            if readable:
+                self._checkpoint.dispatch()
+
+    def _count_or_die(self, *known: int | None) -> None:
         try:
-            self._count()
+            self._count(*known)
         except BaseException as error:
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)
             os._exit(1)  # a component that cannot count must be replaced, not linger
 
-    def _count(self) -> None:
+    def _count(self, *known: int | None) -> None:
         self._voice.log("Active thread has started")
         self._checkpoint.replica_activate()
-        value = self._checkpoint.read_seq()
+        value = known[0] if known else self._checkpoint.read_seq()
         self._voice.active(value)
         seq = 0 if value is None else value + 1
-        while True:
+        while self._active:
             self._voice.begin(seq)
             self._checkpoint.write_seq(seq)
             self._checkpoint.wait_synchronized(seq)
@@ -172,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--endpoints", help="default: RAFTCKPT_ENDPOINTS or RAFTCKPT_CONFIG")
     parser.add_argument("--node", help="default: the node of the replica first connected to")
     parser.add_argument("--name", default="csa103CompI0")
+    parser.add_argument("--group", help="service group that assigns roles (needs --endpoints)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between numbers")
     parser.add_argument("--update", choices=sorted(UPDATES), default="weak")
     parser.add_argument("--collocated", action=argparse.BooleanOptionalAction, default=True)
@@ -193,7 +213,14 @@ def main(argv: list[str] | None = None) -> int:
         collocated=options.collocated,
         sections=options.sections,
     )
-    Component(options.name, checkpoint, options.interval, voice).run(StandardInput())
+    roles: Roles = StandardInput()
+    if options.group is not None:
+        from raftckpt.testing.csa103.group_roles import GroupRoles
+
+        if options.endpoints is None:
+            parser.error("--group needs --endpoints")
+        roles = GroupRoles(options.endpoints, options.node, options.name, options.group)
+    Component(options.name, checkpoint, options.interval, voice).run(roles)
     return 0
 
 

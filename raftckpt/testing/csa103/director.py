@@ -1,8 +1,9 @@
 """Stages csa103: two components on a local cluster, kills in turn, a history for the verdict.
 
-The director plays AMF: it watches the component processes (a pidfd tells of a death at once), tells
-the standby that it is ACTIVE, and starts the dead one again as STANDBY. Gaps are not measured here
-but from the components' own time stamps: all processes of a machine share CLOCK_MONOTONIC.
+Who is active is the cluster's decision: the components form a service group. The director watches
+their processes (a pidfd tells of a death at once) and starts the dead one again, as a standby. Gaps
+are not measured here but from the components' own time stamps: all processes of a machine share
+CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import background
+from raftckpt.testing.csa103.group_roles import GROUP
 from raftckpt.testing.csa103.verdict import (
     Acknowledged,
     Begun,
@@ -105,7 +107,6 @@ class Director:
         ]
         self._history: list[Event] = []
         self._selector = selectors.DefaultSelector()
-        self._promote = True
         self._started_ns = time.monotonic_ns()
 
     def run(self) -> Outcome:
@@ -118,10 +119,12 @@ class Director:
             leader = self._cluster.leader()
             others = [node for node in self._cluster.nodes if node != leader]
             self._moment("started", leader, f"leads, {' and '.join(others)} follow")
-            for component in self._components:
+            first_one, *rest = self._components
+            self._start(first_one)
+            self._until(lambda: first_one.state == "active")
+            for component in rest:
                 self._start(component)
-            self._until(lambda: all(c.state == "standby" for c in self._components))
-            self._activate(self._components[0])
+            self._until(lambda: all(c.state == "standby" for c in rest))
             self._until(lambda: self._count(Acknowledged) > 0)
             begin = time.monotonic()
             first = self._count(Acknowledged)
@@ -235,8 +238,9 @@ class Director:
                     f"--name={component.name}",
                     f"--interval={self._interval}",
                     "--output=json",
+                    f"--group={GROUP}",
                 ],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -246,12 +250,6 @@ class Director:
             os.set_blocking(process.stdout.fileno(), False)
             self._selector.register(process.stdout, selectors.EVENT_READ, component)
         self._selector.register(component.pidfd, selectors.EVENT_READ, component)
-
-    def _activate(self, component: _Component) -> None:
-        if component.process is not None and component.process.stdin is not None:
-            component.state = "active"
-            component.process.stdin.write(b"ACTIVE\n")
-            component.process.stdin.flush()
 
     def _pump(self, wait_s: float) -> None:
         for key, _ in self._selector.select(wait_s):
@@ -275,8 +273,8 @@ class Director:
         if kind == "standby":
             component.state = "standby"
             self._moment("standby", component.name, f"on {component.node}")
-            self._promote_standby()
         elif kind == "active":
+            component.state = "active"
             self._history.append(Found(rest[0], instance, rest[1]))
             self._moment("active", component.name, f"on {component.node}", rest[1])
         elif kind == "begin":
@@ -292,7 +290,6 @@ class Director:
         process.wait()
         self._listen(component)  # the pipe still holds all it said
         self._forget(component)
-        self._promote_standby()
         if process.returncode != -signal.SIGKILL:
             log = (self._cluster.data_dir / f"{component.name}.log").read_text("utf-8", "replace")
             raise RuntimeError(f"{component.name} ended with {process.returncode}:\n{log[-2000:]}")
@@ -301,17 +298,10 @@ class Director:
         process = component.process
         self._selector.unregister(component.pidfd)
         os.close(component.pidfd)
-        if process is not None and process.stdout is not None and process.stdin is not None:
+        if process is not None and process.stdout is not None:
             self._selector.unregister(process.stdout)
             process.stdout.close()
-            process.stdin.close()
         component.process, component.state = None, "down"
-
-    def _promote_standby(self) -> None:
-        """Give the active role to the standby if nobody has it (and it was assigned before)."""
-        states = [component.state for component in self._components]
-        if self._promote and self._history and "active" not in states and "standby" in states:
-            self._activate(self._components[states.index("standby")])
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -320,13 +310,13 @@ class Director:
         import raftckpt
         from raftckpt.testing.csa103.component import CHECKPOINT, SECTION
 
-        self._promote = False
-        active = self._active()
-        if active.process is not None:
-            active.process.kill()
-        self._until(lambda: active.state == "down")
+        self._active()
         with raftckpt.connect(self._cluster.endpoints, name="verdict") as service:
-            checkpoint = service.open(CHECKPOINT)
+            checkpoint = service.open(CHECKPOINT)  # its retention is over with its last opener
+            for component in sorted(self._components, key=lambda each: each.state == "active"):
+                if component.process is not None:  # the standby first: it is not to take over
+                    component.process.kill()
+            self._until(lambda: all(each.state == "down" for each in self._components))
             checkpoint.active_replica_set()  # nobody is active any more, so nobody could read
             data = checkpoint.read(SECTION)
         value = int.from_bytes(data, "big")
