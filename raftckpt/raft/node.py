@@ -5,7 +5,7 @@ let everything else leave. Nothing that promises durability (acks, votes) leaves
 the leader's own copy counts only together with a follower's ack to an append, which cannot arrive
 before the sync that ends the step. A follower applies after its acks have left.
 
-The node owns no thread, socket or clock. ``begin`` and ``finish`` are the two halves of a step; an
+The node owns no thread, socket or clock. ``begin`` and ``finish`` are the two halves of a step:
 what ``begin`` sends travels while ``finish`` waits for the disk.
 """
 

@@ -97,18 +97,24 @@ class FrameDecoder:
         [b'\x00\x90']
     """
 
-    __slots__ = ("_broken", "_held", "_limit", "_needed")
+    __slots__ = ("_broken", "_checksum", "_head", "_length", "_limit", "_missing", "_parts")
 
     def __init__(self, limit: int = limits.FRAME_BYTES_MAX) -> None:
         self._limit = limit
-        self._held = bytearray()
-        self._needed = HEADER_BYTES
         self._broken = False
+        self._head = b""  # of an incomplete header
+        # of an incomplete body, whose parts are joined only when it is whole
+        self._parts: list[bytes | bytearray | memoryview] = []
+        self._length = 0
+        self._missing = 0
+        self._checksum = 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes of an incomplete frame that wait for the rest."""
-        return len(self._held)
+        if self._missing:
+            return HEADER_BYTES + self._length - self._missing
+        return len(self._head)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Take what arrived and return the bodies that are now complete, in order.
@@ -118,38 +124,54 @@ class FrameDecoder:
         """
         if self._broken:
             raise FrameError("the stream was broken before")
-        held = self._held
-        if held:
-            held += data
-            if len(held) < self._needed:
-                return []
-            data = bytes(held)
-            self._held = held = bytearray()
-        elif type(data) is not bytes:
+        if type(data) is not bytes:
             data = bytes(data)
         bodies: list[bytes] = []
         position = 0
+        if self._missing:
+            position = min(self._missing, len(data))
+            self._hold(data if position == len(data) else memoryview(data)[:position])
+            if self._missing:
+                return bodies
+            parts, self._parts = self._parts, []
+            bodies.append(self._verified(b"".join(parts), self._checksum))
+        elif self._head:
+            data = self._head + data
+            self._head = b""
         size = len(data)
-        needed = HEADER_BYTES
         while size - position >= HEADER_BYTES:
             length, checksum = _HEADER.unpack_from(data, position)
             if not 0 < length <= self._limit:
                 self._broken = True
                 raise FrameError(f"frame of {length} bytes; allowed are 1..{self._limit}")
-            needed = HEADER_BYTES + length
-            if size - position < needed:
-                break
-            body = data[position + HEADER_BYTES : position + needed]
-            if google_crc32c.value(body) != checksum:
-                self._broken = True
-                raise FrameError(f"checksum of a frame of {length} bytes does not match")
-            bodies.append(body)
-            position += needed
-            needed = HEADER_BYTES
-        if position < size:
-            held += memoryview(data)[position:]
-        self._needed = needed
+            position += HEADER_BYTES
+            if size - position < length:
+                self._length = self._missing = length
+                self._checksum = checksum
+                if position < size:
+                    self._hold(memoryview(data)[position:])
+                return bodies
+            bodies.append(self._verified(data[position : position + length], checksum))
+            position += length
+        self._head = data[position:]
         return bodies
+
+    def _verified(self, body: bytes, checksum: int) -> bytes:
+        if google_crc32c.value(body) != checksum:
+            self._broken = True
+            raise FrameError(f"checksum of a frame of {len(body)} bytes does not match")
+        return body
+
+    def _hold(self, part: bytes | memoryview) -> None:
+        """Keep a part of a body: a large one as it is, small ones in one growing buffer."""
+        self._missing -= len(part)
+        parts = self._parts
+        if len(part) >= _COPY_BELOW:
+            parts.append(part)
+        elif parts and type(parts[-1]) is bytearray:
+            parts[-1] += part
+        else:
+            parts.append(bytearray(part))
 
 
 class MessageStream:
