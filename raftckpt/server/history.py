@@ -53,7 +53,7 @@ class Trail:
         followers: who wants to hear of new ones.
     """
 
-    __slots__ = ("_changes", "_head", "first", "followers", "since", "uid")
+    __slots__ = ("_changes", "_head", "_taken", "first", "followers", "since", "uid")
 
     def __init__(self, uid: int, since: int) -> None:
         self.uid = uid
@@ -62,6 +62,7 @@ class Trail:
         self.followers: dict[Any, None] = {}
         self._changes: list[Change] = []
         self._head = 0
+        self._taken: tuple[int, int, tuple[list[Change], int]] = (0, -1, ([], 0))
 
     @property
     def end(self) -> int:
@@ -77,7 +78,12 @@ class Trail:
         )
 
     def take(self, position: int, most_bytes: int) -> tuple[list[Change], int]:
-        """Changes from ``position`` on, at least one if there is one; and their cost."""
+        """Changes from ``position`` on, at least one if there is one; and their cost.
+
+        Who asks the same as the last one gets the same list: most trackers are equally far.
+        """
+        if self._taken[0] == position and self._taken[1] == self.end:
+            return self._taken[2]
         changes = self._changes
         start = at = self._head + position - self.first
         size = 0
@@ -87,7 +93,10 @@ class Trail:
                 size -= cost(changes[at])
                 break
             at += 1
-        return changes[start:at], size
+        taken = changes[start:at], size
+        if size <= most_bytes:  # a large one must not be kept alive by this
+            self._taken = position, self.end, taken
+        return taken
 
     def append(self, change: Change) -> None:
         """Take the newest change."""
@@ -107,6 +116,7 @@ class Trail:
 
     def extend_back(self, changes: list[Change], since: int) -> None:
         """Take older changes: all above ``since`` up to those that are here."""
+        self._taken = (0, -1, ([], 0))
         self._changes[: self._head] = changes
         self.first -= len(changes)
         self._head = 0
@@ -115,6 +125,7 @@ class Trail:
     def reset(self, revision: int) -> None:
         """Forget everything: no position given out before is valid any more."""
         self.first = self.end + 1
+        self._taken = (0, -1, ([], 0))
         self.since = revision
         self._changes = []
         self._head = 0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.node.clock import Clock
@@ -14,6 +14,8 @@ from raftckpt.node.replica import Replica
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.tracking import Tracking
+from raftckpt.wire.frames import try_pack
+from raftckpt.wire.schema import ReplyKind
 
 __all__ = ["ClientListener"]
 
@@ -68,6 +70,7 @@ class ClientListener:
         self._flush_scheduled = False
         self._logged = 0
         self._not_logged = 0
+        self._last_push: tuple[list[Any], int, int, bytes] | None = None
         replica.listener = self
         replica.feed = self.tracking
 
@@ -160,6 +163,19 @@ class ClientListener:
         if self._loop is not None:
             interval = min(_SWEEP_S, self._handshake_s / 2)
             self._sweeper = self._loop.call_later(interval, self._sweep)
+
+    def packed(self, messages: list[list[Any]]) -> bytes | None:
+        """Pack what a tracker is sent; the same changes for several of them only once."""
+        if len(messages) > 1 or messages[0][0] != ReplyKind.CHANGES:
+            return try_pack(messages)
+        _, request, changes, through = messages[0]
+        last = self._last_push
+        if last is not None and last[0] is changes and last[1:3] == (request, through):
+            return last[3]
+        frame = try_pack(messages)
+        if frame is not None:
+            self._last_push = changes, request, through, frame
+        return frame
 
     # --- replies ----------------------------------------------------------------------------------
     def mark(self, connection: Connection) -> None:
