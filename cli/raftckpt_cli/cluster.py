@@ -25,6 +25,9 @@ _MORE = (
     "uptime_s",
     "rss_bytes",
     "journal_bytes",
+    "trackers",
+    "history_bytes",
+    "history_from",
 )
 
 
