@@ -165,7 +165,7 @@ def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     for row, (colour, text) in enumerate(
         ((_COLOURS["write"], "acknowledged writes"), (_COLOURS["read"], "reads"))
     ):
-        x, y = _LEFT + 150 * row, top - 14
+        x, y = _LEFT + 176 * row, top - 14
         body.append(
             f'<line x1="{x}" x2="{x + 16}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" '
             f'stroke-width="3"/><text x="{x + 22}" y="{y}" class="soft">{text}</text>'
