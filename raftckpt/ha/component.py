@@ -26,6 +26,7 @@ __all__ = ["Component", "connect"]
 
 _WAIT_SECONDS_MAX: Final = 60.0
 _LEAVE_SECONDS: Final = 2.0
+_CHANGES_PER_TURN: Final = 1000
 _SESSION_SECONDS: Final = 5.0
 
 
@@ -191,14 +192,19 @@ class Component:
         self._poll.register(tracker.fileno(), select.EPOLLIN)
         return tracker
 
-    def _deliver(self) -> int:
-        """Call back for the changes that wait."""
+    def _deliver(self, through: int = 0) -> int:
+        """Call back for changes that wait: some, or all up to a revision (``through``).
+
+        Not more: changes may come as fast as they are delivered, and assignments must have a turn.
+        """
         delivered = 0
         for tracker, on_change in list(self._trackers.items()):
+            left = _CHANGES_PER_TURN
             try:
-                while True:
+                while left > 0:
                     change = tracker.next(0)
                     delivered += 1
+                    left -= change.revision >= through
                     on_change(change)
             except Timeout:
                 continue
@@ -212,7 +218,7 @@ class Component:
         deadline = monotonic() + self._membership.response_seconds
         for tracker in list(self._trackers):
             tracker.sync(revision, max(0.0, deadline - monotonic()))
-        self._deliver()
+        self._deliver(revision)
 
     # --- working ------------------------------------------------------------------------------
     def run(self) -> None:

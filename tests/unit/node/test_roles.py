@@ -235,3 +235,32 @@ def test_ended_sessions_are_forgotten(world, two):
     witnesses.deserted.update(dict.fromkeys(range(10**6, 10**6 + 2000), 0.0))
     world.replica.closed(witness(world, a), by_client=True)
     assert set(witnesses.deserted) == {a.session}
+
+
+# --- early acceptance ---------------------------------------------------------------------
+@pytest.mark.parametrize("how", ["silent", "says no"])
+def test_nothing_is_accepted_early_while_a_fence_may_be_on_its_way(world, two, how):
+    c = Component(world, "c")
+    attributes = [2, 100_000, 0x7FFF_FFFF_FFFF_FFFF, 100, 1000, 64]
+    handle = c.do(10, "ckpt", 7, attributes)[0]
+    assert c.do(24, handle, b"k", b"v") > 0
+    early = c.send(24, handle, b"k", b"v")
+    assert c.client.early[-1] == early
+    world.log.run()
+    world.log.hold = True
+    if how == "silent":
+        world.clock.pass_by(10.1)
+        world.log.step()
+        world.log.step()
+    else:
+        c.send(52, "g", "c", c.roles[-1][0], False)
+    late = c.send(24, handle, b"k", b"v")
+    assert late not in c.client.early
+    world.log.hold = False
+    world.log.run()
+    assert c.client.reason(late) == "deposed"
+    assert c.roles[-1][1] == 5
+    c.answer()
+    again = c.send(24, handle, b"k", b"v")
+    world.log.run()
+    assert c.client.reply(again) > 0

@@ -1,0 +1,291 @@
+"""A component without IO: what it asks for, in which order, and what it keeps for later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raftckpt.client.config import CoreConfig
+from raftckpt.client.core import ClientCore
+from raftckpt.errors import (
+    BadOperation,
+    Exist,
+    InvalidParam,
+    NotExist,
+    SessionLost,
+    Timeout,
+    TooBig,
+    TryAgain,
+)
+from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Sync
+from raftckpt.ha.types import LATER, Assignment
+from raftckpt.model.groups import HaState
+
+JOIN, LEAVE, RESPOND = 50, 51, 52
+
+
+def role(number: int, state: int, reason: str = "first", **more: Any) -> dict[str, Any]:
+    return {
+        "group": "g", "component": "c", "member": 7, "assignment": number, "state": state,
+        "reason": reason, "transition": 0, "previous": "", "active": "c", "rank": 0, "epoch": 3,
+        "revision": 11, "answered": False, **more,
+    }  # fmt: skip
+
+
+class Face:
+    """Does what the core asks for, as scripted, and notes it."""
+
+    def __init__(self, **options: Any) -> None:
+        config = CoreConfig(client_name="t", node=None, session_timeout_ns=10**10)
+        self.core = ClientCore(config, ["127.0.0.1:1"], secret=b"s" * 16, jitter=lambda: 0.0)
+        self.told: list[Assignment] = []
+        self.verdict: Any = None
+        self.wakes = 0
+        self.did: list[Any] = []
+        self.answers: list[Any] = []
+        self.now = 0.0
+        callback = self.callback
+        self.membership = Membership(
+            self.core,
+            "g",
+            "c",
+            Callbacks(callback, callback, callback, callback, callback),
+            **{"rank": 0, "response_timeout": 10.0, "health_check": None, "rejoin": True} | options,
+        )
+        self.membership.serve(self.woken)
+
+    def woken(self) -> None:
+        self.wakes += 1
+
+    def callback(self, assignment: Assignment) -> Any:
+        self.told.append(assignment)
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+    def clock(self) -> float:
+        return self.now
+
+    def do(self, step: Any) -> Any:
+        if isinstance(step, Run):
+            self.did.append((step.call.tag, *step.call.args[2:4]))
+            answer = self.answers.pop(0) if self.answers else [7, 1]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if isinstance(step, Invoke):
+            return step.callback(step.assignment)
+        self.did.append(step)
+        if isinstance(step, Pause):
+            self.now += step.seconds
+        return None
+
+    def drive(self, steps: Any) -> Any:
+        value, error = None, None
+        while True:
+            try:
+                step = steps.throw(error) if error else steps.send(value)
+            except StopIteration as stop:
+                return stop.value
+            value = error = None
+            try:
+                value = self.do(step)
+            except Exception as raised:
+                error = raised
+
+    def work(self) -> Any:
+        return self.drive(self.membership.work(self.clock, 5.0))
+
+    def put(self, *fields: Any, **more: Any) -> None:
+        self.core.roles.put(role(*fields, **more))
+
+
+@pytest.fixture
+def face() -> Face:
+    return Face()
+
+
+def test_changes_come_before_active_and_the_answer_after_it(face: Face) -> None:
+    face.put(3, 1)
+    assert face.wakes == 1
+    assert face.work() == 1
+    assert face.did == [Sync(11), (RESPOND, 3, True)]
+    assert face.told[0].state is HaState.ACTIVE
+    assert face.membership.current is face.told[0]
+    assert face.work() == 0
+
+
+def test_only_the_newest_is_carried_out_and_repeats_are_not(face: Face) -> None:
+    face.put(3, 2)
+    face.put(5, 1)
+    face.put(4, 3)
+    assert face.work() == 1
+    assert [item.number for item in face.told] == [5]
+    face.put(5, 1)
+    face.put(5, 1, answered=True)
+    face.put(6, 1, answered=True)
+    assert face.work() == 0
+
+
+def test_others_are_not_listened_to(face: Face) -> None:
+    face.core.roles.put(role(3, 1) | {"component": "other"})
+    assert face.wakes == 0
+    assert face.work() == 0
+
+
+def test_an_answer_that_cannot_be_taken_now_is_given_again(face: Face) -> None:
+    face.answers = [TryAgain(), Timeout()]
+    face.put(3, 2)
+    face.work()
+    assert face.membership.patience(0.0, 60.0) < 1.0
+    face.work()
+    face.work()
+    assert face.did == [(RESPOND, 3, True)] * 3
+    assert face.membership.patience(0.0, 60.0) == 60.0
+    assert len(face.told) == 1
+
+
+@pytest.mark.parametrize("error", [BadOperation(), NotExist(), SessionLost()])
+def test_an_answer_to_something_old_is_dropped(face: Face, error: Exception) -> None:
+    face.answers = [error]
+    face.put(3, 2)
+    face.work()
+    face.work()
+    assert face.did == [(RESPOND, 3, True)]
+
+
+def test_a_callback_that_raises_says_no(face: Face) -> None:
+    face.verdict = ZeroDivisionError()
+    face.put(3, 2)
+    with pytest.raises(ZeroDivisionError):
+        face.work()
+    assert face.did == [(RESPOND, 3, False)]
+
+
+def test_a_tracker_that_cannot_catch_up_says_no(face: Face, monkeypatch: Any) -> None:
+    do = face.do
+
+    def stuck(step: Any) -> Any:
+        if isinstance(step, Sync):
+            raise Timeout("behind")
+        return do(step)
+
+    monkeypatch.setattr(face, "do", stuck)
+    face.put(3, 1)
+    with pytest.raises(Timeout):
+        face.work()
+    assert face.told == []
+    assert face.did == [(RESPOND, 3, False)]
+
+
+def test_later_is_answered_by_the_program(face: Face) -> None:
+    face.verdict = LATER
+    face.put(3, 1)
+    face.work()
+    assert face.did == [Sync(11)]
+    face.drive(face.membership.respond(face.told[0], True))
+    assert face.did[-1] == (RESPOND, 3, True)
+
+
+@pytest.mark.parametrize("rejoin", [True, False])
+def test_removed_is_answered_even_if_its_callback_raises_and_joined_again(rejoin: bool) -> None:
+    face = Face(rejoin=rejoin)
+    face.put(3, 5, "health")
+    face.work()
+    expected = [(RESPOND, 3, True), *([(JOIN, 0, 10**10)] if rejoin else [])]
+    assert face.did == expected
+    face.verdict = ZeroDivisionError()
+    face.put(9, 5, "health")
+    with pytest.raises(ZeroDivisionError):
+        face.work()
+    assert face.did[-1] == (RESPOND, 9, True)
+
+
+def test_a_join_waits_for_the_end_of_an_older_session(face: Face) -> None:
+    taken = Exist("x", reason="component_exists")
+    face.answers = [taken, taken, [7, 1]]
+    face.drive(face.membership.join(10.0, face.clock))
+    assert face.membership.member == 7
+    assert [step for step in face.did if isinstance(step, Pause)] == [Pause(0.05), Pause(0.1)]
+    face.answers = [taken] * 100
+    with pytest.raises(Exist):
+        face.drive(face.membership.join(face.now + 5.0, face.clock))
+    face.answers = [Exist("x", reason="component_joined")]
+    with pytest.raises(Exist):
+        face.drive(face.membership.join(face.now + 5.0, face.clock))
+
+
+def test_the_end_of_the_session_is_told_once_and_raised_always(face: Face) -> None:
+    face.membership.member = 7
+    face.core.roles.end("expired")
+    assert face.wakes == 1
+    for _ in range(2):
+        with pytest.raises(SessionLost, match="expired"):
+            face.work()
+    assert [(item.state, item.reason) for item in face.told] == [(HaState.REMOVED, "session_lost")]
+    assert face.membership.beat(0.0) is None
+
+
+def test_signs_of_life_are_given_while_it_is_joined() -> None:
+    face = Face(health_check=3.0)
+    assert face.membership.beat(0.0) is None
+    face.drive(face.membership.join(10.0, face.clock))
+    assert face.membership.beat(5.0) is not None
+    assert face.membership.beat(5.5) is None
+    assert face.membership.patience(5.5, 60.0) == pytest.approx(0.5)
+    call = face.membership.beat(6.1)
+    assert call is not None
+    assert call.args == [7]
+
+
+def test_leaving_and_leaving_when_it_was_taken_out(face: Face) -> None:
+    face.drive(face.membership.join(10.0, face.clock))
+    face.drive(face.membership.leave(1.0, failed=True))
+    assert face.did[-1] == (LEAVE, True)
+    other = Face()
+    other.drive(other.membership.join(10.0, other.clock))
+    other.answers = [BadOperation("deposed")]
+    other.put(9, 5, "health")
+    other.drive(other.membership.leave(1.0))
+    assert other.did[-1] == (RESPOND, 9, True)
+    other.put(10, 1)
+    assert other.work() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": -1},
+        {"rank": True},
+        {"response_timeout": 0.01},
+        {"response_timeout": 10_000.0},
+        {"health_check": 0.0},
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParam):
+        Face(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("", InvalidParam), (b"x", InvalidParam), ("x" * 257, TooBig)]
+)
+def test_names(name: Any, error: type[Exception]) -> None:
+    core = Face().core
+    callbacks = Callbacks(print, print, None, None, None)
+    options = {"rank": 0, "response_timeout": 1.0, "health_check": None, "rejoin": True}
+    with pytest.raises(error):
+        Membership(core, "g", name, callbacks, **options)
+    with pytest.raises(error):
+        Membership(core, name, "c", callbacks, **options)
+
+
+def test_callbacks_are_functions() -> None:
+    core = Face().core
+    callbacks: Any = Callbacks("x", print, None, None, None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParam):
+        Membership(
+            core, "g", "c", callbacks,
+            rank=0, response_timeout=1.0, health_check=None, rejoin=True,
+        )  # fmt: skip
