@@ -69,6 +69,8 @@ SAF_PENDING_CALLBACKS_MAX: Final = 100_000
 """Callbacks of one initialization that wait for dispatch or for their outcome."""
 C_UNDISPATCHED_CHANGES_MAX: Final = 256
 """Changes of a handle that wait for a C program's dispatch; more wait in its tracker."""
+SAF_PENDING_CHANGES_MAX: Final = 64
+"""Callbacks that wait for dispatch, above which changes are left with their tracker."""
 
 # --- wire --------------------------------------------------------------------------------
 ENTRY_PAYLOAD_BYTES_MAX: Final = 1 * MIB

@@ -18,6 +18,10 @@ from raftckpt.saf.checkpoint import (
     saCkptCheckpointUnlink,
 )
 from raftckpt.saf.constants import *  # noqa: F403
+from raftckpt.saf.consumption import (
+    clCkptImmediateConsumptionRegister,
+    immediate_consumption_register,
+)
 from raftckpt.saf.data import (
     saCkptCheckpointRead,
     saCkptCheckpointSynchronize,
@@ -68,7 +72,9 @@ __all__ = [
     "SaCkptSectionIdT",
     "SaNameT",
     "SaVersionT",
+    "clCkptImmediateConsumptionRegister",
     "configure",
+    "immediate_consumption_register",
     "saCkptActiveReplicaSet",
     "saCkptCheckpointClose",
     "saCkptCheckpointOpen",

@@ -211,9 +211,19 @@ class Library:
             return self.code(error)
         return _OK
 
-    def push(self, deliver: _Deliver, checkpoint: OpenCheckpoint) -> None:
-        """Have dispatch deliver something."""
-        self._arrived(_Pending(deliver, checkpoint), awaited=False)
+    def push(self, deliver: _Deliver, checkpoint: OpenCheckpoint) -> bool:
+        """Have dispatch deliver something; wait while too much waits for it already.
+
+        Returns:
+            False if it will never be delivered.
+        """
+        with self._changed:
+            while not (self._finalized or checkpoint.closed):
+                if len(self._queue) < limits.SAF_PENDING_CHANGES_MAX:
+                    self._arrived(_Pending(deliver, checkpoint), awaited=False)
+                    return True
+                self._changed.wait(_BLOCKING_WAIT_SECONDS)
+        return False
 
     def _arrived(self, pending: _Pending, *, awaited: bool) -> None:
         with self._changed:
@@ -225,7 +235,7 @@ class Library:
                 pending = _CANCELLED
             self._queue.append(pending)
             self._raise()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def cancel(self, checkpoint: OpenCheckpoint) -> None:
         """Cancel what waits for a handle that is gone.
@@ -237,6 +247,7 @@ class Library:
                 _CANCELLED if pending.checkpoint is checkpoint else pending
                 for pending in self._queue
             )
+            self._changed.notify_all()
 
     # --- the selection object ----------------------------------------------------------------
 
@@ -273,6 +284,8 @@ class Library:
             pending = self._queue.popleft()
             if not self._queue:
                 self._lower()
+            if len(self._queue) == limits.SAF_PENDING_CHANGES_MAX - 1:
+                self._changed.notify_all()
         try:
             pending.deliver()
         except Exception:

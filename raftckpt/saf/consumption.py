@@ -1,0 +1,174 @@
+"""Hot standby: each committed change of a checkpoint by others, with its data, as it happens.
+
+After the consumption callback of OpenClovis SAFplus. What is told is complete and in order, also
+over the death of replicas; who falls too far behind gets the whole content ("resync") instead of a
+gap. It comes on a thread of its own, as there, or through dispatch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from raftckpt.client.changes import Change
+from raftckpt.client.sync_tracking import open_tracker
+from raftckpt.client.tracking import target_of, track_point
+from raftckpt.errors import CheckpointError, SaAisError
+from raftckpt.saf.handles import CHECKPOINTS, find
+from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
+
+__all__ = ["clCkptImmediateConsumptionRegister", "immediate_consumption_register"]
+
+log = logging.getLogger("raftckpt.saf")
+
+_OK: Final = SaAisError.OK
+_GONE: Final = frozenset({"deleted", "expired"})
+
+
+class _Consumption:
+    """A registration: a tracker, and the thread that takes from it."""
+
+    def __init__(
+        self,
+        checkpoint: OpenCheckpoint,
+        deliver: Callable[[Change], None],
+        *,
+        through_dispatch: bool,
+        from_revision: int | None,
+        image: bool,
+    ) -> None:
+        opened, owner = checkpoint.opened, checkpoint.owner
+        target = target_of(opened.name, owner.run(track_point(opened)), from_revision, image)
+        self.revision: int = target.at_least if from_revision is None else from_revision
+        self._checkpoint = checkpoint
+        self._deliver = deliver
+        self._through_dispatch = through_dispatch
+        self._mine = owner.driver.core.session
+        self._stopped = False
+        self._tracker = open_tracker(owner.driver, target, owner.settings.timeout)
+        threading.Thread(target=self._follow, name="raftckpt-consumption", daemon=True).start()
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+        self._stopped = True
+        self._tracker.close()
+
+    def _follow(self) -> None:
+        owner = self._checkpoint.owner
+        try:
+            for change in self._tracker:
+                if self._stopped:
+                    return
+                if change.session == self._mine and not change.is_image:
+                    continue
+                if self._through_dispatch:
+                    if not owner.push(partial(self._call, change), self._checkpoint):
+                        return
+                else:
+                    self._call_here(change)
+        except CheckpointError as error:
+            if not self._stopped:
+                log.warning("consumption_ended checkpoint=%s %s", self._checkpoint.handle, error)
+
+    def _call(self, change: Change) -> None:
+        if not self._stopped:
+            self.revision = change.revision
+            self._deliver(change)
+
+    def _call_here(self, change: Change) -> None:
+        try:
+            self._call(change)
+        except Exception:
+            log.exception("callback_raised checkpoint=%#x", self._checkpoint.handle)
+
+
+def _vector(change: Change) -> list[SaCkptIOVectorElementT]:
+    """Return what changed; a section that went has size 0 and no buffer."""
+    if change.kind in _GONE and change.section is not None:
+        return [SaCkptIOVectorElementT(SaCkptSectionIdT(change.section), None, 0, 0)]
+    return [
+        SaCkptIOVectorElementT(
+            SaCkptSectionIdT(part.section), part.data, len(part.data), part.offset
+        )
+        for part in change.parts
+    ]
+
+
+def immediate_consumption_register(
+    checkpointHandle: int,
+    callback: Callable[[int, str, list[SaCkptIOVectorElementT], Any, Change], Any],
+    cookie: Any = None,
+    *,
+    through_dispatch: bool = True,
+    from_revision: int | None = None,
+    image: bool = False,
+) -> SaAisError:
+    """Have a callback told each committed change by others, with the data.
+
+    Arguments:
+        checkpointHandle: of an open for reading; one callback each, a later one replaces it and
+            goes on where that stood.
+        callback: (checkpointHandle, name, I/O vector, cookie, change); ``change`` has the kind
+            ("created", "written", "overwritten", "deleted", "expired", "resync" ...) and the
+            revision. Changes without data (unlinked, active_changed ...) have an empty vector.
+        cookie: handed on.
+        through_dispatch: called by ``saCkptDispatch``; else on a thread of the library.
+        from_revision: every change after this one; None: from now on.
+        image: begin with the whole content, kind "image".
+    """
+    if not callable(callback):
+        return SaAisError.ERR_INVALID_PARAM
+    checkpoint: OpenCheckpoint | None = find(CHECKPOINTS, checkpointHandle)
+    if checkpoint is None:
+        return SaAisError.ERR_BAD_HANDLE
+    if not checkpoint.reads:
+        return SaAisError.ERR_ACCESS
+    name = checkpoint.opened.name
+
+    def deliver(change: Change) -> None:
+        callback(checkpointHandle, name, _vector(change), cookie, change)
+
+    former = checkpoint.tracking
+    if former is not None:
+        former.stop()
+        if from_revision is None and not image:
+            from_revision = former.revision
+    try:
+        checkpoint.tracking = _Consumption(
+            checkpoint,
+            deliver,
+            through_dispatch=through_dispatch,
+            from_revision=from_revision,
+            image=image,
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK
+
+
+def clCkptImmediateConsumptionRegister(
+    checkpointHandle: int,
+    callback: Callable[[int, str, list[SaCkptIOVectorElementT], int, Any], Any],
+    cookie: Any = None,
+) -> SaAisError:
+    """Register as SAFplus has it: on a thread of the library, only what has a vector.
+
+    Arguments:
+        checkpointHandle: of an open for reading.
+        callback: (checkpointHandle, name, I/O vector, number of elements, cookie).
+        cookie: handed on.
+    """
+    if not callable(callback):
+        return SaAisError.ERR_INVALID_PARAM
+
+    def adapted(
+        handle: int, name: str, vector: list[SaCkptIOVectorElementT], given: Any, change: Change
+    ) -> None:
+        if vector:
+            callback(handle, name, vector, len(vector), given)
+
+    return immediate_consumption_register(checkpointHandle, adapted, cookie, through_dispatch=False)

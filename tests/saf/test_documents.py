@@ -1,0 +1,30 @@
+"""The Python of docs/saf.md runs; the configuration's defaults are those it names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from raftckpt import saf
+from raftckpt.testing import LocalCluster
+
+TEXT = (Path(__file__).parents[2] / "docs" / "saf.md").read_text("utf-8")
+
+
+def test_python_runs(saf_cluster: LocalCluster) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block.replace("127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403", saf_cluster.endpoints), names)
+
+
+def test_defaults() -> None:
+    parameters = inspect.signature(saf.configure).parameters
+    told = dict(re.findall(r"^\| `(\w+)` \| (\w+(?: s)?) \|", TEXT, re.MULTILINE))
+    words = {"on": True, "off": False}
+    assert set(told) <= set(parameters)
+    assert len(told) == 6
+    for name, word in told.items():
+        value = words[word] if word in words else float(word.removesuffix(" s"))
+        assert parameters[name].default == value, name
