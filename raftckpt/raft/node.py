@@ -56,6 +56,9 @@ APPLY_BYTES: Final = 128 * limits.KIB
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""
 CONFIRM_AFTER_S: Final = 1.0
+SLOW_SYNC_S: Final = 0.1
+"""A sync that took longer is worth telling: an election time-out is not much more."""
+SLOW_SYNC_TOLD_EVERY_S: Final = 10.0
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
 WALL_CLOCK_AGE_S: Final = 10.0
 
@@ -133,6 +136,8 @@ class RaftNode(lib.EngineHooks):
         self._lost_leadership = False
         self._half_done = False
         self._synced_at = self._now()
+        self._slow_syncs = 0
+        self._slow_told_at = float("-inf")
         self._told: tuple[Role, int, str | None] | None = None
 
         journal = storage.journal
@@ -328,8 +333,11 @@ class RaftNode(lib.EngineHooks):
 
     def _sync_and_release(self) -> None:
         if self._log.dirty:
+            begun = self._now()
             self._log.sync()
             self._synced_at = self._now()
+            if self._synced_at - begun > SLOW_SYNC_S:
+                self._tell_slow_sync(self._synced_at - begun)
         if self._early:
             self._release_early()
         if not self._late:
@@ -338,6 +346,13 @@ class RaftNode(lib.EngineHooks):
         for node, messages in late.items():
             for body in join_bodies([encode(message) for message in messages]):
                 self._send(node, body)
+
+    def _tell_slow_sync(self, took: float) -> None:
+        """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
+        self._slow_syncs += 1
+        if self._synced_at - self._slow_told_at > SLOW_SYNC_TOLD_EVERY_S:
+            log.warning("event=slow_sync ms=%d since_last=%d", took * 1000, self._slow_syncs)
+            self._slow_syncs, self._slow_told_at = 0, self._synced_at
 
     def _release_early(self) -> None:
         early, self._early = self._early, {}
