@@ -158,7 +158,7 @@ def _endpoints(context: click.Context, endpoints: str | None, config: str | None
         )
     if chosen == endpoints:
         return chosen
-    if not Path(chosen).is_file():
+    if not os.path.isfile(chosen):  # Path.is_file raises on names too long
         raise Failure(
             f"cannot read the configuration {chosen}",
             "no such file",

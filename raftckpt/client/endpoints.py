@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
+from raftckpt import limits
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ["host_and_port", "is_endpoint", "named_endpoints", "parse_endpoints", "tls_context"]
+
+
+_PORT_DIGITS_MAX: Final = 5
+_SHOWN_MAX: Final = 200
+_FILE_BYTES_MAX: Final = limits.MIB
+_DEPTH_MAX: Final = 16
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
@@ -59,8 +66,10 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidParam(f'{endpoint!r} is no endpoint: expected "host:port" or "[ipv6]:port"')
+    digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
+    if not colon or not host or not digits or int(port) > 65535:
+        shown = endpoint if len(endpoint) <= _SHOWN_MAX else endpoint[:_SHOWN_MAX] + "..."
+        raise InvalidParam(f'{shown!r} is no endpoint: expected "host:port" or "[ipv6]:port"')
     return host, int(port)
 
 
@@ -78,16 +87,19 @@ def _from_file(path: str) -> dict[str, str | None]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            content: Any = yaml.safe_load(file)
+            content: Any = yaml.safe_load(_plain(file))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidParam(
             f"cannot read the cluster file {path!r}: {error}; give its path, or endpoints as "
             '"host:port,host:port"'
         ) from None
     try:
-        found: dict[str, str | None] = {
-            str(replica["client"]): str(node) for node, replica in content["replicas"].items()
-        }
+        found: dict[str, str | None] = {}
+        for node, replica in content["replicas"].items():
+            client = replica["client"]
+            if not isinstance(client, str):
+                raise TypeError
+            found[client] = str(node)
     except (AttributeError, KeyError, TypeError):
         raise InvalidParam(
             f'{path!r} is no cluster file: expected "replicas: {{n1: {{client: host:port}}}}"'
@@ -97,6 +109,26 @@ def _from_file(path: str) -> dict[str, str | None]:
     for endpoint in found:
         host_and_port(endpoint)
     return found
+
+
+def _plain(file: IO[str]) -> str:
+    """Return the text of a file that cannot blow up when it is loaded.
+
+    Raises:
+        ValueError: it is too long, nested too deeply, or has aliases.
+    """
+    import yaml
+
+    text = file.read(_FILE_BYTES_MAX + 1)
+    if len(text) > _FILE_BYTES_MAX:
+        raise ValueError(f"it is longer than {_FILE_BYTES_MAX} bytes")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH_MAX or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases, or is nested too deeply")
+    return text
 
 
 def tls_context(tls: TlsOptions | Mapping[str, Any] | None) -> ssl.SSLContext | None:

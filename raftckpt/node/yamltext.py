@@ -119,12 +119,19 @@ def parse(text: str, problems: list[Problem]) -> Node | None:
         )
         return None
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 0
                 problems.append(
                     Problem(line, f"the alias *{event.anchor} is not allowed", "write it out")
                 )
+                return None
+            # the library composes by recursion, and is slow beyond reason on deep brackets
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX + 1:
+                problems.append(Problem(line, "nested too deeply", "flatten it"))
                 return None
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
