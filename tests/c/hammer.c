@@ -1,14 +1,17 @@
 /*
  * Threads that hammer one client handle, one checkpoint handle and handles of their own, and check
- * every answer, while a timer interrupts whatever waits. Each thread alone writes the section of its number, so it knows what must be read.
+ * every answer, while a timer interrupts whatever waits and children are forked that begin anew.
+ * Each thread alone writes the section of its number, so it knows what must be read.
  *
  *     RAFTCKPT_ENDPOINTS=... ./hammer SECONDS THREADS
  *
  * Prints one line of JSON; exits with 1 after the first wrong answer of any thread.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 #include "check.h"
 
@@ -16,7 +19,7 @@ int checks, failures;
 static double seconds;
 static SaCkptHandleT shared_client;
 static SaCkptCheckpointHandleT shared_checkpoint;
-static unsigned long calls, called_back, signals;
+static unsigned long calls, called_back, signals, children;
 
 static void alarmed(int number) {
     (void)number;
@@ -136,6 +139,29 @@ static void *hammer(void *argument) {
     return NULL;
 }
 
+/* fork() in the middle of it all: the child has no handle of ours, and works with its own. */
+static void child(void) {
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        failures = 0;
+        alarm(60);
+        signal(SIGALRM, SIG_DFL);
+        SaCkptSectionIdT section = {1, (SaUint8T *)"x"};
+        IS(SA_AIS_ERR_BAD_HANDLE, saCkptSectionOverwrite(shared_checkpoint, &section, "y", 1));
+        SaCkptHandleT client = initialized();
+        SaCkptCheckpointHandleT checkpoint = open_in(client);
+        passing_section(checkpoint);
+        OK(saCkptFinalize(client));
+        fflush(stdout);
+        _exit(failures != 0);
+    }
+    while (waitpid(pid, &status, 0) == -1 && errno == EINTR) {
+    }
+    THAT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    children++;
+}
+
 int main(int argc, char **argv) {
     seconds = argc > 1 ? atof(argv[1]) : 5;
     int count = argc > 2 ? atoi(argv[2]) : 8;
@@ -152,16 +178,19 @@ int main(int argc, char **argv) {
     setitimer(ITIMER_REAL, &timer, NULL);
     for (long thread = 0; thread < count; thread++)
         pthread_create(&threads[thread], NULL, hammer, (void *)thread);
-    while (now() < start + seconds / 3)
-        usleep(50000);
-    early = resident_kib();
+    while (now() < start + seconds && failures == 0) {
+        if (early == 0 && now() > start + seconds / 3)
+            early = resident_kib();
+        child();
+        usleep(100000);
+    }
     for (int thread = 0; thread < count; thread++)
         pthread_join(threads[thread], NULL);
     long late = resident_kib();
     OK(saCkptFinalize(shared_client));
-    printf("{\"calls\": %lu, \"called_back\": %lu, \"signals\": %lu, \"failures\": %d, "
-           "\"seconds\": %.1f, "
+    printf("{\"calls\": %lu, \"called_back\": %lu, \"signals\": %lu, \"children\": %lu, "
+           "\"failures\": %d, \"seconds\": %.1f, "
            "\"resident_kib_after_a_third\": %ld, \"resident_kib_at_the_end\": %ld}\n",
-           calls, called_back, signals, failures, now() - start, early, late);
+           calls, called_back, signals, children, failures, now() - start, early, late);
     return failures == 0 ? 0 : 1;
 }

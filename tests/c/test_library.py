@@ -105,6 +105,7 @@ def test_threads(program: Program, environment: dict[str, str]) -> None:
     assert result["calls"] > 100
     assert result["called_back"] > 0
     assert result["signals"] > 0
+    assert result["children"] > 0
     grown = result["resident_kib_at_the_end"] - result["resident_kib_after_a_third"]
     assert grown < 16 * 1024
 
