@@ -67,8 +67,6 @@ COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
 # --- SA Forum library --------------------------------------------------------------------
 SAF_PENDING_CALLBACKS_MAX: Final = 100_000
 """Callbacks of one initialization that wait for dispatch or for their outcome."""
-C_UNDISPATCHED_CHANGES_MAX: Final = 256
-"""Changes of a handle that wait for a C program's dispatch; more wait in its tracker."""
 SAF_PENDING_CHANGES_MAX: Final = 64
 """Callbacks that wait for dispatch, above which changes are left with their tracker."""
 

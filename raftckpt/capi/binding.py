@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import limits, saf
-from raftckpt.capi.following import Arrived, Following, Sink
-from raftckpt.errors import CheckpointError, SaAisError
+from raftckpt.capi.following import Following, Sink
+from raftckpt.errors import SaAisError
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.initialization import OpenCheckpoint
 
@@ -55,6 +55,8 @@ class _Binding:
         self._lib = lib
         self._null = ffi.NULL
         self._starting = threading.Lock()
+        self._followed: dict[int, Following] = {}
+        """What is told of changes, by checkpoint handle."""
         self._arrival: dict[int, Sink] = {}
         """What follows all checkpoints of a service handle that are open for reading."""
         self._lent: dict[int, Any] = {}
@@ -121,7 +123,10 @@ class _Binding:
         return int(rc)
 
     def _tidy(self) -> None:
-        """Free the memory of iterations that ended with their checkpoint."""
+        """Forget what ended with its checkpoint."""
+        for checkpoint in list(self._followed):
+            if checkpoint not in CHECKPOINTS:
+                self._followed.pop(checkpoint, None)
         for iteration in list(self._lent):
             if iteration not in ITERATIONS:
                 self._take_back(iteration)
@@ -365,7 +370,7 @@ class _Binding:
         if library is None:
             return int(SaAisError.ERR_BAD_HANDLE)
 
-        def arrived(checkpoint: OpenCheckpoint, parts: list[Arrived]) -> None:
+        def arrived(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
             vector, kept = self._elements(parts, data=False)
             self._lib.call_arrival_callback(callback, checkpoint.handle, vector, len(parts))
             del kept
@@ -396,12 +401,12 @@ class _Binding:
         if not checkpoint.reads:
             return int(SaAisError.ERR_ACCESS)
         if callback == self._null:
-            if checkpoint.tracking is not None:
-                checkpoint.tracking.consumption = None
+            if handle in self._followed:
+                self._followed[handle].consumption = None
             return int(_OK)
         name = checkpoint.opened.name.encode()
 
-        def consumed(checkpoint: OpenCheckpoint, parts: list[Arrived]) -> None:
+        def consumed(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
             vector, kept = self._elements(parts, data=True)
             self._lib.call_consumption_callback(
                 callback, checkpoint.handle, name, vector, len(parts), cookie
@@ -418,23 +423,27 @@ class _Binding:
         consumption: Sink | None = None,
     ) -> SaAisError:
         with self._starting:
-            following = checkpoint.tracking
+            following = self._followed.get(checkpoint.handle)
             if following is None:
+                following = Following(checkpoint)
                 self._lib.keep_signals_away()
                 try:
-                    following = checkpoint.tracking = Following(checkpoint)
-                except CheckpointError as error:
-                    return checkpoint.code(error)
+                    rc = following.start()
                 finally:
                     self._lib.let_signals_in()
+                if rc != _OK:
+                    return rc
+                self._followed[checkpoint.handle] = following
             if checkpoint.closed:  # meanwhile, by another thread
-                following.stop()
+                self._tidy()
                 return SaAisError.ERR_BAD_HANDLE
         following.arrival = arrival or following.arrival
         following.consumption = consumption or following.consumption
         return _OK
 
-    def _elements(self, parts: list[Arrived], *, data: bool) -> tuple[Any, list[Any]]:
+    def _elements(
+        self, parts: list[saf.SaCkptIOVectorElementT], *, data: bool
+    ) -> tuple[Any, list[Any]]:
         """Return a C vector, and what has to live as long as it is used.
 
         All is copied: a program may change what it is given.
@@ -450,14 +459,14 @@ class _Binding:
             return memory
 
         for target, part in zip(vector, parts, strict=True):
-            if part.section:
-                target.sectionId.idLen = len(part.section)
-                target.sectionId.id = copied(part.section)
-            if part.data is not None:
-                target.dataSize = target.readSize = len(part.data)
-                target.dataOffset = part.offset
-                if data:
-                    target.dataBuffer = copied(part.data)
+            section = part.sectionId.id
+            if section:
+                target.sectionId.idLen = len(section)
+                target.sectionId.id = copied(section)
+            target.dataSize = target.readSize = part.dataSize
+            target.dataOffset = part.dataOffset
+            if data and part.dataBuffer is not None:
+                target.dataBuffer = copied(part.dataBuffer)
         return vector, kept
 
 
