@@ -205,8 +205,6 @@ class Component:
             return
         self.stop()
         self._closed = True
-        if self._witness is not None:
-            self._witness.close()
         for feed in self._feeds:
             await feed.close()
         if not self._driver.closed:

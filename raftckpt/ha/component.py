@@ -290,7 +290,6 @@ class Component:
         self.stop()
         self._closed = True
         self._stopped.set()
-        self._witness.close()
         for tracker in self._trackers:
             tracker.close()
         if not self._driver.closed:

@@ -1,7 +1,8 @@
 """Second connections of a session, one to each replica.
 
 When this process dies the kernel closes them all. A replica that is elected because the leader died
-with us knows by its own that our session is over, and need not wait for its timeout.
+with us knows by its own that our session is over, and need not wait for its timeout. As closing one
+says just that, they stay open as long as the session lives, whatever becomes of its components.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import threading
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import ClientCore
@@ -61,8 +61,6 @@ class Witness:
         self._core = core
         self._context = context
         self._wake = Wake()
-        self._stopping = False
-        self._users = 0
         self._links: dict[str, _Link] = {}
         self._would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if context is not None:
@@ -83,25 +81,16 @@ class Witness:
             if link.sock is not None
         )
 
-    def close(self) -> None:
-        """Close all of them soon, if this is the last component that uses them."""
-        with _sharing:
-            self._users -= 1
-            if self._users:
-                return
-            self._stopping = True
-            if _witnesses.get(self._core) is self:
-                del _witnesses[self._core]
-        self._wake.notify()
-
     def _loop(self) -> None:
-        while not (self._stopping or self._core.roles.lost):
+        while not self._core.roles.lost:
             now = monotonic()
             for endpoint in list(self._core.router.endpoints)[:_ENDPOINTS_MAX]:
                 link = self._links.setdefault(endpoint, _Link(endpoint))
                 if link.sock is None and link.retry_at <= now:
                     self._open(link)
             self._wait()
+        with _sharing:
+            _witnesses.pop(self._core, None)
         self._core.roles.forget(self._key)
         for link in self._links.values():
             link.close()
@@ -158,14 +147,14 @@ class Witness:
 
 
 _sharing: Final = threading.Lock()
-_witnesses: WeakKeyDictionary[ClientCore, Witness] = WeakKeyDictionary()
+_witnesses: dict[ClientCore, Witness] = {}
+"""Of the sessions that live; an entry goes with its session."""
 
 
 def witness_of(core: ClientCore, context: ssl.SSLContext | None) -> Witness:
-    """Return the witness of a session, made if there is none; each user closes it once."""
+    """Return the witness of a session, made if there is none."""
     with _sharing:
         witness = _witnesses.get(core)
         if witness is None:
             witness = _witnesses[core] = Witness(core, context)
-        witness._users += 1
         return witness

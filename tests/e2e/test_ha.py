@@ -460,3 +460,20 @@ def test_a_hundred_groups_of_five(cluster) -> None:
             await service.close()
 
     asyncio.run(scenario())
+
+
+def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group) -> None:
+    """The second connections stay: closing them would say that the process is dead."""
+    nothing: dict[str, Any] = {"on_active": print, "on_standby": print}
+    with ha.connect(cluster.endpoints, timeout=PATIENCE) as service:
+        component = ha.Component(service, group, "a", **nothing)
+        until(lambda: component._witness.bound == 3, "three second connections", PATIENCE)
+        component.close()
+        leader = cluster.leader()
+        cluster.kill(leader)
+        cluster.restart(leader)
+        cluster.wait_ready()
+        service.open("still here", create=raftckpt.Attributes()).close()
+        ha.Component(service, group, "a", **nothing).close()
+        witness = component._witness
+    until(lambda: not witness.bound, "they end with the session", PATIENCE)
