@@ -172,10 +172,7 @@ def search(
             grown = _grow(table, active, order, limit, deadline)
             table = _retired(grown, active, event.revision)
             if not table:
-                overdue = [
-                    each.operation for each in active.values() if each.must and each.high <= limit
-                ]
-                return Refuted(overdue[0] if overdue else event.operation, _states(grown))
+                return Refuted(_overdue(grown, active, event), _states(grown))
             for key in [key for key, each in active.items() if each.high <= event.revision]:
                 del active[key]
         if watch is not None:
@@ -191,6 +188,20 @@ def search(
         table = survivors
         before = event.revision
     return None
+
+
+def _overdue(table: list[_Configuration], active: dict[int, Floating], event: Event) -> Operation:
+    """Return what the best configuration has no place for."""
+    missing = [
+        [
+            item.operation
+            for key, item in active.items()
+            if item.must and item.high <= event.revision and not each.has(key)
+        ]
+        for each in table
+    ]
+    fewest = min(missing, key=len, default=[])
+    return fewest[0] if fewest else event.operation
 
 
 def _states(table: Iterable[_Configuration]) -> list[State]:
@@ -224,13 +235,17 @@ def _grow(
         return each._replace(explained=each.explained.union(here)) if here else each
 
     def waited(each: _Configuration) -> _Configuration | None:
-        """Stay in this state until the next observation can have been made."""
-        lows = [
+        """Stay in this state until one more observation can have been made in it."""
+        lows = {
             item.low
             for key, item in seen
             if each.position < item.low < limit and key not in each.explained
-        ]
-        return settled(each._replace(position=min(lows))) if lows else None
+        }
+        for low in sorted(lows):
+            later = settled(each._replace(position=low))
+            if later.explained != each.explained:
+                return later
+        return None
 
     table = [settled(each) for each in table]
     fresh = [each for each in table if grown.add(each)]

@@ -203,6 +203,19 @@ def test_many_refusals_at_once_are_decided_fast(book) -> None:
     good(book)
 
 
+def test_refusals_that_wait_for_different_states(book) -> None:
+    """The first can only be explained after the next set, the second only before it."""
+    book.add("b", Kind.FENCE, [], (30, 40), revision=2, value=1)
+    book.put("d", "j", "1", (45, 46), 3)
+    book.put("d", "j", "2", (55, 56), 4)
+    book.operations[-2:] = [changed(op, unit=UNIT + 1) for op in book.operations[-2:]]
+    book.refused("b", Kind.PUT, "k", "fenced", (50, 95))
+    book.refused("c", Kind.PUT, "k", "fenced", (60, 70))
+    book.add("c", Kind.FENCE, [], (80, 90), revision=5, value=2)
+    book.put("c", "k", "1", (100, 110), 6)
+    good(book)
+
+
 def test_large_contents_are_compared_by_digest(book) -> None:
     big = payload("c1-1", 100_000)
     book.add("a", Kind.PUT, [("k", 0, big)], (10, 20), revision=2)
