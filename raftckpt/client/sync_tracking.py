@@ -30,7 +30,7 @@ from raftckpt.client.tracking import (
     track_point,
     tracker_core,
 )
-from raftckpt.errors import BadHandle, Timeout
+from raftckpt.errors import BadHandle, Library, Timeout
 
 if TYPE_CHECKING:
     import ssl
@@ -102,6 +102,10 @@ class _Pump:
         try:
             while self._round():
                 pass
+        except Exception as error:  # a silent end would look like that of the checkpoint
+            with self.changed:
+                self.core.close(Library(f"the tracker's thread failed: {error!r}"))
+            raise
         finally:
             with self.changed:
                 self.core.close()

@@ -258,9 +258,10 @@ class TrackerCore:
         if sync in self._syncs:
             self._syncs.remove(sync)
 
-    def close(self) -> None:
-        """End for good."""
-        self._end()
+    def close(self, error: CheckpointError | None = None) -> None:
+        """End for good, by an error if there is one."""
+        if self.stage is not Stage.ENDED:
+            self._end(error)
 
     def connected(self, number: int, now: float) -> None:
         """The connection ``number`` is up."""

@@ -20,7 +20,7 @@ from raftckpt.client.tracking import (
     track_point,
 )
 from raftckpt.client.types import Attributes
-from raftckpt.errors import Access, InvalidParam, NotExist, TryAgain, Unavailable
+from raftckpt.errors import Access, InvalidParam, Library, NotExist, TryAgain, Unavailable
 from raftckpt.server.history import History, Trail
 from raftckpt.server.tracking import Tracking
 from raftckpt.wire.frames import FrameDecoder, message_frames, reply_frames, unpack_messages
@@ -338,7 +338,11 @@ def test_close() -> None:
     assert script.core.target() is None
     assert script.core.next_deadline() == float("inf")
     script.core.tick(99.0)
+    script.core.close(Library("too late to be the reason"))
     assert isinstance(ended(script.core), StopIteration)
+    broken = make()
+    broken.close(Library("why"))
+    assert isinstance(ended(broken), Library)
 
 
 def test_arguments() -> None:
