@@ -222,15 +222,7 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
     corrupted = checkpoint.corrupted  # as it is now: the rows are made later
     if chosen == Chosen.CORRUPTED and not corrupted:
         return [state.revision, []]
-    if corrupted:
-
-        def describe(section_id: bytes, section: Section) -> SectionDescriptor:
-            descriptor = _descriptor(section_id, section)
-            return descriptor._replace(state=_CORRUPTED) if section_id in corrupted else descriptor
-
-        row = describe
-    else:
-        row = _descriptor
+    row = _describer(corrupted)
     if chosen == Chosen.ANY:
         return _listing(state, checkpoint, row)
     if chosen == Chosen.CORRUPTED:
@@ -242,6 +234,18 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
         row,
         lambda section_id, section: choose(section_id, section, expiration_ns),
     )
+
+
+def _describer(corrupted: frozenset[bytes]) -> Callable[[bytes, Section], SectionDescriptor]:
+    """Return what describes a section of a checkpoint with these corrupted ones."""
+    if not corrupted:
+        return _descriptor
+
+    def describe(section_id: bytes, section: Section) -> SectionDescriptor:
+        descriptor = _descriptor(section_id, section)
+        return descriptor._replace(state=_CORRUPTED) if section_id in corrupted else descriptor
+
+    return describe
 
 
 def _descriptor(section_id: bytes, section: Section) -> SectionDescriptor:
@@ -256,12 +260,13 @@ def _section_statuses(state: State, checkpoint: Checkpoint, args: list[Any]) -> 
     if len(section_ids) > VECTOR_ELEMENTS_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "vector elements")
     rows = []
+    describe_section = _describer(checkpoint.corrupted)
     for section_id in section_ids:
         if type(section_id) is not bytes:
             return schema_refusal("query")
         section = checkpoint.sections.get(section_id)
         if section is not None:
-            rows.append(_descriptor(section_id, section))
+            rows.append(describe_section(section_id, section))
     return [state.revision, rows]
 
 

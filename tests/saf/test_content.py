@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import raftckpt
 from raftckpt import saf as S
+from raftckpt.testing import LocalCluster, corrupt_section
 
 from .env import (
     ACTIVE,
@@ -314,6 +316,39 @@ def test_iteration_is_fresh(library: Library) -> None:
     assert S.saCkptSectionOverwrite(checkpoint, sid(b"1"), b"123456") == OK
     _, found = S.saCkptSectionIterationNext(iteration)
     assert found.sectionSize == 6
+
+
+@rule(
+    "saCkptSectionIterationInitialize", "CORRUPTED: sections in that state (fault injection)"
+)
+@rule("saCkptSectionOverwrite", "clears the state CORRUPTED; read and write are BAD_OPERATION")
+@rule("saCkptSectionDelete", "a section in the state CORRUPTED can be deleted")
+def test_corrupted(library: Library, saf_cluster: LocalCluster, monkeypatch) -> None:
+    monkeypatch.setattr("raftckpt.saf.section._FRESH_SECONDS", 0.0)  # described by Next
+    name = new_name()
+    checkpoint = library.open(name, creationFlags=WEAK)
+    for section_id in (b"1", b"2", b"3"):
+        create(checkpoint, section_id, b"data")
+    with raftckpt.connect(saf_cluster.endpoints) as service, service.open(name) as opened:
+        corrupt_section(opened, b"1")
+        corrupt_section(opened, b"2")
+        opened.synchronize()
+    chosen = S.SA_CKPT_SECTIONS_CORRUPTED
+    assert sorted(ids(checkpoint, chosen)) == [b"1", b"2"]
+    _, iteration = S.saCkptSectionIterationInitialize(checkpoint, S.SA_CKPT_SECTIONS_ANY, 0)
+    states = {}
+    while (answer := S.saCkptSectionIterationNext(iteration))[0] == OK:
+        states[answer[1].sectionId.id] = answer[1].sectionState
+    assert states == {b"1": 2, b"2": 2, b"3": 1}
+    vector = [Element(sid(b"3")), Element(sid(b"1"))]
+    bad = (S.SA_AIS_ERR_BAD_OPERATION, 1)
+    assert S.saCkptCheckpointRead(checkpoint, vector) == bad
+    vector = [Element(sid(b"3"), b"x"), Element(sid(b"1"), b"x")]
+    assert S.saCkptCheckpointWrite(checkpoint, vector) == bad
+    assert S.saCkptSectionOverwrite(checkpoint, sid(b"1"), b"new") == OK
+    assert read(checkpoint, b"1") == b"new"
+    assert S.saCkptSectionDelete(checkpoint, sid(b"2")) == OK
+    assert ids(checkpoint, chosen) == []
 
 
 # --- life of a checkpoint -----------------------------------------------------------------------
