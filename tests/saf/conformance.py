@@ -11,7 +11,14 @@ from .rules import PROOFS
 from .table import CALLS, Call, rows
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
-MODULES = ("test_life", "test_content", "test_faults", "test_consumption", "test_csa103")
+MODULES = (
+    "test_life",
+    "test_content",
+    "test_faults",
+    "test_consumption",
+    "test_csa103",
+    "test_python_face",
+)
 TABLE = "tests/saf/test_table.py"
 
 HEAD = """\

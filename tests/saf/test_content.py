@@ -318,9 +318,7 @@ def test_iteration_is_fresh(library: Library) -> None:
     assert found.sectionSize == 6
 
 
-@rule(
-    "saCkptSectionIterationInitialize", "CORRUPTED: sections in that state (fault injection)"
-)
+@rule("saCkptSectionIterationInitialize", "CORRUPTED: sections in that state (fault injection)")
 @rule("saCkptSectionOverwrite", "clears the state CORRUPTED; read and write are BAD_OPERATION")
 @rule("saCkptSectionDelete", "a section in the state CORRUPTED can be deleted")
 def test_corrupted(library: Library, saf_cluster: LocalCluster, monkeypatch) -> None:
