@@ -132,6 +132,8 @@ def test_replicas_killed_during_writes(
             until(lambda: written() >= goal, "writes", 60)
 
         try:
+            until_written(1)
+            assert _take_signals(process.pid, signal.SIGUSR1) == [process.pid]
             for _ in range(2):
                 until_written(3)
                 killed = cluster.leader()
@@ -205,14 +207,19 @@ def test_python_path_comes_first(
 
 
 def test_from_a_python_program(prefix: Path, environment: dict[str, str]) -> None:
-    """The interpreter that is there is used."""
+    """The interpreter that is there is used; a child of it cannot begin anew."""
     code = (
-        "import ctypes, sys\n"
+        "import ctypes, os, sys\n"
         "library = ctypes.CDLL(sys.argv[1])\n"
         "handle = ctypes.c_uint64()\n"
         "version = (ctypes.c_ubyte * 3)(ord('B'), 1, 1)\n"
         "assert library.saCkptInitialize(ctypes.byref(handle), None, version) == 1\n"
         "assert bytes(version) == b'B\\x02\\x03'\n"
+        "if (child := os.fork()) == 0:\n"
+        "    assert library.saCkptFinalize(handle) == 9\n"
+        "    assert library.saCkptInitialize(ctypes.byref(handle), None, version) == 2\n"
+        "    os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
         "assert library.saCkptFinalize(handle) == 1\n"
         "assert library.saCkptFinalize(handle) == 9\n"
     )
@@ -233,6 +240,20 @@ def test_interrupt_ends_a_program_that_waits_for_the_cluster(program: Program) -
             assert process.wait(10) == -signal.SIGINT
         finally:
             process.kill()
+
+
+def _take_signals(pid: int, number: signal.Signals) -> list[int]:
+    """Return the threads of a process that do not block a signal."""
+    takers = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        blocked = next(
+            line.split()[1]
+            for line in (task / "status").read_text("ascii").splitlines()
+            if line.startswith("SigBlk:")
+        )
+        if not int(blocked, 16) >> (number - 1) & 1:
+            takers.append(int(task.name))
+    return takers
 
 
 def _threads(pid: int) -> int:
