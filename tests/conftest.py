@@ -13,3 +13,9 @@ def _no_settings_from_outside(monkeypatch) -> None:
     for name in list(os.environ):
         if name.startswith("RAFTCKPT_"):
             monkeypatch.delenv(name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite", action="store_true", help="write what the stories of tests/scripts show"
+    )
