@@ -17,7 +17,7 @@ from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
-from raftckpt.errors import CheckpointError, SessionLost
+from raftckpt.errors import CheckpointError, Library, SessionLost
 from tests.sim.events import Timer
 from tests.sim.truth import Id, Key, Pending
 
@@ -356,6 +356,10 @@ class SimClient:
         world = self.world
         how = "definite" if error.definite else "indefinite"
         world.checks.sometimes[f"client {pending.kind} failed, {how}"] += 1
+        world.checks.expect(
+            not isinstance(error, Library), "client and replica understand each other",
+            self.name, pending.kind, error,
+        )  # fmt: skip
         if error.definite:
             world.truth.refused(self.name, pending)
         if pending.kind == "synchronize" and error.definite:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ROLES: Final = {FOLLOWER: Role.FOLLOWER, CANDIDATE: Role.CANDIDATE, LEADER: Role.LEADER}
 DATA: Final = "/data"
 DISK_READ_EVERY: Final = 64
+INBOX_MAX: Final = 5000
+"""Messages that wait for the step of a running node: what windows and heartbeats allow."""
 STEP_DELAY_S: Final = 20e-6
 """From a wake-up to the step: what arrives meanwhile belongs to the same step."""
 
@@ -276,6 +278,15 @@ class Process:
         if role is Role.LEADER and (former_term != term or former_role is not Role.LEADER):
             self.world.note("leads", self.name, term)
             checks.leads(self.name, self.incarnation, term, log)
+
+    def look_at_sizes(self) -> None:
+        """What grows has a limit."""
+        node = self.node
+        waiting = len(node._inbox)
+        self.world.checks.expect(
+            waiting <= INBOX_MAX and len(node._contexts) <= len(self.storage.journal),
+            "queues stay within limits", self.name, waiting, len(node._contexts),
+        )  # fmt: skip
 
     @property
     def leads(self) -> bool:

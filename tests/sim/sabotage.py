@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgpack
 from pysyncobj.syncobj import SyncObj
 
 from raftckpt.client import outcomes, pipeline
-from raftckpt.model import replies
-from raftckpt.node import replica
+from raftckpt.model import checkpoints, content, replies
+from raftckpt.model.commands import Tag
+from raftckpt.node import liveness, replica, stamps
 from raftckpt.raft import elections, following, node, reads, sending
 from raftckpt.raft.engine import LEADER, Engine
 from raftckpt.raft.fitting import Fitted
-from raftckpt.storage import journal, snapshots
+from raftckpt.storage import _recovery, journal, snapshots
 from tests.sim import machine
 
 
@@ -161,10 +163,14 @@ def _commit_by_one_less() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _images_are_lazy() -> Iterator[tuple[Any, str, Any]]:
-    original = machine.ListMachine.freeze
-
     def lazy(self: Any) -> Iterator[bytes]:
-        yield from original(self)
+        head = msgpack.packb([self.index, self.chain, len(self.values), self.ballast])
+        yield len(head).to_bytes(4, "big") + head
+        start = 0
+        while start < len(self.values):  # the living list, which grows meanwhile
+            yield b"".join(self.values[start : start + 32])
+            start += 32
+        yield bytes(self.ballast)
 
     yield machine.ListMachine, "freeze", lazy
 
@@ -223,6 +229,60 @@ def _new_leader_commits_old_entries() -> Iterator[tuple[Any, str, Any]]:
         self._SyncObj__raftCommitIndex = self.log[-1][1] - 1  # "everything before us is committed"
 
     yield Engine, "_SyncObj__onBecomeLeader", no_noop_check
+
+
+def _a_vote_counts_twice() -> Iterator[tuple[Any, str, Any]]:
+    original = elections.Voting.on_grant
+
+    def on_grant(self: Any, name: str, grant: Any) -> None:
+        original(self, name, grant)
+        self._timer._voters.discard(name)
+        original(self, name, grant)
+
+    yield elections.Voting, "on_grant", on_grant
+
+
+def _journal_checksums_are_not_looked_at() -> Iterator[tuple[Any, str, Any]]:
+    original = _recovery.rec.read_record
+
+    def read_record(data: bytes, offset: int, salt: int) -> Any:
+        record = original(data, offset, salt)
+        if record is not None and record.payload is None and record.stop <= len(data):
+            start = offset + _recovery.rec.RECORD_HEADER_BYTES
+            return record._replace(payload=data[start : record.stop])
+        return record
+
+    yield _recovery.rec, "read_record", read_record
+
+
+def _damage_is_taken_for_a_torn_write() -> Iterator[tuple[Any, str, Any]]:
+    yield _recovery.rec, "looks_torn", lambda data, start, stop: True
+    yield _recovery.rec, "claims_synced", lambda data, offset, salt, sequence: False
+
+
+def _snapshots_are_not_verified() -> Iterator[tuple[Any, str, Any]]:
+    original = snapshots._Verifier._trailer
+
+    def block(self: Any, buffer: bytearray, position: int) -> int:
+        length, _ = snapshots._BLOCK.unpack_from(buffer, position)
+        stop = position + snapshots._BLOCK.size + length
+        if length == 0:
+            return int(self._trailer(buffer, position))
+        if len(buffer) < stop:
+            return 0
+        data = bytes(buffer[position + snapshots._BLOCK.size : stop])
+        self._blocks, self._body = self._blocks + 1, self._body + length
+        if self._keep:
+            self.blocks.append(data)
+        return int(stop - position)
+
+    def trailer(self: Any, buffer: bytearray, position: int) -> int:
+        if len(buffer) - position >= snapshots._TRAILER.size:
+            self._crc = snapshots._TRAILER.unpack_from(buffer, position)[1]
+        return original(self, buffer, position)
+
+    yield snapshots._Verifier, "_block", block
+    yield snapshots._Verifier, "_trailer", trailer
 
 
 # --- of the service ---------------------------------------------------------------------------
@@ -291,6 +351,72 @@ def _accepted_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
     yield pipeline.Pipeline, "_take_reply", take_reply
 
 
+def _old_attempts_are_executed() -> Iterator[tuple[Any, str, Any]]:
+    admit, remember = replies.ReplyTable.admit, replies.ReplyTable.remember
+    old: set[int] = set()
+
+    def admit_old(self: Any, sequence: int, answered: int) -> Any:
+        known = admit(self, sequence, answered)
+        if sequence <= self.answered:
+            old.add(id(self))
+            return None
+        return known
+
+    def remember_new(self: Any, result: Any) -> None:
+        if id(self) in old:
+            old.discard(id(self))
+        else:
+            remember(self, result)
+
+    yield replies.ReplyTable, "admit", admit_old
+    yield replies.ReplyTable, "remember", remember_new
+
+
+def _time_of_the_leaders_clock() -> Iterator[tuple[Any, str, Any]]:
+    yield stamps, "trusted_clock", lambda clocks, voters: clocks[0]
+
+
+def _time_may_go_back() -> Iterator[tuple[Any, str, Any]]:
+    original = stamps.ClusterTime.stamp
+
+    def stamp(self: Any, now: float) -> int:
+        clock = stamps.trusted_clock(self._wall_clocks(), self._voters)
+        return original(self, now) if clock is None else clock
+
+    yield stamps.ClusterTime, "stamp", stamp
+
+
+def _dead_sessions_are_kept() -> Iterator[tuple[Any, str, Any]]:
+    yield liveness.Liveness, "dead", lambda self, now, most: []
+    yield liveness.Liveness, "deadline", lambda self: float("inf")
+
+
+def _what_is_due_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
+    original = replica.Replica._enqueue
+
+    def enqueue(self: Any, owner: Any, request: int, command: Any, *rest: Any) -> Any:
+        if command[0] != Tag.DUE:
+            return original(self, owner, request, command, *rest)
+        return None
+
+    yield replica.Replica, "_enqueue", enqueue
+
+
+def _unfenced(original: Any) -> Callable[..., Any]:
+    def refuse(*args: Any) -> Any:
+        refusal = original(*args)
+        fenced = refusal is not None and refusal.value.reason == "fenced"
+        return None if fenced else refusal
+
+    return refuse
+
+
+def _fences_are_ignored() -> Iterator[tuple[Any, str, Any]]:
+    yield content, "_refuse_write", _unfenced(content._refuse_write)
+    guarded = checkpoints.Checkpoint.refuse_change
+    yield checkpoints.Checkpoint, "refuse_change", _unfenced(guarded)
+
+
 _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "ack before sync": _ack_before_sync,
     "truncate always (H4)": _truncate_always,
@@ -312,6 +438,10 @@ _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "misaligned journal is kept (H3)": _misaligned_journal_is_kept,
     "grants without looking at the log": _grants_without_looking_at_the_log,
     "new leader commits old entries": _new_leader_commits_old_entries,
+    "a vote counts twice": _a_vote_counts_twice,
+    "journal checksums are not looked at": _journal_checksums_are_not_looked_at,
+    "damage is taken for a torn write": _damage_is_taken_for_a_torn_write,
+    "snapshots are not verified": _snapshots_are_not_verified,
 }
 _SERVICE_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "repeats are executed": _repeats_are_executed,
@@ -320,6 +450,12 @@ _SERVICE_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] 
     "reads skip the round": _reads_skip_the_round,
     "own reads do not wait": _own_reads_do_not_wait,
     "accepted is forgotten": _accepted_is_forgotten,
+    "old attempts are executed": _old_attempts_are_executed,
+    "time of the leader's clock": _time_of_the_leaders_clock,
+    "time may go back": _time_may_go_back,
+    "dead sessions are kept": _dead_sessions_are_kept,
+    "what is due is forgotten": _what_is_due_is_forgotten,
+    "fences are ignored": _fences_are_ignored,
 }
 SERVICE_SABOTAGES: Final = tuple(_SERVICE_PLANTS)
 NO_FSYNC: Final = "no fsync (H1)"

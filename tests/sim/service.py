@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import RaftStatus
@@ -24,6 +24,9 @@ from tests.sim.nodes import Clocks
 from tests.sim.process import Process
 from tests.sim.truth import Truth
 from tests.sim.world import World
+
+FLYING_MAX: Final = 48
+"""Batches of one replica on their way, and no more."""
 
 
 class WatchedReplica(Replica):
@@ -97,6 +100,16 @@ class ReplicaProcess(Process):
 
     def attach_machine(self) -> None:
         self.machine.attach_log(self.node)
+
+    def look_at_sizes(self) -> None:
+        super().look_at_sizes()
+        replica = self.machine
+        staged = sum(s.staged_bytes for s in replica.machine.sessions.values())
+        self.world.checks.expect(
+            replica._flying_batches <= FLYING_MAX and staged == replica.machine.staged_bytes,
+            "queues stay within limits", self.name,
+            replica._flying_batches, staged, replica.machine.staged_bytes,
+        )  # fmt: skip
 
     def begin(self) -> None:
         self.machine.flush()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.service import ServiceWorld
 
 _OK: Final = 1
+_TRY_AGAIN: Final = 6
 _PUTS: Final = frozenset((int(Tag.SECTION_PUT), int(Tag.SECTION_OVERWRITE)))
 _DATA: Final = frozenset(
     map(int, (*_PUTS, Tag.SECTION_CREATE, Tag.SECTION_DELETE, Tag.CHECKPOINT_WRITE))
@@ -131,6 +132,8 @@ class Truth:
             )  # fmt: skip
             if result.code != _OK or known.code == _OK:
                 return  # an answer from the reply table, or the refusal of one that is gone
+        if result.code == _TRY_AGAIN:
+            return  # out of turn: it is not recorded, and may be done later
         self._results[ident] = result
         if result.code != _OK:
             self._drop_stages(command)

@@ -223,6 +223,8 @@ class World:
                     process.name,
                     process.steps - before[process.name],
                 )
+                if process.up:
+                    process.look_at_sizes()
 
     def _unhealed(self) -> str | None:
         statuses = {n: p.status() if p.up else None for n, p in self.processes.items()}

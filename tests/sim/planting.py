@@ -1,0 +1,124 @@
+"""Where each planted bug is looked for: world, fault families, and who catches it.
+
+``python -m tests.sim --planted 50`` measures how many seeds each one survives and prints the table
+of docs/simulation.md; ``test_planted.py`` demands that each is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tests.sim.nodes import Tuning
+from tests.sim.service import ServiceWorld
+from tests.sim.world import World
+
+SEEDS_MAX: Final = 25
+
+
+class Hunt(NamedTuple):
+    """How a planted bug is brought out, and a word of the invariant that catches it."""
+
+    families: frozenset[str]
+    invariant: str
+    service: bool = False
+    size: int = 3
+    seconds: float = 6.0
+
+    def world(self, bug: str, seed: int) -> World:
+        """A busy world with the bug in it: it has little to hide in."""
+        families = set(self.families)
+        if self.service:
+            return ServiceWorld(
+                seed, seconds=5.0, families=families, size=self.size, sabotage=bug, clients=6
+            )
+        world = World(seed, seconds=self.seconds, families=families, size=self.size, sabotage=bug)
+        world.write_gap_s, world.read_gap_s = 0.005, 0.02
+        world.tuning = Tuning(1, 2, 2048, 2)
+        if "compact" in families:
+            world.snapshot_entries, world.ballast = 60, 6000
+        return world
+
+
+def _hunt(families: str, invariant: str, size: int = 3, seconds: float = 6.0) -> Hunt:
+    return Hunt(frozenset(families.split()), invariant, False, size, seconds)
+
+
+def _service(families: str, invariant: str) -> Hunt:
+    return Hunt(frozenset(families.split()), invariant, True)
+
+
+HUNTS: Final[dict[str, Hunt]] = {
+    "no fsync (H1)": _hunt("kill", "durable"),
+    "ack before sync": _hunt("kill", "durable"),
+    "votes are not kept (H1)": _hunt("power", "vote"),
+    "terms are not kept (H1)": _hunt("power", "vote"),
+    "truncate always (H4)": _hunt("partition kill frozen_leader", "committed entry"),
+    "commit unbounded (H4)": _hunt("partition kill frozen_leader", "committed entry"),
+    "acks claim everything": _hunt("partition kill frozen_leader", "acknowledged"),
+    "reads unconfirmed": _hunt("frozen_leader", "linearizable"),
+    "reads trust rounds under way": _hunt("frozen_leader", "linearizable"),
+    "ready before the no-op": _hunt("kill transfer", "linearizable"),
+    "rejoining counts at once": _hunt("wipe kill partition", ""),
+    "commit by one less": _hunt("kill", "majority"),
+    "outcome by index alone": _hunt("partition frozen_leader", "queues"),
+    "truncations are not logged": _hunt("partition frozen_leader power", "Damaged"),
+    "snapshots are not synced": _hunt("compact power power_all", "Damaged"),
+    "grants without looking at the log": _hunt("partition kill transfer", "leader completeness"),
+    "new leader commits old entries": _hunt("partition frozen_leader kill", "majority"),
+    "images are lazy": _hunt("compact kill power", "", 3, 10.0),
+    "a vote counts twice": _hunt("partition kill transfer", "", 5),
+    "journal checksums are not looked at": _hunt("rot power", ""),
+    "damage is taken for a torn write": _hunt("rot power", "durable"),
+    "snapshots are not verified": _hunt("rot compact power", "", 3, 10.0),
+    "repeats are executed": _service("transfer pause", "at most one effect"),
+    "abandoned is definite": _service("transfer pause", "definite failure"),
+    "time-outs are definite": _service("kill partition", "definite failure"),
+    "reads skip the round": _service("frozen_leader", "linearizable"),
+    "own reads do not wait": _service("slow_disk", "own writes"),
+    "accepted is forgotten": _service("kill partition", "it happened"),
+    "time of the leader's clock": _service("wall_jump", "one bad clock"),
+    "time may go back": _service("wall_jump kill", "never goes back"),
+    "dead sessions are kept": _service("reset", "dead clients end"),
+    "what is due is forgotten": _service("reset", "due is done"),
+    "fences are ignored": _service("reset", "a fence holds"),
+}
+SCRIPTED: Final = {
+    "stale acks count (H5)": "tests/unit/raft/test_holes_ours.py",
+    "old snapshots install (H7)": "tests/sim/test_directed.py, tests/unit/raft/test_holes_ours.py",
+    "old attempts are executed": "tests/sim/test_directed_service.py",
+    "misaligned journal is kept (H3)": "tests/sim/test_directed.py",
+}
+"""Bugs that need a peer or a crash that honest random runs do not bring about."""
+
+
+SOON: Final = {
+    "a vote counts twice": 4,
+    "journal checksums are not looked at": 9,
+    "reads skip the round": 13,
+    "dead sessions are kept": 4,
+}
+"""Where the tests begin to look, so that they are quick; they go on from there."""
+
+
+def first_catch(bug: str, most: int, start: int = 1) -> tuple[int, str | None]:
+    """Seeds tried, and the violation that the last one found."""
+    hunt = HUNTS[bug]
+    for seed in range(start, start + most):
+        found = hunt.world(bug, seed).run().violation
+        if found is not None:
+            return seed - start + 1, found
+    return most, None
+
+
+def table(most: int) -> Iterator[str]:
+    """Lines of the table for the docs."""
+    yield "| bug | ring | faults | seeds needed | caught as |"
+    yield "|---|---|---|---|---|"
+    for bug, hunt in HUNTS.items():
+        seeds, found = first_catch(bug, most)
+        ring = "service world" if hunt.service else "consensus world"
+        what = (found or "**missed**").partition(":")[0].replace("|", " ")
+        yield f"| {bug} | {ring} | {', '.join(sorted(hunt.families))} | {seeds} | {what} |"
+    for bug, where in SCRIPTED.items():
+        yield f"| {bug} | scripts | {where} | - | the script fails |"
