@@ -27,7 +27,17 @@ from raftckpt.errors import (
 from raftckpt.ha.types import LATER, Assignment
 from raftckpt.model.groups import HaState
 
-__all__ = ["BEATS_PER_PERIOD", "Callbacks", "Invoke", "Membership", "Pause", "Run", "Steps", "Sync"]
+__all__ = [
+    "BEATS_PER_PERIOD",
+    "Callbacks",
+    "Described",
+    "Invoke",
+    "Membership",
+    "Pause",
+    "Run",
+    "Steps",
+    "Sync",
+]
 
 Callback: TypeAlias = Callable[[Assignment], Any]
 Steps: TypeAlias = Generator[Any, Any, Any]
@@ -258,3 +268,30 @@ class Membership:
                     yield from self.respond(Assignment.from_wire(role), True)
         self.member = 0
         roles.forget(self._key)
+
+
+class Described:
+    """What both faces tell about a component."""
+
+    _membership: Membership
+
+    @property
+    def group(self) -> str:
+        """Name of the service group."""
+        return self._membership.group
+
+    @property
+    def name(self) -> str:
+        """Name of the component."""
+        return self._membership.name
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """The assignment carried out last, or being carried out."""
+        return self._membership.current
+
+    @property
+    def state(self) -> HaState:
+        """Its HA state, as far as it was told."""
+        current = self._membership.current
+        return HaState.UNASSIGNED if current is None else current.state

@@ -23,10 +23,10 @@ from raftckpt.client.aio import Checkpoint, Service
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.changes import Change
 from raftckpt.errors import CheckpointError
-from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Steps, Sync
+from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment, GroupStatus, GroupSummary
 from raftckpt.ha.witness import Witness, witness_of
-from raftckpt.model.groups import AdminState, HaState, Operation
+from raftckpt.model.groups import AdminState, Operation
 
 __all__ = ["Component", "Group", "groups"]
 
@@ -36,7 +36,7 @@ _AHEAD: Final = 64
 """Changes taken from a tracker and not delivered; what comes after them waits in the tracker."""
 
 
-class Component:
+class Component(Described):
     """A component of a service group; it joins by :meth:`join`, or with :meth:`run`.
 
     Arguments, callbacks and errors are those of :class:`raftckpt.ha.Component`; a callback may be a
@@ -89,27 +89,6 @@ class Component:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    @property
-    def group(self) -> str:
-        """Name of the service group."""
-        return self._membership.group
-
-    @property
-    def name(self) -> str:
-        """Name of the component."""
-        return self._membership.name
-
-    @property
-    def assignment(self) -> Assignment | None:
-        """The assignment carried out last, or being carried out."""
-        return self._membership.current
-
-    @property
-    def state(self) -> HaState:
-        """Its HA state, as far as it was told."""
-        current = self._membership.current
-        return HaState.UNASSIGNED if current is None else current.state
 
     async def join(self) -> None:
         """Join the group. Idempotent.

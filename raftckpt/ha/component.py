@@ -17,7 +17,7 @@ from raftckpt.client.changes import Change
 from raftckpt.client.sync_driver import Wake
 from raftckpt.client.sync_tracking import Tracker
 from raftckpt.errors import Timeout
-from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Steps, Sync
+from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment
 from raftckpt.ha.witness import witness_of
 from raftckpt.model.groups import HaState
@@ -50,7 +50,7 @@ def connect(
     )
 
 
-class Component:
+class Component(Described):
     """A component of a service group; made, it has joined.
 
     Callbacks are called by :meth:`run` or :meth:`dispatch`, in the thread that calls these. One
@@ -142,27 +142,6 @@ class Component:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    @property
-    def group(self) -> str:
-        """Name of the service group."""
-        return self._membership.group
-
-    @property
-    def name(self) -> str:
-        """Name of the component."""
-        return self._membership.name
-
-    @property
-    def assignment(self) -> Assignment | None:
-        """The assignment carried out last, or being carried out."""
-        return self._membership.current
-
-    @property
-    def state(self) -> HaState:
-        """Its HA state, as far as it was told."""
-        current = self._membership.current
-        return HaState.UNASSIGNED if current is None else current.state
 
     # --- hot standby --------------------------------------------------------------------------
     def track(

@@ -477,3 +477,44 @@ def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group
         ha.Component(service, group, "a", **nothing).close()
         witness = component._witness
     until(lambda: not witness.bound, "they end with the session", PATIENCE)
+
+
+def test_an_asyncio_hot_standby(cluster, group) -> None:
+    async def scenario() -> None:
+        known: dict[bytes, bytes] = {}
+        found: asyncio.Queue[dict[bytes, bytes]] = asyncio.Queue()
+
+        async def active(assignment: ha.Assignment) -> None:
+            await found.put(dict(known))
+
+        def nothing(assignment: ha.Assignment) -> None:
+            pass
+
+        async with (
+            raftckpt.aio.connect(cluster.endpoints, timeout=PATIENCE) as service,
+            ha.aio.Component(service, group, "a", on_active=nothing, on_standby=nothing) as a,
+            ha.aio.Component(service, group, "b", on_active=active, on_standby=nothing) as b,
+            asyncio.TaskGroup() as tasks,
+        ):
+            ckpt = await service.open(group, create=raftckpt.Attributes())
+            await b.track(group, lambda change: change.apply_to(known))
+            tasks.create_task(a.run())
+            tasks.create_task(b.run())
+            operator = ha.aio.Group(service, group)
+            for turn in range(3):
+                for number in range(300):  # more than is taken ahead
+                    await ckpt.put(str(number % 7), f"{turn} {number}".encode())
+                await asyncio.gather(*(ckpt.put("last", b"%d" % k) for k in range(200)))
+                while not all(member.answered for member in (await operator.status()).members):
+                    await asyncio.sleep(0.01)
+                await operator.swap(to="b")
+                assert await asyncio.wait_for(found.get(), PATIENCE) == await ckpt.read_all()
+                while (await operator.status()).ready < 1:
+                    await asyncio.sleep(0.01)
+                while not all(member.answered for member in (await operator.status()).members):
+                    await asyncio.sleep(0.01)
+                await operator.swap(to="a")
+            a.stop()
+            b.stop()
+
+    asyncio.run(scenario())
