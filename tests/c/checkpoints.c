@@ -47,6 +47,15 @@ void check_open(void) {
     IS(SA_AIS_ERR_NOT_EXIST, try_open(client, "c-open", NULL, READ, WAIT));
     OK(try_open(client, "c-open", &attributes, CREATE, SA_TIME_MAX));
 
+    /* no time at all; whatever became of it, no opener stays behind */
+    IS(SA_AIS_ERR_TIMEOUT, try_open(client, "c-timeout", &attributes, CREATE, 0));
+    for (int tries = 0; tries < 300; tries++) {
+        if (try_open(client, "c-timeout", NULL, READ, WAIT) == SA_AIS_ERR_NOT_EXIST)
+            break;
+        usleep(100000);
+    }
+    IS(SA_AIS_ERR_NOT_EXIST, try_open(client, "c-timeout", NULL, READ, WAIT));
+
     /* again, with the same attributes and with others */
     SaCkptCheckpointHandleT checkpoint =
         opened(client, "c-open", &attributes, CREATE | READ | WRITE);
