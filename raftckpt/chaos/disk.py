@@ -18,7 +18,8 @@ from raftckpt.testing import background
 
 __all__ = ["SmallDisk"]
 
-_MIB_PER_DISK = 192
+_MIB_PER_DISK = 448
+"""Three journal segments, snapshots and some room: it must get full only when it is filled."""
 _START_S = 10.0
 _HOLD = """
 mount -t tmpfs -o size="$3"m tmpfs "$1" && mkdir "$1/data" && mount --bind "$1/data" "$2" || exit 1

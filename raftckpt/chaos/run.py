@@ -159,6 +159,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         _wait_for(stage, 20, plan.recovery_s, "no writes after everything was healed")
         report.recovery_s = time.monotonic() - healed
         report.problems += stage.stop_clients(_CLIENTS_END_S)
+        report.problems += stage.dead()
         stage.cluster.wait_ready(plan.recovery_s)
         operations = load(stage.histories())
         tell(f"looking for {sum(map(_confirmed, operations))} acknowledged writes on every replica")
