@@ -94,14 +94,6 @@ class Client:
             if node is None or node == target:
                 background.call(functools.partial(work, way))
 
-    def dead(self) -> list[str]:
-        """Tell which replicas ended though nothing was done to them any more."""
-        return [
-            f"replica {node} ended by itself: {self.cluster.log(node, 5)}"
-            for node in self.nodes
-            if self.cluster.pid(node) is None
-        ]
-
     def heal(self) -> None:
         """Let everything through again."""
         self.each_way(_healed)
