@@ -25,6 +25,7 @@ def fuzzing(few: int) -> settings:
     )
 
 
-def seeds(few: int) -> Iterator[random.Random]:
-    """Sources of chance for a test without Hypothesis."""
-    return (random.Random(f"fuzz/{number}") for number in range(EXAMPLES or few))
+def seeds(few: int, *, cost: int = 1) -> Iterator[random.Random]:
+    """Sources of chance for a test without Hypothesis, one of ``cost`` examples each."""
+    count = max(few, EXAMPLES // cost) if EXAMPLES else few
+    return (random.Random(f"fuzz/{number}") for number in range(count))

@@ -98,10 +98,11 @@ def start(config: Path, data_dir: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_damaged_directories_are_refused_or_served_whole(written: Path, tmp_path: Path) -> None:
     endpoint = yaml.safe_load((written / "cluster.yaml").read_text())["replicas"]["n1"]["client"]
     refused = served = 0
-    for number, rng in enumerate(seeds(10)):
+    for number, rng in enumerate(seeds(10, cost=20)):
         node = tmp_path / f"{number}" / "n1"
         shutil.copytree(written / "n1", node)
         what = damage(rng, node) if number else "nothing"

@@ -26,6 +26,7 @@ from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
 from raftckpt.model.values import Pages, store
+from tests.fuzz.profile import EXAMPLES
 
 from .naive import Naive
 
@@ -431,7 +432,7 @@ OUTCOMES = {
 def test_long_histories_reach_every_outcome() -> None:
     seen: set[tuple[int, str]] = set()
     kinds: set[int] = set()
-    for seed in range(40):
+    for seed in range(max(40, EXAMPLES)):
         rng = random.Random(seed)
         run = Run(seen)
         drive(run, random_steps(rng))
