@@ -149,6 +149,7 @@ class Generator:
         self._paced = 0
         self._paced_from = 0.0
         self._done: asyncio.Future[None]
+        self._alive: asyncio.Task[None]
 
     # --- before, during, after --------------------------------------------------------------
     async def prepare(self, names: list[str]) -> None:
@@ -170,6 +171,7 @@ class Generator:
             handles.append((await link.ask([*message, flags, attributes(load)], timeout))[0])
         self._answered = self._sequence
         link.take = self._take
+        self._alive = self._loop.create_task(self._stay_alive())
         requests = Requests(Plan(load, self._client), handles)
         await self._run(requests.initial(), load.window)
         if self.counts.errors:
@@ -191,11 +193,7 @@ class Generator:
         self._requests, self._window = requests, window
         self._done = self._loop.create_future()
         self._go_on()
-        alive = self._loop.create_task(self._stay_alive())
-        try:
-            await asyncio.wait([self._done, self._link.closed], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            alive.cancel()
+        await asyncio.wait([self._done, self._link.closed], return_when=asyncio.FIRST_COMPLETED)
         if not self._done.done():
             self.counts.failed("the connection was lost")
 
@@ -206,6 +204,7 @@ class Generator:
 
     async def close(self) -> None:
         """End the session, which drops the checkpoints if it was the last one."""
+        self._alive.cancel()
         number, sequence = self._link.number(), self._sequence + 1
         self._link.write([[int(Tag.SESSION_CLOSE), number, sequence, self._answered]])
         await asyncio.wait([self._link.closed], timeout=0.1)
