@@ -1,6 +1,6 @@
-"""How a large state behaves: a million sections, snapshots of 1 GiB under load, restart with 1 GiB.
+"""A million sections; 1 GiB: snapshots under load, restart; partial writes; what the clients cost.
 
-    python benchmarks/large.py [sections] [snapshot] [restart] [partial]
+    python benchmarks/large.py [sections] [snapshot] [restart] [partial] [faces]
 
 Prints one line of JSON per measurement. Needs about 8 GiB of memory and 10 GiB of disk.
 """
@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import statistics
 import sys
 import time
 from typing import Any
@@ -69,6 +70,19 @@ def partial() -> None:
                 say("partial", which=name, p50_us=p50)
 
 
+def faces() -> None:
+    """One write after the other: the clients of the product against the bare protocol."""
+    found: dict[str, list[int]] = {}
+    with LocalCluster(3, faults=False) as cluster:
+        for _ in range(5):
+            for face in ("raw", "aio", "sync"):
+                load = Load(clients=1, outstanding=1, seconds=2.0, sections=64, face=face)
+                found.setdefault(face, []).append(bench(cluster, load).writes.percentile(50))
+    p50 = {face: statistics.median(values) for face, values in found.items()}
+    ratios = {face: round(value / p50["raw"], 2) for face, value in p50.items()}
+    say("faces", p50_us=p50, to_raw=ratios)
+
+
 def fill(cluster: LocalCluster) -> None:
     data = os.urandom(MIB)
     with raftckpt.connect(cluster.endpoints, timeout=120.0) as service:
@@ -120,4 +134,10 @@ def restart() -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ["sections", "partial", "snapshot", "restart"]:
-        {"sections": sections, "partial": partial, "snapshot": snapshot, "restart": restart}[name]()
+        {
+            "sections": sections,
+            "partial": partial,
+            "snapshot": snapshot,
+            "restart": restart,
+            "faces": faces,
+        }[name]()
