@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from raftckpt.model import content, image, machine
+from raftckpt.model import content, image, machine, queries
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.node.main import main
 from tests.sim import sabotage
@@ -61,7 +61,23 @@ def _expires_early() -> Iterator[tuple[Any, str, Any]]:
     yield content, "_due", due
 
 
+def _reads_come_from_a_cache() -> Iterator[tuple[Any, str, Any]]:
+    original = queries.answer
+    cache: dict[str, Any] = {}
+
+    def answer(state: Any, session: Any, tag: int, args: Any) -> Any:
+        key = f"{session} {tag} {args}"
+        cached = cache.pop(key, None)
+        if cached is not None:  # every other answer is the one before
+            return cached
+        cache[key] = original(state, session, tag, args)
+        return cache[key]
+
+    yield queries, "answer", answer
+
+
 PLANTS = {
+    "reads come from a cache": _reads_come_from_a_cache,
     "vectors are torn": _vectors_are_torn,
     "fence has gaps": _fence_has_gaps,
     "snapshots forget": _snapshots_forget,
