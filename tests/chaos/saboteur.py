@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from raftckpt.model import content, image, machine, queries
+from raftckpt.model import content, queries
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.node.main import main
 from tests.sim import sabotage
@@ -37,19 +37,6 @@ def _fence_has_gaps() -> Iterator[tuple[Any, str, Any]]:
         return None if refused is not None and self.revision % 3 == 0 else refused
 
     yield Checkpoint, "refuse_change", refuse_change
-
-
-def _snapshots_forget() -> Iterator[tuple[Any, str, Any]]:
-    original = image.load_image
-
-    def forgetful(state: Any, *args: Any) -> Any:
-        result = original(state, *args)
-        for checkpoint in state.checkpoints.values():
-            if len(checkpoint.sections) > 100:
-                checkpoint.sections.pop(next(iter(checkpoint.sections)))
-        return result
-
-    yield machine, "load_image", forgetful
 
 
 def _expires_early() -> Iterator[tuple[Any, str, Any]]:
@@ -80,7 +67,6 @@ PLANTS = {
     "reads come from a cache": _reads_come_from_a_cache,
     "vectors are torn": _vectors_are_torn,
     "fence has gaps": _fence_has_gaps,
-    "snapshots forget": _snapshots_forget,
     "expires early": _expires_early,
 }
 

@@ -39,11 +39,6 @@ TABLE = [
     Planted("vectors are torn", ("transfer leadership",), ("wrong content",), 4.0),
     Planted("fence has gaps", ("transfer leadership",), ("impossible change",), 4.0),
     Planted("expires early", ("transfer leadership",), ("wrong content", "unfounded"), 4.0),
-    Planted(
-        "snapshots forget",
-        ("kill follower", "restart storm"),
-        ("lost", "replicas differ", "wrong content", "did not catch up", "ended"),
-    ),
 ]
 
 
