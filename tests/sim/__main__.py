@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.sim import campaign, planting
-from tests.sim.runs import CONSENSUS, WORLDS, Job, Totals, perform_all
+from tests.sim.runs import BOTH, CONSENSUS, WORLDS, Job, Totals, perform_all
 
 CI_SEEDS = range(1, 151)
 """Of each world: 300 runs."""
@@ -93,7 +93,7 @@ def main() -> int:
     seeds, seconds = range(int(first), int(last or first) + 1), options.seconds
     if options.ci:
         seeds, seconds = CI_SEEDS, CI_SECONDS
-    worlds = list(WORLDS) if options.world in (None, "both") else [options.world]
+    worlds = list(BOTH) if options.world in (None, "both") else [options.world]
     jobs = [Job(world, seed, seconds, options.sabotage) for seed in seeds for world in worlds]
     if options.campaign is not None:
         totals = campaign.run_campaign(options.campaign, jobs, options.jobs, options.minutes)

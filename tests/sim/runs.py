@@ -14,11 +14,18 @@ from typing import Final, NamedTuple
 
 from tests.sim import crashpoints
 from tests.sim.service import ServiceWorld
+from tests.sim.standbys import StandbyWorld
 from tests.sim.world import Outcome, World
 
 CONSENSUS: Final = "consensus"
 SERVICE: Final = "service"
-WORLDS: Final[dict[str, type[World]]] = {CONSENSUS: World, SERVICE: ServiceWorld}
+STANDBYS: Final = "standbys"
+WORLDS: Final[dict[str, type[World]]] = {
+    CONSENSUS: World,
+    SERVICE: ServiceWorld,
+    STANDBYS: StandbyWorld,
+}
+BOTH: Final = (CONSENSUS, SERVICE)
 
 BOTH_SOMETIMES: Final = (
     "elections",
@@ -56,6 +63,20 @@ SOMETIMES: Final = {
         "client synchronize done",
         "writes accepted early",
         "batches abandoned",
+    ),
+    STANDBYS: (
+        "elections",
+        "kills",
+        "partitions",
+        "snapshots installed",
+        "client put done",
+        "tracked changes",
+        "tracker images",
+        "tracker resumes",
+        "tracker begins anew",
+        "tracker resyncs",
+        "trackers frozen",
+        "trackers saw the end",
     ),
 }
 """Rare states that a set of runs must have reached."""

@@ -1,0 +1,168 @@
+"""A service world with those who follow it: trackers on any replica.
+
+Replicas keep a short history in some worlds and clients a short buffer, so that the ways out of
+both are taken often.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from raftckpt import limits
+from raftckpt.server.history import History, Trail
+from tests.sim.process import Process
+from tests.sim.service import Pipe, ReplicaProcess, ServiceWorld
+from tests.sim.trackers import SimTracker, TrackedTruth, WatchedTracking
+
+SWEEP_S: Final = 0.5
+
+
+class Stream(Pipe):
+    """A connection whose bytes keep their order also when it is cut and heals."""
+
+    def __init__(self, *args: Any) -> None:
+        self._waiting: dict[str, deque[tuple[Any, ...]]] = {"up": deque(), "down": deque()}
+        super().__init__(*args)
+
+    def _travel(self, way: str, call: Callable[..., None], *args: Any) -> None:
+        waiting = self._waiting[way]
+        waiting.append((call, *args))
+        if len(waiting) == 1:
+            self._go_on(way)
+
+    def _go_on(self, way: str) -> None:
+        waiting = self._waiting[way]
+        while waiting:
+            delay = self.world.client_delay(self.client.name, self.process.name)
+            if delay is None:  # cut: held until it heals
+                self.world.queue.after(0.05, self._go_on, way)
+                return
+            self._arrival[way] = max(self._arrival[way], self.world.queue.now + delay)
+            self.world.queue.at(self._arrival[way], *waiting.popleft())
+
+
+class StandbyProcess(ReplicaProcess):
+    """A replica whose trackers are watched, with the listener's sweeper."""
+
+    world: StandbyWorld
+
+    def make_machine(self) -> Any:
+        replica = super().make_machine()
+        tracking = self.listener.tracking
+        tracking.__class__ = WatchedTracking
+        tracking.world, tracking.name = self.world, self.name
+        if self.world.history_changes:
+            tracking.history._changes_max = self.world.history_changes
+        self.world.queue.after(SWEEP_S, self._sweep, self.incarnation)
+        return replica
+
+    def _sweep(self, incarnation: int) -> None:
+        if self.up and incarnation == self.incarnation:
+            if not self.paused:
+                self.guarded(self.listener._sweep)
+            self.world.queue.after(SWEEP_S, self._sweep, incarnation)
+
+
+def _skipped_change() -> tuple[Any, str, Any]:
+    """A trail forgets every fortieth change."""
+    append, seen = Trail.append, [0]
+
+    def forgetful(self: Trail, change: Any) -> None:
+        seen[0] += 1
+        if seen[0] % 40:
+            append(self, change)
+
+    return Trail, "append", forgetful
+
+
+def _history_across_images() -> tuple[Any, str, Any]:
+    """A replica whose state was replaced goes on as if nothing had been left out."""
+
+    def reset(self: History, revision: int) -> None:
+        self.revision = revision
+
+    return History, "reset", reset
+
+
+PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
+    "trackers miss a change": _skipped_change,
+    "history across images": _history_across_images,
+}
+"""Planted bugs that this world must find."""
+
+
+class StandbyWorld(ServiceWorld):
+    """Replicas, their clients, and trackers, under the same faults."""
+
+    process_class = StandbyProcess
+
+    def __init__(
+        self, seed: int, *, trackers: int | None = None, sabotage: str = "", **options: Any
+    ) -> None:
+        self._plant = PLANTS.get(sabotage)
+        super().__init__(seed, sabotage="" if self._plant else sabotage, **options)
+        rng = self._tracker_rng = random.Random(f"{seed}/trackers")
+        self.truth: TrackedTruth = TrackedTruth(self)
+        self.history_changes = rng.choice((0, 0, 20, 100))
+        self._buffer_changes = rng.choice((8, 64, limits.TRACKER_BUFFER_CHANGES_MAX))
+        self._tracker_count = trackers or rng.choice((2, 5))
+        self.trackers: list[SimTracker] = []
+
+    @contextmanager
+    def _library(self) -> Iterator[None]:
+        places = [(limits, "TRACKER_BUFFER_CHANGES_MAX", self._buffer_changes)]
+        if self._plant is not None:
+            places.append(self._plant())
+        former = [getattr(owner, name) for owner, name, _ in places]
+        for owner, name, value in places:
+            setattr(owner, name, value)
+        try:
+            with super()._library():
+                yield
+        finally:
+            for (owner, name, _), value in zip(places, former, strict=True):
+                setattr(owner, name, value)
+
+    def pipe(self, client: Any, number: int, process: Process) -> Pipe:
+        return Stream(client, number, process)
+
+    def load(self) -> None:
+        super().load()
+        for i in range(self._tracker_count):
+            self.trackers.append(SimTracker(self, f"t{i}"))
+        self._tracker_faults()
+
+    def _tracker_faults(self) -> None:
+        rng = self._tracker_rng
+        if not (self.faults.active or not self.queue.now):
+            return
+        self.queue.after(rng.expovariate(1.5), self._tracker_faults)
+        tracker = rng.choice(self.trackers)
+        dice = rng.random()
+        if dice < 0.1:
+            tracker.die()
+        elif dice < 0.35:
+            tracker.freeze(rng.choice((0.3, 2.0, 6.0)))
+        elif dice < 0.75:
+            tracker.reset()
+        else:
+            cut = tracker.name, rng.choice(sorted(self.processes))
+            self.client_cuts.add(cut)
+            self.queue.after(rng.expovariate(1.0), self.client_cuts.discard, cut)
+
+    def settle(self) -> None:
+        for tracker in self.trackers:
+            tracker.hurry()
+        super().settle()
+
+    def leader_elected(self, process: Process) -> None:
+        self.checks.sometimes["leaders"] += 1
+
+    def final(self) -> None:
+        super().final()
+        for tracker in self.trackers:
+            tracker.final()

@@ -1,0 +1,34 @@
+"""Those who follow the service under faults: nothing missing, doubled or out of order."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.sim.standbys import PLANTS, StandbyWorld
+
+SEEDS_MAX = 12
+
+
+@pytest.mark.slow
+def test_trackers_miss_nothing() -> None:
+    sums: Counter[str] = Counter()
+    for seed in range(1, 7):
+        outcome = StandbyWorld(seed, seconds=8.0).run()
+        assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
+        sums.update(outcome.counters)
+    for name in ("tracked changes", "tracker images", "tracker resumes", "tracker resyncs"):
+        assert sums[name] > 0, name
+
+
+def test_same_seed_same_run() -> None:
+    first, second = (StandbyWorld(3, seconds=4.0).run() for _ in range(2))
+    assert first.digest == second.digest
+    assert first.counters == second.counters
+
+
+@pytest.mark.parametrize("bug", PLANTS)
+def test_planted_bug_is_found(bug: str) -> None:
+    found = (StandbyWorld(seed, seconds=6.0, sabotage=bug).run() for seed in range(1, SEEDS_MAX))
+    assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"
