@@ -77,6 +77,10 @@ SOMETIMES: Final = {
         "tracker resyncs",
         "trackers frozen",
         "trackers saw the end",
+        "role changes",
+        "told ACTIVE",
+        "fenced writes refused",
+        "components hung",
     ),
 }
 """Rare states that a set of runs must have reached."""

@@ -1,4 +1,4 @@
-"""A service world with those who follow it: trackers on any replica.
+"""A service world with those who follow it: trackers on any replica, and service groups.
 
 Replicas keep a short history in some worlds and clients a short buffer, so that the ways out of
 both are taken often.
@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.model import groups
+from raftckpt.model.sessions import Session
 from raftckpt.server.history import History, Trail
+from tests.sim.components import GroupTruth, Operator, SimComponent
 from tests.sim.process import Process
 from tests.sim.service import Pipe, ReplicaProcess, ServiceWorld
-from tests.sim.trackers import SimTracker, TrackedTruth, WatchedTracking
+from tests.sim.trackers import SimTracker, WatchedTracking
 
 SWEEP_S: Final = 0.5
 
@@ -88,29 +91,58 @@ def _history_across_images() -> tuple[Any, str, Any]:
     return History, "reset", reset
 
 
+def _no_takeover_revision() -> tuple[Any, str, Any]:
+    """Who takes over is told of too old a revision."""
+    give = groups._give
+
+    def forgetful(state: Any, group: Any, member: Any, ha_state: int, reason: str) -> None:
+        give(state, group, member, ha_state, reason)
+        member.revision = 0
+
+    return groups, "_give", forgetful
+
+
+def _fence_off() -> tuple[Any, str, Any]:
+    """Whoever was deposed goes on writing through the handles it has."""
+    return Session, "fence", lambda self: setattr(self, "fences", self.fences + 1)
+
+
 PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
     "trackers miss a change": _skipped_change,
     "history across images": _history_across_images,
+    "takeover without a revision": _no_takeover_revision,
+    "fence off": _fence_off,
 }
 """Planted bugs that this world must find."""
 
 
 class StandbyWorld(ServiceWorld):
-    """Replicas, their clients, and trackers, under the same faults."""
+    """Replicas, their clients, trackers and components, under the same faults."""
 
     process_class = StandbyProcess
 
     def __init__(
-        self, seed: int, *, trackers: int | None = None, sabotage: str = "", **options: Any
+        self,
+        seed: int,
+        *,
+        trackers: int | None = None,
+        service_groups: int | None = None,
+        sabotage: str = "",
+        **options: Any,
     ) -> None:
         self._plant = PLANTS.get(sabotage)
         super().__init__(seed, sabotage="" if self._plant else sabotage, **options)
         rng = self._tracker_rng = random.Random(f"{seed}/trackers")
-        self.truth: TrackedTruth = TrackedTruth(self)
+        self.truth: GroupTruth = GroupTruth(self)
         self.history_changes = rng.choice((0, 0, 20, 100))
         self._buffer_changes = rng.choice((8, 64, limits.TRACKER_BUFFER_CHANGES_MAX))
         self._tracker_count = trackers or rng.choice((2, 5))
         self.trackers: list[SimTracker] = []
+        self.group_names = [
+            f"g{i}"
+            for i in range(rng.choice((0, 1, 3)) if service_groups is None else service_groups)
+        ]
+        self._group_sizes = [rng.randint(2, 4) for _ in self.group_names]
 
     @contextmanager
     def _library(self) -> Iterator[None]:
@@ -134,6 +166,13 @@ class StandbyWorld(ServiceWorld):
         super().load()
         for i in range(self._tracker_count):
             self.trackers.append(SimTracker(self, f"t{i}"))
+        for group, size in zip(self.group_names, self._group_sizes, strict=True):
+            for i in range(size):
+                component = SimComponent(self, f"{group}c{i}", group)
+                self.clients.append(component)
+                self.trackers.append(component.follower)
+        if self.group_names:
+            self.clients.append(Operator(self, "operator"))
         self._tracker_faults()
 
     def _tracker_faults(self) -> None:
@@ -164,5 +203,6 @@ class StandbyWorld(ServiceWorld):
 
     def final(self) -> None:
         super().final()
+        self.truth.groups_final()
         for tracker in self.trackers:
             tracker.final()

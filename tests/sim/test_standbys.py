@@ -1,4 +1,4 @@
-"""Those who follow the service under faults: nothing missing, doubled or out of order."""
+"""Trackers and service groups under faults: nothing missing, one active, the deposed are fenced."""
 
 from __future__ import annotations
 
@@ -15,20 +15,35 @@ SEEDS_MAX = 12
 def test_trackers_miss_nothing() -> None:
     sums: Counter[str] = Counter()
     for seed in range(1, 7):
-        outcome = StandbyWorld(seed, seconds=8.0).run()
+        outcome = StandbyWorld(seed, seconds=8.0, service_groups=0).run()
         assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
         sums.update(outcome.counters)
     for name in ("tracked changes", "tracker images", "tracker resumes", "tracker resyncs"):
         assert sums[name] > 0, name
 
 
+@pytest.mark.slow
+def test_groups_have_one_active_who_knows_everything() -> None:
+    sums: Counter[str] = Counter()
+    for seed in range(1, 5):
+        outcome = StandbyWorld(seed, seconds=8.0, service_groups=2).run()
+        assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
+        sums.update(outcome.counters)
+    for name in ("role changes", "told ACTIVE", "fenced writes refused", "components hung"):
+        assert sums[name] > 0, name
+
+
 def test_same_seed_same_run() -> None:
-    first, second = (StandbyWorld(3, seconds=4.0).run() for _ in range(2))
+    first, second = (StandbyWorld(3, seconds=4.0, service_groups=1).run() for _ in range(2))
     assert first.digest == second.digest
     assert first.counters == second.counters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTS)
 def test_planted_bug_is_found(bug: str) -> None:
-    found = (StandbyWorld(seed, seconds=6.0, sabotage=bug).run() for seed in range(1, SEEDS_MAX))
+    found = (
+        StandbyWorld(seed, seconds=8.0, sabotage=bug, service_groups=2).run()
+        for seed in range(1, SEEDS_MAX)
+    )
     assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"

@@ -108,12 +108,12 @@ class WatchedTracker(TrackerCore):
 class SimTracker:
     """Somebody who follows one checkpoint after another."""
 
-    def __init__(self, world: StandbyWorld, name: str) -> None:
-        self.world, self.name = world, name
+    def __init__(self, world: StandbyWorld, name: str, follow: str = "") -> None:
+        self.world, self.name, self._follow = world, name, follow
         self.rng = random.Random(f"{world.seed}/{name}")
         self.frozen = False
         self.life = 0
-        self.slow_s = self.rng.choice((0.0, 0.0, 0.02, 0.5))
+        self.slow_s = 0.0 if follow else self.rng.choice((0.0, 0.0, 0.02, 0.5))
         """Pause between two changes that it takes."""
         self.core: WatchedTracker | None = None
         self._uid = 0
@@ -133,14 +133,17 @@ class SimTracker:
         """Track something, as ``track()`` does: where the state is was asked of the leader."""
         truth = self.world.truth
         names = sorted(n for n, c in truth.machine.names.items() if c.uid in truth.changes)
-        if not names:
-            self.world.queue.after(0.2, self._begin)
+        if self._follow:
+            names = [n for n in truth.machine.names if n == self._follow]
+        if not names or self.core is not None:
+            if self.core is None:
+                self.world.queue.after(0.1, self._begin)
             return
         name = self.rng.choice(names)
         self._uid = uid = truth.machine.names[name].uid
         now, revision = self.world.queue.now, truth.machine.revision
         since, image = None, True
-        dice = self.rng.random()
+        dice = 1.0 if self._follow else self.rng.random()
         if dice < 0.15:
             image = False
         elif dice < 0.4:
@@ -168,7 +171,7 @@ class SimTracker:
         self.world.note("tracker dies", self.name)
         self.life += 1
         self._drop()
-        self.frozen = False
+        self.frozen = self._taking = False
         self._held.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -368,7 +371,7 @@ class SimTracker:
             )  # fmt: skip
             self._position = truth.position(self._uid, change.revision)
             return
-        expected = truth.changes[self._uid]
+        expected = truth.changes.get(self._uid, [])
         if change.kind == "destroyed":
             world.checks.sometimes["trackers saw the end"] += 1
             expect(
@@ -394,7 +397,7 @@ class SimTracker:
             return
         if core.stage is Stage.ENDED:
             return
-        revisions = truth.revisions[self._uid]
+        revisions = truth.revisions.get(self._uid, [])
         if position < len(revisions):
             self.world.checks.expect(
                 revisions[position] > core.through, "what has arrived is complete",
@@ -414,6 +417,23 @@ class SimTracker:
         self.core = None
         self.world.queue.after(self.rng.uniform(0.0, _NEXT_AFTER_S), self._begin)
 
+    @property
+    def settled(self) -> bool:
+        """Whether it holds the content of the checkpoint, and all that arrived was taken."""
+        core = self.core
+        return core is not None and self._copy is not None and not core.waiting
+
+    def must_have(self, revision: int) -> None:
+        """It was handed every change up to a revision."""
+        if self._uid not in self.world.truth.machine.checkpoints:
+            return
+        due = self.world.truth.position(self._uid, revision)
+        self.world.checks.expect(
+            self._position is not None and self._position >= due,
+            "told ACTIVE only after every change of the one before",
+            self.name, revision, self._position, due,
+        )  # fmt: skip
+
     # --- at the end ---------------------------------------------------------------------------
     def final(self) -> None:
         """Everything is healed and quiet: it is served, has everything and holds the state."""
@@ -426,7 +446,7 @@ class SimTracker:
             core.stage is Stage.RUNNING, "trackers catch up", self.name, core.stage, core.problem
         )
         if self._position is not None:
-            due = truth.revisions[self._uid][self._position :]
+            due = truth.revisions.get(self._uid, [])[self._position :]
             checks.expect(not due, "trackers catch up", self.name, self._uid, "lacks", due[:5])
         if self._copy is not None:
             sections = truth.machine.checkpoints[self._uid].sections

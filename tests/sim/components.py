@@ -1,0 +1,373 @@
+"""Components of service groups, driven by the product's own core, and their operators.
+
+Each is a process that follows the checkpoint of its group and writes to it while it believes that
+it is active. They die, are stopped past their session's time-out, answer late or not at all, and
+raise in their callbacks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from raftckpt.client import group_operations, operations
+from raftckpt.client.calls import Call
+from raftckpt.client.types import Attributes
+from raftckpt.errors import Access, CheckpointError, Library
+from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Sync
+from raftckpt.ha.types import Assignment
+from raftckpt.model.commands import Tag
+from raftckpt.model.groups import AdminState, HaState, Operation, Transition
+from raftckpt.model.types import Result
+from tests.sim.clients import SimClient
+from tests.sim.trackers import SimTracker, TrackedTruth
+from tests.sim.truth import Pending
+
+if TYPE_CHECKING:
+    from tests.sim.standbys import StandbyWorld
+
+_LOOP_S: Final = 0.02
+_CALL_S: Final = 2.0
+_RESPONSE_S: Final = 1.5
+_WRITE_GAP_S: Final = 0.06
+
+
+class GroupTruth(TrackedTruth):
+    """Keeps, beside the machine, who was deposed and what the one before committed."""
+
+    def __init__(self, world: StandbyWorld) -> None:
+        super().__init__(world)
+        self._deposed: dict[int, set[int]] = defaultdict(set)
+        self._gone: set[int] = set()
+        self._numbers: dict[tuple[int, str, str], int] = {}
+        self._wrote: dict[int, int] = {}
+        self._holders: dict[str, tuple[int, int]] = {}
+        """Group -> (epoch, session) of its last ACTIVE."""
+
+    def applied(self, index: int, payload: bytes) -> tuple[int, ...]:
+        fresh = index > self.machine.applied_index
+        tags = super().applied(index, payload)
+        if fresh:
+            self._gone.update(s for s in self._secrets if s not in self.machine.sessions)
+            for group in self.machine.groups.by_name.values():
+                self._look_at(group)
+        return tags
+
+    def _happened(self, command: Any, uid: int, result: Result) -> None:
+        super()._happened(command, uid, result)
+        if result.code != 1:
+            return
+        tag, session = command[0], command[1]
+        if tag == Tag.GROUP_JOIN:
+            self._numbers[session, command[4], command[5]] = result.value[0]
+        elif tag == Tag.GROUP_FAIL:
+            for number, _ in command[4]:
+                member = self.machine.groups.members.get(number)
+                if member is not None and member.state == HaState.REMOVED:
+                    self._deposed[member.session].add(number)
+        elif tag == Tag.GROUP_RESPOND:
+            number = self._numbers[session, command[4], command[5]]
+            if number in self._deposed[session]:
+                self._deposed[session].discard(number)
+            elif not command[7]:
+                self._deposed[session].add(number)
+
+    def _revised(self, command: Any, uid: int, result: Result) -> None:
+        super()._revised(command, uid, result)
+        session = command[1]
+        self._wrote[session] = self._last[session][1]
+        self.world.checks.expect(
+            not self._deposed[session] and session not in self._gone,
+            "who was deposed writes nothing", session, self._deposed[session], command[:4],
+        )  # fmt: skip
+
+    def _look_at(self, group: Any) -> None:
+        checks = self.world.checks
+        actives = [m for m in group.members.values() if m.state == HaState.ACTIVE]
+        checks.expect(
+            len(actives) <= 1 and all(m.epoch == group.epoch for m in actives),
+            "at most one active", group.name, [(m.name, m.epoch) for m in actives], group.epoch,
+        )  # fmt: skip
+        checks.expect(
+            group.admin != AdminState.UNLOCKED or not group.members or bool(group.active),
+            "an unlocked group with a component has a holder", group.name,
+        )  # fmt: skip
+        epoch, session = self._holders.get(group.name, (0, 0))
+        checks.expect(group.epoch >= epoch, "epochs grow", group.name, epoch, group.epoch)
+        if group.epoch == epoch or not actives:
+            return
+        active = actives[0]
+        checks.sometimes["role changes"] += 1
+        checks.sometimes[f"active because of {active.reason}"] += 1
+        if active.transition == Transition.NOT_QUIESCED:
+            wrote = self._wrote.get(session, 0)
+            checks.expect(
+                active.revision >= wrote, "a takeover knows what the one before committed",
+                group.name, active.name, active.revision, "but", session, "wrote", wrote,
+            )  # fmt: skip
+        self._holders[group.name] = group.epoch, active.session
+
+    def groups_final(self) -> None:
+        """Long after the last fault: whoever can be served is."""
+        for group in self.machine.groups.by_name.values():
+            holder = group.holder
+            self.world.checks.expect(
+                group.admin == AdminState.UNLOCKED
+                and holder is not None
+                and holder.state == HaState.ACTIVE
+                and holder.answered,
+                "a group with a live component has an active",
+                group.name, group.admin, group.active, holder and holder.row(),
+            )  # fmt: skip
+
+
+class GroupClient(SimClient):
+    """A client whose calls are asked for one by one."""
+
+    world: StandbyWorld
+
+    def __init__(self, world: StandbyWorld, name: str) -> None:
+        self._steps: dict[int, tuple[Pending, Callable[[Any, Exception | None], None]]] = {}
+        super().__init__(world, name, calm=True)
+
+    def _begin_session(self) -> None:
+        self._steps = {}
+        super()._begin_session()
+
+    def _open(self, name: str) -> None:
+        """The checkpoints of other clients are none of its business."""
+
+    def ask(
+        self, call: Call, seconds: float, then: Callable[[Any, Exception | None], None]
+    ) -> None:
+        """Run a call; ``then`` gets its value or its error."""
+        pending = Pending(call, "group", self.core_secret, self.world.truth.floor)
+        self._steps[id(call)] = pending, then
+        now = self.world.queue.now
+        self.core.start(call, now + seconds, now)
+        self.settle()
+
+    def _completed(self, call: Call) -> None:
+        pending, then = self._steps.pop(id(call), (None, None))
+        if pending is None or then is None:
+            super()._completed(call)
+            return
+        value, error = None, None
+        try:
+            value = operations.decoded(call)
+        except CheckpointError as raised:
+            error = raised
+            self.world.checks.expect(
+                not isinstance(error, Library), "client and replica understand each other",
+                self.name, call.name, error,
+            )  # fmt: skip
+            if error.definite:
+                self.world.truth.refused(self.name, pending)
+        else:
+            if call.sequence:
+                self.world.truth.acknowledged(self.name, pending)
+        # not from within the core
+        self.world.queue.after(1e-6, self._then, self._life, then, value, error)
+
+    def _then(self, life: int, then: Any, value: Any, error: Exception | None) -> None:
+        if life == self._life and self._awake(self._then, life, then, value, error):
+            then(value, error)
+
+
+class Operator(GroupClient):
+    """Swaps, locks and unlocks now and then; unlocks everything when faults are over."""
+
+    def _next(self) -> None:
+        faults = self.world.faults.active
+        self.world.queue.after(self.rng.expovariate(0.8 if faults else 2.0), self._next)
+        if self.frozen:
+            return
+        if self.core.lost is not None:
+            self._begin_session()
+            return
+        if len(self._steps) > 4 or not self.world.calling:
+            return
+        for group in self.world.group_names:
+            what = Operation.UNLOCK
+            if faults:
+                what = self.rng.choices(
+                    (Operation.UNLOCK, Operation.SWAP, Operation.LOCK, Operation.SHUTDOWN),
+                    (5, 4, 1, 1),
+                )[0]
+            self.ask(group_operations.admin(group, what), _CALL_S, self._done)
+
+    def _done(self, value: Any, error: Exception | None) -> None:
+        how = "done" if error is None else "refused or failed"
+        self.world.checks.sometimes[f"operations on groups {how}"] += 1
+
+
+class SimComponent(GroupClient):
+    """One component: a program with a session, a tracker and the product's membership."""
+
+    def __init__(self, world: StandbyWorld, name: str, group: str) -> None:
+        self.group = group
+        self.follower: SimTracker | None = None
+        self._busy = False
+        super().__init__(world, name)
+        self.follower = SimTracker(world, f"{name}/t", follow=group)
+        self._loop()
+        self._write()
+
+    # --- its life -----------------------------------------------------------------------------
+    def _begin_session(self) -> None:
+        super()._begin_session()
+        self._busy = False
+        self.membership = Membership(
+            self.core,
+            self.group,
+            self.name,
+            Callbacks(*[self._called] * 5),
+            rank=0,
+            response_timeout=_RESPONSE_S,
+            health_check=self.rng.choice((None, 1.0)),
+            rejoin=True,
+        )
+        self.membership.serve(lambda: None)
+        self._in_callback = False
+        call = operations.open_checkpoint(self.group, Attributes(), "rw")
+        self.run(call, "open")
+
+    def _again(self, life: int, name: str) -> None:
+        if life == self._life and self.core.lost is None and self._awake(self._again, life, name):
+            self.run(operations.open_checkpoint(name, Attributes(), "rw"), "open")
+
+    def _believes(self) -> bool:
+        current = self.membership.current
+        return current is not None and current.state is HaState.ACTIVE
+
+    def die(self) -> None:
+        self.world.checks.sometimes["actives killed"] += self._believes()
+        if self.follower is not None:
+            self.follower.die()
+        super().die()
+
+    def freeze(self, seconds: float) -> None:
+        if not self.frozen:
+            self.world.checks.sometimes["actives frozen"] += self._believes()
+            if self.follower is not None:
+                self.follower.freeze(seconds)
+        super().freeze(seconds)
+
+    def _next(self) -> None:
+        self.world.queue.after(0.1, self._next)
+        if not self.frozen and self.core.lost is not None and not self.running:
+            self.world.checks.sometimes["component sessions lost"] += 1
+            self._begin_session()
+
+    def _loop(self) -> None:
+        self.world.queue.after(_LOOP_S, self._loop)
+        if self.frozen or self.core.lost is not None:
+            return
+        now = self.world.queue.now
+        if not self._in_callback:
+            beat = self.membership.beat(now)
+            if beat is not None:
+                self.ask(beat, 0.5, lambda value, error: None)
+        if self._busy:
+            return
+        clock = self._clock
+        steps = (
+            self.membership.work(clock, _CALL_S)
+            if self.membership.member
+            else self.membership.join(now + _CALL_S, clock)
+        )
+        self._busy = True
+        self._step(self._life, steps, None, None)
+
+    def _clock(self) -> float:
+        return self.world.queue.now
+
+    def _write(self) -> None:
+        """Whoever believes that it is active works."""
+        self.world.queue.after(self.rng.expovariate(1 / _WRITE_GAP_S), self._write)
+        opened = self.opened.get(self.group)
+        if (
+            opened is not None
+            and self.world.calling
+            and not self.frozen
+            and self.core.lost is None
+            and len(self.running) < 10
+            and self._believes()
+        ):
+            self._put(opened)
+
+    def _failed(self, pending: Pending, error: CheckpointError) -> None:
+        if pending.kind == "put" and isinstance(error, Access):
+            self.world.checks.sometimes["fenced writes refused"] += 1
+        super()._failed(pending, error)
+
+    # --- the core's steps ---------------------------------------------------------------------
+    def _step(self, life: int, steps: Any, value: Any, error: Exception | None) -> None:
+        if life != self._life or not self._awake(self._step, life, steps, value, error):
+            return
+        self._in_callback = False
+        try:
+            step = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration:
+            self._busy = False
+            return
+        except CheckpointError as raised:
+            self.world.note("component", self.name, type(raised).__name__, raised.reason)
+            self._busy = False
+            return
+        except (RuntimeError, TimeoutError):
+            self.world.checks.sometimes["components failed"] += 1
+            self.die()
+            return
+        self._carry_out(life, steps, step)
+
+    def _carry_out(self, life: int, steps: Any, step: Any) -> None:
+        queue = self.world.queue
+        if isinstance(step, Run):
+            seconds = _CALL_S if step.timeout is None else step.timeout
+            self.ask(step.call, seconds, lambda v, e: self._step(life, steps, v, e))
+        elif isinstance(step, Pause):
+            queue.after(step.seconds, self._step, life, steps, None, None)
+        elif isinstance(step, Sync):
+            self._sync(life, steps, step.revision, queue.now + _RESPONSE_S)
+        else:
+            assert isinstance(step, Invoke)
+            self._in_callback = True
+            delay, raised = self._called(step.assignment)
+            queue.after(delay, self._step, life, steps, None, raised)
+
+    def _sync(self, life: int, steps: Any, revision: int, deadline: float) -> None:
+        """Until the tracker has everything up to a revision; late is a failure, as in a face."""
+        if life != self._life or not self._awake(self._sync, life, steps, revision, deadline):
+            return
+        now, follower = self.world.queue.now, self.follower
+        core = follower.core if follower is not None else None
+        if now > deadline:
+            self._step(life, steps, None, TimeoutError())
+            return
+        if core is not None and follower is not None:
+            sync = core.sync(revision, now)
+            follower.settle()
+            done = sync.done
+            core.give_up(sync)
+            if done and follower.settled:
+                self._step(life, steps, None, None)
+                return
+        self.world.queue.after(0.01, self._sync, life, steps, revision, deadline)
+
+    def _called(self, assignment: Assignment) -> tuple[float, Exception | None]:
+        """A callback: how long it takes, and what it raises."""
+        world = self.world
+        world.note("role", self.group, self.name, assignment.state.name, assignment.reason)
+        if assignment.state is HaState.ACTIVE:
+            world.checks.sometimes["told ACTIVE"] += 1
+            assert self.follower is not None
+            self.follower.must_have(assignment.revision)
+        dice = self.rng.random() if world.faults.active else 1.0
+        if dice < 0.04:
+            world.checks.sometimes["components hung"] += 1
+            return self.rng.uniform(1.2, 4.0) * _RESPONSE_S, None
+        if dice < 0.06:
+            return 0.0, RuntimeError("a callback raised")
+        return (self.rng.uniform(0.1, 0.8) if dice < 0.15 else 0.0), None
