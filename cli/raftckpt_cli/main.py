@@ -81,6 +81,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+def _reader_left() -> int:
+    """Whoever reads our output has seen enough: that is a good end, and nobody is to be told."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.OK
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every error ends up here."""
     try:
@@ -99,9 +105,10 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+    except BrokenPipeError:
+        return _reader_left()
+    except SystemExit:  # with standalone_mode=False click exits by itself at a broken pipe only
+        return _reader_left()
     except Exception as error:
         code, lines = explain(error)
         if code is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -47,10 +46,7 @@ def track(
       raftckpt track csa103Ckpt
       raftckpt track csa103Ckpt --from 1200 -o json | jq -r .data
     """  # noqa: D301
-    try:
-        _follow(target, ckpt, from_revision, not no_image, limit)
-    except BrokenPipeError:  # whoever read it has seen enough: that is a good end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _follow(target, ckpt, from_revision, not no_image, limit)
 
 
 def _follow(

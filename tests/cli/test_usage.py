@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from raftckpt_cli import main as cli_main
@@ -246,3 +247,20 @@ def test_ctrl_c_is_130(tmp_path) -> None:
             _, told = process.communicate(timeout=20)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "check", "cluster.yaml"]])
+def test_a_reader_that_left_is_a_good_end(arguments) -> None:
+    """``raftckpt ... | head -1`` is no error, and nobody is told of a broken pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "raftckpt_cli.main", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=root,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
