@@ -186,7 +186,7 @@ class Operator(GroupClient):
         if self.core.lost is not None:
             self._begin_session()
             return
-        if len(self._steps) > 4 or not self.world.calling:
+        if len(self._steps) > 4:
             return
         for group in self.world.group_names:
             what = Operation.UNLOCK
@@ -315,6 +315,11 @@ class SimComponent(GroupClient):
         except CheckpointError as raised:
             self.world.note("component", self.name, type(raised).__name__, raised.reason)
             self._busy = False
+            if not self.membership.member and raised.reason in ("component_joined", "deposed"):
+                # a join that was given up took effect, and was failed as it never answered: the
+                # session cannot join again, so the program begins anew with another one
+                self.world.checks.sometimes["joins that took effect unseen"] += 1
+                self.die()
             return
         except (RuntimeError, TimeoutError):
             self.world.checks.sometimes["components failed"] += 1
