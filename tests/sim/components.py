@@ -31,6 +31,8 @@ _LOOP_S: Final = 0.02
 _CALL_S: Final = 2.0
 _RESPONSE_S: Final = 1.5
 _WRITE_GAP_S: Final = 0.06
+_UNLOCKING_S: Final = 3.0
+"""How long after the last call of other clients operators go on: the end must be quiet."""
 
 
 class GroupTruth(TrackedTruth):
@@ -178,6 +180,8 @@ class GroupClient(SimClient):
 class Operator(GroupClient):
     """Swaps, locks and unlocks now and then; unlocks everything when faults are over."""
 
+    _stop_at = 0.0
+
     def _next(self) -> None:
         faults = self.world.faults.active
         self.world.queue.after(self.rng.expovariate(0.8 if faults else 2.0), self._next)
@@ -186,7 +190,9 @@ class Operator(GroupClient):
         if self.core.lost is not None:
             self._begin_session()
             return
-        if len(self._steps) > 4:
+        if not self.world.calling and not self._stop_at:
+            self._stop_at = self.world.queue.now + _UNLOCKING_S
+        if len(self._steps) > 4 or 0 < self._stop_at < self.world.queue.now:
             return
         for group in self.world.group_names:
             what = Operation.UNLOCK
