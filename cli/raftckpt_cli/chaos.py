@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["chaos"]
 
 _SHOWN = 6
+_JUDGE_SECONDS_MIN = 120.0
+_JUDGE_SECONDS_PER_SECOND = 2.0
+"""What the judge may take grows with the history; the judge needs less on an idle machine."""
 
 
 @click.command()
@@ -108,6 +111,7 @@ def chaos(
         replicas=int(replicas),
         clients=clients,
         rate_min=min_rate,
+        judge_s=max(_JUDGE_SECONDS_MIN, _JUDGE_SECONDS_PER_SECOND * seconds),
     )
     progress = _Progress(plan.seed, seconds)
     done = False

@@ -23,6 +23,8 @@ class RoleInbox:
         self._wakes: dict[Key, Callable[[], None]] = {}
         self._newest: dict[Key, dict[str, Any]] = {}
         self._numbers: dict[Key, int] = {}
+        self.doubtful: set[Key] = set()
+        """Those that joined, perhaps: nobody was told whether."""
         self.lost = ""
         """Why the session ended; "": it did not."""
 
@@ -36,7 +38,10 @@ class RoleInbox:
         self._wakes[key] = wake
 
     def forget(self, key: Key) -> None:
-        """Keep nothing for it any more."""
+        """Keep nothing for it any more, unless it is doubtful: then it is needed to join again."""
+        if key in self.doubtful:
+            self._wakes[key] = _nobody
+            return
         self._wakes.pop(key, None)
         self._newest.pop(key, None)
         self._numbers.pop(key, None)
@@ -60,3 +65,7 @@ class RoleInbox:
         self.lost = why
         for wake in list(self._wakes.values()):
             wake()
+
+
+def _nobody() -> None:
+    """Nobody waits."""

@@ -16,7 +16,6 @@ from raftckpt.client.core import ClientCore
 from raftckpt.errors import (
     BadOperation,
     CheckpointError,
-    Exist,
     InvalidParam,
     NotExist,
     SessionLost,
@@ -151,21 +150,49 @@ class Membership:
 
     # --- joining ------------------------------------------------------------------------------
     def join(self, deadline: float, clock: Callable[[], float]) -> Steps:
-        """Join; while another session has a component of this name, wait for its end."""
+        """Join; while another session has a component of this name, wait for its end.
+
+        A join without an answer may have been carried out, and the component may even have been
+        taken out of service since because it did not answer: then it begins anew.
+        """
+        doubtful = self._core.roles.doubtful
         pause = _JOIN_PAUSE_SECONDS
         while True:
             left = max(0.001, deadline - clock())
+            doubted = self._key in doubtful
+            doubtful.add(self._key)  # until there is an answer, however this ends
             try:
                 joined = yield Run(
                     group_operations.join(self.group, self.name, *self._options), left
                 )
+                doubtful.discard(self._key)
                 self.member = joined[0]
                 return
-            except Exist as error:
-                if error.reason != "component_exists" or clock() + pause > deadline:
+            except CheckpointError as error:
+                if error.definite and not doubted:
+                    doubtful.discard(self._key)
+                if doubted and error.reason in ("component_joined", "deposed"):
+                    begins_anew = yield from self._clear(error.reason, left)
+                    if begins_anew:
+                        continue
+                elif error.reason != "component_exists":
+                    raise
+                if clock() + pause > deadline:
                     raise
             yield Pause(pause)
             pause = min(2 * pause, _JOIN_PAUSE_SECONDS_MAX)
+
+    def _clear(self, reason: str, timeout: float) -> Steps:
+        """End what a join without an answer began; False: its end was not told yet."""
+        if reason == "component_joined":
+            yield Run(group_operations.leave(self.group, self.name, failed=False), timeout)
+        else:
+            role = self._core.roles.take(self._key)
+            if role is None or role["state"] != HaState.REMOVED:
+                return False
+            yield from self.respond(Assignment.from_wire(role), True)
+        self._core.roles.doubtful.discard(self._key)
+        return True
 
     # --- working ------------------------------------------------------------------------------
     def beat(self, now: float) -> Call | None:
@@ -202,6 +229,7 @@ class Membership:
             if role["answered"] and assignment.state is not HaState.REMOVED:
                 continue
             done += 1
+            self.member = role["member"]  # the answer to a join may have been lost
             yield from self._carry_out(assignment)
             if assignment.state is HaState.REMOVED and self._unanswered is None:
                 self.member = 0

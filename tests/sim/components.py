@@ -322,10 +322,7 @@ class SimComponent(GroupClient):
             self.world.note("component", self.name, type(raised).__name__, raised.reason)
             self._busy = False
             if not self.membership.member and raised.reason in ("component_joined", "deposed"):
-                # a join that was given up took effect, and was failed as it never answered: the
-                # session cannot join again, so the program begins anew with another one
                 self.world.checks.sometimes["joins that took effect unseen"] += 1
-                self.die()
             return
         except (RuntimeError, TimeoutError):
             self.world.checks.sometimes["components failed"] += 1

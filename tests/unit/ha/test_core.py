@@ -11,6 +11,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.errors import (
     BadOperation,
     Exist,
+    Fenced,
     InvalidParam,
     NotExist,
     SessionLost,
@@ -214,6 +215,50 @@ def test_a_join_waits_for_the_end_of_an_older_session(face: Face) -> None:
     face.answers = [Exist("x", reason="component_joined")]
     with pytest.raises(Exist):
         face.drive(face.membership.join(face.now + 5.0, face.clock))
+
+
+def test_a_join_without_an_answer_was_carried_out(face: Face) -> None:
+    """The next one begins anew, also by another object of the program in the same session."""
+    face.answers = [Timeout(), Exist("x", reason="component_joined"), None, [8, 1]]
+    with pytest.raises(Timeout):
+        face.drive(face.membership.join(10.0, face.clock))
+    face.core.roles.forget(("g", "c"))  # as the faces do
+    face.drive(face.membership.join(20.0, face.clock))
+    assert face.did[-3:] == [(JOIN, 0, 10**10), (LEAVE, False), (JOIN, 0, 10**10)]
+    assert face.membership.member == 8
+    face.answers = [Exist("x", reason="component_joined")]  # no doubt any more: joined twice
+    with pytest.raises(Exist):
+        face.drive(face.membership.join(20.0, face.clock))
+
+
+def test_a_join_without_an_answer_was_carried_out_and_it_was_taken_out_of_service(
+    face: Face,
+) -> None:
+    """It never answered, because nobody knew: the session must not stay fenced for good."""
+    deposed = Fenced("x", reason="deposed")
+    face.answers = [Timeout(), deposed]
+    with pytest.raises(Timeout):
+        face.drive(face.membership.join(10.0, face.clock))
+    face.core.roles.forget(("g", "c"))
+    face.put(3, 2)
+    face.put(5, 5, "no_answer")
+    face.drive(face.membership.join(20.0, face.clock))
+    assert face.did[-2:] == [(RESPOND, 5, True), (JOIN, 0, 10**10)]
+    # not told yet: wait for it; somebody else's failure in the session is not ours to answer
+    for expected, answers in ((Timeout, [Timeout()]), (Fenced, [deposed] * 100)):
+        face.answers = answers
+        with pytest.raises(expected):
+            face.drive(face.membership.join(face.now + 5.0, face.clock))
+    other = Face()
+    other.answers = [deposed]
+    with pytest.raises(Fenced):
+        other.drive(other.membership.join(10.0, other.clock))
+
+
+def test_an_assignment_tells_the_number_that_a_lost_answer_did_not(face: Face) -> None:
+    face.put(3, 2)
+    face.work()
+    assert face.membership.member == 7
 
 
 def test_the_end_of_the_session_is_told_once_and_raised_always(face: Face) -> None:
