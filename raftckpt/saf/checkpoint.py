@@ -278,11 +278,9 @@ def saCkptCheckpointRetentionDurationSet(
         return SaAisError.ERR_UNAVAILABLE
     if checkpoint.owner.b2 and not checkpoint.writes:
         return _ACCESS
-    try:
-        checkpoint.run(operations.set_retention(checkpoint.opened, Nanoseconds(retentionDuration)))
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(
+        operations.set_retention(checkpoint.opened, Nanoseconds(retentionDuration))
+    )
 
 
 def saCkptActiveReplicaSet(checkpointHandle: int) -> SaAisError:
@@ -292,11 +290,7 @@ def saCkptActiveReplicaSet(checkpointHandle: int) -> SaAisError:
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
-    try:
-        checkpoint.run(operations.active_replica_set(checkpoint.opened, False))
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(operations.active_replica_set(checkpoint.opened, False))
 
 
 def saCkptCheckpointStatusGet(

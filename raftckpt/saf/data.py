@@ -116,11 +116,7 @@ def saCkptSectionOverwrite(
         return _INVALID
     if size > WRITE_BYTES_MAX:
         return _NO_RESOURCES
-    try:
-        checkpoint.run(operations.overwrite(checkpoint.opened, section_id, dataBuffer))
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(operations.overwrite(checkpoint.opened, section_id, dataBuffer))
 
 
 def saCkptCheckpointRead(checkpointHandle: int, ioVector: Any) -> tuple[SaAisError, int | None]:
@@ -226,11 +222,7 @@ def saCkptCheckpointSynchronize(checkpointHandle: int, timeout: int) -> SaAisErr
     refusal = _refuse_inactive(checkpoint, seconds_of(timeout))
     if refusal is not None:
         return refusal
-    try:
-        checkpoint.run(operations.synchronize(checkpoint.opened), deadline - monotonic())
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(operations.synchronize(checkpoint.opened), deadline - monotonic())
 
 
 def saCkptCheckpointSynchronizeAsync(checkpointHandle: int, invocation: int) -> SaAisError:
@@ -254,6 +246,4 @@ def saCkptCheckpointSynchronizeAsync(checkpointHandle: int, invocation: int) -> 
         else:
             callback(invocation, _OK)
 
-    return checkpoint.owner.begin(  # type: ignore[no-any-return]
-        operations.synchronize(checkpoint.opened), deliver, checkpoint
-    )
+    return checkpoint.owner.begin(operations.synchronize(checkpoint.opened), deliver, checkpoint)

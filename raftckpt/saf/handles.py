@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from raftckpt.saf.initialization import Library, OpenCheckpoint
     from raftckpt.saf.section import Iteration
+
+_T = TypeVar("_T")
 
 __all__ = ["CHECKPOINTS", "ITERATIONS", "LIBRARIES", "find", "new_handle"]
 
@@ -37,7 +39,7 @@ def new_handle() -> int:
     return next(_numbers)
 
 
-def find(table: dict[int, Any], handle: Any) -> Any:
+def find(table: dict[int, _T], handle: Any) -> _T | None:
     """Return what a handle stands for, None if it stands for nothing (whatever its type)."""
     try:
         return table.get(handle)

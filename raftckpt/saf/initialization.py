@@ -113,6 +113,14 @@ class OpenCheckpoint:
         """Return the standard's code for an error."""
         return code_of(error, b2=self.owner.b2)
 
+    def carry_out(self, call: Call, timeout: float | None = None) -> SaAisError:
+        """Run a call of which only the code is told (``timeout`` in seconds)."""
+        try:
+            self.run(call, timeout)
+        except CheckpointError as error:
+            return self.code(error)
+        return SaAisError.OK
+
     def forget(self) -> None:
         """The handle is gone, and what belongs to it."""
         self.closed = True

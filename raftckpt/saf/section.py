@@ -105,7 +105,7 @@ def saCkptSectionCreate(
             )
         )
     except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
+        return checkpoint.code(error)
     if not section_id:
         attributes.sectionId = SaCkptSectionIdT(created)
     return _OK
@@ -128,11 +128,7 @@ def saCkptSectionDelete(checkpointHandle: int, sectionId: SaCkptSectionIdT | Non
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
-    try:
-        checkpoint.run(operations.delete(checkpoint.opened, section_id))
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(operations.delete(checkpoint.opened, section_id))
 
 
 def saCkptSectionIdFree(checkpointHandle: int, id: Any) -> SaAisError:
@@ -154,15 +150,9 @@ def saCkptSectionExpirationTimeSet(
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
-    try:
-        checkpoint.run(
-            operations.set_expiration(
-                checkpoint.opened, section_id, Nanoseconds(expirationTime), None
-            )
-        )
-    except CheckpointError as error:
-        return checkpoint.code(error)  # type: ignore[no-any-return]
-    return _OK
+    return checkpoint.carry_out(
+        operations.set_expiration(checkpoint.opened, section_id, Nanoseconds(expirationTime), None)
+    )
 
 
 # --- iteration -----------------------------------------------------------------------------------
