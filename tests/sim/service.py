@@ -153,6 +153,7 @@ class Pipe(asyncio.Transport):
         self.incarnation = process.incarnation
         self.client_open = self.server_open = True
         self._arrival = {"up": 0.0, "down": 0.0}
+        self._waiting: dict[str, deque[tuple[Any, ...]]] = {"up": deque(), "down": deque()}
         self._reading = True
         self._unread: deque[Callable[[], None]] = deque()
         self.server = Connection(process.listener)
@@ -160,13 +161,20 @@ class Pipe(asyncio.Transport):
         process.guarded(lambda: self.server.connection_made(self))
 
     def _travel(self, way: str, call: Callable[..., None], *args: Any) -> None:
-        delay = self.world.client_delay(self.client.name, self.process.name)
-        if delay is None:  # cut: held until it heals
-            self.world.queue.after(0.05, self._travel, way, call, *args)
-            self._arrival[way] = max(self._arrival[way], self.world.queue.now + 0.05)
-            return
-        self._arrival[way] = max(self._arrival[way], self.world.queue.now + delay)
-        self.world.queue.at(self._arrival[way], call, *args)
+        waiting = self._waiting[way]
+        waiting.append((call, *args))
+        if len(waiting) == 1:
+            self._go_on(way)
+
+    def _go_on(self, way: str) -> None:
+        waiting = self._waiting[way]
+        while waiting:
+            delay = self.world.client_delay(self.client.name, self.process.name)
+            if delay is None:  # cut: held until it heals, in order
+                self.world.queue.after(0.05, self._go_on, way)
+                return
+            self._arrival[way] = max(self._arrival[way], self.world.queue.now + delay)
+            self.world.queue.at(self._arrival[way], *waiting.popleft())
 
     # --- client side ------------------------------------------------------------------------
     def send_up(self, data: bytes) -> None:

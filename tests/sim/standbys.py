@@ -7,7 +7,6 @@ both are taken often.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -18,34 +17,10 @@ from raftckpt.model.sessions import Session
 from raftckpt.server.history import History, Trail
 from tests.sim.components import GroupTruth, Operator, SimComponent
 from tests.sim.process import Process
-from tests.sim.service import Pipe, ReplicaProcess, ServiceWorld
+from tests.sim.service import ReplicaProcess, ServiceWorld
 from tests.sim.trackers import SimTracker, WatchedTracking
 
 SWEEP_S: Final = 0.5
-
-
-class Stream(Pipe):
-    """A connection whose bytes keep their order also when it is cut and heals."""
-
-    def __init__(self, *args: Any) -> None:
-        self._waiting: dict[str, deque[tuple[Any, ...]]] = {"up": deque(), "down": deque()}
-        super().__init__(*args)
-
-    def _travel(self, way: str, call: Callable[..., None], *args: Any) -> None:
-        waiting = self._waiting[way]
-        waiting.append((call, *args))
-        if len(waiting) == 1:
-            self._go_on(way)
-
-    def _go_on(self, way: str) -> None:
-        waiting = self._waiting[way]
-        while waiting:
-            delay = self.world.client_delay(self.client.name, self.process.name)
-            if delay is None:  # cut: held until it heals
-                self.world.queue.after(0.05, self._go_on, way)
-                return
-            self._arrival[way] = max(self._arrival[way], self.world.queue.now + delay)
-            self.world.queue.at(self._arrival[way], *waiting.popleft())
 
 
 class StandbyProcess(ReplicaProcess):
@@ -158,9 +133,6 @@ class StandbyWorld(ServiceWorld):
         finally:
             for (owner, name, _), value in zip(places, former, strict=True):
                 setattr(owner, name, value)
-
-    def pipe(self, client: Any, number: int, process: Process) -> Pipe:
-        return Stream(client, number, process)
 
     def load(self) -> None:
         super().load()
