@@ -17,6 +17,7 @@ from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import content, group_commands, lifecycle, queries
 from raftckpt.model.batch import decode_batch, normal_form
 from raftckpt.model.commands import Batch, Tag
+from raftckpt.model.express import plain_overwrite
 from raftckpt.model.image import encode_image, load_image
 from raftckpt.model.schema import (
     SIGNATURES,
@@ -213,6 +214,10 @@ class CheckpointMachine(State):
         find_session = self.sessions.get
         results = []
         for command in batch.commands:
+            result = plain_overwrite(self, command)
+            if result is not None:
+                results.append(result)
+                continue
             try:
                 handler = find_handler((command[0], *map(type, command)))
             except (TypeError, LookupError):  # not an array, an empty one, or a strange tag

@@ -16,6 +16,7 @@ from raftckpt.errors import SaAisError
 from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
 from raftckpt.model import group_commands
 from raftckpt.model.checkpoints import B01, Checkpoint, Section
+from raftckpt.model.express import plain_read
 from raftckpt.model.schema import invalid, schema_refusal
 from raftckpt.model.sessions import HANDLE, NO_SESSION
 from raftckpt.model.state import State
@@ -50,6 +51,10 @@ _ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
     """Answer a query; total."""
+    if tag == 100 and type(tag) is int and type(args) is list and len(args) == 2:
+        read = plain_read(state, session, args[0], args[1])
+        if read is not None:
+            return read
     if type(tag) is int and tag in group_commands.QUERIES:
         kinds_of_group, _ = group_commands.QUERIES[tag]
         if type(args) is not list or tuple(map(type, args)) != kinds_of_group:

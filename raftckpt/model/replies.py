@@ -28,14 +28,15 @@ class ReplyTable:
     Attributes:
         last: highest sequence executed.
         answered: every reply up to here was seen by the client and is forgotten; at most ``last``.
+        kept: the results of ``answered + 1 .. last``.
     """
 
-    __slots__ = ("_results", "answered", "last")
+    __slots__ = ("answered", "kept", "last")
 
     def __init__(self, last: int = 0, answered: int = 0, results: Iterable[Result] = ()) -> None:
         self.last = last
         self.answered = answered
-        self._results = deque(results)
+        self.kept = deque(results)
 
     def admit(self, sequence: int, answered: int) -> Result | None:
         """Decide about a request.
@@ -52,24 +53,28 @@ class ReplyTable:
         """
         last = self.last
         if answered > self.answered:
-            answered = min(answered, last)
-            forget = self._results.popleft
-            for _ in range(answered - self.answered):
-                forget()
-            self.answered = answered
+            self.forget(answered)
         if sequence == last + 1:
             return None if sequence - self.answered <= SEQUENCE_WINDOW else _WINDOW
         if sequence > last:
             return _GAP if sequence - self.answered <= SEQUENCE_WINDOW else _WINDOW
         if sequence <= self.answered:
             return _ANSWERED
-        return self._results[sequence - self.answered - 1]
+        return self.kept[sequence - self.answered - 1]
+
+    def forget(self, answered: int) -> None:
+        """Drop the results up to ``answered``, which is more than was dropped so far."""
+        answered = min(answered, self.last)
+        drop = self.kept.popleft
+        for _ in range(answered - self.answered):
+            drop()
+        self.answered = answered
 
     def remember(self, result: Result) -> None:
         """Record the result of the request that was just admitted."""
         self.last += 1
-        self._results.append(result)
+        self.kept.append(result)
 
     def results(self) -> list[Result]:
         """Return the results of ``answered + 1 .. last``."""
-        return list(self._results)
+        return list(self.kept)

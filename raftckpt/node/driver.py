@@ -27,6 +27,9 @@ _TIMER_SLACK_S: Final = 0.001
 class SteppedLog(Protocol):
     """The half steps of a log."""
 
+    def take(self) -> None:
+        """Before what has gathered is proposed: deliver what arrived, apply what it commits."""
+
     def begin(self) -> None:
         """First half."""
 
@@ -107,6 +110,7 @@ class Driver:
             return
         replica.stepping = True
         try:
+            log.take()
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()

@@ -313,8 +313,9 @@ class Replica:
         elif state is not None and message[2] > state.proposed:
             owner.refuse(request, _TRY_AGAIN, "gap")
         else:
+            if not self._reads:  # else the step that takes them is due, or a round is awaited
+                self._wake()
             self._reads.append((owner, tag, request, message))
-            self._wake()
 
     @_or_fail
     def attach(self, owner: Requester, message: list[Any]) -> None:

@@ -279,14 +279,23 @@ class RaftNode(lib.EngineHooks):
         self.begin()
         self.finish()
 
-    def begin(self) -> None:
-        """First half: deliver, fire timers, tick if leading; releases appends only."""
-        ensure(not self._half_done, "begin() twice without finish()")
-        self._half_done = True
+    def take(self) -> None:
+        """Deliver what arrived; a leader commits and applies what a majority now holds.
+
+        What is proposed after it leaves with the same step's appends.
+        """
         self._engine.use_clock()
         inbox, self._inbox = self._inbox, []
         for node, message in inbox:
             self._deliver(node, message)
+        if self._engine.role == lib.LEADER and not self._alone and self._sender.commits_more():
+            self._engine.doTick(0.0)  # all of our log so far is durable: a step ends with the sync
+
+    def begin(self) -> None:
+        """First half: deliver, fire timers, tick if leading; releases appends only."""
+        ensure(not self._half_done, "begin() twice without finish()")
+        self._half_done = True
+        self.take()
         self._voting.campaign_if_due()
         if self._alone:
             self._log.sync()  # our own copy is the majority: it must be durable before it counts

@@ -569,6 +569,11 @@ class Connection(asyncio.Protocol):
 
 def _size(value: Any) -> int:
     """Approximate encoded size; not more exact than needed to tell small from large."""
+    kind = type(value)
+    if kind is bytes or kind is str:
+        return len(value)
+    if kind is int:
+        return 8
     if hasattr(value, "rows"):
         return max(_STREAM_ABOVE_BYTES, 16 * len(value))  # not to be encoded in one go
     if isinstance(value, list | tuple):

@@ -491,8 +491,10 @@ def check_request(message: Any) -> Problem | None:
         None if it is well formed, else (code, reason of ``errors.REASONS``, detail). A refusal by
         this function leaves the sequence number of a command unused.
     """
-    if type(message) is list and len(message) == 7 and _is_small_write(message):
-        return None
+    if type(message) is list:
+        size = len(message)
+        if (size == 7 and _is_small_write(message)) or (size == 6 and _is_plain_read(message)):
+            return None
     return _check_by_table(message)
 
 
@@ -510,6 +512,32 @@ def _is_small_write(message: list[Any]) -> bool:
         and 0 <= handle <= _INT_MAX
         and len(section_id) <= _ID_MAX
         and len(data) <= _INLINE_MAX
+    )
+
+
+def _is_plain_read(message: list[Any]) -> bool:
+    """Recognise a read of one element through a handle; as above."""
+    tag, number, after, consistency, handle, vector = message
+    if (
+        tag != 100
+        or type(vector) is not list
+        or len(vector) != 1
+        or type(vector[0]) is not list
+        or len(vector[0]) != 3
+    ):
+        return False
+    section_id, offset, size = vector[0]
+    return (
+        type(section_id) is bytes
+        and type(tag) is type(number) is type(after) is type(handle) is type(offset) is int
+        and type(consistency) is int
+        and 0 <= number <= _INT_MAX
+        and 0 <= after <= _INT_MAX
+        and 0 <= consistency <= 1
+        and 0 <= handle <= _INT_MAX
+        and 0 <= offset <= _INT_MAX
+        and (size is None or (type(size) is int and 0 <= size <= _INT_MAX))
+        and len(section_id) <= _ID_MAX
     )
 
 

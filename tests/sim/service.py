@@ -112,6 +112,7 @@ class ReplicaProcess(Process):
         )  # fmt: skip
 
     def begin(self) -> None:
+        self.node.take()
         self.machine.flush()
         self.node.begin()
 

@@ -126,6 +126,9 @@ class OneNodeLog:
         pass
 
     # the half steps, for the driver
+    def take(self) -> None:
+        pass
+
     def begin(self) -> None:
         pass
 
