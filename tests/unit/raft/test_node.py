@@ -73,6 +73,43 @@ def test_a_partitioned_leader_commits_and_reads_nothing(tmp_path):
     assert b"lost" not in cluster.machines[old].items
 
 
+def test_a_replica_alone_applies_nothing_that_is_not_on_its_disk(tmp_path):
+    cluster = Cluster(tmp_path, count=1)
+    name = cluster.elect()
+    node, machine = cluster.nodes[name], cluster.machines[name]
+    assert node.propose(b"first", "first")
+    assert node._log.dirty
+    node.take()
+    assert b"first" not in machine.items, "applied before the sync"
+    node.begin()
+    assert not node._log.dirty
+    assert b"first" in machine.items
+    node.finish()
+
+
+def test_what_is_proposed_after_the_acks_leaves_in_the_same_step(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    node = cluster.nodes[leader]
+    follower = next(name for name in cluster.names if name != leader)
+    cluster.pump()
+    assert node.propose(b"first", "first")
+    node.step()
+    for body in cluster.wires[leader, follower]:
+        cluster.nodes[follower].receive(leader, body)
+    cluster.nodes[follower].step()
+    for body in cluster.wires[follower, leader]:
+        node.receive(follower, body)
+    assert b"first" not in cluster.machines[leader].items
+    node.take()
+    assert b"first" in cluster.machines[leader].items
+    assert node.propose(b"second", "second")
+    cluster.wires[leader, follower].clear()
+    node.begin()
+    assert any(b"second" in body for body in cluster.wires[leader, follower])
+    node.finish()
+
+
 def test_a_flapping_follower_deposes_nobody(tmp_path):
     cluster = Cluster(tmp_path)
     leader = cluster.write(3)

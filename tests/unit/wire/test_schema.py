@@ -215,6 +215,21 @@ def test_the_fast_path_never_says_yes_to_what_the_table_refuses(fields: Any, tag
     assert check_request(message) == schema._check_by_table(message)
 
 
+ELEMENTS = st.one_of(FIELDS, st.lists(FIELDS, min_size=3, max_size=3))
+
+
+@given(
+    st.lists(FIELDS, min_size=4, max_size=4),
+    st.one_of(FIELDS, st.lists(ELEMENTS, max_size=2)),
+    st.sampled_from([100, 100, 101, 100.0, True]),
+)
+def test_nor_does_the_fast_path_of_reads(fields: Any, vector: Any, tag: Any) -> None:
+    message = [tag, *fields, vector]
+    if schema._is_plain_read(message):
+        assert schema._check_by_table(message) is None
+    assert check_request(message) == schema._check_by_table(message)
+
+
 @given(st.recursive(FIELDS, lambda inner: st.lists(inner, max_size=9), max_leaves=30))
 def test_it_never_raises(message: Any) -> None:
     problem = check_request(message)
