@@ -1,4 +1,4 @@
-"""Trackers, huge writes, a killed leader, an hour of full load: what the others feel meanwhile.
+"""Trackers, huge writes, a killed leader, long full load: what the others feel meanwhile.
 
     python benchmarks/under_load.py [trackers] [huge] [leader] [soak] [--minutes 30]
 
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,19 @@ SAMPLE_S = 15.0
 
 def say(what: str, **values: Any) -> None:
     print(json.dumps({"what": what, **values}), flush=True)
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do ``work`` in a thread until the block ends; it looks at the event now and then."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -132,9 +146,8 @@ def huge() -> None:
         alone = asyncio.run(run(cluster.endpoints, SMALL, timeout=30.0))
         say("huge", others_alone_p99_ms=alone.writes.percentile(99) / 1e3)
         took: list[float] = []
-        stop = threading.Event()
 
-        def write() -> None:
+        def write(stop: threading.Event) -> None:
             with raftckpt.connect(cluster.endpoints, timeout=60.0) as service:
                 checkpoint = service.open("huge", create=raftckpt.Attributes(max_sections=4))
                 while not stop.is_set():
@@ -142,13 +155,8 @@ def huge() -> None:
                     checkpoint.put(str(len(took) % 4), data)
                     took.append(time.monotonic() - begin)
 
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
+        with beside(write):
             others = asyncio.run(run(cluster.endpoints, SMALL, timeout=30.0))
-        finally:
-            stop.set()
-            writer.join()
         say(
             "huge",
             writes=len(took),
@@ -208,10 +216,9 @@ def on_disk(cluster: LocalCluster, node: str) -> int:
 def soak(minutes: float) -> None:
     with LocalCluster(3, faults=False) as cluster:
         load = dataclasses.replace(FULL, seconds=60 * minutes, warmup=2.0)
-        stop = threading.Event()
         samples: list[tuple[int, list[int], list[int]]] = []
 
-        def sample() -> None:
+        def sample(stop: threading.Event) -> None:
             begin = time.monotonic()
             while not stop.wait(SAMPLE_S):
                 nodes = cluster.nodes
@@ -219,13 +226,8 @@ def soak(minutes: float) -> None:
                 memory = [resident(cluster, node) for node in nodes]
                 samples.append((at, memory, [on_disk(cluster, node) for node in nodes]))
 
-        sampler = threading.Thread(target=sample)
-        sampler.start()
-        try:
+        with beside(sample):
             measured = asyncio.run(run(cluster.endpoints, load, timeout=60.0))
-        finally:
-            stop.set()
-            sampler.join()
         warm = [s for s in samples if s[0] >= min(300, 15 * minutes)]
         say(
             "soak",

@@ -29,8 +29,9 @@ def prepared() -> Client:
     return client
 
 
-def image(machine: CheckpointMachine) -> bytes:
-    return b"".join(machine.freeze())
+def image(machine: CheckpointMachine) -> tuple[bytes, Any]:
+    """All of the state: what snapshots hold, and what is derived from it."""
+    return b"".join(machine.freeze()), machine.query(None, 104, []).value
 
 
 DATA = st.one_of(
