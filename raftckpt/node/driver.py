@@ -2,8 +2,8 @@
 
 Within one wake-up: take in what arrived (``take``), propose what gathered and let appends leave
 (``begin``: the transports write at once, so that followers work while our disk does), send the
-replies there are, make it durable (``finish``). A step is never re-entered and no step runs after a failure: what went wrong is handed
-to ``failed`` once.
+replies there are, make it durable (``finish``). A step is never re-entered and no step runs after
+a failure: what went wrong is handed to ``failed`` once.
 """
 
 from __future__ import annotations
