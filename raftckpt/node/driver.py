@@ -125,7 +125,7 @@ class Driver:
             replica.stepping = False
         self.steps += 1
         if self._gardener is not None:
-            self._gardener.tend()
+            self._gardener.tend(replica.machine.revision)
         if self._woken:
             self._loop.call_soon(self._step)
             return

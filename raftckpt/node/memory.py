@@ -2,7 +2,8 @@
 
 Reference counting frees nearly everything. The cyclic collector is switched off; now and then the
 youngest objects are collected and the survivors, which are mostly the state, are frozen out of its
-sight. Cycles that died after being frozen are found when the process is idle and small enough.
+sight. Nothing of ours makes cycles (a test connects, writes and leaves, and looks); what others
+make and was frozen is found when the process is idle and small enough.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ __all__ = ["Gardener", "tame_malloc"]
 
 _YOUNG_MAX: Final = 25_000
 """Container objects more than at the last collection: about a millisecond of work."""
+_YOUNG_CHANGES_MAX: Final = 8_000
+"""Changes of the state until what they left behind, two objects each, is frozen without a look.
+
+The collector's own count does not tell of them: what is freed of the old (the history of changes
+drops one for each that is added) cancels out what came, until there are a million young objects
+to look at, which took 0.1 s.
+"""
 _FULL_OBJECTS_MAX: Final = 200_000
 """A full collection of so many objects takes some 20 ms; of more we do without."""
 _FULL_AFTER_OBJECTS: Final = 20_000
@@ -41,12 +49,20 @@ class Gardener:
         gc.collect()
         gc.freeze()
         self._tidied = gc.get_freeze_count()
+        self._tended_at = 0
 
-    def tend(self) -> None:
-        """Collect the young if there are many. Call it after each step."""
+    def tend(self, revision: int) -> None:
+        """Collect the young if there are many. Call it after each step.
+
+        Arguments:
+            revision: of the state; it grows by one with each change.
+        """
         if gc.get_count()[0] > _YOUNG_MAX:
             gc.collect(1)
-            gc.freeze()
+        elif revision - self._tended_at < _YOUNG_CHANGES_MAX:
+            return
+        self._tended_at = revision
+        gc.freeze()
 
     def tend_idle(self) -> None:
         """Look for cycles among all objects, if they are few. For moments of rest."""

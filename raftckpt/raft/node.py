@@ -276,6 +276,7 @@ class RaftNode(lib.EngineHooks):
 
     def step(self) -> None:
         """Do a whole step."""
+        self.take()
         self.begin()
         self.finish()
 
@@ -292,10 +293,10 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)  # all of our log so far is durable: a step ends with the sync
 
     def begin(self) -> None:
-        """First half: deliver, fire timers, tick if leading; releases appends only."""
+        """First half, after :meth:`take`: fire timers, tick if leading; releases appends only."""
         ensure(not self._half_done, "begin() twice without finish()")
         self._half_done = True
-        self.take()
+        self._engine.use_clock()
         self._voting.campaign_if_due()
         if self._alone:
             self._log.sync()  # our own copy is the majority: it must be durable before it counts
@@ -318,7 +319,7 @@ class RaftNode(lib.EngineHooks):
         if self._now() - self._synced_at > CONFIRM_AFTER_S:
             self._confirm()
         if (
-            self._snapshotter.busy
+            self._snapshotter.deadline <= self._now()
             or self._engine.commit > self._engine.applied
             or (self._engine.role == lib.LEADER and self._sender.must_send)
         ):
@@ -337,8 +338,9 @@ class RaftNode(lib.EngineHooks):
             due = self._engine.append_due
             if self._transfer is not None:
                 due = min(due, self._transfer.until)
-            return due
-        return self._timer.fires_at
+        else:
+            due = self._timer.fires_at
+        return min(due, self._snapshotter.deadline)
 
     def _sync_and_release(self) -> None:
         if self._log.dirty:

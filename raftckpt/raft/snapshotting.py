@@ -18,10 +18,17 @@ __all__ = ["Snapshotter"]
 KEEP_BYTES: Final = 16 * limits.MIB
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
+PAUSE: Final = 4.0
+"""How many times as long as a slice took the replica has for its other work before the next one.
+
+The replicas begin at the same entry: without a pause a large state takes all their processors.
+The pause shrinks to nothing while the log grows to the size at which the next snapshot is due.
+"""
 LOG_BYTES_MAX: Final = limits.GIB
 """A snapshot waits for one on its way to a follower, but not until the log is longer than this:
 compacting sooner would overtake a slow transfer again and again, and it would never end.
 """
+_NEVER: Final = float("inf")
 
 
 class Snapshotter:
@@ -46,6 +53,7 @@ class Snapshotter:
         self._pieces: Iterator[bytes] | None = None
         self._writer: SnapshotWriter | None = None
         self._index = 0
+        self._resume_at = _NEVER
         self._plan()
 
     def _plan(self) -> None:
@@ -58,6 +66,11 @@ class Snapshotter:
     def busy(self) -> bool:
         """Whether a snapshot is being written."""
         return self._pieces is not None
+
+    @property
+    def deadline(self) -> float:
+        """When the next slice is due (inf: none is, before the log has grown)."""
+        return self._resume_at
 
     def grown(self, size: int) -> None:
         """``size`` bytes of payload were applied."""
@@ -75,6 +88,7 @@ class Snapshotter:
         if self._writer is not None:
             self._writer.abort()
         self._pieces = self._writer = None
+        self._resume_at = _NEVER
 
     def start(self, applied: int) -> bool:
         """Freeze the state as of ``applied``; False if busy or nothing is new."""
@@ -87,35 +101,46 @@ class Snapshotter:
         self._writer = self._snapshots.create(index, term, payload, prev_term)
         self._index = index
         self._bytes = 0
+        self._resume_at = self._now()
         return True
 
     def advance(self, applied: int, sending: Callable[[], bool]) -> None:
         """Start a snapshot if one is due, or write the next slice of the one under way."""
         if self._pieces is None:
-            grown = (applied - self._last_index) / self._config.snapshot_entries
-            grown = max(grown, self._bytes / self._bytes_due)
-            if grown < 1 or (self._bytes < LOG_BYTES_MAX and sending()):
+            if self._grown(applied - self._last_index) < 1 or (
+                self._bytes < LOG_BYTES_MAX and sending()
+            ):
                 return
             if not self.start(applied):
                 return
-        self._write_slice()
+        elif self._now() < self._resume_at:
+            return
+        self._write_slice(applied)
 
-    def _write_slice(self) -> None:
+    def _grown(self, entries: int) -> float:
+        """How far the log has grown since the last snapshot began (1: the next one is due)."""
+        return max(entries / self._config.snapshot_entries, self._bytes / self._bytes_due)
+
+    def _write_slice(self, applied: int) -> None:
         assert self._pieces is not None
         assert self._writer is not None
-        until = self._now() + SLICE_S
+        begun = now = self._now()
         for _ in range(SLICE_PIECES):
             piece = next(self._pieces, None)
             if piece is None:
                 self._publish()
                 return
             self._writer.write(piece)
-            if self._now() >= until:
-                return
+            now = self._now()
+            if now - begun >= SLICE_S:
+                break
+        haste = min(1.0, self._grown(applied - self._index))
+        self._resume_at = now + (now - begun) * PAUSE * (1.0 - haste)
 
     def _publish(self) -> None:
         assert self._writer is not None
         writer, self._writer, self._pieces = self._writer, None, None
+        self._resume_at = _NEVER
         writer.commit()
         self._last_index = self._index
         self._plan()

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -38,6 +39,8 @@ __all__ = [
 _IOV_MAX = 1024
 _JOIN_BYTES = 256 * 1024
 """Below this, one copy is cheaper than a long iovec."""
+_FREED_ASIDE_BYTES = 16 * 1024 * 1024
+"""A file of this size is freed by a thread: on ext4, 64 MiB took up to 22 ms, 1 GiB 135 ms."""
 
 
 class StorageError(Exception):
@@ -285,8 +288,26 @@ class _RealFile:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):  # durability was sync's business, not close's
-                os.close(fd)
+            _let_go(fd)
+
+
+def _let_go(fd: int) -> None:
+    """Close a file; durability was sync's business, not close's.
+
+    If that frees a large file, because its name is gone, the kernel takes 0.1 s per GiB for it:
+    a thread waits for that.
+    """
+    with contextlib.suppress(OSError):
+        status = os.fstat(fd)
+        if status.st_nlink == 0 and status.st_blocks * 512 >= _FREED_ASIDE_BYTES:
+            threading.Thread(target=_close, args=(fd,), name="free blocks", daemon=True).start()
+            return
+    _close(fd)
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 class _RealLock:
@@ -347,12 +368,18 @@ class RealFileSystem:
 
     def unlink(self, path: str) -> None:
         """Remove a file."""
+        fd = -1
+        with contextlib.suppress(OSError):  # held open, so that removing the name frees nothing yet
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.unlink(path)
         except FileNotFoundError:
             return
         except OSError as error:
             raise _translate("removing", path, error) from error
+        finally:
+            if fd >= 0:
+                _let_go(fd)
 
     def fsync_dir(self, path: str) -> None:
         """Make the names in a directory durable."""

@@ -249,6 +249,7 @@ class Process:
         self._schedule(max(deadline, soon))
 
     def begin(self) -> None:
+        self.node.take()
         self.node.begin()
 
     def finish(self) -> None:

@@ -209,6 +209,28 @@ def test_replica_without_a_log_says_so():
         _ = Replica("n1", {}, ManualClock(), lambda: None).log
 
 
+def test_gardener_freezes_what_many_changes_left_behind(monkeypatch):
+    """A collection that looked at all of it would hold the loop for a tenth of a second."""
+    import gc
+
+    from raftckpt.node import memory
+
+    collected = []
+    try:
+        gardener = memory.Gardener()
+        monkeypatch.setattr(memory, "_YOUNG_MAX", 1 << 40)
+        monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
+        state = [[number] for number in range(1000)]
+        gardener.tend(memory._YOUNG_CHANGES_MAX - 1)
+        assert any(item is state[0] for item in gc.get_objects())
+        gardener.tend(memory._YOUNG_CHANGES_MAX)
+        assert not any(item is state[0] for item in gc.get_objects())
+        assert not collected
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
 def test_gardener_freezes_what_survives_and_finds_cycles_when_idle(monkeypatch):
     import gc
     import weakref
@@ -225,9 +247,9 @@ def test_gardener_freezes_what_survives_and_finds_cycles_when_idle(monkeypatch):
         knot.self = knot
         seen = weakref.ref(knot)
         monkeypatch.setattr(memory, "_YOUNG_MAX", 0)
-        gardener.tend()  # the knot is alive: frozen
+        gardener.tend(0)  # the knot is alive: frozen
         del knot
-        gardener.tend()
+        gardener.tend(0)
         assert seen() is not None
         gardener.tend_idle()  # too little grew since the last time
         assert seen() is not None

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from raftckpt.raft import snapshotting
 from raftckpt.raft.port import Role, Transferred
 from raftckpt.storage import StorageError
 from tests.unit.raft.cluster import Cluster
@@ -231,6 +232,55 @@ def test_a_node_at_a_higher_term_does_not_hang_the_cluster(tmp_path):
     cluster.start(leader)
     cluster.write(3, "w")
     assert cluster.nodes[leader].status().term > 50
+
+
+def _slow_pieces(cluster, seconds):
+    """Have each piece of an image take ``seconds`` to make; returns how many were made so far."""
+    made = []
+    machine = cluster.machines["n1"]
+    image = machine.freeze
+
+    def pieces():
+        for piece in [b"", b"", b"", b"", b"", *image()]:
+            cluster.clock.now += seconds
+            made.append(piece)
+            yield piece
+
+    machine.freeze = pieces
+    return made
+
+
+def test_a_snapshot_leaves_most_of_the_time_to_others(tmp_path):
+    cluster = Cluster(tmp_path, 1, snapshot_entries=1000)
+    cluster.write(20)
+    made = _slow_pieces(cluster, 0.01)
+    node = cluster.nodes["n1"]
+    assert node.compact()
+    node.step()
+    assert len(made) == 1
+    paused_until = cluster.clock.now + 0.01 * snapshotting.PAUSE
+    cluster.clock.now = paused_until - 0.001
+    node.step()
+    assert len(made) == 1, "the pause was not kept"
+    assert node.deadline() <= paused_until + 1e-9, "nobody would write the next slice"
+    cluster.clock.now = paused_until + 1e-9
+    node.step()
+    assert len(made) == 2
+    assert cluster.run(1, until=lambda: node.status().snapshot_index)
+
+
+def test_a_snapshot_hurries_when_the_log_outgrows_it(tmp_path):
+    cluster = Cluster(tmp_path, 1, snapshot_entries=30)
+    cluster.write(20)
+    made = _slow_pieces(cluster, 0.01)
+    node = cluster.nodes["n1"]
+    assert node.compact()
+    for number in range(30):
+        assert node.propose(b"more %d" % number)
+    node.step()
+    before = len(made)
+    node.step()
+    assert len(made) == before + 1, "it paused, although the next snapshot is due"
 
 
 def test_the_tail_kept_behind_a_snapshot_is_bounded_in_bytes(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import struct
@@ -15,6 +16,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.node.driver import Driver
+from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from raftckpt.wire.frames import MessageStream, encode_frame, pack_messages
@@ -365,6 +367,40 @@ def test_close_by_the_client_starts_the_grace_and_ours_does_not():
         assert state.eof_at == float("inf")
 
     run(scenario)
+
+
+def test_connections_leave_no_cycles_behind():
+    """The collector looks at a connection at most once: what is dead must go by itself."""
+
+    def alive() -> int:
+        return sum(type(item) is Connection for item in gc.get_objects())
+
+    async def scenario(harness):
+        peer = await harness.session()
+        reply = await peer.command(24, peer.handle, b"k", b"v")
+        assert reply[2] == 1
+        peer.close()
+        for leave in ("close", "reset", "garbage") * 5:
+            peer = await harness.connect()
+            assert (await peer.call(121))[2] == 1
+            if leave == "garbage":
+                peer.writer.write(b"garbage!" * 4)
+                assert await peer.closed()
+            elif leave == "reset":
+                peer.writer.transport.abort()
+            else:
+                peer.close()
+        async with asyncio.timeout(5):
+            while alive():
+                await asyncio.sleep(0.01)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert not alive()
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 def test_reset_counts_as_a_close_by_the_client():

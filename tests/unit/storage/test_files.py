@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -20,8 +21,10 @@ from raftckpt.storage import (
     RealFileSystem,
     Storage,
     StorageError,
+    files,
 )
 from tests.sim.disk import SimDisk
+from tests.waiting import until
 
 
 @pytest.fixture(params=["real", "simulated"])
@@ -182,6 +185,57 @@ def test_every_error_has_a_type_and_three_lines(tmp_path, monkeypatch, code, exp
     assert isinstance(caught.value, StorageError)
     assert str(caught.value).count("\n") == 2
     file.close()
+
+
+def _is_held(path) -> bool:
+    """Whether this process has the file open that had this name."""
+    links = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+    return any(link.startswith(str(path)) for link in links)
+
+
+@pytest.mark.parametrize("closed_last", [True, False])
+def test_a_large_file_is_freed_aside(tmp_path, monkeypatch, closed_last):
+    """Freeing gigabytes takes the kernel a while, which nobody shall wait for."""
+    fs, path = RealFileSystem(), tmp_path / "large"
+    file = fs.open(str(path), create=True)
+    file.preallocate(files._FREED_ASIDE_BYTES)
+    may_free, closed_by = threading.Event(), []
+
+    def close(fd: int) -> None:
+        closed_by.append(threading.current_thread())
+        assert may_free.wait(30)
+        os.close(fd)
+
+    monkeypatch.setattr(files, "_close", close)
+    if closed_last:
+        os.unlink(path)
+        file.close()
+    else:
+        os.close(file._fd)
+        fs.unlink(str(path))
+    assert not path.exists()
+    assert _is_held(path)  # and yet we are here
+    may_free.set()
+    until(lambda: not _is_held(path), "the file is freed")
+    assert closed_by != [threading.current_thread()]
+
+
+def test_a_small_file_is_freed_at_once(tmp_path):
+    fs, path = RealFileSystem(), tmp_path / "small"
+    file = fs.open(str(path), create=True)
+    file.write(0, [b"few"])
+    file.close()
+    fs.unlink(str(path))
+    assert not path.exists()
+    assert not _is_held(path)
+
+
+def test_a_link_is_unlinked_and_not_followed(tmp_path):
+    (tmp_path / "target").write_bytes(b"stays")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    RealFileSystem().unlink(str(tmp_path / "link"))
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"stays"
 
 
 def test_other_errors_of_listing_unlinking_and_locking(tmp_path, monkeypatch):
