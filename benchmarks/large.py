@@ -107,7 +107,7 @@ class Watch(threading.Thread):
         host, _, port = endpoint.rpartition(":")
         self._socket = socket.create_connection((host, int(port)))
         self._stream = MessageStream()
-        self._stop = threading.Event()
+        self._over = threading.Event()
         self.waits_ms: list[float] = []
         self._ask([int(RequestTag.HELLO), 0, [CLIENT_PROTOCOL], "watch", None])
 
@@ -124,14 +124,14 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self._stop.wait(0.002):
+        while not self._over.wait(0.002):
             number += 1
             begin = time.monotonic()
             self._ask([int(RequestTag.REPLICA_STATUS), number])
             self.waits_ms.append((time.monotonic() - begin) * 1e3)
 
     def end(self) -> dict[str, float]:
-        self._stop.set()
+        self._over.set()
         self.join()
         waits = sorted(self.waits_ms)
         return {
