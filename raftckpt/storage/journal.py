@@ -369,7 +369,7 @@ class Journal(list[Entry]):
                 self._flush()
             if self._offset >= self._segment_bytes:
                 self._rotate()
-            elif len(self._segments) > 1 and self._segments[1].first_index <= self._first_kept:
+            if len(self._segments) > 1 and self._segments[1].first_index <= self._first_kept:
                 self._delete_oldest()
         except BaseException as error:
             self._failure = error

@@ -163,6 +163,18 @@ def test_segments_rotate_and_go_only_when_compacted(disk):
     assert (again.term, again.vote, again.extra) == (7, "me", 5)
 
 
+def test_old_segments_go_even_if_every_sync_fills_one(disk):
+    journal = open_(disk, segment_bytes=8192)
+    for number in range(1, 30):
+        fill(journal, 1, size=9_000)
+        journal.sync()
+        journal.compact_to(max(1, number - 3))
+    assert len(disk.files(DIR)) <= 6
+    expected = list(journal)
+    disk.power_loss("none")
+    assert list(open_(disk, meta(27, 1, 1, expected[1][0]))) == expected
+
+
 def test_a_group_larger_than_a_segment(disk):
     journal = open_(disk, segment_bytes=8192)
     fill(journal, 3, size=20_000)
