@@ -11,10 +11,8 @@ import asyncio
 import dataclasses
 import json
 import os
-import socket
 import statistics
 import sys
-import threading
 import time
 from typing import Any
 
@@ -22,12 +20,10 @@ import raftckpt
 from raftckpt.bench.loads import Load
 from raftckpt.bench.run import Measured, run
 from raftckpt.testing import LocalCluster
-from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import MessageStream, pack_messages
-from raftckpt.wire.schema import ReplyKind, RequestTag
 
 MIB = 1 << 20
 STATE_MIB = 1024
+FORGOTTEN_S = 125.0
 LOAD = Load(clients=8, outstanding=32, size=100, seconds=10.0, warmup=2.0)
 
 
@@ -96,62 +92,14 @@ def fill(cluster: LocalCluster) -> None:
             checkpoint.put(str(number), data[number:] + data[:number])
 
 
-class Watch(threading.Thread):
-    """Asks a replica for its status again and again; how long did it not answer?
-
-    That is the stall of its loop as others see it: syncs and waiting for a processor included.
-    """
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(daemon=True)
-        host, _, port = endpoint.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)))
-        self._stream = MessageStream()
-        self._over = threading.Event()
-        self.waits_ms: list[float] = []
-        self._ask([int(RequestTag.HELLO), 0, [CLIENT_PROTOCOL], "watch", None])
-
-    def _ask(self, message: list[Any]) -> None:
-        self._socket.sendall(pack_messages([message]))
-        while not any(reply[0] == ReplyKind.REPLY for reply in self._replies()):
-            pass
-
-    def _replies(self) -> list[Any]:
-        data = self._socket.recv(65536)
-        if not data:
-            raise ConnectionError("the replica closed the connection")
-        return self._stream.feed(data)
-
-    def run(self) -> None:
-        number = 0
-        while not self._over.wait(0.002):
-            number += 1
-            begin = time.monotonic()
-            self._ask([int(RequestTag.REPLICA_STATUS), number])
-            self.waits_ms.append((time.monotonic() - begin) * 1e3)
-
-    def end(self) -> dict[str, float]:
-        self._over.set()
-        self.join()
-        waits = sorted(self.waits_ms)
-        return {
-            "asked": len(waits),
-            "p99_ms": round(waits[len(waits) * 99 // 100], 1),
-            "max_ms": round(waits[-1], 1),
-        }
-
-
 def snapshot() -> None:
     """Write rate, stalls and worst latency while a state of 1 GiB is written to snapshots."""
     settings = {"snapshot": {"bytes": 64 * MIB}}
     with LocalCluster(3, faults=False, settings=settings) as cluster:
         fill(cluster)
+        time.sleep(FORGOTTEN_S)  # by then the longest step is none of the filling
         before = cluster.status(cluster.leader())
-        watches = {node: Watch(cluster.endpoint(node)) for node in cluster.nodes}
-        for watch in watches.values():
-            watch.start()
         measured = bench(cluster, dataclasses.replace(LOAD, seconds=60.0))
-        silences = {node: watch.end() for node, watch in watches.items()}
         after = cluster.status(cluster.leader())
         rates = sorted(rate for _, rate, _ in measured.timeline)
         # seconds, not tenths: a single slow sync is no dip
@@ -166,7 +114,7 @@ def snapshot() -> None:
             ops_per_s=round(measured.ops_per_s),
             median_per_s=round(rates[len(rates) // 2]),
             worst_second_per_s=round(min(seconds)),
-            silences=silences,
+            longest_step_ms=[cost.longest_step_ms for cost in measured.replicas],
             p99_us=measured.writes.percentile(99),
             max_us=measured.writes.max_us,
             resident_mib=resident_mib(measured),

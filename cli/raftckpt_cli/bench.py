@@ -201,6 +201,7 @@ def _as_json(measured: Measured) -> dict[str, Any]:
                 "cpu_us_per_op": round(cost.cpu_s * 1e6 / count, 2),
                 "rss_bytes": cost.rss_bytes,
                 "fsyncs": cost.fsyncs,
+                "longest_step_ms": cost.longest_step_ms,
                 "entries": cost.entries,
                 "writes_per_entry": round(_per_entry(measured, cost), 1),
             }
@@ -237,7 +238,8 @@ def _print(target: Target, measured: Measured) -> None:
         (
             f"{cost.node} ({cost.role})",
             f"{cost.cpu_s * 1e6 / count:.1f} us CPU/operation, {cost.rss_bytes >> 20} MiB, "
-            f"{cost.fsyncs} fsyncs, {_per_entry(measured, cost):.1f} writes/entry",
+            f"{cost.fsyncs} fsyncs, {_per_entry(measured, cost):.1f} writes/entry, "
+            f"longest step {cost.longest_step_ms} ms",
         )
         for cost in measured.replicas
     ]

@@ -25,6 +25,7 @@ _MORE = (
     "uptime_s",
     "rss_bytes",
     "journal_bytes",
+    "longest_step_ms",
     "trackers",
     "history_bytes",
     "history_from",

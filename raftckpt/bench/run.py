@@ -38,6 +38,8 @@ class ReplicaCost:
     cpu_s: float
     rss_bytes: int
     fsyncs: int
+    longest_step_ms: int
+    """The longest step of its loop in the last minute or two, syncs not counted."""
     entries: int
     """Raft entries that were committed: batches of operations."""
 
@@ -234,6 +236,7 @@ def _measured(
             (status["cpu_ms"] - before[node]["cpu_ms"]) / 1000,
             status["rss_bytes"],
             status["fsyncs"] - before[node]["fsyncs"],
+            status["longest_step_ms"],
             status["commit"] - before[node]["commit"],
         )
         for node, status in sorted(after.items())

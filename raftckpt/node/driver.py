@@ -16,12 +16,13 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.memory import Gardener
 from raftckpt.node.replica import Replica
 
-__all__ = ["Driver", "SteppedLog"]
+__all__ = ["Driver", "Longest", "SteppedLog"]
 
 _DIGEST_SLICE_S: Final = 0.002
 _DIGEST_PAUSE_S: Final = 0.004
 _IDLE_S: Final = 5.0
 _TIMER_SLACK_S: Final = 0.001
+_MINUTE_S: Final = 60.0
 
 
 class SteppedLog(Protocol):
@@ -40,6 +41,26 @@ class SteppedLog(Protocol):
         """When the next step is due without input."""
 
 
+class Longest:
+    """The greatest value of the last minute or two."""
+
+    def __init__(self) -> None:
+        self._since = float("-inf")
+        self._former = self._latter = 0.0
+
+    def note(self, now: float, value: float) -> None:
+        """Take a value in; ``now`` is of a monotonic clock, in seconds."""
+        if now - self._since > _MINUTE_S:
+            self._since, self._former, self._latter = now, self._latter, 0.0
+        if value > self._latter:
+            self._latter = value
+
+    @property
+    def value(self) -> float:
+        """The greatest value."""
+        return max(self._former, self._latter)
+
+
 class Driver:
     """Owner of the loop's turn.
 
@@ -49,6 +70,7 @@ class Driver:
         clock: the clock the deadlines are of.
         flush: sends the replies gathered.
         failed: told of the first exception; nothing runs after it.
+        sync_s: seconds that the disk was waited for so far.
     """
 
     def __init__(
@@ -58,8 +80,10 @@ class Driver:
         clock: Clock,
         flush: Callable[[], None],
         failed: Callable[[BaseException], None],
+        sync_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._loop = loop
+        self._sync_s = sync_s
         self._replica = replica
         self._clock = clock
         self._flush = flush
@@ -74,6 +98,8 @@ class Driver:
         self._digesting = False
         self._busy_at = -1
         self.steps = 0
+        self.longest = Longest()
+        """The longest step of late, in seconds, without its syncs."""
 
     def tended_by(self, gardener: Gardener) -> None:
         """Have garbage collected between steps."""
@@ -108,6 +134,7 @@ class Driver:
         log, replica = self._log, self._replica
         if self._stopped or log is None:
             return
+        begun, synced = self._clock.monotonic(), self._sync_s()
         replica.stepping = True
         try:
             log.take()
@@ -126,6 +153,8 @@ class Driver:
         self.steps += 1
         if self._gardener is not None:
             self._gardener.tend(replica.machine.revision)
+        now = self._clock.monotonic()
+        self.longest.note(now, now - begun - (self._sync_s() - synced))
         if self._woken:
             self._loop.call_soon(self._step)
             return

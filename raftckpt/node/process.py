@@ -227,10 +227,16 @@ class ReplicaProcess:
             clock.monotonic(),
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
+            lambda: driver.longest.value,
         )
         listener = ClientListener(replica, info, clock, client_context(config))
         driver = Driver(
-            asyncio.get_running_loop(), replica, clock, listener.flush, self._on_failure
+            asyncio.get_running_loop(),
+            replica,
+            clock,
+            listener.flush,
+            self._on_failure,
+            lambda: self._fs.sync_s,
         )
         timing = config.timing
         raft = RaftNode(

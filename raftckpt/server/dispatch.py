@@ -52,6 +52,8 @@ class ReplicaInfo:
     started_at: float
     journal_bytes: Callable[[], int]
     fsyncs: Callable[[], int]
+    longest_step_s: Callable[[], float] = lambda: 0.0
+    """Longest step of the last minute or two, its syncs not counted."""
 
 
 class Dispatcher:
@@ -185,6 +187,7 @@ class Dispatcher:
             "rss_bytes": resident_bytes(),
             "journal_bytes": info.journal_bytes(),
             "fsyncs": info.fsyncs(),
+            "longest_step_ms": int(info.longest_step_s() * 1000),
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
         }

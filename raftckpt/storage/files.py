@@ -200,11 +200,12 @@ def _translate(action: str, path: str, error: OSError) -> StorageError:
 class _RealFile:
     """A file of the operating system, used with explicit offsets."""
 
-    __slots__ = ("_fd", "_path")
+    __slots__ = ("_fd", "_fs", "_path")
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, fs: RealFileSystem) -> None:
         self._fd = fd
         self._path = path
+        self._fs = fs
 
     def write(self, offset: int, buffers: Sequence[bytes]) -> None:
         fd = self._fd
@@ -247,10 +248,12 @@ class _RealFile:
             raise _translate("reading", self._path, error) from error
 
     def sync(self) -> None:
+        begun = time.monotonic()
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             raise _translate("syncing", self._path, error) from error
+        self._fs.sync_s += time.monotonic() - begun
 
     def start_writeback(self, offset: int, size: int) -> None:
         with contextlib.suppress(OSError):  # a hint; the sync that follows tells the truth
@@ -323,7 +326,14 @@ class _RealLock:
 
 
 class RealFileSystem:
-    """The operating system's file system."""
+    """The operating system's file system.
+
+    Attributes:
+        sync_s: seconds that all syncs took so far.
+    """
+
+    def __init__(self) -> None:
+        self.sync_s = 0.0
 
     def point(self, name: str) -> None:
         """Do nothing: crash points are for simulated disks."""
@@ -332,7 +342,7 @@ class RealFileSystem:
         """Open for reading and writing; see :class:`FileSystem`."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         try:
-            return _RealFile(os.open(path, flags, 0o640), path)
+            return _RealFile(os.open(path, flags, 0o640), path, self)
         except OSError as error:
             raise _translate("creating" if create else "opening", path, error) from error
 
@@ -383,6 +393,7 @@ class RealFileSystem:
 
     def fsync_dir(self, path: str) -> None:
         """Make the names in a directory durable."""
+        begun = time.monotonic()
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -391,6 +402,7 @@ class RealFileSystem:
                 os.close(fd)
         except OSError as error:
             raise _translate("syncing the directory", path, error) from error
+        self.sync_s += time.monotonic() - begun
 
     def lock(self, path: str) -> Lock:
         """Take the exclusive lock file ``path``."""

@@ -14,7 +14,7 @@ import pytest
 from raftckpt.errors import InvariantViolation
 from raftckpt.node import logs
 from raftckpt.node.digests import DigestJobs
-from raftckpt.node.driver import Driver
+from raftckpt.node.driver import Driver, Longest
 from raftckpt.node.liveness import Liveness
 from raftckpt.node.stamps import ClusterTime, trusted_clock
 from tests.unit.node.fakes import ManualClock, World
@@ -171,6 +171,46 @@ def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
         assert isinstance(failures[0], InvariantViolation)
 
     asyncio.run(scenario())
+
+
+def test_the_longest_step_does_not_count_its_syncs():
+    async def scenario():
+        world = World()
+        synced = [0.0]
+        driver = Driver(
+            asyncio.get_running_loop(),
+            world.replica,
+            world.clock,
+            lambda: None,
+            lambda error: None,
+            lambda: synced[0],
+        )
+        finish = world.log.finish
+
+        def slow():
+            finish()
+            world.clock.pass_by(5.0)
+            synced[0] += 3.0
+
+        world.log.finish = slow
+        driver.start(world.log)
+        async with asyncio.timeout(5):
+            while not driver.steps:
+                await asyncio.sleep(0)
+        assert driver.longest.value == pytest.approx(2.0)
+
+    asyncio.run(scenario())
+
+
+def test_the_longest_is_forgotten_after_two_minutes():
+    longest = Longest()
+    longest.note(1000.0, 7.0)
+    longest.note(1050.0, 3.0)
+    assert longest.value == 7.0
+    longest.note(1070.0, 2.0)
+    assert longest.value == 7.0, "of the last minute or two"
+    longest.note(1131.0, 1.0)
+    assert longest.value == 2.0
 
 
 def test_what_a_request_raises_stops_the_driver(monkeypatch):

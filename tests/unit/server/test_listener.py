@@ -470,6 +470,7 @@ def test_status_check_digest_transfer():
         assert status["journal_bytes"] == 17
         assert status["connections"] == 1
         assert status["rss_bytes"] > 0
+        assert status["longest_step_ms"] == 0  # nobody measures it here
         nonce, index = (await peer.call(124))[3]
         async with asyncio.timeout(5):
             while (reply := await peer.call(123, nonce))[2] != 1:

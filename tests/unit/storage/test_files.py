@@ -187,6 +187,23 @@ def test_every_error_has_a_type_and_three_lines(tmp_path, monkeypatch, code, exp
     file.close()
 
 
+def test_the_time_of_syncs_is_counted(tmp_path, monkeypatch):
+    fs = RealFileSystem()
+    file = fs.open(str(tmp_path / "f"), create=True)
+    now = [0.0]
+    monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
+    fdatasync, fsync = os.fdatasync, os.fsync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (fdatasync(fd), now.append(now.pop() + 2)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), now.append(now.pop() + 3)))
+    file.write(0, [b"few"])
+    assert fs.sync_s == 0.0
+    file.sync()
+    assert fs.sync_s == 2.0
+    fs.fsync_dir(str(tmp_path))
+    assert fs.sync_s == 5.0
+    file.close()
+
+
 def _is_held(path) -> bool:
     """Whether this process has the file open that had this name."""
     links = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
