@@ -300,7 +300,7 @@ def _let_go(fd: int) -> None:
     If that frees a large file, because its name is gone, the kernel takes 0.1 s per GiB for it:
     a thread waits for that.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # no more threads: then we wait ourselves
         status = os.fstat(fd)
         if status.st_nlink == 0 and status.st_blocks * 512 >= _FREED_ASIDE_BYTES:
             threading.Thread(target=_close, args=(fd,), name="free blocks", daemon=True).start()

@@ -237,6 +237,20 @@ def test_a_large_file_is_freed_aside(tmp_path, monkeypatch, closed_last):
     assert closed_by != [threading.current_thread()]
 
 
+def test_a_large_file_is_freed_here_if_there_are_no_threads_left(tmp_path, monkeypatch):
+    def refuse(thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fs, path = RealFileSystem(), tmp_path / "large"
+    file = fs.open(str(path), create=True)
+    file.preallocate(files._FREED_ASIDE_BYTES)
+    file.close()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    fs.unlink(str(path))
+    assert not path.exists()
+    assert not _is_held(path)
+
+
 def test_a_small_file_is_freed_at_once(tmp_path):
     fs, path = RealFileSystem(), tmp_path / "small"
     file = fs.open(str(path), create=True)
