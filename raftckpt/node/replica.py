@@ -1,8 +1,8 @@
 """The replica: one state machine, one replicated log, and everybody who waits for an outcome.
 
 Owns: batching of commands into entries, the order of each session's sequence numbers, who gets
-which reply, linearizable and local reads, cluster time, the leader's duties (due work, silent
-sessions), digests. Knows nothing of sockets, files, asyncio: the driver calls :meth:`Replica.flush`
+which reply, linearizable and local reads, digests; what it has only while it leads is its
+``Leadership``. Knows nothing of sockets, files, asyncio: the driver calls :meth:`Replica.flush`
 before each step of the log and waits until :meth:`Replica.deadline` at most.
 
 Invariants:
@@ -36,9 +36,9 @@ from raftckpt.node.batches import (
 from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
 from raftckpt.node.early import EARLY_TAGS, EarlyAcceptance
-from raftckpt.node.liveness import Liveness, Requester, SessionState
-from raftckpt.node.roles import Roles, Witnesses
-from raftckpt.node.stamps import ClusterTime
+from raftckpt.node.leadership import Leadership
+from raftckpt.node.liveness import Requester, SessionState
+from raftckpt.node.roles import Witnesses
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
 
@@ -53,9 +53,6 @@ _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
-_EXPIRE_PER_ENTRY_MAX: Final = 1000
-_DUTY_RETRY_S: Final = 0.05
-"""Pause of the leader's duties after the log refused (it hands leadership over, say)."""
 _SESSION_TAGS_MAX: Final = int(Tag.SESSION_EXPIRE)
 ATTACH: Final = 201
 
@@ -145,22 +142,15 @@ class Replica:
         self._clock = clock
         self._wake = wake
         self._log: ReplicatedLog | None = None
-        self._liveness: Liveness | None = None
-        self._time: ClusterTime | None = None
-        self._roles: Roles | None = None
+        self._leadership: Leadership | None = None
         self._witnesses = Witnesses()
         self._last_check: Any = None
-        self._term = 0  # of the present leadership
         self._queue = CommandQueue()
         self._early = EarlyAcceptance()
         # what is on its way
         self._flying_batches = 0
         self._flying_commands = 0
         self._flying_bytes = 0
-        self._due_flying = False
-        self._expire_flying = False
-        self._fail_flying = False
-        self._duties_at = 0.0
         # reads
         self._reads: list[_Read] = []
         self._rounds = 0
@@ -350,8 +340,8 @@ class Replica:
         if state is None or state.owner is not owner:
             return
         state.owner = None
-        if by_client and self._liveness is not None:
-            self._liveness.closed_by_client(state, self._clock.monotonic())
+        if by_client and self._leadership is not None:
+            self._leadership.liveness.closed_by_client(state, self._clock.monotonic())
             self._wake()  # the deadline may have come nearer
 
     @_or_fail
@@ -373,21 +363,22 @@ class Replica:
         session, owner.witness = owner.witness, 0
         now = self._clock.monotonic()
         gone = self._witnesses.closed(session, self.machine, now, by_client=by_client)
-        if gone and self._liveness is not None:
-            state = self._liveness.state(session)
+        if gone and self._leadership is not None:
+            liveness = self._leadership.liveness
+            state = liveness.state(session)
             if state is not None and state.owner is None:
-                self._liveness.closed_by_client(state, now)
+                liveness.closed_by_client(state, now)
                 self._wake()
 
     @_or_fail
     def component_alive(self, owner: Requester, message: list[Any]) -> None:
         """Take a sign of life: ``[118, request, after sequence, consistency, member]``."""
         request, number = message[1], message[4]
-        if not self.leading or self._roles is None:
+        if self._leadership is None:
             self.refuse_not_leader(owner, request)
         elif owner.session is None:
             self._refuse_detached(owner, request)
-        elif self._roles.alive(owner.session.id, number, self._clock.monotonic()):
+        elif self._leadership.roles.alive(owner.session.id, number, self._clock.monotonic()):
             owner.answer(request, success([self.machine.revision]))
         else:
             owner.answer(request, refuse(SaAisError.ERR_NOT_EXIST, "component_missing", number))
@@ -424,57 +415,33 @@ class Replica:
 
     def work(self) -> None:
         """Propose what the leader owes: due work, death of silent sessions. After each step."""
-        if not self.leading or self._time is None or self._liveness is None:
-            return
-        now = self._clock.monotonic()
-        if now < self._duties_at:
-            return
-        if not self._due_flying:
-            due_ns = self.machine.next_due_ns()
-            if due_ns is not None and due_ns <= self._time.stamp(now):
-                self._due_flying = True
-                self._enqueue(None, 0, [int(Tag.DUE), 0, 0, 0])
-        roles = self._roles
-        if roles is not None and not self._fail_flying and roles.deadline() <= now:
-            overdue = roles.overdue(now, _EXPIRE_PER_ENTRY_MAX)
-            if overdue:
-                self._fail_flying = True
-                self._enqueue(None, 0, [int(Tag.GROUP_FAIL), 0, 0, 0, overdue])
-        if not self._expire_flying and self._liveness.deadline() <= now:
-            dead = self._liveness.dead(now, _EXPIRE_PER_ENTRY_MAX)
-            if dead:
-                self._expire_flying = True
-                self._enqueue(None, 0, [int(Tag.SESSION_EXPIRE), 0, 0, 0, dead])
+        if self._leadership is not None:
+            for command in self._leadership.owed(self._clock.monotonic()):
+                self._enqueue(None, 0, command)
 
     def deadline(self) -> float:
         """Monotonic time at which :meth:`work` is to be called at the latest (inf: never)."""
-        if not self.leading or self._time is None or self._liveness is None:
+        if self._leadership is None:
             return _NEVER
-        deadline = _NEVER if self._expire_flying else self._liveness.deadline()
-        if self._roles is not None and not self._fail_flying:
-            deadline = min(deadline, self._roles.deadline())
-        if not self._due_flying:
-            due_ns = self.machine.next_due_ns()
-            if due_ns is not None:
-                now = self._clock.monotonic()
-                wait_ns = due_ns - self._time.stamp(now)
-                deadline = min(deadline, now + max(0, wait_ns) / 1e9)
-        return max(deadline, self._duties_at)
+        return self._leadership.deadline(self._clock.monotonic())
 
     def _propose(self) -> None:
-        queue = self._queue
+        queue, leadership = self._queue, self._leadership
+        ensure(leadership is not None, "only a leader proposes")
+        if leadership is None:
+            return
         while queue.commands:
             most = _FULL_BATCHES_IN_FLIGHT_MAX if queue.full() else _BATCHES_IN_FLIGHT_MAX
             if self._flying_batches >= most:
                 return
             proposal = queue.cut()
-            now_ns = self._stamp()
+            now_ns = leadership.time.stamp(self._clock.monotonic())
             payload = encode_batch(now_ns, proposal.commands)
             ensure(len(payload) <= ENTRY_BYTES_MAX + 1024, "an entry is larger than accounted for")
             proposal.now_ns = now_ns
             self._fly(proposal)
             if not self.log.propose(payload, proposal):
-                self._duties_at = self._clock.monotonic() + _DUTY_RETRY_S
+                leadership.refused(self._clock.monotonic())
                 self._landed(proposal)
                 self._refuse_proposal(proposal)
 
@@ -483,10 +450,6 @@ class Replica:
         self._flying_commands += len(proposal.commands)
         self._flying_bytes += proposal.bytes
 
-    def _stamp(self) -> int:
-        ensure(self._time is not None, "a leader without cluster time")
-        return self._time.stamp(self._clock.monotonic()) if self._time else 0
-
     def _landed(self, proposal: Proposal) -> None:
         """A proposal is no longer on its way, whatever became of it."""
         self._flying_batches -= 1
@@ -494,21 +457,15 @@ class Replica:
         self._flying_bytes -= proposal.bytes
         if self._early.marks:
             self._early.landed(proposal.commands)
-        if proposal.special:
-            for command in proposal.commands:
-                if command[0] == Tag.DUE:
-                    self._due_flying = False
-                elif command[0] == Tag.SESSION_EXPIRE:
-                    self._expire_flying = False
-                elif command[0] == Tag.GROUP_FAIL:
-                    self._fail_flying = False
+        if proposal.special and self._leadership is not None:
+            self._leadership.landed(proposal.commands)
         for owner, _, size in proposal.runs:
             if owner is not None:
                 owner.inflight_bytes -= size
 
     def _refuse_proposal(self, proposal: Proposal) -> None:
         """The log took nothing (definite): sequences go back so that the client may resend."""
-        states = self._liveness.states if self._liveness is not None else {}
+        states = self._leadership.liveness.states if self._leadership is not None else {}
         for command, request, owner in proposal.waiting():
             state = states.get(command[1])
             if state is not None and command[2] <= state.proposed:
@@ -525,8 +482,8 @@ class Replica:
             self._apply_own(index, payload, context)
         if self.feed is not None:
             self.feed.applied(self.machine.changes, self.machine.revision)
-        if self._roles is not None and self.machine.groups.told:
-            self._roles.tell(self._clock.monotonic())
+        if self.machine.groups.told and self._leadership is not None:
+            self._leadership.roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
         if nonces and nonces[-1] != self._last_check:
             self._last_check = nonces[-1]
@@ -560,9 +517,9 @@ class Replica:
                 results[position] = success([command[4], index])
 
     def _session_changed(self, command: list[Any], owner: Requester | None, result: Result) -> None:
-        liveness = self._liveness
-        if liveness is None or result.code != _OK:
+        if self._leadership is None or result.code != _OK:
             return
+        liveness = self._leadership.liveness
         if command[0] == Tag.SESSION_OPEN:
             state = liveness.opened(result.value[0], self._clock.monotonic())
             if state is not None and owner is not None:
@@ -582,15 +539,14 @@ class Replica:
                     state.owner.notice("session_lost", "expired")
 
     def _bind(self, owner: Requester, state: SessionState) -> None:
-        liveness = self._liveness
-        if liveness is None:
+        if self._leadership is None:
             return
         if owner.session is not None and owner.session is not state:
             owner.session.owner = None
         if state.owner is not None and state.owner is not owner:
             state.owner.session = None
             state.owner.detached()
-        liveness.resumed(state, self._clock.monotonic())
+        self._leadership.liveness.resumed(state, self._clock.monotonic())
         state.owner = owner
         owner.session = state
 
@@ -626,30 +582,25 @@ class Replica:
         leading = status.leader == status.node
         leader_before = self.leader
         self.leader = status.leader
-        if leading and self.leading and status.term != self._term:
-            self._step_down()  # lost and won again before anybody told us
-        if leading and not self.leading:
-            self._term = status.term
+        former = self._leadership
+        if former is not None and (not leading or status.term != former.term):
+            self._step_down(former)  # also if it was lost and won again before anybody told us
+        if leading and self._leadership is None:
             now = self._clock.monotonic()
-            self._liveness = Liveness(now, self.machine.sessions)
-            self._time = ClusterTime(self.machine.now_ns, now, self._voters, self.log.wall_clocks)
-            self._roles = Roles(now, self.machine, self._liveness)
-            self._witnesses.testify(self._liveness)
-            self._duties_at = 0.0
+            self._leadership = Leadership(
+                status.term, now, self.machine, self._voters, self.log.wall_clocks, self._witnesses
+            )
             self.leading = True
             self._wake()
-        elif self.leading and not leading:
-            self._step_down()
         if self.leader != leader_before and self.listener is not None:
             self.listener.leader_changed(self.leader)
 
-    def _step_down(self) -> None:
+    def _step_down(self, former: Leadership) -> None:
         self.leading = False
-        if self._liveness is not None:
-            for state in self._liveness.states.values():
-                if state.owner is not None:
-                    state.owner.session = None
-        self._liveness = self._time = self._roles = None
+        self._leadership = None
+        for state in former.liveness.states.values():
+            if state.owner is not None:
+                state.owner.session = None
         while self._queue.commands:
             proposal = self._queue.cut()
             self._fly(proposal)
@@ -710,8 +661,8 @@ class Replica:
     def _attach(self, item: _Read) -> None:
         owner, _, request, message = item
         session, secret = message[2], message[3]
-        liveness = self._liveness
-        if liveness is None:
+        leadership = self._leadership
+        if leadership is None:
             self.refuse_not_leader(owner, request)
             return
         if owner.gone:
@@ -723,10 +674,9 @@ class Replica:
         if not self.machine.session_secret_ok(session, secret):
             owner.answer(request, refuse(SaAisError.ERR_ACCESS, "secret"))
             return
-        state = liveness.state(session)
+        state = leadership.liveness.state(session)
         ensure(state is not None, "a session of the machine is unknown to liveness")
         if state is not None:
             self._bind(owner, state)
         owner.answer(request, success([record.last_sequence, record.timeout_ns]))
-        if self._roles is not None:
-            self._roles.attached(owner, session)
+        leadership.roles.attached(owner, session)

@@ -43,7 +43,8 @@ class Log:
         leader = self.leader()
         truth = self.world.truth.machine
         before = truth.applied_index
-        payload = encode_batch(leader.machine._stamp(), commands)
+        time = leader.machine._leadership.time
+        payload = encode_batch(time.stamp(leader.machine.monotonic()), commands)
         leader._ask(lambda: leader.node.propose(payload, None))
         end = self.world.queue.now + 5.0
         while truth.applied_index == before:

@@ -138,7 +138,7 @@ def test_a_hung_component_is_replaced(world, two):
     assert [a.roles[-1][1], b.roles[-1][1]] == [1, 2]
     world.clock.pass_by(5.0)
     world.log.run()
-    assert world.replica._roles.deadline() == float("inf")
+    assert world.replica._leadership.roles.deadline() == float("inf")
 
 
 def test_signs_of_life_are_the_components_own(world, two):
@@ -163,7 +163,7 @@ def test_a_pile_of_old_answers_is_cleared_away(world, two):
         for part in (a, b):
             part.answer()
             part.client.replies.clear()
-    assert len(world.replica._roles._heap) < 1100
+    assert len(world.replica._leadership.roles._heap) < 1100
 
 
 # --- second connections -------------------------------------------------------------------
