@@ -332,8 +332,7 @@ class RealFileSystem:
         sync_s: seconds that all syncs took so far.
     """
 
-    def __init__(self) -> None:
-        self.sync_s = 0.0
+    sync_s = 0.0
 
     def point(self, name: str) -> None:
         """Do nothing: crash points are for simulated disks."""
