@@ -238,8 +238,8 @@ def _print(target: Target, measured: Measured) -> None:
         (
             f"{cost.node} ({cost.role})",
             f"{cost.cpu_s * 1e6 / count:.1f} us CPU/operation, {cost.rss_bytes >> 20} MiB, "
-            f"{cost.fsyncs} fsyncs, {_per_entry(measured, cost):.1f} writes/entry, "
-            f"longest step {cost.longest_step_ms} ms",
+            f"{cost.fsyncs} fsyncs, {_per_entry(measured, cost):.1f} writes/entry"
+            + ("" if cost.longest_step_ms is None else f", longest step {cost.longest_step_ms} ms"),
         )
         for cost in measured.replicas
     ]

@@ -38,8 +38,11 @@ class ReplicaCost:
     cpu_s: float
     rss_bytes: int
     fsyncs: int
-    longest_step_ms: int
-    """The longest step of its loop in the last minute or two, syncs not counted."""
+    longest_step_ms: int | None
+    """The longest step of its loop in the last minute or two, syncs not counted.
+
+    None: the replica is of a version that does not tell.
+    """
     entries: int
     """Raft entries that were committed: batches of operations."""
 
@@ -236,7 +239,7 @@ def _measured(
             (status["cpu_ms"] - before[node]["cpu_ms"]) / 1000,
             status["rss_bytes"],
             status["fsyncs"] - before[node]["fsyncs"],
-            status["longest_step_ms"],
+            status.get("longest_step_ms"),
             status["commit"] - before[node]["commit"],
         )
         for node, status in sorted(after.items())

@@ -134,7 +134,6 @@ class Replica:
         self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
-        self.leading = False
         self.stepping = False
         """Whether a step is being taken: replies made meanwhile are sent by who takes it."""
         self.applied_commands = 0
@@ -167,6 +166,11 @@ class Replica:
         if log is None:
             raise RuntimeError("attach_log was not called")
         return log
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica leads, and has applied all that came before."""
+        return self._leadership is not None
 
     @property
     def leader_endpoint(self) -> str | None:
@@ -404,10 +408,11 @@ class Replica:
     # --- the step -------------------------------------------------------------------------------
     def flush(self) -> None:
         """Propose what gathered and start a round for the reads that wait. Before each step."""
-        if not self.leading:
+        leadership = self._leadership
+        if leadership is None:
             return
         if self._queue.commands:
-            self._propose()
+            self._propose(leadership)
         if self._reads and self._rounds < _READ_ROUNDS_MAX:
             reads, self._reads = self._reads, []
             self._rounds += 1
@@ -425,11 +430,8 @@ class Replica:
             return _NEVER
         return self._leadership.deadline(self._clock.monotonic())
 
-    def _propose(self) -> None:
-        queue, leadership = self._queue, self._leadership
-        ensure(leadership is not None, "only a leader proposes")
-        if leadership is None:
-            return
+    def _propose(self, leadership: Leadership) -> None:
+        queue = self._queue
         while queue.commands:
             most = _FULL_BATCHES_IN_FLIGHT_MAX if queue.full() else _BATCHES_IN_FLIGHT_MAX
             if self._flying_batches >= most:
@@ -590,13 +592,11 @@ class Replica:
             self._leadership = Leadership(
                 status.term, now, self.machine, self._voters, self.log.wall_clocks, self._witnesses
             )
-            self.leading = True
             self._wake()
         if self.leader != leader_before and self.listener is not None:
             self.listener.leader_changed(self.leader)
 
     def _step_down(self, former: Leadership) -> None:
-        self.leading = False
         self._leadership = None
         for state in former.liveness.states.values():
             if state.owner is not None:

@@ -53,7 +53,7 @@ class Snapshotter:
         self._pieces: Iterator[bytes] | None = None
         self._writer: SnapshotWriter | None = None
         self._index = 0
-        self._resume_at = _NEVER
+        self._resume_at = 0.0
         self._plan()
 
     def _plan(self) -> None:
@@ -70,7 +70,7 @@ class Snapshotter:
     @property
     def deadline(self) -> float:
         """When the next slice is due (inf: none is, before the log has grown)."""
-        return self._resume_at
+        return self._resume_at if self.busy else _NEVER
 
     def grown(self, size: int) -> None:
         """``size`` bytes of payload were applied."""
@@ -88,7 +88,6 @@ class Snapshotter:
         if self._writer is not None:
             self._writer.abort()
         self._pieces = self._writer = None
-        self._resume_at = _NEVER
 
     def start(self, applied: int) -> bool:
         """Freeze the state as of ``applied``; False if busy or nothing is new."""
@@ -140,7 +139,6 @@ class Snapshotter:
     def _publish(self) -> None:
         assert self._writer is not None
         writer, self._writer, self._pieces = self._writer, None, None
-        self._resume_at = _NEVER
         writer.commit()
         self._last_index = self._index
         self._plan()

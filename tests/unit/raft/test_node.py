@@ -234,31 +234,33 @@ def test_a_node_at_a_higher_term_does_not_hang_the_cluster(tmp_path):
     assert cluster.nodes[leader].status().term > 50
 
 
-def _slow_pieces(cluster, seconds):
-    """Have each piece of an image take ``seconds`` to make; returns how many were made so far."""
+PIECE_S = 0.01
+
+
+def _compacting(path, snapshot_entries):
+    """One node that begins a snapshot, each piece of which takes ``PIECE_S``; and those made."""
+    cluster = Cluster(path, 1, snapshot_entries=snapshot_entries)
+    cluster.write(20)
     made = []
-    machine = cluster.machines["n1"]
-    image = machine.freeze
+    image = cluster.machines["n1"].freeze
 
     def pieces():
         for piece in [b"", b"", b"", b"", b"", *image()]:
-            cluster.clock.now += seconds
+            cluster.clock.now += PIECE_S
             made.append(piece)
             yield piece
 
-    machine.freeze = pieces
-    return made
+    cluster.machines["n1"].freeze = pieces
+    node = cluster.nodes["n1"]
+    assert node.compact()
+    return cluster, node, made
 
 
 def test_a_snapshot_leaves_most_of_the_time_to_others(tmp_path):
-    cluster = Cluster(tmp_path, 1, snapshot_entries=1000)
-    cluster.write(20)
-    made = _slow_pieces(cluster, 0.01)
-    node = cluster.nodes["n1"]
-    assert node.compact()
+    cluster, node, made = _compacting(tmp_path, 1000)
     node.step()
     assert len(made) == 1
-    paused_until = cluster.clock.now + 0.01 * snapshotting.PAUSE
+    paused_until = cluster.clock.now + PIECE_S * snapshotting.PAUSE
     cluster.clock.now = paused_until - 0.001
     node.step()
     assert len(made) == 1, "the pause was not kept"
@@ -270,11 +272,7 @@ def test_a_snapshot_leaves_most_of_the_time_to_others(tmp_path):
 
 
 def test_a_snapshot_hurries_when_the_log_outgrows_it(tmp_path):
-    cluster = Cluster(tmp_path, 1, snapshot_entries=30)
-    cluster.write(20)
-    made = _slow_pieces(cluster, 0.01)
-    node = cluster.nodes["n1"]
-    assert node.compact()
+    _, node, made = _compacting(tmp_path, 30)
     for number in range(30):
         assert node.propose(b"more %d" % number)
     node.step()

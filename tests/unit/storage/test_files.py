@@ -216,6 +216,8 @@ def test_a_large_file_is_freed_aside(tmp_path, monkeypatch, closed_last):
     fs, path = RealFileSystem(), tmp_path / "large"
     file = fs.open(str(path), create=True)
     file.preallocate(files._FREED_ASIDE_BYTES)
+    if not closed_last:
+        file.close()
     may_free, closed_by = threading.Event(), []
 
     def close(fd: int) -> None:
@@ -228,7 +230,6 @@ def test_a_large_file_is_freed_aside(tmp_path, monkeypatch, closed_last):
         os.unlink(path)
         file.close()
     else:
-        os.close(file._fd)
         fs.unlink(str(path))
     assert not path.exists()
     assert _is_held(path)  # and yet we are here
