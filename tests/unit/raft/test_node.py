@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-from raftckpt.raft import snapshotting
 from raftckpt.raft.port import Role, Transferred
 from raftckpt.storage import StorageError
 from tests.unit.raft.cluster import Cluster
@@ -239,7 +238,8 @@ PIECE_S = 0.01
 
 def _compacting(path, snapshot_entries):
     """One node that begins a snapshot, each piece of which takes ``PIECE_S``; and those made."""
-    cluster = Cluster(path, 1, snapshot_entries=snapshot_entries)
+    unhurried = {"heartbeat_s": 1.0, "election_min_s": 4.0, "election_max_s": 5.0}
+    cluster = Cluster(path, 1, snapshot_entries=snapshot_entries, **unhurried)
     cluster.write(20)
     made = []
     image = cluster.machines["n1"].freeze
@@ -260,11 +260,11 @@ def test_a_snapshot_leaves_most_of_the_time_to_others(tmp_path):
     cluster, node, made = _compacting(tmp_path, 1000)
     node.step()
     assert len(made) == 1
-    paused_until = cluster.clock.now + PIECE_S * snapshotting.PAUSE
+    paused_until = cluster.clock.now + 4 * PIECE_S
     cluster.clock.now = paused_until - 0.001
     node.step()
     assert len(made) == 1, "the pause was not kept"
-    assert node.deadline() <= paused_until + 1e-9, "nobody would write the next slice"
+    assert node.deadline() == pytest.approx(paused_until), "nobody would write the next slice"
     cluster.clock.now = paused_until + 1e-9
     node.step()
     assert len(made) == 2
