@@ -276,6 +276,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "handle": (None, "the handle is closed or was never valid"),
     "session": (SessionLost, "the session ended"),
     "secret": (None, "the session's secret does not match"),
+    "token": (None, "no tokens are known here: connect without one"),
     "unlinked": (None, "the checkpoint is unlinked"),
     "flags": (None, "the open or creation flags are not valid: {0}"),
     "attributes": (None, "the creation attributes are not valid: {0}"),

@@ -20,6 +20,7 @@ SECTION_ID_BYTES_MAX: Final = 1024
 SESSION_NAME_BYTES_MAX: Final = 256
 NODE_ID_BYTES_MAX: Final = 64
 SESSION_SECRET_BYTES: Final = 16
+TOKEN_BYTES_MAX: Final = 4096
 WRITE_BYTES_MAX: Final = 64 * MIB
 """Most bytes one write element, overwrite or initial data may carry (CKPT-SPEC: NO_RESOURCES)."""
 SECTION_BYTES_MAX: Final = 1024 * MIB

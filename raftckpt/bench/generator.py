@@ -17,9 +17,15 @@ from raftckpt.bench.histogram import Histogram
 from raftckpt.bench.link import Access, Link
 from raftckpt.bench.loads import Load, Plan, Request, Requests
 from raftckpt.errors import SaAisError, Unavailable, ensure
-from raftckpt.model.commands import Tag
 from raftckpt.model.types import CreationFlags, OpenFlags
-from raftckpt.wire.schema import ReplyKind, RequestTag
+from raftckpt.protocol.operations import (
+    CheckpointOpen,
+    Command,
+    Keepalive,
+    SessionClose,
+    SessionOpen,
+)
+from raftckpt.protocol.replies import ReplyKind
 
 __all__ = ["Counts", "Generator", "attributes"]
 
@@ -35,7 +41,6 @@ SLOT_S: Final = 0.1
 """Of the time line."""
 _FRAME_BYTES: Final = 1 * limits.MIB
 _KEEPALIVE_S: Final = 2.0
-_QUERIES_FROM: Final = int(RequestTag.READ)
 _SEQUENCES_MAX: Final = limits.SEQUENCE_WINDOW - 512
 _SESSION_TIMEOUT_NS: Final = 30 * limits.SECOND_NS
 _NEVER: Final = float("inf")
@@ -95,24 +100,24 @@ class Counts:
             entry[1] = max(entry[1], worst)
 
 
-def attributes(load: Load) -> list[int]:
+def attributes(load: Load) -> tuple[int, int, int, int, int, int]:
     """Creation attributes of the checkpoints: dropped as soon as nobody has them open."""
     flags = CreationFlags.WR_ACTIVE_REPLICA if load.asynchronous else CreationFlags.WR_ALL_REPLICAS
     sections = max(limits.DEFAULT_MAX_SECTIONS, 2 * load.sections)
     size = max(load.initial_bytes, load.size, limits.DEFAULT_MAX_SECTION_SIZE)
-    return [int(flags), sections * size, 0, sections, size, limits.DEFAULT_MAX_SECTION_ID_SIZE]
+    return int(flags), sections * size, 0, sections, size, limits.DEFAULT_MAX_SECTION_ID_SIZE
 
 
 class _Open:
     """A message on its way."""
 
-    __slots__ = ("accepted", "at", "counts", "fields", "sequence")
+    __slots__ = ("accepted", "at", "counts", "record", "sequence")
 
-    def __init__(self, at: float, counts: bool, sequence: int, fields: list[Any]) -> None:
+    def __init__(self, at: float, counts: bool, sequence: int, record: Any) -> None:
         self.at = at
         self.counts = counts  # False: a chunk that precedes the command that counts
         self.sequence = sequence  # 0: a read
-        self.fields = fields
+        self.record = record
         self.accepted = False
 
 
@@ -161,14 +166,16 @@ class Generator:
         load, timeout = self._load, self._access.timeout
         link = self._link = await Link.to_leader(self._access)
         secret = os.urandom(limits.SESSION_SECRET_BYTES)
-        begin = [int(Tag.SESSION_OPEN), 0, 0, secret, self._access.name, ""]
-        await link.ask([*begin, _SESSION_TIMEOUT_NS, 0], timeout)
+        name = self._access.name
+        await link.ask(SessionOpen(0, 0, 0, secret, name, "", _SESSION_TIMEOUT_NS, 0), timeout)
         flags = int(OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE)
         handles = []
         for name in names:
             self._sequence += 1
-            message = [int(Tag.CHECKPOINT_OPEN), self._sequence, self._sequence - 1, name]
-            handles.append((await link.ask([*message, flags, attributes(load)], timeout))[0])
+            message = CheckpointOpen(
+                0, self._sequence, self._sequence - 1, name, flags, attributes(load)
+            )
+            handles.append((await link.ask(message, timeout))[0])
         self._answered = self._sequence
         link.take = self._take
         self._alive = self._loop.create_task(self._stay_alive())
@@ -200,13 +207,13 @@ class Generator:
     async def _stay_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEPALIVE_S)
-            self._link.write([[int(RequestTag.KEEPALIVE), self._link.number()]])
+            self._link.write([Keepalive(self._link.number())])
 
     async def close(self) -> None:
         """End the session, which drops the checkpoints if it was the last one."""
         self._alive.cancel()
         number, sequence = self._link.number(), self._sequence + 1
-        self._link.write([[int(Tag.SESSION_CLOSE), number, sequence, self._answered]])
+        self._link.write([SessionClose(number, sequence, self._answered)])
         await asyncio.wait([self._link.closed], timeout=0.1)
         self._link.close()
 
@@ -221,7 +228,7 @@ class Generator:
         """Begin as many requests as the window allows."""
         now = perf_counter()
         if now < self._end:
-            out: list[list[Any]] = []
+            out: list[Any] = []
             while self._room() and self._begin_next(out, now):
                 pass
             self._flush(out)
@@ -233,7 +240,7 @@ class Generator:
             return
         now = perf_counter()
         due = int((min(now, self._end) - self._paced_from) * self._rate)
-        out: list[list[Any]] = []
+        out: list[Any] = []
         while self._paced < due and self._room():
             self._begin_next(out, self._paced_from + self._paced / self._rate)
             self._paced += 1
@@ -254,31 +261,32 @@ class Generator:
         if not self._open and not self._paused and not self._done.done():
             self._done.set_result(None)
 
-    def _begin_next(self, out: list[list[Any]], at: float) -> bool:
+    def _begin_next(self, out: list[Any], at: float) -> bool:
         messages = next(self._requests, None)
         if messages is None:
             return False
-        for fields in messages[:-1]:
-            self._send(out, _Open(at, False, 1, fields))
+        for record in messages[:-1]:
+            self._send(out, _Open(at, False, 1, record))
             self._flush(out)
         last = messages[-1]
-        self._send(out, _Open(at, True, last[0] < _QUERIES_FROM, last))
+        self._send(out, _Open(at, True, isinstance(last, Command), last))
         self._on_their_way += 1
         if len(out) >= self._per_frame:
             self._flush(out)
         return True
 
-    def _send(self, out: list[list[Any]], message: _Open) -> None:
+    def _send(self, out: list[Any], message: _Open) -> None:
         number = self._link.number()
-        fields = message.fields
+        record = message.record
         self._open[number] = message
         if message.sequence:
             sequence = message.sequence = self._sequence = self._sequence + 1
-            out.append([fields[0], number, sequence, self._answered, *fields[1:]])
+            record.session, record.sequence, record.answered = number, sequence, self._answered
         else:
-            out.append([fields[0], number, 0, *fields[1:]])
+            record.request = number
+        out.append(record)
 
-    def _flush(self, out: list[list[Any]]) -> None:
+    def _flush(self, out: list[Any]) -> None:
         if out:
             self._link.write(out)
             out.clear()
@@ -359,7 +367,7 @@ class Generator:
 
     def _resend(self, again: list[_Open]) -> None:
         self._paused = False
-        out: list[list[Any]] = []
+        out: list[Any] = []
         for entry in again:
             self._send(out, entry)
             if len(out) >= self._per_frame:

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple, cast
 
 from raftckpt.client.endpoints import host_and_port
 from raftckpt.errors import CheckpointError, SaAisError, Unavailable, error_for
+from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.operations import Command, HelloRequest, SessionOpen
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import FrameError, MessageStream, pack_messages
-from raftckpt.wire.schema import ReplyKind, RequestTag
 
 __all__ = ["Access", "Link"]
 
@@ -62,7 +63,7 @@ class Link(asyncio.Protocol):
                 )
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"{endpoint} does not answer: {error}") from None
-        greeting = [int(RequestTag.HELLO), [CLIENT_PROTOCOL], access.name, access.token]
+        greeting = HelloRequest(0, [CLIENT_PROTOCOL], access.name, access.token)
         link.hello = await link.ask(greeting, access.timeout)
         return link
 
@@ -128,7 +129,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def write(self, messages: Sequence[list[Any]]) -> None:
+    def write(self, messages: Sequence[Any]) -> None:
         """Send messages in one frame."""
         if self._transport is not None:
             self._transport.write(pack_messages(list(messages)))
@@ -138,8 +139,8 @@ class Link(asyncio.Protocol):
         self._next_id += 1
         return self._next_id
 
-    async def ask(self, message: list[Any], timeout: float = 10.0) -> Any:
-        """Send ``[tag, *fields]`` and return the value of the reply.
+    async def ask(self, message: Any, timeout: float = 10.0) -> Any:
+        """Send a message under a number of its own and return the value of the reply.
 
         Raises:
             CheckpointError: it was refused, or no reply came in time.
@@ -147,7 +148,11 @@ class Link(asyncio.Protocol):
         request = self.number()
         future = asyncio.get_running_loop().create_future()
         self._waiting[request] = future
-        self.write([[message[0], request, *message[1:]]])
+        if isinstance(message, (Command, SessionOpen)):
+            message.session = request
+        else:
+            message.request = request
+        self.write([message])
         try:
             async with asyncio.timeout(timeout):
                 return await future

@@ -10,8 +10,8 @@ from itertools import cycle
 from typing import Any, Final
 
 from raftckpt import limits
-from raftckpt.model.commands import Tag
-from raftckpt.wire.schema import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL, RequestTag
+from raftckpt.protocol.operations import CheckpointWrite, Read, SectionPut, StageChunk
+from raftckpt.protocol.replies import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL
 
 __all__ = ["FACES", "WORKLOADS", "Load", "Plan", "Request", "Requests"]
 
@@ -134,8 +134,8 @@ class Plan:
         return [ids[number % len(ids)] for number in range(self.load.elements)]
 
 
-Request = list[list[Any]]
-"""Its messages, ``[tag, *fields after the sequence numbers]``; the last one counts."""
+Request = list[Any]
+"""Its messages, not numbered yet; the last one counts."""
 
 
 class Requests:
@@ -165,30 +165,30 @@ class Requests:
             is_read, checkpoint, section = plan.turn()
             handle = handles[checkpoint]
             if is_read:
-                yield [[int(RequestTag.READ), consistency, handle, [[section, 0, size]]]]
+                yield [Read(0, 0, consistency, handle, [(section, 0, size)])]
             elif workload == "put":
                 yield self._put(handle, section, data)
             elif workload == "partial":
                 yield self._partial(handle, section, plan.offset(), data)
             else:
-                elements = [[each, 0, data] for each in plan.vector(checkpoint)]
-                yield [[int(Tag.CHECKPOINT_WRITE), handle, elements]]
+                elements: list[Any] = [(each, 0, data) for each in plan.vector(checkpoint)]
+                yield [CheckpointWrite(0, 0, 0, handle, elements)]
 
     def _put(self, handle: int, section: bytes, data: bytes) -> Request:
-        return self._staged(data, lambda given: [int(Tag.SECTION_PUT), handle, section, given])
+        return self._staged(data, lambda given: SectionPut(0, 0, 0, handle, section, given))
 
     def _partial(self, handle: int, section: bytes, offset: int, data: bytes) -> Request:
         return self._staged(
-            data, lambda given: [int(Tag.CHECKPOINT_WRITE), handle, [[section, offset, given]]]
+            data, lambda given: CheckpointWrite(0, 0, 0, handle, [(section, offset, given)])
         )
 
-    def _staged(self, data: bytes, command: Callable[[Any], list[Any]]) -> Request:
+    def _staged(self, data: bytes, command: Callable[[Any], Any]) -> Request:
         if len(data) <= limits.INLINE_WRITE_BYTES_MAX:
             return [command(data)]
         self._stages += 1
         view, step = memoryview(data), limits.STAGE_CHUNK_BYTES
         chunks = [
-            [int(Tag.STAGE_CHUNK), self._stages, offset, bytes(view[offset : offset + step])]
+            StageChunk(0, 0, 0, self._stages, offset, bytes(view[offset : offset + step]))
             for offset in range(0, len(data), step)
         ]
         return [*chunks, command(self._stages)]

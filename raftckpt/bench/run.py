@@ -20,7 +20,7 @@ from raftckpt.client.endpoints import parse_endpoints, tls_context
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import CheckpointError, InvalidParam, Unavailable
 from raftckpt.limits import INLINE_WRITE_BYTES_MAX
-from raftckpt.wire.schema import RequestTag
+from raftckpt.protocol.operations import ReplicaStatusRequest
 
 __all__ = ["Measured", "ReplicaCost", "run"]
 
@@ -212,7 +212,7 @@ async def _statuses(access: Access) -> dict[str, Any]:
         except CheckpointError:
             return None
         try:
-            status: dict[str, Any] = await link.ask([int(RequestTag.REPLICA_STATUS)], 5.0)
+            status: dict[str, Any] = await link.ask(ReplicaStatusRequest(0), 5.0)
             return status
         except CheckpointError:
             return None

@@ -11,9 +11,10 @@ from typing import Any
 from raftckpt.chaos.history import Kind, Operation, Outcome, Part, seen_of
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGERS
 from raftckpt.model.types import Chosen
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.testing.local_cluster import LocalCluster
 from raftckpt.testing.probe import Probe, replica_digests
-from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
 
 __all__ = ["Audit", "audit"]
 
@@ -87,15 +88,15 @@ def _audit_one(
     lost: dict[int, str],
     audited: set[int],
 ) -> None:
-    def ask(tag: RequestTag, *args: Any) -> Any:
-        return probe.call(tag, 0, CONSISTENCY_LOCAL, name, *args)
+    def ask(record: type[Any], *args: Any) -> Any:
+        return probe.call(record, 0, CONSISTENCY_LOCAL, name, *args)
 
-    uid = ask(RequestTag.STATUS)[1][0]
+    uid = ask(ops.Status)[1][0]
     begin = time.monotonic_ns()
-    revision, rows = ask(RequestTag.READ_ALL)
+    revision, rows = ask(ops.ReadAll)
     end = time.monotonic_ns()
     contents = {bytes(section).decode("ascii"): bytes(data) for section, data in rows}
-    listed = ask(RequestTag.SECTIONS, int(Chosen.ANY), 0)[1]
+    listed = ask(ops.Sections, int(Chosen.ANY), 0)[1]
     revisions = {bytes(each[0]).decode("ascii"): each[5] for each in listed}
     found.reads.append(
         Operation(

@@ -24,8 +24,9 @@ from raftckpt.chaos.witness import Cut, Told, Witness, Write, seen_rows
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError
+from raftckpt.protocol.operations import ReadAll
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.testing.probe import Probe
-from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
 
 __all__ = ["LASTING_NAMES", "LEDGERS", "Spec", "arguments", "main"]
 
@@ -341,9 +342,7 @@ class _LocalReader:
                 time.monotonic_ns(),
                 replica=replica,
             )
-            revision, rows = probe.call(
-                RequestTag.READ_ALL, 0, CONSISTENCY_LOCAL, self._opened.name
-            )
+            revision, rows = probe.call(ReadAll, 0, CONSISTENCY_LOCAL, self._opened.name)
         except (CheckpointError, OSError):
             old = self._probes.pop(endpoint, None)
             if old is not None:

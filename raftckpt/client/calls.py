@@ -13,6 +13,8 @@ from typing import Any
 
 from raftckpt import limits
 from raftckpt.errors import CheckpointError
+from raftckpt.protocol.operations import Query
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 
 __all__ = ["Call", "Internal", "Needs", "Stage"]
 
@@ -43,17 +45,16 @@ class Stage:
         data: the bytes.
         offset: how many were sent.
         number: number of the stage, 0 before its first chunk was sent.
-        place: the list whose item ``position`` takes the stage's number in the final command.
+        tell: puts the stage's number into the final command.
     """
 
-    __slots__ = ("data", "number", "offset", "place", "position")
+    __slots__ = ("data", "number", "offset", "tell")
 
-    def __init__(self, data: bytes, place: list[Any], position: int) -> None:
+    def __init__(self, data: bytes, tell: Callable[[int], None]) -> None:
         self.data = memoryview(data)
         self.offset = 0
         self.number = 0
-        self.place = place
-        self.position = position
+        self.tell = tell
 
 
 class Call:
@@ -62,16 +63,16 @@ class Call:
     Arguments:
         name: name of the operation, for error messages.
         needs: when it can be sent.
-        tag: tag of the message.
-        args: its fields after the leading ones (id; sequence, answered; after, consistency).
+        message: what to send; its leading fields are filled in when it is sent. None: nothing, it
+            is done as soon as what it needs is there.
         subject: name of the checkpoint, for error messages.
         handle: handle it belongs to, for refusals found late (0: none).
         decode: turns the reply's value into what the user gets.
         bytes_: estimate of the encoded size.
         stages: large data to be staged first.
-        consistency: of a query.
-        name_args: fields of a query that names the checkpoint instead of a handle; used for local
+        by_name: the same query with the name of the checkpoint instead of a handle; used for local
             reads while no leader is known.
+        written: a barrier that returns the revision of what was written since the last one.
 
     Attributes:
         done: whether the outcome is known (``value`` or ``error``).
@@ -85,16 +86,15 @@ class Call:
 
     __slots__ = (
         "accepted",
-        "args",
+        "by_name",
         "bytes_",
-        "consistency",
         "deadline",
         "decode",
         "done",
         "error",
         "handle",
+        "message",
         "name",
-        "name_args",
         "needs",
         "parent",
         "plugged",
@@ -103,41 +103,39 @@ class Call:
         "stages",
         "started",
         "subject",
-        "tag",
         "uncertain",
         "unordered",
         "value",
         "waiter",
         "wire_id",
+        "written",
     )
 
     def __init__(
         self,
         name: str,
         needs: Needs,
-        tag: int,
-        args: list[Any],
+        message: Any,
         *,
         subject: str = "",
         handle: int = 0,
         decode: Callable[[Any], Any] | None = None,
         bytes_: int = 64,
         stages: list[Stage] | None = None,
-        consistency: int = 0,
-        name_args: list[Any] | None = None,
+        by_name: Any = None,
+        written: bool = False,
         parent: Call | None = None,
     ) -> None:
         self.name = name
         self.needs = needs
-        self.tag = tag
-        self.args = args
+        self.message = message
         self.subject = subject
         self.handle = handle
         self.decode = decode
         self.bytes_ = bytes_
         self.stages = stages
-        self.consistency = consistency
-        self.name_args = name_args
+        self.by_name = by_name
+        self.written = written
         self.parent = parent
         self.sequence = 0
         self.wire_id = 0
@@ -157,6 +155,12 @@ class Call:
     def what(self) -> str:
         """The call in words: what failed, in an error message."""
         return f"{self.name} on checkpoint {self.subject!r}" if self.subject else self.name
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a query that any replica may answer from what it has applied."""
+        message = self.message
+        return isinstance(message, Query) and message.consistency == CONSISTENCY_LOCAL
 
     @property
     def abandoned(self) -> bool:
@@ -188,11 +192,10 @@ class Internal(Call):
     def __init__(
         self,
         name: str,
-        tag: int,
-        args: list[Any],
+        message: Any,
         on_reply: Callable[[Any], None],
         on_refused: Callable[[int, str, Any], None],
     ) -> None:
-        super().__init__(name, Needs.INTERNAL, tag, args)
+        super().__init__(name, Needs.INTERNAL, message)
         self.on_reply = on_reply
         self.on_refused = on_refused

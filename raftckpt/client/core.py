@@ -30,10 +30,10 @@ from raftckpt.client.roles import RoleInbox
 from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
-from raftckpt.model.commands import Tag
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.frames import FrameError, MessageStream
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import FrameError, MessageStream
-from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
 
 __all__ = ["ClientCore", "CoreConfig", "Link"]
 
@@ -41,6 +41,9 @@ _COMMAND: Final = Needs.COMMAND
 _ATTACHED: Final = Needs.ATTACHED
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
+_REPLY: Final = int(ReplyKind.REPLY)
+_ACCEPTED: Final = int(ReplyKind.ACCEPTED)
+_NOTICE: Final = int(ReplyKind.NOTICE)
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
 
@@ -165,7 +168,7 @@ class ClientCore(Pipeline):
             elif self._closed:
                 self._fail(call, BadHandle(f"{call.what}: the service is closed"))
                 return
-            if needs is not Needs.ANY and call.consistency != CONSISTENCY_LOCAL:
+            if needs is not Needs.ANY and not call.local:
                 self._wants_leader = True
             self._queries.append(call)
         if self._link >= Link.GREETED:
@@ -217,8 +220,7 @@ class ClientCore(Pipeline):
         self._transmit(
             Internal(
                 "hello",
-                RequestTag.HELLO,
-                [[CLIENT_PROTOCOL], self.config.client_name, self.config.token],
+                ops.HelloRequest(0, [CLIENT_PROTOCOL], self.config.client_name, self.config.token),
                 self._greeted,
                 self._greeting_refused,
             )
@@ -379,8 +381,8 @@ class ClientCore(Pipeline):
         self._send_keepalive()
 
     def _send_keepalive(self) -> None:
-        tag = RequestTag.KEEPALIVE if self._attached else RequestTag.REPLICA_STATUS
-        self._transmit(Internal("keepalive", tag, [], self._kept_alive, self._keepalive_refused))
+        message = ops.Keepalive(0) if self._attached else ops.ReplicaStatusRequest(0)
+        self._transmit(Internal("keepalive", message, self._kept_alive, self._keepalive_refused))
 
     def _kept_alive(self, value: Any) -> None:
         self._made_progress()
@@ -440,7 +442,7 @@ class ClientCore(Pipeline):
         return self._wants_leader or self._wants_session or bool(self.session)
 
     def _greeting_refused(self, code: int, reason: str, detail: Any) -> None:
-        call = Call("connect", Needs.ANY, RequestTag.HELLO, [])
+        call = Call("connect", Needs.ANY, None)
         error = outcomes.refused(call, code, reason, detail, None, True)
         error.message = f"{error.message} ({self._endpoint})"
         endpoint = self._endpoint
@@ -460,8 +462,7 @@ class ClientCore(Pipeline):
             self._transmit(
                 Internal(
                     "attach",
-                    RequestTag.ATTACH,
-                    [self.session, self._secret],
+                    ops.Attach(0, self.session, self._secret),
                     self._attached_again,
                     self._attach_refused,
                 )
@@ -475,7 +476,8 @@ class ClientCore(Pipeline):
         self._link = Link.ATTACHING
         self._set_link_deadline()
         config = self.config
-        fields = [
+        message = ops.SessionOpen(
+            0,
             0,
             0,
             self._secret,
@@ -483,12 +485,11 @@ class ClientCore(Pipeline):
             self.node or "",
             config.session_timeout_ns,
             config.disconnect_grace_ns,
-        ]
+        )
         self._transmit(
             Internal(
                 "open a session",
-                int(Tag.SESSION_OPEN),
-                fields,
+                message,
                 self._session_opened,
                 self._session_refused,
             )
@@ -519,7 +520,7 @@ class ClientCore(Pipeline):
         if code == _TRY_AGAIN:
             self._note_leader(reason, detail)
             return
-        call = Call("open a session", _COMMAND, Tag.SESSION_OPEN, [])
+        call = Call("open a session", _COMMAND, None)
         self._wants_session = False
         self._fail_unsent(
             outcomes.refused(call, code, reason, detail, None, True), sessions_only=True
@@ -551,9 +552,9 @@ class ClientCore(Pipeline):
 
     def _take(self, message: Any) -> None:
         kind = message[0]
-        if kind == 0 or kind == 1:
+        if kind in (_REPLY, _ACCEPTED):
             self._take_reply(kind, message)
-        elif kind == 2:
+        elif kind == _NOTICE:
             self._notice(message[1], message[2])
         else:
             raise FrameError(f"unknown kind of message {kind!r}")

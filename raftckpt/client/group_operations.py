@@ -8,9 +8,9 @@ from raftckpt import limits
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.types import duration_ns
 from raftckpt.errors import InvalidParam, TooBig
-from raftckpt.model.commands import Tag
 from raftckpt.model.groups import Operation
-from raftckpt.wire.schema import CONSISTENCY_LOCAL, RequestTag
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 
 __all__ = ["admin", "alive", "group_status", "groups", "join", "leave", "name_of", "respond"]
 
@@ -54,62 +54,60 @@ def join(
     """Build the join of a component -> [member number, assignment]."""
     if type(rank) is not int or not 0 <= rank <= limits.COMPONENT_RANK_MAX:
         raise InvalidParam(f"a rank is 0..{limits.COMPONENT_RANK_MAX}, not {rank!r}")
-    args = [
+    message = ops.GroupJoin(
+        0,
+        0,
+        0,
         name_of(group, "the name of a group"),
         name_of(component, "the name of a component"),
         rank,
         silence_ns(response_timeout, "response_timeout"),
         0 if health_check is None else silence_ns(health_check, "health_check"),
-    ]
-    return Call(f"join group {group!r} as {component!r}", _COMMAND, int(Tag.GROUP_JOIN), args)
+    )
+    return Call(f"join group {group!r} as {component!r}", _COMMAND, message)
 
 
 def leave(group: str, component: str, *, failed: bool) -> Call:
     """Build the leave of a component; ``failed``: it came to an end by itself."""
     what = f"leave group {group!r} as {component!r}"
-    return Call(what, _COMMAND, int(Tag.GROUP_LEAVE), [group, component, failed])
+    return Call(what, _COMMAND, ops.GroupLeave(0, 0, 0, group, component, failed))
 
 
 def respond(group: str, component: str, assignment: int, ok: bool) -> Call:
     """Build the answer to an assignment."""
     what = f"answer assignment {assignment} of group {group!r}"
-    args = [group, component, assignment, ok]
-    return Call(what, _COMMAND, int(Tag.GROUP_RESPOND), args)
+    return Call(what, _COMMAND, ops.GroupRespond(0, 0, 0, group, component, assignment, ok))
 
 
 def alive(member: int) -> Call:
     """Build a sign of life."""
-    return Call(
-        "sign of life",
-        Needs.ATTACHED,
-        int(RequestTag.COMPONENT_ALIVE),
-        [member],
-        consistency=CONSISTENCY_LOCAL,
-    )
+    message = ops.ComponentAlive(0, 0, CONSISTENCY_LOCAL, member)
+    return Call("sign of life", Needs.ATTACHED, message)
 
 
 def admin(group: str, operation: Operation, component: str | None = None) -> Call:
     """Build an operator's wish about a group."""
     word = operation.name.lower().replace("_", "-")
-    args = [
+    message = ops.GroupAdmin(
+        0,
+        0,
+        0,
         name_of(group, "the name of a group"),
         int(operation),
         None if component is None else name_of(component, "the name of a component"),
-    ]
-    return Call(f"{word} group {group!r}", _COMMAND, int(Tag.GROUP_ADMIN), args)
+    )
+    return Call(f"{word} group {group!r}", _COMMAND, message)
 
 
 def groups() -> Call:
     """Build the listing of all groups."""
-    return Call("list groups", Needs.LEADER, int(RequestTag.GROUPS), [], decode=_second)
+    return Call("list groups", Needs.LEADER, ops.GroupsRequest(0, 0, 0), decode=_second)
 
 
 def group_status(group: str) -> Call:
     """Build the description of a group."""
-    args = [name_of(group, "the name of a group")]
-    return Call(
-        f"show group {group!r}", Needs.LEADER, int(RequestTag.GROUP_STATUS), args, decode=_second
-    )
+    message = ops.GroupStatus(0, 0, 0, name_of(group, "the name of a group"))
+    return Call(f"show group {group!r}", Needs.LEADER, message, decode=_second)
 
 
 def _second(value: Any) -> Any:

@@ -6,13 +6,13 @@ of the wire accepts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from raftckpt import limits
 from raftckpt.client.calls import Call, Needs, Stage
-from raftckpt.client.pipeline import READY_TAG
 from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
@@ -22,9 +22,9 @@ from raftckpt.client.types import (
     time_ns,
 )
 from raftckpt.errors import BadFlags, InvalidParam, Library, NoResources, TooBig
-from raftckpt.model.commands import Tag
 from raftckpt.model.types import Chosen, OpenFlags
-from raftckpt.wire.schema import RequestTag
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.operations import Query
 
 __all__ = [
     "Opened",
@@ -62,10 +62,6 @@ __all__ = [
 ]
 
 _COMMAND: Final = Needs.COMMAND
-_PUT: Final = int(Tag.SECTION_PUT)
-_OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
-_WRITE: Final = int(Tag.CHECKPOINT_WRITE)
-_READ: Final = int(RequestTag.READ)
 _INLINE_MAX: Final = limits.INLINE_WRITE_BYTES_MAX
 _ID_MAX: Final = limits.SECTION_ID_BYTES_MAX
 _MESSAGE_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 128 * limits.KIB
@@ -179,12 +175,14 @@ def checkpoint_name_of(name: str | bytes) -> str:
     return name
 
 
-def _expiry(expires: float | datetime | None, ttl: float | None, what: str) -> list[int | None]:
+def _expiry(
+    expires: float | datetime | None, ttl: float | None, what: str
+) -> tuple[int, int | None]:
     if ttl is not None:
         if expires is not None:
             raise InvalidParam(f"give {what} or ttl, not both")
-        return [limits.SA_TIME_MAX, duration_ns(ttl, "ttl")]
-    return [time_ns(expires, what), None]
+        return limits.SA_TIME_MAX, duration_ns(ttl, "ttl")
+    return time_ns(expires, what), None
 
 
 # --- decoders ------------------------------------------------------------------------------
@@ -256,7 +254,7 @@ def decoded(call: Call) -> Any:
 
 def ready() -> Call:
     """Build the call that is done when the session is attached."""
-    return Call("connect", Needs.ATTACHED, READY_TAG, [])
+    return Call("connect", Needs.ATTACHED, None)
 
 
 def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> Call:
@@ -282,8 +280,7 @@ def open_raw(text: str, flags: int, attributes: list[int] | None) -> Call:
     return Call(
         "open",
         _COMMAND,
-        int(Tag.CHECKPOINT_OPEN),
-        [text, flags, attributes],
+        ops.CheckpointOpen(0, 0, 0, text, flags, attributes),  # type: ignore[arg-type]
         subject=text,
         decode=decode,
         bytes_=4 * len(text) + 128,
@@ -296,8 +293,7 @@ def unlink(name: str | bytes) -> Call:
     return Call(
         "unlink",
         _COMMAND,
-        int(Tag.CHECKPOINT_UNLINK),
-        [text],
+        ops.CheckpointUnlink(0, 0, 0, text),
         subject=text,
         bytes_=4 * len(text) + 64,
     )
@@ -308,29 +304,27 @@ def checkpoints(consistency: str) -> Call:
     return Call(
         "list checkpoints",
         Needs.LEADER,
-        int(RequestTag.CHECKPOINTS),
-        [],
+        ops.Checkpoints(0, 0, _consistency(consistency)),
         decode=_checkpoint_statuses,
-        consistency=_consistency(consistency),
     )
 
 
 def close_session() -> Call:
     """Build the goodbye."""
-    return Call("close", _COMMAND, int(Tag.SESSION_CLOSE), [])
+    return Call("close", _COMMAND, ops.SessionClose(0, 0, 0))
 
 
 def synchronize(opened: Opened | None) -> Call:
     """Build the wait for everything this session wrote -> revision."""
     if opened is None:
-        return Call("close", Needs.BARRIER, READY_TAG, [], handle=-1)
+        return Call("close", Needs.BARRIER, None, handle=-1)
     return Call(
         "synchronize",
         Needs.BARRIER,
-        READY_TAG,
-        ["written"] if opened.asynchronous else [],  # which revision it returns
+        None,
         subject=opened.name,
         handle=opened.handle,
+        written=opened.asynchronous,
     )
 
 
@@ -340,14 +334,13 @@ def transfer(node: str | None) -> Call:
         type(node) is not str or len(_utf8(node, "a node id")) > limits.NODE_ID_BYTES_MAX
     ):
         raise InvalidParam(f"a node id has at most {limits.NODE_ID_BYTES_MAX} bytes: {node!r}")
-    return Call(
-        "transfer leadership", Needs.LEADER_ONCE, int(RequestTag.TRANSFER), [node], decode=_nothing
-    )
+    message = ops.Transfer(0, node)
+    return Call("transfer leadership", Needs.LEADER_ONCE, message, decode=_nothing)
 
 
 def check_start() -> Call:
     """Build the start of a comparison of the replicas' states -> [nonce, index]."""
-    return Call("check", Needs.LEADER, int(RequestTag.CHECK_START), [])
+    return Call("check", Needs.LEADER, ops.CheckStart(0))
 
 
 # --- checkpoint: changes -------------------------------------------------------------------
@@ -358,8 +351,7 @@ def close_checkpoint(opened: Opened) -> Call:
     return Call(
         "close",
         _COMMAND,
-        int(Tag.CHECKPOINT_CLOSE),
-        [opened.handle],
+        ops.CheckpointClose(0, 0, 0, opened.handle),
         subject=opened.name,
         decode=_nothing,
     )
@@ -367,29 +359,34 @@ def close_checkpoint(opened: Opened) -> Call:
 
 def put(opened: Opened, section_id: bytes | str, data: Any) -> Call:
     """Build overwrite-or-create -> revision."""
-    return _data_write("put", _PUT, opened, section_id, data)
+    return _data_write("put", ops.SectionPut, opened, section_id, data)
 
 
 def overwrite(opened: Opened, section_id: bytes | str, data: Any) -> Call:
     """Build saCkptSectionOverwrite -> revision."""
-    return _data_write("overwrite", _OVERWRITE, opened, section_id, data)
+    return _data_write("overwrite", ops.SectionOverwrite, opened, section_id, data)
 
 
-def _data_write(name: str, tag: int, opened: Opened, section_id: bytes | str, data: Any) -> Call:
+def _data_write(
+    name: str,
+    record: type[ops.SectionPut | ops.SectionOverwrite],
+    opened: Opened,
+    section_id: bytes | str,
+    data: Any,
+) -> Call:
     key = section_id_of(section_id)
     data = _data_of(data)
     call = Call(
         name,
         _COMMAND,
-        tag,
-        [opened[0], key, data],
+        record(0, 0, 0, opened[0], key, data),
         subject=opened[1],
         handle=opened[0],
         decode=_nothing if opened.asynchronous else None,
         bytes_=len(data) + len(key) + 64,
     )
     if len(data) > _INLINE_MAX:
-        _stage(call, [(call.args, 2)])
+        _stage_field(call, data)
     return call
 
 
@@ -412,18 +409,18 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
         raise NoResources(
             f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
         )
-    places: list[tuple[list[Any], int]] = []
+    stages: list[Stage] = []
     if inline > _INLINE_MAX:
         for element in sorted(vector, key=lambda element: -len(element[2])):
             if inline <= _INLINE_MAX:
                 break
             inline -= len(element[2])
-            places.append((element, 2))
+            stages.append(Stage(element[2], partial(element.__setitem__, 2)))
+            element[2] = 0
     call = Call(
         "write",
         _COMMAND,
-        _WRITE,
-        [opened.handle, vector],
+        ops.CheckpointWrite(0, 0, 0, opened.handle, vector),  # type: ignore[arg-type]
         subject=opened.name,
         handle=opened.handle,
         decode=_nothing if opened.asynchronous else None,
@@ -431,8 +428,8 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
     )
     if call.bytes_ > _MESSAGE_BYTES_MAX:
         raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
-    if places:
-        _stage(call, places)
+    if stages:
+        _stage(call, stages)
     return call
 
 
@@ -456,21 +453,28 @@ def create(
     call = Call(
         "create",
         _COMMAND,
-        int(Tag.SECTION_CREATE),
-        [opened.handle, wanted, data, *_expiry(expires, ttl, "expires")],
+        ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *_expiry(expires, ttl, "expires")),
         subject=opened.name,
         handle=opened.handle,
         decode=_second,
         bytes_=len(data) + len(wanted or b"") + 96,
     )
     if len(data) > _INLINE_MAX:
-        _stage(call, [(call.args, 2)])
+        _stage_field(call, data)
     return call
 
 
-def _stage(call: Call, places: list[tuple[list[Any], int]]) -> None:
-    """Let the data at ``places`` travel as chunks."""
-    call.stages = [Stage(place[position], place, position) for place, position in places]
+def _stage_field(call: Call, data: bytes) -> None:
+    """Let the data of a command travel as chunks."""
+    message = call.message
+    call.bytes_ -= len(data)
+    message.data = 0
+    _stage(call, [Stage(data, partial(setattr, message, "data"))])
+
+
+def _stage(call: Call, stages: list[Stage]) -> None:
+    """Let data that was taken out of a command travel as chunks."""
+    call.stages = stages
     staged = call.staged_bytes
     if staged > limits.STAGED_BYTES_PER_SESSION_MAX:
         raise NoResources(
@@ -478,64 +482,49 @@ def _stage(call: Call, places: list[tuple[list[Any], int]]) -> None:
             reason="limit",
             detail="bytes of one I/O vector",
         )
-    if len(call.stages) == 1 and call.stages[0].place is call.args:
-        call.bytes_ -= staged
-    for place, position in places:
-        place[position] = 0  # the stage's number comes here
 
 
 def delete(opened: Opened, section_id: bytes | str) -> Call:
     """Build saCkptSectionDelete -> revision."""
-    return _change("delete", Tag.SECTION_DELETE, opened, [opened.handle, section_id_of(section_id)])
+    message = ops.SectionDelete(0, 0, 0, opened.handle, section_id_of(section_id))
+    return _change("delete", opened, message)
 
 
 def set_expiration(
     opened: Opened, section_id: bytes | str, at: float | datetime | None, ttl: float | None
 ) -> Call:
     """Build saCkptSectionExpirationTimeSet -> revision."""
-    return _change(
-        "set_expiration",
-        Tag.SECTION_EXPIRATION_SET,
-        opened,
-        [opened.handle, section_id_of(section_id), *_expiry(at, ttl, "at")],
+    message = ops.SectionExpirationSet(
+        0, 0, 0, opened.handle, section_id_of(section_id), *_expiry(at, ttl, "at")
     )
+    return _change("set_expiration", opened, message)
 
 
 def corrupt_section(opened: Opened, section_id: bytes | str) -> Call:
     """Build the fault injection of :func:`raftckpt.testing.corrupt_section` -> revision."""
-    return _change(
-        "corrupt_section",
-        Tag.SECTION_CORRUPT,
-        opened,
-        [opened.handle, section_id_of(section_id)],
-    )
+    message = ops.SectionCorrupt(0, 0, 0, opened.handle, section_id_of(section_id))
+    return _change("corrupt_section", opened, message)
 
 
 def set_retention(opened: Opened, seconds: float | None) -> Call:
     """Build saCkptCheckpointRetentionDurationSet -> revision."""
-    return _change(
-        "set_retention",
-        Tag.RETENTION_SET,
-        opened,
-        [opened.handle, duration_ns(seconds, "the retention")],
-    )
+    message = ops.RetentionSet(0, 0, 0, opened.handle, duration_ns(seconds, "the retention"))
+    return _change("set_retention", opened, message)
 
 
 def active_replica_set(opened: Opened, exclusive: bool) -> Call:
     """Build saCkptActiveReplicaSet -> epoch."""
-    call = _change(
-        "active_replica_set", Tag.ACTIVE_REPLICA_SET, opened, [opened.handle, bool(exclusive)]
-    )
+    message = ops.ActiveReplicaSet(0, 0, 0, opened.handle, bool(exclusive))
+    call = _change("active_replica_set", opened, message)
     call.decode = _first
     return call
 
 
-def _change(name: str, tag: Tag, opened: Opened, args: list[Any]) -> Call:
+def _change(name: str, opened: Opened, message: Any) -> Call:
     return Call(
         name,
         _COMMAND,
-        int(tag),
-        args,
+        message,
         subject=opened.name,
         handle=opened.handle,
         decode=_nothing if opened.asynchronous else None,
@@ -547,18 +536,21 @@ def _change(name: str, tag: Tag, opened: Opened, args: list[Any]) -> Call:
 
 
 def _query(
-    name: str, tag: int, opened: Opened, args: list[Any], consistency: str, decode: Any
+    name: str,
+    record: Callable[..., Query],
+    opened: Opened,
+    fields: Iterable[Any],
+    consistency: str,
+    decode: Any,
 ) -> Call:
     local = _consistency(consistency)
     return Call(
         name,
         Needs.ATTACHED,
-        tag,
-        [opened.handle, *args],
+        record(0, 0, local, opened.handle, *fields),
         subject=opened.name,
         decode=decode,
-        consistency=local,
-        name_args=[opened.name, *args] if local else None,
+        by_name=record(0, 0, local, opened.name, *fields) if local else None,
     )
 
 
@@ -569,7 +561,7 @@ def read(
     if size is not None:
         _natural(size, "size")
     vector = [[section_id_of(section_id), _natural(offset, "an offset"), size]]
-    return _query("read", _READ, opened, [vector], consistency, _only_data)
+    return _query("read", ops.Read, opened, [vector], consistency, _only_data)
 
 
 def read_many(
@@ -589,7 +581,7 @@ def read_many(
         raise NoResources(
             f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
         )
-    call = _query("read", _READ, opened, [vector], consistency, _second)
+    call = _query("read", ops.Read, opened, [vector], consistency, _second)
     call.bytes_ = bytes_ + 64
     return call
 
@@ -598,7 +590,7 @@ def read_versioned(opened: Opened, section_id: bytes | str, consistency: str) ->
     """Build the read of a whole section -> (bytes, revision of its last change)."""
     return _query(
         "read_versioned",
-        int(RequestTag.READ_VERSIONED),
+        ops.ReadVersioned,
         opened,
         [section_id_of(section_id)],
         consistency,
@@ -608,12 +600,12 @@ def read_versioned(opened: Opened, section_id: bytes | str, consistency: str) ->
 
 def read_all(opened: Opened, consistency: str) -> Call:
     """Build the read of all sections -> Image."""
-    return _query("read_all", int(RequestTag.READ_ALL), opened, [], consistency, _image)
+    return _query("read_all", ops.ReadAll, opened, [], consistency, _image)
 
 
 def section_ids(opened: Opened, consistency: str) -> Call:
     """Build the listing of the section ids."""
-    return _query("ids", int(RequestTag.SECTION_IDS), opened, [], consistency, _second)
+    return _query("ids", ops.SectionIds, opened, [], consistency, _second)
 
 
 def sections(
@@ -625,7 +617,7 @@ def sections(
         raise InvalidParam(f"which is one of {', '.join(_CHOSEN)}, not {which!r}")
     return _query(
         "sections",
-        int(RequestTag.SECTIONS),
+        ops.Sections,
         opened,
         [int(chosen), time_ns(expiration, "expiration")],
         consistency,
@@ -635,14 +627,14 @@ def sections(
 
 def status(opened: Opened, consistency: str) -> Call:
     """Build saCkptCheckpointStatusGet -> CheckpointStatus."""
-    return _query("status", int(RequestTag.STATUS), opened, [], consistency, _checkpoint_status)
+    return _query("status", ops.Status, opened, [], consistency, _checkpoint_status)
 
 
 def section_statuses(opened: Opened, section_ids: list[bytes]) -> Call:
     """Build the description of sections -> rows of those that exist, as they travel."""
     call = _query(
         "sections",
-        int(RequestTag.SECTION_STATUSES),
+        ops.SectionStatuses,
         opened,
         [section_ids],
         "linearizable",
@@ -657,12 +649,12 @@ def may_synchronize(opened: Opened) -> Call:
 
     It does not wait for what was written before, the synchronization itself does that.
     """
-    call = _query("synchronize", int(RequestTag.SYNCHRONIZE), opened, [], "local", _nothing)
-    call.name_args = None
+    call = _query("synchronize", ops.Synchronize, opened, [], "local", _nothing)
+    call.by_name = None
     call.unordered = True
     return call
 
 
 def count(opened: Opened, consistency: str) -> Call:
     """Build the count of the sections."""
-    return _query("count", int(RequestTag.STATUS), opened, [], consistency, _section_count)
+    return _query("count", ops.Status, opened, [], consistency, _section_count)

@@ -7,9 +7,11 @@ upper half (:mod:`raftckpt.client.core`) moves the link and owns the session's l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Final
+
+from msgspec.structs import astuple, replace
 
 from raftckpt import limits
 from raftckpt.client import outcomes
@@ -17,24 +19,19 @@ from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
-from raftckpt.model.commands import Tag
-from raftckpt.wire.frames import pack_messages
-from raftckpt.wire.schema import CONSISTENCY_LOCAL
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.frames import pack_messages
+from raftckpt.protocol.operations import OPERATIONS, Query
 
-__all__ = ["MOVE_REASONS", "READY_TAG", "Pipeline"]
+__all__ = ["MOVE_REASONS", "Pipeline"]
 
 _COMMAND: Final = Needs.COMMAND
 _ATTACHED: Final = Needs.ATTACHED
 _OK: Final = int(SaAisError.OK)
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
-_OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
-_CHECKPOINT_OPEN: Final = int(Tag.CHECKPOINT_OPEN)
-_CHECKPOINT_CLOSE: Final = int(Tag.CHECKPOINT_CLOSE)
 _REVISION_AT: Final = {
-    _CHECKPOINT_OPEN: 4,
-    int(Tag.ACTIVE_REPLICA_SET): 1,
-    int(Tag.SECTION_CREATE): 0,
+    record: row.revision_at for record, row in OPERATIONS.items() if row.revision_at is not None
 }
 """Where the revision stands in replies that are not a revision alone."""
 _OPEN_QUERIES_MAX: Final = 1024
@@ -44,8 +41,6 @@ _FRAME_BYTES: Final = 512 * limits.KIB
 
 MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
 """Reasons of TRY_AGAIN that send the client to another replica."""
-READY_TAG: Final = 0
-"""Tag of a call that is done as soon as what it needs is there; nothing is sent."""
 
 
 class Pipeline:
@@ -80,7 +75,7 @@ class Pipeline:
         self._wire_id = 0
         self._open: dict[int, Call] = {}
         self._open_queries = 0
-        self._outgoing: list[list[Any]] = []
+        self._outgoing: list[Any] = []
         self._outgoing_bytes = 0
         self._window = Window()
         self._commands: deque[Call] = deque()
@@ -137,7 +132,7 @@ class Pipeline:
         first = 0
         size = 0
         for position, message in enumerate(outgoing):
-            bytes_ = _message_bytes(message)
+            bytes_ = _message_bytes(astuple(message))
             if size + bytes_ > _FRAME_BYTES and position > first:
                 frames.append(pack_messages(outgoing[first:position]))
                 first, size = position, 0
@@ -212,7 +207,7 @@ class Pipeline:
                 continue
             if not self._can_send(call):
                 waiting.append(call)
-            elif call.tag == READY_TAG:
+            elif call.message is None:
                 self._finish(call, None)
             else:
                 self._open_queries += 1
@@ -224,10 +219,8 @@ class Pipeline:
         if call.needs is Needs.ANY:
             return True
         if call.needs is _ATTACHED:
-            return self._attached or (
-                call.consistency == CONSISTENCY_LOCAL and call.name_args is not None
-            )
-        return self._link is Link.READY or call.consistency == CONSISTENCY_LOCAL
+            return self._attached or (call.by_name is not None and call.local)
+        return self._link is Link.READY or call.local
 
     def _transmit(self, call: Call) -> None:
         """Put a copy of ``call`` into the next frame."""
@@ -236,27 +229,30 @@ class Pipeline:
         self._wire_id = number = self._wire_id + 1
         self._open[number] = call
         call.wire_id = number
-        needs = call.needs
-        if needs is _COMMAND:
-            window = self._window
+        message = call.message
+        if call.needs is _COMMAND:
             if (call.done or call.parent is not None) and call.abandoned:
                 call.plugged = True
-                message = _plug(call, number, window.answered)
-            else:
-                message = [call.tag, number, call.sequence, window.answered, *call.args]
+                message = _plug(call)
+            message.session = number
+            message.sequence = call.sequence
+            message.answered = self._window.answered
             self._outgoing_bytes += call.bytes_
-        elif needs is _ATTACHED or 100 <= call.tag < 120:
-            args = call.args
+        elif isinstance(message, Query):
             after = 0
             if self._attached:
                 if not call.unordered:
                     after = self._window.reached
-            elif call.name_args is not None:
-                args = call.name_args
-            message = [call.tag, number, after, call.consistency, *args]
+            elif call.by_name is not None:
+                message = call.by_name
+            message.request = number
+            message.after_sequence = after
             self._outgoing_bytes += call.bytes_
+        elif type(message) is ops.SessionOpen:
+            message.session = number
+            self._outgoing_bytes += 256
         else:
-            message = [call.tag, number, *call.args]
+            message.request = number
             self._outgoing_bytes += 256
         self._outgoing.append(message)
 
@@ -308,9 +304,10 @@ class Pipeline:
                     if value > self.revision:
                         self.revision = value
             else:
-                position = _REVISION_AT.get(call.tag)
+                kind = type(call.message)
+                position = _REVISION_AT.get(kind)
                 if position is not None:
-                    self._note_revision(value, position, change=call.tag != _CHECKPOINT_OPEN)
+                    self._note_revision(value, position, change=kind is not ops.CheckpointOpen)
                 if call.abandoned:
                     self._undo(call, value)
             if not call.done:
@@ -324,7 +321,7 @@ class Pipeline:
         else:
             if self._retries or self._tired:
                 self._made_progress()
-            if 100 <= call.tag < 120:
+            if isinstance(call.message, Query):
                 self._note_revision(value, 0)
             if not call.done:
                 self._finish(call, value)
@@ -404,10 +401,9 @@ class Pipeline:
 
     def _undo(self, call: Call, value: Any) -> None:
         """Somebody gave up a call that happened after all: leave no opener behind."""
-        if call.tag == _CHECKPOINT_OPEN and type(value) in (list, tuple) and value:
-            self._commands.append(
-                Call("close", _COMMAND, _CHECKPOINT_CLOSE, [value[0]], subject=call.subject)
-            )
+        if type(call.message) is ops.CheckpointOpen and type(value) in (list, tuple) and value:
+            message = ops.CheckpointClose(0, 0, 0, value[0])
+            self._commands.append(Call("close", _COMMAND, message, subject=call.subject))
 
     # --- barriers ----------------------------------------------------------------------------
 
@@ -436,7 +432,7 @@ class Pipeline:
             refusal = self._refusals.pop(handle, None)
             if refusal is not None:
                 self._fail(call, refusal)
-            elif call.args:  # asynchronous: of what was written, if anything was
+            elif call.written:  # if anything was
                 self._written = 0
                 self._finish(call, written or self.revision)
             else:
@@ -466,12 +462,11 @@ class Pipeline:
         stage, data = chunk
         if not stage.number:
             stage.number = self._window.last + 1
-            stage.place[stage.position] = stage.number
+            stage.tell(stage.number)
         part = Call(
             call.name,
             _COMMAND,
-            int(Tag.STAGE_CHUNK),
-            [stage.number, stage.offset, data],
+            ops.StageChunk(0, 0, 0, stage.number, stage.offset, data),  # type: ignore[arg-type]
             subject=call.subject,
             bytes_=len(data) + 64,
             parent=call,
@@ -486,10 +481,8 @@ class Pipeline:
         """Nobody waits for the write: send a command that is refused and drops its stages."""
         for stage in call.stages or ():
             if stage.number:
-                dropping = Call(
-                    call.name, _COMMAND, _OVERWRITE, [0, b"", stage.number], subject=call.subject
-                )
-                self._commands.append(dropping)
+                dropping = ops.SectionOverwrite(0, 0, 0, 0, b"", stage.number)
+                self._commands.append(Call(call.name, _COMMAND, dropping, subject=call.subject))
         self._stage_done(call)
         return False
 
@@ -580,21 +573,20 @@ class Pipeline:
         return any(call.needs is _COMMAND for call in self._open.values())
 
 
-def _plug(call: Call, number: int, answered: int) -> list[Any]:
+def _plug(call: Call) -> Any:
     """Return a command that is refused, consumes the number of ``call`` and drops its stages."""
-    head = [call.tag, number, call.sequence, answered]
     if call.stages is not None:
-        return [*head, 0, *call.args[1:]]
-    return [_CHECKPOINT_CLOSE, *head[1:], 0]
+        return replace(call.message, handle=0)
+    return ops.CheckpointClose(0, 0, 0, 0)
 
 
-def _message_bytes(message: list[Any]) -> int:
+def _message_bytes(fields: Iterable[Any]) -> int:
     """Estimate the encoded size of a message (only needed when a frame gets long)."""
     size = 64
-    for field in message:
+    for field in fields:
         if isinstance(field, (bytes, str, memoryview)):
             size += len(field)
-        elif type(field) is list:
+        elif type(field) in (list, tuple):
             size += _message_bytes(field)
     return size
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Needs
 from raftckpt.errors import CheckpointError, Unavailable
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import FrameError, MessageStream, pack_messages
-from raftckpt.wire.schema import RequestTag
 
 __all__ = ["Answer", "Probe", "unreachable"]
 
@@ -41,12 +41,9 @@ class Probe:
         self._call = call
         self._node: str | None = None
         self._stream = MessageStream()
-        self._request = pack_messages(
-            [
-                [int(RequestTag.HELLO), 1, [CLIENT_PROTOCOL], client_name, token],
-                [call.tag, 2, *call.args],
-            ]
-        )
+        call.message.request = 2
+        greeting = ops.HelloRequest(1, [CLIENT_PROTOCOL], client_name, token)
+        self._request = pack_messages([greeting, call.message])
 
     def data_to_send(self) -> bytes:
         """Return the greeting and the question."""
@@ -89,9 +86,9 @@ def unreachable(endpoint: str, why: str) -> Answer:
 
 def replica_status() -> Call:
     """Build the question for a replica's status."""
-    return Call("status", Needs.ANY, int(RequestTag.REPLICA_STATUS), [])
+    return Call("status", Needs.ANY, ops.ReplicaStatusRequest(0))
 
 
 def digest(nonce: bytes) -> Call:
     """Build the question for a replica's digest."""
-    return Call("check", Needs.ANY, int(RequestTag.DIGEST), [nonce])
+    return Call("check", Needs.ANY, ops.DigestRequest(0, nonce))

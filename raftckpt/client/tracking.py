@@ -28,9 +28,10 @@ from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.routing import Router
 from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, Unavailable
 from raftckpt.model.changes import ChangeKind
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import FrameError, MessageStream, pack_messages
-from raftckpt.wire.schema import ReplyKind, RequestTag
 
 __all__ = [
     "Stage",
@@ -140,7 +141,7 @@ class TrackerCore:
         self._number = 0
         self._endpoint = ""
         self._stream = MessageStream()
-        self._out: list[list[Any]] = []
+        self._out: list[Any] = []
         self._connect_at = 0.0
         self._stage_until = inf
         self._heard_at = 0.0
@@ -271,8 +272,9 @@ class TrackerCore:
         self._asked_at = self._leaderless_at = inf
         self._stream = MessageStream()
         self._enter(Stage.GREETING, self._timeout)
-        hello = [[CLIENT_PROTOCOL], self._client_name, self._token]
-        self._out.append([int(RequestTag.HELLO), _HELLO_ID, *hello])
+        self._out.append(
+            ops.HelloRequest(_HELLO_ID, [CLIENT_PROTOCOL], self._client_name, self._token)
+        )
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """The connection ``number`` failed or is gone."""
@@ -316,7 +318,7 @@ class TrackerCore:
                 self._lost("it is silent")
                 return
             self._asked_at = now
-            self._out.append([int(RequestTag.KEEPALIVE), _PING_ID])
+            self._out.append(ops.Keepalive(_PING_ID))
         self._send_syncs()
 
     # --- the connection -----------------------------------------------------------------------
@@ -404,20 +406,19 @@ class TrackerCore:
         self._know_leader(hello["leader"])
         target = self._target
         self._out.append(
-            [
-                int(RequestTag.TRACK),
+            ops.Track(
                 _TRACK_ID,
                 target.uid,
                 self.through,
                 target.image and self.through is None,
                 target.at_least,
-            ]
+            )
         )
         self._enter(Stage.STARTING, self._timeout + limits.TRACK_WAIT_SECONDS_MAX + 1.0)
 
     def _refused(self, what: str, code: int, value: Any) -> None:
         reason, detail, _ = value
-        call = Call(what, Needs.ANY, int(RequestTag.TRACK), [], subject=self._target.name)
+        call = Call(what, Needs.ANY, None, subject=self._target.name)
         error = outcomes.refused(call, code, reason, detail, None, True)
         endpoint = self._endpoint
         if code in _PASSING:
@@ -487,9 +488,7 @@ class TrackerCore:
             if not sync.number and sync.send_at <= self._now:
                 sync.number = self._next_sync
                 self._next_sync += 1
-                self._out.append(
-                    [int(RequestTag.TRACK_SYNC), sync.number, _TRACK_ID, sync.revision]
-                )
+                self._out.append(ops.TrackSync(sync.number, _TRACK_ID, sync.revision))
 
     def _synced(self, number: int, code: int, value: Any) -> None:
         if code == 1:
@@ -518,10 +517,10 @@ def track_point(of: Opened | str | bytes | None) -> Call:
         of: an open checkpoint (for reading), a name, or None: no checkpoint, just the revision.
     """
     if isinstance(of, Opened):
-        tag = int(RequestTag.TRACK_POINT)
-        return Call("track", Needs.ATTACHED, tag, [of.handle], subject=of.name)
+        message = ops.TrackPoint(0, 0, 0, of.handle)
+        return Call("track", Needs.ATTACHED, message, subject=of.name)
     name = None if of is None else checkpoint_name_of(of)
-    return Call("track", Needs.LEADER, int(RequestTag.TRACK_POINT), [name], subject=name or "")
+    return Call("track", Needs.LEADER, ops.TrackPoint(0, 0, 0, name), subject=name or "")
 
 
 def target_of(name: str, point: Any, from_revision: int | None, image: bool) -> Target:

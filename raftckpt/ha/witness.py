@@ -19,7 +19,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.probe import Probe
 from raftckpt.client.sync_driver import Wake, open_socket
 from raftckpt.errors import CheckpointError
-from raftckpt.wire.schema import RequestTag
+from raftckpt.protocol.operations import WitnessRequest
 
 if TYPE_CHECKING:
     import ssl
@@ -97,7 +97,7 @@ class Witness:
 
     def _open(self, link: _Link) -> None:
         config = self._core.config
-        call = Call("witness", Needs.ANY, int(RequestTag.WITNESS), list(self._core.credentials))
+        call = Call("witness", Needs.ANY, WitnessRequest(0, *self._core.credentials))
         probe = Probe(link.endpoint, call, config.client_name, config.token)
         try:
             link.sock = open_socket(link.endpoint, self._context, _CONNECT_SECONDS)

@@ -1,25 +1,32 @@
 """Commands about sections and their data.
 
 Each function is ``(state, session, command, dry) -> Result``; ``dry`` stops before the first change
-(the leader asks whether it may accept early). Types and static limits have been checked, a stage
-number in the place of data has been replaced by its value. Checks are made in the order of OpenSAF:
-what the standard leaves open, applications have come to know from it.
+(the leader asks whether it may accept early). Fields are within their bounds, a stage number in the
+place of data has been replaced by its value. Checks are made in the order of OpenSAF: what the
+standard leaves open, applications have come to know from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import WRITE, Checkpoint
-from raftckpt.model.schema import refuse_times
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Value, store, write_at
+from raftckpt.protocol.operations import (
+    CheckpointWrite,
+    SectionCorrupt,
+    SectionCreate,
+    SectionDelete,
+    SectionExpirationSet,
+    SectionOverwrite,
+    SectionPut,
+)
 
 __all__ = [
     "checkpoint_write",
@@ -31,9 +38,8 @@ __all__ = [
     "section_put",
 ]
 
-Fields = Sequence[Any]
-
 _OK: Final = success()
+_NO_ID: Final = refuse(SaAisError.ERR_INVALID_PARAM, "param", "section_id")
 _DEFAULT_SECTION: Final = refuse(SaAisError.ERR_INVALID_PARAM, "default_section")
 _make_tuple: Final = tuple.__new__
 _CREATED: Final = int(ChangeKind.CREATED)
@@ -60,51 +66,59 @@ def _refuse_write(checkpoint: Checkpoint, flags: int, session: Session, size: in
 # --- the hot path: 100 bytes replace 100 bytes ---------------------------------------------------
 
 
-def section_overwrite(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+def section_overwrite(
+    state: State, session: Session, c: SectionOverwrite, dry: bool = False
+) -> Result:
     """``saCkptSectionOverwrite``: replace the whole contents."""
-    opened = session.handles.get(c[4])
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    data = c[6]
+    section_id = c.section_id
+    data: Any = c.data
     size = len(data)
     if not flags & WRITE or checkpoint.guarded or size > checkpoint.write_limit:
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
         if checkpoint.corrupted and not dry:
-            checkpoint.mend(c[5])  # nothing can refuse the overwrite of a corrupted section now
-    old = checkpoint.sections.get(c[5])
+            checkpoint.mend(
+                section_id
+            )  # nothing can refuse the overwrite of a corrupted section now
+    old = checkpoint.sections.get(section_id)
     if old is None:
-        return _missing(c[5])
+        return _missing(section_id)
     if dry:
         return _OK
-    return _replace(state, checkpoint, session.id, c[5], old, data, size)
+    return _replace(state, checkpoint, session.id, section_id, old, data, size)
 
 
-def section_put(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+def section_put(state: State, session: Session, c: SectionPut, dry: bool = False) -> Result:
     """Overwrite the section, or create it without expiration if it is missing."""
-    opened = session.handles.get(c[4])
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    data = c[6]
+    section_id = c.section_id
+    data: Any = c.data
     size = len(data)
     if not flags & WRITE or checkpoint.guarded or size > checkpoint.write_limit:
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
         if checkpoint.corrupted and not dry:
-            checkpoint.mend(c[5])  # nothing can refuse the overwrite of a corrupted section now
-    old = checkpoint.sections.get(c[5])
+            checkpoint.mend(
+                section_id
+            )  # nothing can refuse the overwrite of a corrupted section now
+    old = checkpoint.sections.get(section_id)
     if old is not None:
-        return _OK if dry else _replace(state, checkpoint, session.id, c[5], old, data, size)
-    refusal = _refuse_id(checkpoint, c[5]) or _refuse_more(checkpoint)
+        return _OK if dry else _replace(state, checkpoint, session.id, section_id, old, data, size)
+    refusal = _refuse_id(checkpoint, section_id) or _refuse_more(checkpoint)
     if refusal is not None:
         return refusal
     if dry:
         return _OK
-    return success(_add(state, checkpoint, session.id, c[5], data, SA_TIME_MAX))
+    return success(_add(state, checkpoint, session.id, section_id, data, SA_TIME_MAX))
 
 
 def _replace(
@@ -162,22 +176,18 @@ def _refuse_more(checkpoint: Checkpoint) -> Result | None:
 # --- structure -----------------------------------------------------------------------------------
 
 
-def section_create(state: State, session: Session, c: Fields) -> Result:
+def section_create(state: State, session: Session, c: SectionCreate) -> Result:
     """``saCkptSectionCreate``."""
-    _, _, _, _, handle, section_id, data, expiration_ns, ttl_ns = c
-    opened = session.handles.get(handle)
+    section_id = c.section_id
+    data: Any = c.data
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
     refusal = checkpoint.refuse_change(flags, session.id)
     if refusal is None and section_id is not None:
         refusal = _refuse_id(checkpoint, section_id)
-    refusal = (
-        refusal
-        or refuse_times(expiration_ns, ttl_ns)
-        or checkpoint.refuse_inactive()
-        or checkpoint.refuse_size(len(data))
-    )
+    refusal = refusal or checkpoint.refuse_inactive() or checkpoint.refuse_size(len(data))
     if refusal is None and checkpoint.has_default_section:
         refusal = refuse(SaAisError.ERR_EXIST, "default_section")
     if refusal is None and section_id in checkpoint.sections:
@@ -189,16 +199,18 @@ def section_create(state: State, session: Session, c: Fields) -> Result:
         section_id = checkpoint.next_section_id()
         if section_id is None:  # short ids: all of them are taken
             return refuse(SaAisError.ERR_NO_SPACE, "sections_full", len(checkpoint.sections))
-    due_ns = _due(state, expiration_ns, ttl_ns)
+    due_ns = _due(state, c)
     revision = _add(state, checkpoint, session.id, section_id, data, due_ns)
     if due_ns <= state.now_ns:  # a past time is accepted, and expires at once
         state.remove_section(checkpoint, section_id, _EXPIRED, 0)
     return success([revision, section_id])
 
 
-def section_delete(state: State, session: Session, c: Fields) -> Result:
+def section_delete(state: State, session: Session, c: SectionDelete) -> Result:
     """``saCkptSectionDelete``."""
-    opened = session.handles.get(c[4])
+    if not c.section_id:
+        return _NO_ID
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
@@ -207,22 +219,22 @@ def section_delete(state: State, session: Session, c: Fields) -> Result:
         return refusal
     if checkpoint.has_default_section:
         return _DEFAULT_SECTION
-    if c[5] not in checkpoint.sections:
-        return _missing(c[5])
-    return success(state.remove_section(checkpoint, c[5], _DELETED, session.id))
+    if c.section_id not in checkpoint.sections:
+        return _missing(c.section_id)
+    return success(state.remove_section(checkpoint, c.section_id, _DELETED, session.id))
 
 
-def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
+def section_expiration_set(state: State, session: Session, c: SectionExpirationSet) -> Result:
     """``saCkptSectionExpirationTimeSet``; a time in the past is refused."""
-    _, _, _, _, handle, section_id, expiration_ns, ttl_ns = c
-    opened = session.handles.get(handle)
+    section_id = c.section_id
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
     refusal = checkpoint.refuse_change(flags, session.id)
     if refusal is not None:
         return refusal
-    due_ns = _due(state, expiration_ns, ttl_ns)
+    due_ns = _due(state, c)
     if due_ns < state.now_ns:
         return refuse(SaAisError.ERR_INVALID_PARAM, "time_past")
     refusal = checkpoint.refuse_inactive()
@@ -245,39 +257,44 @@ def section_expiration_set(state: State, session: Session, c: Fields) -> Result:
     return success(revision)
 
 
-def _due(state: State, expiration_ns: int, ttl_ns: int | None) -> int:
-    if ttl_ns is None:
-        return expiration_ns
-    return min(state.now_ns + ttl_ns, SA_TIME_MAX)
+def _due(state: State, c: SectionCreate | SectionExpirationSet) -> int:
+    """When the section expires: absolute, or from the time of apply on."""
+    return c.expiration_ns if c.ttl_ns is None else min(state.now_ns + c.ttl_ns, SA_TIME_MAX)
 
 
-def section_corrupt(state: State, session: Session, c: Fields) -> Result:
+def section_corrupt(state: State, session: Session, c: SectionCorrupt) -> Result:
     """Fault injection: the section becomes CORRUPTED. It takes a revision."""
-    opened = session.handles.get(c[4])
+    section_id = c.section_id
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
     refusal = checkpoint.refuse_change(flags, session.id) or checkpoint.refuse_inactive()
     if refusal is not None:
         return refusal
-    old = checkpoint.sections.get(c[5])
+    old = checkpoint.sections.get(section_id)
     if old is None:
-        return _missing(c[5])
-    refusal = checkpoint.corrupt(c[5])
+        return _missing(section_id)
+    refusal = checkpoint.corrupt(section_id)
     if refusal is not None:
         return refusal
     revision = state.revision = checkpoint.revision = state.revision + 1
-    checkpoint.sections[c[5]] = (*old[:3], revision)  # trackers are not told: no content changed
+    checkpoint.sections[section_id] = (
+        *old[:3],
+        revision,
+    )  # trackers are not told: no content changed
     return success(revision)
 
 
 # --- vectors -------------------------------------------------------------------------------------
 
 
-def checkpoint_write(state: State, session: Session, c: Fields, dry: bool = False) -> Result:
+def checkpoint_write(
+    state: State, session: Session, c: CheckpointWrite, dry: bool = False
+) -> Result:
     """``saCkptCheckpointWrite``: all elements in their order, or none."""
-    _, _, _, _, handle, vector = c
-    opened = session.handles.get(handle)
+    vector: list[Any] = c.vector
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
@@ -301,7 +318,7 @@ def checkpoint_write(state: State, session: Session, c: Fields, dry: bool = Fals
 
 
 def _refuse_vector(
-    checkpoint: Checkpoint, flags: int, session: Session, vector: list[list[Any]]
+    checkpoint: Checkpoint, flags: int, session: Session, vector: list[Any]
 ) -> Result | None:
     limit = checkpoint.write_limit
     for position, (_, _, data) in enumerate(vector):

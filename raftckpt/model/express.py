@@ -1,6 +1,6 @@
 """The express lane: the two operations that make up the load, each in one function.
 
-Both only ever say yes. Whatever is not exactly the plain case (a strange type, another order, a
+Both only ever say yes. Whatever is not exactly the plain case (staged data, another order, a
 missing section, a refusal of any kind) is None, and goes the way of all other operations, where
 the rules are and the reasons for refusals. What a yes does must be what that way would have done.
 """
@@ -12,35 +12,31 @@ from typing import Any, Final
 from raftckpt.limits import PAGE_BYTES, SEQUENCE_WINDOW
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import READ, WRITE
-from raftckpt.model.commands import Tag
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
+from raftckpt.protocol.operations import Read, SectionOverwrite, SectionPut
 
 __all__ = ["plain_overwrite", "plain_read"]
 
-_PUT: Final = int(Tag.SECTION_PUT)
-_OVERWRITE: Final = int(Tag.SECTION_OVERWRITE)
 _OVERWRITTEN: Final = int(ChangeKind.OVERWRITTEN)
 _make_tuple: Final = tuple.__new__
 
 
 def plain_overwrite(state: State, command: Any) -> Result | None:
     """Execute a session's next command if it replaces a section by a page of bytes at most."""
-    if type(command) is not list or len(command) != 7:
+    kind = type(command)
+    if kind is not SectionPut and kind is not SectionOverwrite:
         return None
-    tag, number, sequence, answered, handle, section_id, data = command
-    if (
-        (tag != _PUT and tag != _OVERWRITE)
-        or type(data) is not bytes
-        or type(section_id) is not bytes
-        or not type(tag) is type(number) is type(sequence) is type(answered) is type(handle) is int
-    ):
+    data = command.data
+    if type(data) is not bytes:
         return None
+    number = command.session
     session = state.sessions.get(number)
     if session is None:
         return None
     replies = session.replies
-    opened = session.handles.get(handle)
+    opened = session.handles.get(command.handle)
+    sequence = command.sequence
     if opened is None or sequence != replies.last + 1:
         return None
     checkpoint, flags = opened
@@ -53,11 +49,12 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
     ):
         return None
     sections = checkpoint.sections
+    section_id = command.section_id
     old = sections.get(section_id)
     if old is None:
         return None
-    if answered > replies.answered:
-        replies.forget(answered)
+    if command.answered > replies.answered:
+        replies.forget(command.answered)
     if sequence - replies.answered > SEQUENCE_WINDOW:
         return None
     revision = state.revision = checkpoint.revision = state.revision + 1
@@ -70,24 +67,23 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
     return result
 
 
-def plain_read(state: State, number: int | None, handle: Any, vector: Any) -> Result | None:
+def plain_read(state: State, number: int | None, query: Read) -> Result | None:
     """Answer a read of one section, as a whole, of a page of bytes at most, through a handle."""
-    session = state.sessions.get(number) if type(number) is int else None
-    opened = session.handles.get(handle) if session is not None and type(handle) is int else None
-    if opened is None or type(vector) is not list or len(vector) != 1:
+    session = state.sessions.get(number) if number is not None else None
+    handle: Any = query.target
+    opened = session.handles.get(handle) if session is not None else None
+    if opened is None or len(query.vector) != 1:
         return None
     checkpoint, flags = opened
-    element = vector[0]
-    if checkpoint.guarded or not flags & READ or type(element) is not list or len(element) != 3:
+    if checkpoint.guarded or not flags & READ:
         return None
-    section_id, offset, size = element
-    section = checkpoint.sections.get(section_id) if type(section_id) is bytes else None
-    if section is None or type(offset) is not int or offset != 0:
+    section_id, offset, size = query.vector[0]
+    section = checkpoint.sections.get(section_id)
+    if section is None or offset:
         return None
     data = section[0]
     if type(data) is not bytes or not (
-        size is None
-        or (type(size) is int and len(data) <= size <= checkpoint.attributes.max_section_size)
+        size is None or len(data) <= size <= checkpoint.attributes.max_section_size
     ):
         return None
     return Result(1, [state.revision, [data]])

@@ -1,13 +1,13 @@
 """Commands and queries about service groups.
 
-Each command is ``(state, session, command) -> Result``, a query ``(state, session, args) ->
-Result``. Types and static limits have been checked; what follows from an accepted command is
-decided in ``groups``.
+Each command is ``(state, session, command) -> Result``, a query ``(state, session, query) ->
+Result``. Fields are within their bounds; what follows from an accepted command is decided in
+``groups``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
@@ -18,10 +18,10 @@ from raftckpt.model.groups import AdminState, Group, HaState, Member, Operation
 from raftckpt.model.sessions import NO_SESSION, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
+from raftckpt.protocol import operations as ops
 
 __all__ = [
     "QUERIES",
-    "answer",
     "group_admin",
     "group_fail",
     "group_join",
@@ -29,8 +29,6 @@ __all__ = [
     "group_respond",
     "role_of",
 ]
-
-Fields = Sequence[Any]
 
 _ACTIVE: Final = int(HaState.ACTIVE)
 _LOCKING: Final = {
@@ -44,9 +42,9 @@ _LOCKING: Final = {
 # --- commands ------------------------------------------------------------------------------------
 
 
-def group_join(state: State, session: Session, c: Fields) -> Result:
+def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
     """A component joins; the group is created if there is none."""
-    _, _, _, _, name, component, *options = c
+    name, component = c.group, c.component
     if session.fences:
         return DEPOSED
     group = state.groups.by_name.get(name)
@@ -62,7 +60,7 @@ def group_join(state: State, session: Session, c: Fields) -> Result:
         if len(state.groups.by_name) >= GROUPS_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
         group = state.groups.by_name[name] = Group(name)
-    member = groups.join(state, session, group, [component, *options])
+    member = groups.join(state, session, group, [component, c.rank, c.response_ns, c.health_ns])
     return success([member.number, member.assignment])
 
 
@@ -80,34 +78,34 @@ def _find(state: State, session: Session, name: str, component: str) -> Member |
     return refuse(SaAisError.ERR_NOT_EXIST, "component_missing", component)
 
 
-def group_leave(state: State, session: Session, c: Fields) -> Result:
+def group_leave(state: State, session: Session, c: ops.GroupLeave) -> Result:
     """A component leaves; one that failed must answer that it knows first."""
-    member = _find(state, session, c[4], c[5])
+    member = _find(state, session, c.group, c.component)
     if isinstance(member, Result):
         return member
     if member.state == HaState.REMOVED:
         return DEPOSED
-    groups.leave(state, session, member, "component_failed" if c[6] else "left")
+    groups.leave(state, session, member, "component_failed" if c.failed else "left")
     return success()
 
 
-def group_respond(state: State, session: Session, c: Fields) -> Result:
+def group_respond(state: State, session: Session, c: ops.GroupRespond) -> Result:
     """A component answers its present assignment, once."""
-    _, _, _, _, name, component, assignment, ok = c
-    member = _find(state, session, name, component)
+    assignment = c.assignment
+    member = _find(state, session, c.group, c.component)
     if isinstance(member, Result):
         return member
     if assignment != member.assignment:
         return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_old", member.assignment)
     if member.answered:
         return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_answered", assignment)
-    groups.respond(state, session, member, ok)
+    groups.respond(state, session, member, c.ok)
     return success()
 
 
-def group_admin(state: State, session: Session, c: Fields) -> Result:
+def group_admin(state: State, session: Session, c: ops.GroupAdmin) -> Result:
     """An operator's wish -> administrative state of the group, None if it was deleted."""
-    _, _, _, _, name, operation, target = c
+    name, operation = c.group, c.operation
     group = state.groups.by_name.get(name)
     if group is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
@@ -117,7 +115,7 @@ def group_admin(state: State, session: Session, c: Fields) -> Result:
         del state.groups.by_name[name]
         return success()
     if operation == Operation.SWAP:
-        return _swap(state, group, target)
+        return _swap(state, group, c.component)
     admin = _LOCKING[operation]
     if admin == AdminState.SHUTTING_DOWN and group.admin != AdminState.UNLOCKED:
         if group.admin == admin:
@@ -146,14 +144,14 @@ def _swap(state: State, group: Group, target: str | None) -> Result:
     return success(int(group.admin))
 
 
-def group_fail(state: State, c: Fields) -> Result:
+def group_fail(state: State, c: ops.GroupFail) -> Result:
     """The leader found components silent -> how many were taken out of service.
 
     A row is [number, assignment]: it was not answered in time; or [number, 0]: it gives no sign of
     life. What happened meanwhile counts: an answer under way saves the component.
     """
     failed = 0
-    for number, assignment in c[4]:
+    for number, assignment in c.members:
         member = state.groups.members.get(number)
         if member is None or member.state == HaState.REMOVED:
             continue
@@ -187,7 +185,7 @@ def role_of(state: State, member: Member) -> dict[str, Any]:
     }
 
 
-def _roles(state: State, number: int | None, args: list[Any]) -> Result:
+def _roles(state: State, number: int | None, query: ops.Roles) -> Result:
     """Assignments of the components of the attached session."""
     session = state.sessions.get(number) if number is not None else None
     if session is None:
@@ -196,7 +194,7 @@ def _roles(state: State, number: int | None, args: list[Any]) -> Result:
     return success([state.revision, [role_of(state, member) for member in members]])
 
 
-def _groups(state: State, number: int | None, args: list[Any]) -> Result:
+def _groups(state: State, number: int | None, query: ops.GroupsRequest) -> Result:
     rows = [_summary(group) for group in state.groups.by_name.values()]
     return success([state.revision, rows])
 
@@ -215,10 +213,10 @@ def _summary(group: Group) -> dict[str, Any]:
     }
 
 
-def _status(state: State, number: int | None, args: list[Any]) -> Result:
-    group = state.groups.by_name.get(args[0])
+def _status(state: State, number: int | None, query: ops.GroupStatus) -> Result:
+    group = state.groups.by_name.get(query.group)
     if group is None:
-        return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", args[0])
+        return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", query.group)
     members = ([group.holder] if group.holder else []) + group.waiting()
     rows = [_row(state, member) for member in (*members, *group.removed.values())]
     status = {**_summary(group), "previous": group.previous, "members": rows}
@@ -238,15 +236,8 @@ def _row(state: State, member: Member) -> dict[str, Any]:
     }
 
 
-_Query = Callable[[State, int | None, list[Any]], Result]
-
-QUERIES: Final[dict[int, tuple[tuple[type, ...], _Query]]] = {
-    115: ((), _groups),
-    116: ((str,), _status),
-    117: ((), _roles),
+QUERIES: Final[dict[type[Any], Callable[[State, int | None, Any], Result]]] = {
+    ops.GroupsRequest: _groups,
+    ops.GroupStatus: _status,
+    ops.Roles: _roles,
 }
-
-
-def answer(state: State, session: int | None, tag: int, args: list[Any]) -> Result:
-    """Answer a query of :data:`QUERIES` whose arguments have been checked."""
-    return QUERIES[tag][1](state, session, args)

@@ -38,14 +38,17 @@ from raftckpt.limits import (
     SESSION_SECRET_BYTES,
 )
 from raftckpt.model import image_groups
-from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint, Section
+from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
+from raftckpt.model.lifecycle import refuse_attributes
 from raftckpt.model.replies import ReplyTable
-from raftckpt.model.schema import STATIC, has_types
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Attributes, Refused, Result
 from raftckpt.model.values import PageBuilder, Pages, Value
+from raftckpt.protocol import kinds as k
+from raftckpt.protocol.frames import no_extension, no_map
+from raftckpt.protocol.kinds import fits, has_types
 from raftckpt.version import IMAGE_VERSION
 
 __all__ = ["digest", "encode_image", "load_image"]
@@ -240,6 +243,10 @@ class _Reader:
             strict_map_key=False,
             use_list=True,
             max_buffer_size=_OBJECT_BYTES_MAX,
+            max_map_len=0,
+            max_ext_len=0,
+            object_pairs_hook=no_map,
+            ext_hook=no_extension,
         )
         self._feed = self._chunks()
 
@@ -378,7 +385,8 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
 def _check_open(fields: list[Any]) -> None:
     """Names and attributes obey the rules of the open that created the checkpoint."""
     name, attributes = fields
-    _need(STATIC[10]([10, 0, 0, 0, name, 4, attributes]) is None, "name or attributes")
+    _need(fits(k.Name, name) and fits(k.AttributeFields, attributes), "name or attributes")
+    _need(refuse_attributes(CREATE, attributes) is None, "attributes")
 
 
 def _load_sections(state: State, checkpoint: Checkpoint, reader: _Reader, count: int) -> None:
@@ -437,7 +445,8 @@ def _load_session(state: State, reader: _Reader, before: int) -> int:
     _need(before < number < state.next_session, "order of sessions")
     _need(len(secret) == SESSION_SECRET_BYTES, "a secret")
     _need(secret not in state.by_secret, "a secret twice")
-    _need(STATIC[1]([1, 0, 0, 0, secret, name, node, timeout_ns, grace_ns]) is None, "a session")
+    _need(fits(k.SessionName, name) and fits(k.NodeName, node), "names of a session")
+    _need(fits(k.SessionTime, timeout_ns) and fits(k.Grace, grace_ns), "times of a session")
     _need(0 <= answered <= last and results == last - answered, "a reply table")
     session = Session(number, secret, name, node, timeout_ns, grace_ns)
     session.next_handle = next_handle

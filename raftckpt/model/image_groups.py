@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.limits import COMPONENTS_PER_GROUP_MAX, GROUPS_MAX
 from raftckpt.model.groups import AdminState, Group, HaState, Member, Transition
-from raftckpt.model.schema import STATIC, has_types
+from raftckpt.protocol import kinds as k
+from raftckpt.protocol.kinds import fits, has_types
 
 if TYPE_CHECKING:
     from raftckpt.model.state import State
@@ -54,7 +55,7 @@ def load(state: State, fields: Any) -> None:
     name, admin, active, epoch, previous, cause, transition, successor, members, removed = fields
     groups = state.groups
     _need(name not in groups.by_name and len(groups.by_name) < GROUPS_MAX, "number of groups")
-    _need(STATIC[51]([51, 0, 0, 0, name, "c", False]) is None, "name of a group")
+    _need(fits(k.GroupName, name), "name of a group")
     _need(0 <= epoch <= groups.last, "epoch of a group")
     group = Group(name, AdminState(admin))
     group.epoch = epoch
@@ -84,8 +85,11 @@ def _load_member(state: State, group: str, row: Any) -> Member:
     session = state.sessions.get(member.session)
     groups = state.groups
     _need(session is not None and session.node == member.node, "session of a component")
-    join = [50, 0, 0, 0, group, member.name, member.rank, member.response_ns, member.health_ns]
-    _need(STATIC[50](join) is None, "a component")
+    _need(fits(k.ComponentName, member.name) and fits(k.Rank, member.rank), "a component")
+    _need(
+        fits(k.Response, member.response_ns) and fits(k.Silence, member.health_ns),
+        "times of a component",
+    )
     _need(0 < member.number < member.assignment <= groups.last, "numbers of a component")
     _need(member.number not in groups.members, "a component twice")
     HaState(member.state)

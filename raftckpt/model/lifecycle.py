@@ -1,13 +1,12 @@
 """Commands about sessions and checkpoints: open, close, unlink, retention, active, due work.
 
-Each function is ``(state, session, command) -> Result``; the types of the command's fields and its
-static limits have been checked. Checks are made in the order of OpenSAF.
+Each function is ``(state, session, command) -> Result``; the fields of the command are within their
+bounds. Checks are made in the order of OpenSAF.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.limits import (
@@ -15,16 +14,18 @@ from raftckpt.limits import (
     DUE_PER_ENTRY_MAX,
     HANDLES_PER_SESSION_MAX,
     SA_TIME_MAX,
+    SECTION_ID_BYTES_MAX,
+    SECTIONS_MAX,
     SESSIONS_MAX,
 )
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.groups import settle_ended
-from raftckpt.model.schema import attributes_of
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
-from raftckpt.model.types import Attributes, Result, refuse, success
+from raftckpt.model.types import Attributes, CreationFlags, Result, refuse, success
+from raftckpt.protocol import operations as ops
 
 __all__ = [
     "active_replica_set",
@@ -33,14 +34,13 @@ __all__ = [
     "checkpoint_open",
     "checkpoint_unlink",
     "due",
+    "refuse_attributes",
     "retention_set",
     "session_close",
     "session_expire",
     "session_open",
     "stage_chunk",
 ]
-
-Fields = Sequence[Any]
 
 _CREATED: Final = int(ChangeKind.CREATED)
 _EXPIRED: Final = int(ChangeKind.EXPIRED)
@@ -51,25 +51,24 @@ _UNLINKED: Final = int(ChangeKind.UNLINKED)
 # --- commands of the cluster itself --------------------------------------------------------------
 
 
-def session_open(state: State, c: Fields) -> Result:
+def session_open(state: State, c: ops.SessionOpen) -> Result:
     """Create a session, or find the one a former attempt of the same client created."""
-    _, _, _, _, secret, name, node, timeout_ns, grace_ns = c
-    known = state.by_secret.get(secret)
+    known = state.by_secret.get(c.secret)
     if known is not None:
         return success([known])
     if len(state.sessions) >= SESSIONS_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "sessions")
-    session = Session(state.next_session, secret, name, node, timeout_ns, grace_ns)
+    session = Session(state.next_session, c.secret, c.name, c.node, c.timeout_ns, c.grace_ns)
     state.next_session += 1
     state.sessions[session.id] = session
-    state.by_secret[secret] = session.id
+    state.by_secret[c.secret] = session.id
     return success([session.id])
 
 
-def session_expire(state: State, c: Fields) -> Result:
+def session_expire(state: State, c: ops.SessionExpire) -> Result:
     """End sessions that the leader found dead; those that ended meanwhile are not counted."""
     ended = 0
-    for number in c[4]:
+    for number in c.sessions:
         session = state.sessions.get(number)
         if session is not None:
             state.end_session(session)
@@ -78,7 +77,7 @@ def session_expire(state: State, c: Fields) -> Result:
     return success(ended)
 
 
-def due(state: State, c: Fields) -> Result:
+def due(state: State, c: ops.Due) -> Result:
     """Carry out what is due at the stamp of the batch, first things first, so many per entry."""
     done = 0
     while done < DUE_PER_ENTRY_MAX:
@@ -95,27 +94,30 @@ def due(state: State, c: Fields) -> Result:
     return success(done)
 
 
-def check(state: State, c: Fields) -> Result:
+def check(state: State, c: ops.Check) -> Result:
     """Remember that the digest of the state after exactly this entry is wanted."""
-    state.check_nonces.append((c[4], state.applied_index))
+    state.check_nonces.append((c.nonce, state.applied_index))
     return success()
 
 
 # --- commands of a session -----------------------------------------------------------------------
 
 
-def session_close(state: State, session: Session, c: Fields) -> Result:
+def session_close(state: State, session: Session, c: ops.SessionClose) -> Result:
     """``saCkptFinalize``."""
     state.end_session(session)
     settle_ended(state)
     return success()
 
 
-def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
+def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Result:
     """``saCkptCheckpointOpen``."""
-    _, _, _, _, name, flags, fields = c
+    name, flags = c.name, c.flags
+    refusal = refuse_attributes(flags, c.attributes)
+    if refusal is not None:
+        return refusal
     checkpoint = state.names.get(name)
-    attributes = attributes_of(fields) if flags & CREATE else None
+    attributes = None if c.attributes is None else Attributes._make(c.attributes)
     if checkpoint is None:
         if attributes is None:
             return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
@@ -145,6 +147,32 @@ def checkpoint_open(state: State, session: Session, c: Fields) -> Result:
     return success([handle, checkpoint.uid, created, list(checkpoint.attributes), state.revision])
 
 
+def refuse_attributes(flags: int, fields: tuple[int, ...] | None) -> Result | None:
+    """Attributes come exactly with CREATE; one update option, no unknown flag, possible sizes."""
+    if fields is None or not flags & CREATE:
+        if fields is None and not flags & CREATE:
+            return None
+        what = "missing with CREATE" if fields is None else "given without CREATE"
+        return refuse(SaAisError.ERR_INVALID_PARAM, "attributes", what)
+    creation, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
+    if creation & ~int(CreationFlags.COLLOCATED) not in (1, 2, 4):
+        return refuse(SaAisError.ERR_INVALID_PARAM, "flags", creation)
+    wrong = ""
+    if not 1 <= max_sections <= SECTIONS_MAX:
+        wrong = "max_sections"
+    elif max_section_size < 0:
+        wrong = "max_section_size"
+    elif not (max_sections == 1 or max_section_id_size) or not (
+        0 <= max_section_id_size <= SECTION_ID_BYTES_MAX
+    ):
+        wrong = "max_section_id_size"
+    elif not 0 <= size <= max_sections * max_section_size:
+        wrong = "size"
+    elif not 0 <= retention_ns <= SA_TIME_MAX:
+        wrong = "retention"
+    return refuse(SaAisError.ERR_INVALID_PARAM, "attributes", wrong) if wrong else None
+
+
 def _create(state: State, session: Session, name: str, attributes: Attributes) -> Checkpoint:
     state.revision += 1
     checkpoint = Checkpoint(state.next_uid, name, attributes, state.now_ns, state.revision)
@@ -158,21 +186,21 @@ def _create(state: State, session: Session, name: str, attributes: Attributes) -
     return checkpoint
 
 
-def checkpoint_close(state: State, session: Session, c: Fields) -> Result:
+def checkpoint_close(state: State, session: Session, c: ops.CheckpointClose) -> Result:
     """``saCkptCheckpointClose``."""
-    if c[4] not in session.handles:
+    if c.handle not in session.handles:
         return HANDLE
-    state.close_handle(session, c[4])
+    state.close_handle(session, c.handle)
     return success()
 
 
-def checkpoint_unlink(state: State, session: Session, c: Fields) -> Result:
+def checkpoint_unlink(state: State, session: Session, c: ops.CheckpointUnlink) -> Result:
     """``saCkptCheckpointUnlink``: needs neither a right nor a handle."""
     if session.fences:
         return DEPOSED
-    checkpoint = state.names.pop(c[4], None)
+    checkpoint = state.names.pop(c.name, None)
     if checkpoint is None:
-        return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c[4])
+        return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c.name)
     checkpoint.unlinked = True
     revision = state.revise(checkpoint, _UNLINKED, session.id)
     if not checkpoint.openers:
@@ -180,9 +208,9 @@ def checkpoint_unlink(state: State, session: Session, c: Fields) -> Result:
     return success(revision)
 
 
-def retention_set(state: State, session: Session, c: Fields) -> Result:
+def retention_set(state: State, session: Session, c: ops.RetentionSet) -> Result:
     """``saCkptCheckpointRetentionDurationSet``."""
-    opened = session.handles.get(c[4])
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
@@ -193,21 +221,21 @@ def retention_set(state: State, session: Session, c: Fields) -> Result:
         return refusal
     if checkpoint.unlinked:
         return refuse(SaAisError.ERR_BAD_OPERATION, "unlinked")
-    checkpoint.attributes = checkpoint.attributes._replace(retention_ns=c[5])
-    return success(state.revise(checkpoint, _RETENTION_SET, session.id, detail=c[5]))
+    checkpoint.attributes = checkpoint.attributes._replace(retention_ns=c.retention_ns)
+    return success(state.revise(checkpoint, _RETENTION_SET, session.id, detail=c.retention_ns))
 
 
-def active_replica_set(state: State, session: Session, c: Fields) -> Result:
+def active_replica_set(state: State, session: Session, c: ops.ActiveReplicaSet) -> Result:
     """``saCkptActiveReplicaSet``, with fencing of other writers if exclusive.
 
     Setting again what is set changes nothing. Any other set is a takeover: it bumps the epoch,
     also against the will of an exclusive owner, who may be dead.
     """
-    opened = session.handles.get(c[4])
+    opened = session.handles.get(c.handle)
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    exclusive = c[5]
+    exclusive = c.exclusive
     refusal = checkpoint.refuse_writer(flags)
     if refusal is not None:
         return refusal
@@ -224,9 +252,9 @@ def active_replica_set(state: State, session: Session, c: Fields) -> Result:
     return success([checkpoint.epoch, checkpoint.revision])
 
 
-def stage_chunk(state: State, session: Session, c: Fields) -> Result:
+def stage_chunk(state: State, session: Session, c: ops.StageChunk) -> Result:
     """Take a chunk of a large value."""
     before = session.staged_bytes
-    refusal = session.stage_chunk(c[4], c[5], c[6], state.staged_bytes - before)
+    refusal = session.stage_chunk(c.stage, c.offset, c.data, state.staged_bytes - before)
     state.staged_bytes += session.staged_bytes - before
     return success() if refusal is None else refusal

@@ -7,95 +7,72 @@ is our bug or a damaged log, and the replica must stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
 
 import google_crc32c
+from msgspec.structs import replace
 
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import content, group_commands, lifecycle, queries
-from raftckpt.model.batch import decode_batch, normal_form
-from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.express import plain_overwrite
 from raftckpt.model.image import encode_image, load_image
-from raftckpt.model.schema import (
-    SIGNATURES,
-    STATIC,
-    refuse_malformed,
-    schema_refusal,
-    signature,
-)
 from raftckpt.model.sessions import NO_SESSION, STAGE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.batch import Batch, decode_batch
+from raftckpt.protocol.check import Malformed
+from raftckpt.protocol.operations import OPERATIONS, Command, Query
 
-__all__ = ["STRUCTURAL_TAGS", "CheckpointMachine", "Early"]
+__all__ = ["CheckpointMachine", "Early"]
 
 _SWEEP_PER_BATCH: Final = 2048
 
-_ClusterHandler = Callable[[State, Sequence[Any]], Result]
-_Handler = Callable[[State, Session, Sequence[Any]], Result]
+_ClusterHandler = Callable[[State, Any], Result]
+_Handler = Callable[[State, Session, Any], Result]
 
-_CLUSTER: Final[dict[int, _ClusterHandler]] = {
-    Tag.SESSION_OPEN: lifecycle.session_open,
-    Tag.SESSION_EXPIRE: lifecycle.session_expire,
-    Tag.DUE: lifecycle.due,
-    Tag.CHECK: lifecycle.check,
-    Tag.GROUP_FAIL: group_commands.group_fail,
+_CLUSTER: Final[dict[type[Any], _ClusterHandler]] = {
+    ops.SessionOpen: lifecycle.session_open,
+    ops.SessionExpire: lifecycle.session_expire,
+    ops.Due: lifecycle.due,
+    ops.Check: lifecycle.check,
+    ops.GroupFail: group_commands.group_fail,
 }
-_BY_TAG: Final[dict[int, _Handler]] = {
-    Tag.SESSION_CLOSE: lifecycle.session_close,
-    Tag.CHECKPOINT_OPEN: lifecycle.checkpoint_open,
-    Tag.CHECKPOINT_CLOSE: lifecycle.checkpoint_close,
-    Tag.CHECKPOINT_UNLINK: lifecycle.checkpoint_unlink,
-    Tag.RETENTION_SET: lifecycle.retention_set,
-    Tag.ACTIVE_REPLICA_SET: lifecycle.active_replica_set,
-    Tag.SECTION_CREATE: content.section_create,
-    Tag.SECTION_DELETE: content.section_delete,
-    Tag.SECTION_EXPIRATION_SET: content.section_expiration_set,
-    Tag.SECTION_OVERWRITE: content.section_overwrite,
-    Tag.SECTION_PUT: content.section_put,
-    Tag.CHECKPOINT_WRITE: content.checkpoint_write,
-    Tag.STAGE_CHUNK: lifecycle.stage_chunk,
-    Tag.SECTION_CORRUPT: content.section_corrupt,
-    Tag.GROUP_JOIN: group_commands.group_join,
-    Tag.GROUP_LEAVE: group_commands.group_leave,
-    Tag.GROUP_RESPOND: group_commands.group_respond,
-    Tag.GROUP_ADMIN: group_commands.group_admin,
+_OF_SESSION: Final[dict[type[Any], _Handler]] = {
+    ops.SessionClose: lifecycle.session_close,
+    ops.CheckpointOpen: lifecycle.checkpoint_open,
+    ops.CheckpointClose: lifecycle.checkpoint_close,
+    ops.CheckpointUnlink: lifecycle.checkpoint_unlink,
+    ops.RetentionSet: lifecycle.retention_set,
+    ops.ActiveReplicaSet: lifecycle.active_replica_set,
+    ops.SectionCreate: content.section_create,
+    ops.SectionDelete: content.section_delete,
+    ops.SectionExpirationSet: content.section_expiration_set,
+    ops.SectionOverwrite: content.section_overwrite,
+    ops.SectionPut: content.section_put,
+    ops.CheckpointWrite: content.checkpoint_write,
+    ops.StageChunk: lifecycle.stage_chunk,
+    ops.SectionCorrupt: content.section_corrupt,
+    ops.GroupJoin: group_commands.group_join,
+    ops.GroupLeave: group_commands.group_leave,
+    ops.GroupRespond: group_commands.group_respond,
+    ops.GroupAdmin: group_commands.group_admin,
 }
-_DATA_FIELD: Final[dict[int, int]] = {
-    Tag.SECTION_CREATE: 6,
-    Tag.SECTION_OVERWRITE: 6,
-    Tag.SECTION_PUT: 6,
-}
-_DRY: Final[dict[int, Callable[[State, Session, Sequence[Any], bool], Result]]] = {
-    Tag.SECTION_OVERWRITE: content.section_overwrite,
-    Tag.SECTION_PUT: content.section_put,
-    Tag.CHECKPOINT_WRITE: content.checkpoint_write,
-}
+ensure({*_CLUSTER, *_OF_SESSION} == ops.LOGGED, "every command has what executes it")
 
-STRUCTURAL_TAGS: Final = frozenset(
-    {
-        Tag.SESSION_CLOSE,
-        Tag.SESSION_EXPIRE,
-        Tag.CHECKPOINT_CLOSE,
-        Tag.CHECKPOINT_UNLINK,
-        Tag.ACTIVE_REPLICA_SET,
-        Tag.SECTION_CREATE,
-        Tag.SECTION_DELETE,
-        Tag.SECTION_EXPIRATION_SET,
-        Tag.SECTION_CORRUPT,
-        Tag.DUE,
-        Tag.GROUP_RESPOND,  # one that says no fences the session
-        Tag.GROUP_FAIL,
-    }
+_DRY: Final[dict[type[Any], Callable[[State, Session, Any, bool], Result]]] = {
+    ops.SectionOverwrite: content.section_overwrite,
+    ops.SectionPut: content.section_put,
+    ops.CheckpointWrite: content.checkpoint_write,
+}
+ensure(set(_DRY) == ops.EARLY, "what may be accepted early can be tried")
+
+_HANDLE: Final = frozenset(
+    record for record in ops.COMMANDS if "handle" in OPERATIONS[record].fields
 )
-"""Commands that may change what a data write on a checkpoint is answered.
-
-While one of them is proposed and not applied, its checkpoint (``target_uid``; None: every
-checkpoint) takes no early acceptance. So does a SectionPut that creates (:class:`Early`).
-"""
+"""Commands about the checkpoint of a handle."""
 
 
 class Early(NamedTuple):
@@ -108,30 +85,34 @@ class Early(NamedTuple):
     """Whether the command itself changes the structure (a put that creates)."""
 
 
-def _with_static(tag: int, handler: _Handler) -> _Handler:
-    """Put the limits that need no state before the handler, if the command has any."""
-    static = STATIC.get(tag)
-    if static is None:
-        return handler
+def _with_stage(field: str, handler: _Handler) -> _Handler:
+    """Replace a stage's number by what was staged; the stage is gone, whatever the result."""
 
-    def checked(state: State, session: Session, c: Sequence[Any]) -> Result:
-        refusal = static(c)
-        return handler(state, session, c) if refusal is None else refusal
-
-    return checked
-
-
-def _with_stage(tag: int, handler: _Handler) -> _Handler:
-    """Replace the stage number by what was staged; the stage is gone, whatever the result."""
-    at = _DATA_FIELD[tag]
-
-    def staged(state: State, session: Session, c: Sequence[Any]) -> Result:
-        value = _take(state, session, c[at])
-        if value is None:
-            return STAGE
-        return handler(state, session, [*c[:at], value, *c[at + 1 :]])
+    def staged(state: State, session: Session, c: Any) -> Result:
+        value = getattr(c, field)
+        if type(value) is int:
+            value = _take(state, session, value)
+            if value is None:
+                return STAGE
+            c = replace(c, **{field: value})
+        return handler(state, session, c)
 
     return staged
+
+
+def _with_stages(state: State, session: Session, c: ops.CheckpointWrite) -> Result:
+    """Resolve the stages of a vector, then write it."""
+    missing = None
+    vector: list[Any] = list(c.vector)
+    for position, (section_id, offset, data) in enumerate(vector):
+        if type(data) is int:
+            value = _take(state, session, data)
+            if value is None and missing is None:
+                missing = position
+            vector[position] = (section_id, offset, value)
+    if missing is not None:
+        return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
+    return content.checkpoint_write(state, session, replace(c, vector=vector))
 
 
 def _take(state: State, session: Session, number: int) -> Any:
@@ -141,44 +122,17 @@ def _take(state: State, session: Session, number: int) -> Any:
     return value
 
 
-def _checkpoint_write(state: State, session: Session, c: Sequence[Any]) -> Result:
-    """Resolve the stages of a vector, then check and write it."""
-    vector = c[5]
-    missing = None
-    resolved: dict[int, Any] = {}
-    for position, element in enumerate(vector):
-        if type(element) is list and len(element) == 3 and type(element[2]) is int:
-            value = _take(state, session, element[2])
-            if value is None and missing is None:
-                missing = position
-            resolved[position] = value
-    refusal = STATIC[Tag.CHECKPOINT_WRITE](c)
-    if refusal is not None:
-        return refusal
-    if missing is not None:
-        return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
-    if resolved:
-        vector = [[e[0], e[1], resolved.get(i, e[2])] for i, e in enumerate(vector)]
-        c = [*c[:5], vector]
-    return content.checkpoint_write(state, session, c)
-
-
-def _handlers() -> Iterable[tuple[tuple[Any, ...], _Handler]]:
-    for key, tag in SIGNATURES.items():
-        handler = _BY_TAG.get(tag)
-        if handler is None:
-            continue
-        if tag == Tag.CHECKPOINT_WRITE:
-            handler = _checkpoint_write
+def _handlers() -> Iterator[tuple[type[Any], _Handler]]:
+    for record, handler in _OF_SESSION.items():
+        field = OPERATIONS[record].data
+        if field == "vector":
+            yield record, _with_stages
         else:
-            handler = _with_static(tag, handler)
-            if tag in _DATA_FIELD and key[1 + _DATA_FIELD[tag]] is int:
-                handler = _with_stage(tag, handler)
-        yield key, handler
+            yield record, _with_stage(field, handler) if field else handler
 
 
-_HANDLERS: Final[dict[tuple[Any, ...], _Handler]] = dict(_handlers())
-"""Signature of a session's command -> what executes it."""
+_HANDLERS: Final[dict[type[Any], _Handler]] = dict(_handlers())
+"""What executes a session's command."""
 
 
 class CheckpointMachine(State):
@@ -218,19 +172,16 @@ class CheckpointMachine(State):
             if result is not None:
                 results.append(result)
                 continue
-            try:
-                handler = find_handler((command[0], *map(type, command)))
-            except (TypeError, LookupError):  # not an array, an empty one, or a strange tag
-                handler = None
+            handler = find_handler(type(command))
             if handler is None:
                 results.append(self._irregular(command))
                 continue
-            session = find_session(command[1])
+            session = find_session(command.session)
             if session is None:
                 results.append(NO_SESSION)
                 continue
             replies = session.replies
-            result = replies.admit(command[2], command[3])
+            result = replies.admit(command.sequence, command.answered)
             if result is None:
                 result = handler(self, session, command)
                 replies.remember(result)
@@ -240,94 +191,69 @@ class CheckpointMachine(State):
         return results
 
     def _irregular(self, command: Any) -> Result:
-        """Execute a command of the cluster, or one that did not come as the wire makes it."""
-        try:
-            command = normal_form(command)
-            key = signature(command)
-            tag = SIGNATURES.get(key)
-        except (TypeError, ValueError, LookupError, OverflowError):
-            tag = None
-        if tag in _CLUSTER:
-            static = STATIC.get(tag)
-            refusal = static(command) if static is not None else None
-            if command[1]:
-                refusal = schema_refusal("session")
-            return _CLUSTER[tag](self, command) if refusal is None else refusal
-        refusal = refuse_malformed(command) if tag is None else None
-        if type(command) is not list or len(command) < 4:
-            return schema_refusal("command")
-        if any(type(field) is not int for field in command[:4]):
-            return refusal or schema_refusal("command")
-        if refusal is not None and not command[1]:
+        """Execute a command of the cluster, or refuse one that is malformed."""
+        if type(command) is not Malformed:
+            return _CLUSTER[type(command)](self, command)
+        refusal = refuse(*command.problem)
+        head = command.content[1:4] if type(command.content) is list else []
+        if [type(field) for field in head] != [int] * 3 or not head[0]:
             return refusal
-        session = self.sessions.get(command[1])
+        number, sequence, answered = head
+        session = self.sessions.get(number)
         if session is None:
             return NO_SESSION
-        result = session.replies.admit(command[2], command[3])
+        result = session.replies.admit(sequence, answered)
         if result is None:
-            result = refusal or _HANDLERS[key](self, session, command)
+            result = refusal
             session.replies.remember(result)
         return result
 
     # --- asking it ----------------------------------------------------------------------------
 
-    def check(self, command: Sequence[Any]) -> Result:
-        """Dry-run a data write (tags 23, 24, 25) on the applied state, whatever its sequence.
+    def check(self, command: Any) -> Result:
+        """Dry-run a command of ``operations.EARLY`` on the applied state, whatever its sequence.
 
         Returns:
             Success with an :class:`Early`, or the refusal that apply would give now. A write of
             staged data is TRY_AGAIN "stage": its chunks may not be applied yet.
         """
-        try:
-            key = signature(command)
-        except (TypeError, LookupError):
-            return schema_refusal("command")
-        dry = _DRY.get(SIGNATURES.get(key, -1))
-        if dry is None:
-            return schema_refusal("command")
-        session = self.sessions.get(command[1])
+        session = self.sessions.get(command.session)
         if session is None:
             return NO_SESSION
-        static = STATIC.get(command[0])
-        refusal = static(command) if static is not None else None
-        if refusal is not None:
-            return refusal
         if _is_staged(command):
             return refuse(SaAisError.ERR_TRY_AGAIN, "stage")
-        result = dry(self, session, command, True)
+        result = _DRY[type(command)](self, session, command, True)
         if not result.ok:
             return result
-        checkpoint = session.handles[command[4]][0]
-        creates = command[0] == Tag.SECTION_PUT and command[5] not in checkpoint.sections
+        checkpoint = session.handles[command.handle][0]
+        creates = type(command) is ops.SectionPut and command.section_id not in checkpoint.sections
         return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates))
 
-    def target_uid(self, command: Sequence[Any]) -> int | None:
-        """Return the uid of the checkpoint a well-formed command is about, on the applied state.
+    def target_uid(self, command: Any) -> int | None:
+        """Return the uid of the checkpoint a command is about, on the applied state.
 
         None: none that is known, or (for a structural command) possibly every checkpoint.
         """
-        tag = command[0]
-        if tag == Tag.CHECKPOINT_UNLINK:
-            checkpoint = self.names.get(command[4])
+        if type(command) is ops.CheckpointUnlink:
+            checkpoint = self.names.get(command.name)
             return None if checkpoint is None else checkpoint.uid
-        session = self.sessions.get(command[1])
-        if session is None or tag not in _HANDLE_TAGS:
+        session = self.sessions.get(command.session)
+        if session is None or type(command) not in _HANDLE:
             return None
-        opened = session.handles.get(command[4])
+        opened = session.handles.get(command.handle)
         return None if opened is None else opened[0].uid
 
-    def query(self, session: int | None, tag: int, args: list[Any]) -> Result:
-        """Answer a query (``queries.QUERY_TAGS`` of the client protocol) from the applied state.
+    def query(self, session: int | None, query: Query) -> Result:
+        """Answer a query of ``operations.QUERIES`` from the applied state.
 
         Arguments:
             session: id of the attached session, for targets that are handles.
-            tag: number of the query.
-            args: its fields after ``consistency``.
+            query: what is asked; its leading fields do not matter here.
 
         Returns:
             Success with the value the protocol defines; data may be :class:`Pages`. Never raises.
         """
-        return queries.answer(self, session, tag, args)
+        return queries.answer(self, session, query)
 
     def session_secret_ok(self, number: int, secret: bytes) -> bool:
         """Whether ``secret`` is the secret of a living session."""
@@ -360,23 +286,8 @@ class CheckpointMachine(State):
         return machine
 
 
-_HANDLE_TAGS: Final = frozenset(
-    {
-        Tag.CHECKPOINT_CLOSE,
-        Tag.RETENTION_SET,
-        Tag.ACTIVE_REPLICA_SET,
-        Tag.SECTION_CREATE,
-        Tag.SECTION_DELETE,
-        Tag.SECTION_EXPIRATION_SET,
-        Tag.SECTION_OVERWRITE,
-        Tag.SECTION_PUT,
-        Tag.CHECKPOINT_WRITE,
-        Tag.SECTION_CORRUPT,
-    }
-)
-
-
-def _is_staged(command: Sequence[Any]) -> bool:
-    if command[0] == Tag.CHECKPOINT_WRITE:
-        return any(type(element[2]) is int for element in command[5])
-    return type(command[6]) is int
+def _is_staged(command: Command) -> bool:
+    data = getattr(command, OPERATIONS[type(command)].data)
+    if type(data) is list:
+        return any(type(element[2]) is int for element in data)
+    return type(data) is int

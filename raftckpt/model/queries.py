@@ -12,12 +12,11 @@ from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from raftckpt.errors import SaAisError
-from raftckpt.limits import SA_TIME_MAX, VECTOR_ELEMENTS_MAX
+from raftckpt.errors import SaAisError, ensure
+from raftckpt.limits import SA_TIME_MAX
 from raftckpt.model import group_commands
 from raftckpt.model.checkpoints import B01, Checkpoint, Section
 from raftckpt.model.express import plain_read
-from raftckpt.model.schema import invalid, schema_refusal
 from raftckpt.model.sessions import HANDLE, NO_SESSION
 from raftckpt.model.state import State
 from raftckpt.model.types import (
@@ -30,53 +29,43 @@ from raftckpt.model.types import (
     success,
 )
 from raftckpt.model.values import Frozen, Listing, share
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.operations import Query
 
-__all__ = ["EAGER_ROWS", "QUERY_TAGS", "answer", "describe", "image_rows"]
+__all__ = ["EAGER_ROWS", "answer", "describe", "image_rows"]
 
-_NONE: Final = type(None)
 _VALID: Final = int(SectionState.VALID)
 _CORRUPTED: Final = int(SectionState.CORRUPTED)
-_TARGET: Final = (int, str)
 EAGER_ROWS: Final = 256
 """A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
-_TRACK_POINT: Final = 113
 _ALL_CHECKPOINTS: Final = 0
 """In the place of a uid; uids begin with 1."""
 
 _shared: WeakKeyDictionary[State, WeakValueDictionary[tuple[int, int], Any]] = WeakKeyDictionary()
 """What listings under way were frozen from, by (uid, revision): a hundred pipelined listings of an
 unchanged checkpoint share one copy, which goes with the last of them. It decides nothing."""
-_ELEMENTS: Final = frozenset({(bytes, int, int), (bytes, int, _NONE)})
 
 
-def answer(state: State, session: int | None, tag: int, args: Any) -> Result:
-    """Answer a query; total."""
-    if tag == 100 and type(tag) is int and type(args) is list and len(args) == 2:
-        read = plain_read(state, session, args[0], args[1])
+def answer(state: State, session: int | None, query: Query) -> Result:
+    """Answer a query whose fields are within their bounds."""
+    kind = type(query)
+    if isinstance(query, ops.Read):
+        read = plain_read(state, session, query)
         if read is not None:
             return read
-    if type(tag) is int and tag in group_commands.QUERIES:
-        kinds_of_group, _ = group_commands.QUERIES[tag]
-        if type(args) is not list or tuple(map(type, args)) != kinds_of_group:
-            return schema_refusal("query")
-        return group_commands.answer(state, session, tag, args)
-    row = _QUERIES.get(tag) if type(tag) is int else None
-    if row is None:
-        return refuse(SaAisError.ERR_NOT_SUPPORTED, "unknown")
-    kinds, function, refuse_handle = row
-    if type(args) is not list or len(args) != len(kinds):
-        return schema_refusal("query")
-    for value, kind in zip(args, kinds, strict=True):
-        if type(value) not in kind:
-            return schema_refusal("query")
-    if not kinds:
+    of_group = group_commands.QUERIES.get(kind)
+    if of_group is not None:
+        return of_group(state, session, query)
+    if kind is ops.Checkpoints:
         return success([state.revision, _checkpoints(state)])
-    if args[0] is None:
+    function, refuse_handle = _QUERIES[kind]
+    target_of: Any = query
+    if target_of.target is None:
         return success([state.revision, 0])
-    target = _target(state, session, args[0], refuse_handle)
+    target = _target(state, session, target_of.target, refuse_handle)
     if isinstance(target, Result):
         return target
-    result = function(state, target, args[1:])
+    result = function(state, target, query)
     return result if isinstance(result, Result) else success(result)
 
 
@@ -129,13 +118,10 @@ def _missing(section_id: bytes, position: int | None = None) -> Result:
     return refuse(SaAisError.ERR_NOT_EXIST, "section_missing", section_id, position)
 
 
-def _read(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _read(state: State, checkpoint: Checkpoint, query: ops.Read) -> Any:
     """``saCkptCheckpointRead``: all elements of one state."""
-    elements = args[0]
-    if len(elements) > VECTOR_ELEMENTS_MAX:
-        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "vector elements")
     values = []
-    for position, element in enumerate(elements):
+    for position, element in enumerate(query.vector):
         value = _read_element(checkpoint, element, position)
         if isinstance(value, Result):
             return value
@@ -144,11 +130,7 @@ def _read(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
 
 
 def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
-    if type(element) is not list or tuple(map(type, element)) not in _ELEMENTS:
-        return refuse(SaAisError.ERR_INVALID_PARAM, "schema", "vector", position)
     section_id, offset, size = element
-    if offset < 0 or (size is not None and size < 0):
-        return invalid("offset" if offset < 0 else "size", position)
     largest = checkpoint.attributes.max_section_size
     if offset + (size or 0) > largest:
         return refuse(SaAisError.ERR_INVALID_PARAM, "section_too_big", largest, position)
@@ -165,7 +147,7 @@ def _read_element(checkpoint: Checkpoint, element: Any, position: int) -> Any:
     return share(section[0], offset, length if size is None else size)
 
 
-def _read_all(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _read_all(state: State, checkpoint: Checkpoint, query: ops.ReadAll) -> Any:
     """Every section, or a refusal that names a corrupted one: never an image with holes."""
     for section_id in sorted(checkpoint.corrupted):
         return checkpoint.refuse_corrupted(section_id)
@@ -201,29 +183,25 @@ def image_rows(state: State, checkpoint: Checkpoint) -> Any:
     return _listing(state, checkpoint, lambda section_id, row: [section_id, row[0], row[1]])[1]
 
 
-def _track_point(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _track_point(state: State, checkpoint: Checkpoint, query: ops.TrackPoint) -> Any:
     """Which generation of the name it is, and how far the state has come."""
     return [state.revision, checkpoint.uid]
 
 
-def _read_versioned(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
-    section = checkpoint.sections.get(args[0])
+def _read_versioned(state: State, checkpoint: Checkpoint, query: ops.ReadVersioned) -> Any:
+    section = checkpoint.sections.get(query.section_id)
     if section is None:
-        return _missing(args[0])
-    return checkpoint.refuse_corrupted(args[0]) or [section[3], section[0]]
+        return _missing(query.section_id)
+    return checkpoint.refuse_corrupted(query.section_id) or [section[3], section[0]]
 
 
-def _section_ids(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _section_ids(state: State, checkpoint: Checkpoint, query: ops.SectionIds) -> Any:
     return _listing(state, checkpoint, lambda section_id, _: section_id)
 
 
-def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _sections(state: State, checkpoint: Checkpoint, query: ops.Sections) -> Any:
     """``saCkptSectionIterationInitialize`` and Next, all at once."""
-    chosen, expiration_ns = args
-    if chosen not in _CHOOSE:
-        return invalid("chosen")
-    if not 0 <= expiration_ns <= SA_TIME_MAX:
-        return invalid("expiration_ns")
+    chosen = query.chosen
     corrupted = checkpoint.corrupted  # as it is now: the rows are made later
     if chosen == Chosen.CORRUPTED and not corrupted:
         return [state.revision, []]
@@ -237,7 +215,7 @@ def _sections(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
         state,
         checkpoint,
         row,
-        lambda section_id, section: choose(section_id, section, expiration_ns),
+        lambda section_id, section: choose(section_id, section, query.expiration_ns),
     )
 
 
@@ -259,23 +237,18 @@ def _descriptor(section_id: bytes, section: Section) -> SectionDescriptor:
     )
 
 
-def _section_statuses(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _section_statuses(state: State, checkpoint: Checkpoint, query: ops.SectionStatuses) -> Any:
     """Describe those of the sections named that exist, in the order of the names."""
-    section_ids = args[0]
-    if len(section_ids) > VECTOR_ELEMENTS_MAX:
-        return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "vector elements")
     rows = []
     describe_section = _describer(checkpoint.corrupted)
-    for section_id in section_ids:
-        if type(section_id) is not bytes:
-            return schema_refusal("query")
+    for section_id in query.section_ids:
         section = checkpoint.sections.get(section_id)
         if section is not None:
             rows.append(describe_section(section_id, section))
     return [state.revision, rows]
 
 
-def _synchronize(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _synchronize(state: State, checkpoint: Checkpoint, query: ops.Synchronize) -> Any:
     """``saCkptCheckpointSynchronize``, what only the state can tell: may it be done at all?"""
     return [state.revision]
 
@@ -343,7 +316,7 @@ def _describe(
     )
 
 
-def _status(state: State, checkpoint: Checkpoint, args: list[Any]) -> Any:
+def _status(state: State, checkpoint: Checkpoint, query: ops.Status) -> Any:
     return [state.revision, describe(state, checkpoint)]
 
 
@@ -393,20 +366,22 @@ def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
     return found
 
 
-_Query = Callable[[State, Checkpoint, list[Any]], Any]
+_Function = Callable[[State, Checkpoint, Any], Any]
 
-_QUERIES: Final[dict[int, tuple[tuple[tuple[type, ...], ...], _Query, _RefuseHandle]]] = {
-    100: ((_TARGET, (list,)), _read, _reading),
-    101: ((_TARGET,), _read_all, _reading),
-    102: ((_TARGET,), _status, _looking),
-    103: ((_TARGET, (int,), (int,)), _sections, _looking),
-    104: ((), _status, _reading),
-    105: ((_TARGET, (bytes,)), _read_versioned, _reading),
-    106: ((_TARGET,), _section_ids, _reading),
-    108: ((_TARGET, (list,)), _section_statuses, _looking),
-    109: ((_TARGET,), _synchronize, _synchronizing),
-    _TRACK_POINT: (((int, str, _NONE),), _track_point, _tracking),
+_QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
+    ops.Read: (_read, _reading),
+    ops.ReadAll: (_read_all, _reading),
+    ops.Status: (_status, _looking),
+    ops.Sections: (_sections, _looking),
+    ops.ReadVersioned: (_read_versioned, _reading),
+    ops.SectionIds: (_section_ids, _reading),
+    ops.SectionStatuses: (_section_statuses, _looking),
+    ops.Synchronize: (_synchronize, _synchronizing),
+    ops.TrackPoint: (_track_point, _tracking),
 }
+"""What answers a query about a checkpoint, and what it asks of a handle."""
 
-QUERY_TAGS: Final = frozenset(_QUERIES) | frozenset(group_commands.QUERIES)
-"""Numbers of the queries in the client protocol."""
+ensure(
+    {*_QUERIES, *group_commands.QUERIES, ops.Checkpoints} == ops.QUERIES,
+    "every query has what answers it",
+)

@@ -7,17 +7,14 @@ Who waits is kept per *run* of commands of one connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from raftckpt import limits
-from raftckpt.model.commands import Tag
 from raftckpt.node.liveness import Requester
+from raftckpt.protocol.operations import AnyCommand
 
-__all__ = ["ENTRY_BYTES_MAX", "CommandQueue", "Proposal", "Run", "command_cost"]
+__all__ = ["ENTRY_BYTES_MAX", "CommandQueue", "Proposal", "Run"]
 
-COMMAND_OVERHEAD_BYTES: Final = 80
-"""Upper bound of a command's msgpack bytes beside its ids, names and data."""
-_ELEMENT_OVERHEAD_BYTES: Final = 24
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 192 * limits.KIB
 """Largest entry: a full payload plus the ids and headers of its commands."""
 
@@ -32,7 +29,7 @@ class Proposal:
 
     def __init__(
         self,
-        commands: list[list[Any]],
+        commands: list[AnyCommand],
         requests: list[int],
         runs: list[Run],
         size: int,
@@ -45,7 +42,7 @@ class Proposal:
         self.special = special
         self.now_ns = 0
 
-    def waiting(self) -> Iterator[tuple[list[Any], int, Requester | None]]:
+    def waiting(self) -> Iterator[tuple[AnyCommand, int, Requester | None]]:
         """(command, its request number, who waits) of each command."""
         position = 0
         for owner, count, _ in self.runs:
@@ -70,7 +67,7 @@ class CommandQueue:
     __slots__ = ("bytes", "commands", "costs", "requests", "runs", "special")
 
     def __init__(self) -> None:
-        self.commands: list[list[Any]] = []
+        self.commands: list[AnyCommand] = []
         self.requests: list[int] = []
         self.costs: list[int] = []
         self.runs: list[Run] = []
@@ -139,29 +136,3 @@ class CommandQueue:
             self.runs[0] = (owner, position + length - count, size - part)
             position = count
         return taken
-
-
-def command_cost(command: list[Any]) -> int:
-    """Upper bound of the bytes a validated command takes in an entry."""
-    tag = command[0]
-    if tag in (Tag.SECTION_PUT, Tag.SECTION_OVERWRITE):
-        data = command[6]
-        size = len(data) if type(data) is bytes else 9
-        return COMMAND_OVERHEAD_BYTES + len(command[5]) + size
-    if tag == Tag.STAGE_CHUNK:
-        return COMMAND_OVERHEAD_BYTES + len(command[6])
-    if tag == Tag.CHECKPOINT_WRITE:
-        cost = COMMAND_OVERHEAD_BYTES
-        for section, _, data in command[5]:
-            size = len(data) if type(data) is bytes else 9
-            cost += _ELEMENT_OVERHEAD_BYTES + len(section) + size
-        return cost
-    cost = COMMAND_OVERHEAD_BYTES + 100
-    for field in command[4:]:
-        if isinstance(field, str):
-            cost += 4 * len(field)
-        elif isinstance(field, bytes):
-            cost += len(field)
-        elif isinstance(field, list):
-            cost += 10 * len(field)
-    return cost

@@ -7,21 +7,17 @@ expires, unlinks, makes active), so that the machine will accept it then, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
-from raftckpt.model.commands import Tag
-from raftckpt.model.machine import STRUCTURAL_TAGS, CheckpointMachine
+from raftckpt.model.machine import CheckpointMachine
 from raftckpt.node.liveness import Requester, SessionState
+from raftckpt.protocol.operations import SectionPut
 
-__all__ = ["EARLY_TAGS", "EarlyAcceptance"]
+__all__ = ["EarlyAcceptance"]
 
-EARLY_TAGS: Final = frozenset(
-    (int(Tag.SECTION_OVERWRITE), int(Tag.SECTION_PUT), int(Tag.CHECKPOINT_WRITE))
-)
-"""Commands that may be accepted early."""
-_STRUCTURAL: Final = frozenset(int(tag) for tag in STRUCTURAL_TAGS)
 _ANY: Final = 0
 """In place of a uid: a structural command that may touch every checkpoint."""
 _OK: Final = int(SaAisError.OK)
@@ -29,8 +25,6 @@ _OK: Final = int(SaAisError.OK)
 
 class EarlyAcceptance:
     """Knows the structural commands on their way (proposed or queued, not applied)."""
-
-    structural_tags: Final = _STRUCTURAL
 
     def __init__(self) -> None:
         self.marks: dict[int, int] = {}
@@ -44,19 +38,19 @@ class EarlyAcceptance:
         owner: Requester,
         state: SessionState,
         request: int,
-        command: list[Any],
+        command: Any,
         new: bool,
     ) -> None:
-        """Accept a write of ``EARLY_TAGS`` early if it may be, and note what it may create.
+        """Accept a command of ``operations.EARLY`` if it may be, and note what it may create.
 
         A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
         refused without using its number up: then this is the one that creates the section.
         """
-        uid = state.asynchronous.get(command[4])
+        uid = state.asynchronous.get(command.handle)
         if uid is None:
-            uid = _asynchronous_uid(machine, state, command[4])
+            uid = _asynchronous_uid(machine, state, command.handle)
             if uid is None:  # it will mean the checkpoint of an open on its way, whichever that is
-                if command[0] == Tag.SECTION_PUT:
+                if type(command) is SectionPut:
                     self._mark(self._structural, command, _ANY)
                 return
         if not uid:
@@ -68,7 +62,7 @@ class EarlyAcceptance:
                 creates = early.structural
                 if not creates or self._has_room(machine, uid):
                     owner.accepted(request)
-        if creates and command[0] == Tag.SECTION_PUT:
+        if creates and type(command) is SectionPut:
             self._mark(self._creating, command, -uid)
 
     def _has_room(self, machine: CheckpointMachine, uid: int) -> bool:
@@ -77,15 +71,15 @@ class EarlyAcceptance:
         to_come = self._creating.get(-uid, 0)
         return len(checkpoint.sections) + to_come < checkpoint.attributes.max_sections
 
-    def structural(self, machine: CheckpointMachine, command: list[Any]) -> None:
-        """Note a command of ``structural_tags``."""
+    def structural(self, machine: CheckpointMachine, command: Any) -> None:
+        """Note a command of ``operations.STRUCTURAL``."""
         self._mark(self._structural, command, machine.target_uid(command) or _ANY)
 
-    def _mark(self, counts: dict[int, int], command: list[Any], key: int) -> None:
+    def _mark(self, counts: dict[int, int], command: Any, key: int) -> None:
         self.marks[id(command)] = key
         counts[key] = counts.get(key, 0) + 1
 
-    def landed(self, commands: list[list[Any]]) -> None:
+    def landed(self, commands: Iterable[object]) -> None:
         """These are no longer on their way."""
         for command in commands:
             key = self.marks.pop(id(command), None)

@@ -7,13 +7,13 @@ of silent sessions, the failure of components. Of each kind one command is on it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from raftckpt.model.commands import Tag
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.node.liveness import Liveness
 from raftckpt.node.roles import Roles, Witnesses
 from raftckpt.node.stamps import ClusterTime
+from raftckpt.protocol.operations import ClusterCommand, Due, GroupFail, SessionExpire
 
 __all__ = ["Leadership"]
 
@@ -21,9 +21,6 @@ _NEVER: Final = float("inf")
 _EXPIRE_PER_ENTRY_MAX: Final = 1000
 _RETRY_S: Final = 0.05
 """Pause of the duties after the log refused (it hands leadership over, say)."""
-_DUE: Final = int(Tag.DUE)
-_FAIL: Final = int(Tag.GROUP_FAIL)
-_EXPIRE: Final = int(Tag.SESSION_EXPIRE)
 
 
 class Leadership:
@@ -52,47 +49,46 @@ class Leadership:
         self.time = ClusterTime(machine.now_ns, now, voters, wall_clocks)
         self.roles = Roles(now, machine, self.liveness)
         self._machine = machine
-        self._flying: set[int] = set()  # tags of the duties on their way
+        self._flying: set[type[object]] = set()  # duties on their way
         self._resume_at = 0.0
         witnesses.testify(self.liveness)
 
-    def owed(self, now: float) -> list[list[Any]]:
+    def owed(self, now: float) -> list[ClusterCommand]:
         """Return the commands that are to be proposed now; they are on their way from here on."""
-        commands: list[list[Any]] = []
+        commands: list[ClusterCommand] = []
         if now < self._resume_at:
             return commands
-        if _DUE not in self._flying:
+        if Due not in self._flying:
             due_ns = self._machine.next_due_ns()
             if due_ns is not None and due_ns <= self.time.stamp(now):
-                commands.append([_DUE, 0, 0, 0])
-        if _FAIL not in self._flying and self.roles.deadline() <= now:
+                commands.append(Due(0, 0, 0))
+        if GroupFail not in self._flying and self.roles.deadline() <= now:
             overdue = self.roles.overdue(now, _EXPIRE_PER_ENTRY_MAX)
             if overdue:
-                commands.append([_FAIL, 0, 0, 0, overdue])
-        if _EXPIRE not in self._flying and self.liveness.deadline() <= now:
+                commands.append(GroupFail(0, 0, 0, overdue))
+        if SessionExpire not in self._flying and self.liveness.deadline() <= now:
             dead = self.liveness.dead(now, _EXPIRE_PER_ENTRY_MAX)
             if dead:
-                commands.append([_EXPIRE, 0, 0, 0, dead])
-        self._flying.update(command[0] for command in commands)
+                commands.append(SessionExpire(0, 0, 0, dead))
+        self._flying.update(map(type, commands))
         return commands
 
     def deadline(self, now: float) -> float:
         """Monotonic time at which :meth:`owed` is to be called at the latest (inf: never)."""
         flying = self._flying
-        deadline = _NEVER if _EXPIRE in flying else self.liveness.deadline()
-        if _FAIL not in flying:
+        deadline = _NEVER if SessionExpire in flying else self.liveness.deadline()
+        if GroupFail not in flying:
             deadline = min(deadline, self.roles.deadline())
-        if _DUE not in flying:
+        if Due not in flying:
             due_ns = self._machine.next_due_ns()
             if due_ns is not None:
                 wait_ns = due_ns - self.time.stamp(now)
                 deadline = min(deadline, now + max(0, wait_ns) / 1e9)
         return max(deadline, self._resume_at)
 
-    def landed(self, commands: Iterable[list[Any]]) -> None:
+    def landed(self, commands: Iterable[object]) -> None:
         """These commands are no longer on their way, whatever became of them."""
-        for command in commands:
-            self._flying.discard(command[0])
+        self._flying.difference_update(map(type, commands))
 
     def refused(self, now: float) -> None:
         """The log took nothing: the duties rest for a moment."""

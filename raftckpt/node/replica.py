@@ -21,24 +21,21 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model.batch import encode_batch
 from raftckpt.model.changes import Change
-from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
-from raftckpt.node.batches import (
-    COMMAND_OVERHEAD_BYTES,
-    ENTRY_BYTES_MAX,
-    CommandQueue,
-    Proposal,
-    command_cost,
-)
+from raftckpt.node.batches import ENTRY_BYTES_MAX, CommandQueue, Proposal
 from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
-from raftckpt.node.early import EARLY_TAGS, EarlyAcceptance
+from raftckpt.node.early import EarlyAcceptance
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.roles import Witnesses
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.batch import Batch, encode_batch
+from raftckpt.protocol.costs import COST
+from raftckpt.protocol.operations import EARLY, STRUCTURAL, AnyCommand, Query
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
 
@@ -53,8 +50,7 @@ _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
-_SESSION_TAGS_MAX: Final = int(Tag.SESSION_EXPIRE)
-ATTACH: Final = 201
+_ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -77,8 +73,8 @@ class Feed(Protocol):
         """The state was replaced by an image of this revision."""
 
 
-_Read = tuple[Requester, int, int, list[Any]]
-"""(requester, tag, request, message) of a query, ATTACH or other work that waits for a round."""
+_Read = tuple[Requester, Any]
+"""(requester, message) of a query or an ATTACH that waits for a round."""
 
 
 def _or_fail(
@@ -183,10 +179,10 @@ class Replica:
 
     # --- requests -----------------------------------------------------------------------------
     @_or_fail
-    def submit(self, owner: Requester, messages: list[list[Any]]) -> None:
-        """Take validated commands ``[tag, request, sequence, answered, ...]`` of a connection.
+    def submit(self, owner: Requester, messages: list[Any]) -> None:
+        """Take commands of a connection, whose ``session`` is the request's number as yet.
 
-        Each is answered through ``owner`` sooner or later; the lists become the replica's.
+        Each is answered through ``owner`` sooner or later; the records become the replica's.
         """
         state = owner.session
         if not self.leading or state is None:
@@ -201,27 +197,22 @@ class Replica:
         before, added_bytes = len(commands), 0
         try:
             for message in messages:
-                tag, request, sequence = message[0], message[1], message[2]
+                kind, request, sequence = type(message), message.session, message.sequence
                 if sequence > proposed + 1:
                     owner.refuse(request, _TRY_AGAIN, "gap")
                     continue
-                if tag == 24:  # nearly all: see command_cost
-                    data = message[6]
-                    size = len(data) if type(data) is bytes else 9
-                    cost = COMMAND_OVERHEAD_BYTES + len(message[5]) + size
-                else:
-                    cost = command_cost(message)
+                cost = COST[kind](message)
                 if room <= 0 or cost > room_bytes:
                     owner.refuse(request, _TRY_AGAIN, "busy")
                     continue
-                if tag == 1 or cost > ENTRY_BYTES_MAX:
+                if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX:
                     self._refuse_unfit(owner, message)
                     continue
-                message[1] = session
-                if tag in EARLY_TAGS and asynchronous.get(message[4], 1):
+                message.session = session
+                if kind in EARLY and asynchronous.get(message.handle, 1):
                     new = sequence > proposed
                     early.consider(machine, owner, state, request, message, new)
-                if tag in early.structural_tags:
+                if kind in STRUCTURAL:
                     early.structural(machine, message)
                     queue.special = True
                 # nothing from here on raises: a command is in all of the lists or in none
@@ -238,34 +229,35 @@ class Replica:
             queue.appended(owner, len(commands) - before, added_bytes)
         self._wake()
 
-    def _refuse_unfit(self, owner: Requester, message: list[Any]) -> None:
+    def _refuse_unfit(self, owner: Requester, message: AnyCommand) -> None:
         """Refuse for good what cannot be proposed; it has not used its sequence number up.
 
         No reason of the model will do: a client takes those for results, which use it up.
         """
-        if message[0] == Tag.SESSION_OPEN:
-            owner.refuse(message[1], SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
+        request = message.session
+        if type(message) is ops.SessionOpen:
+            owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
         else:
-            owner.refuse(message[1], SaAisError.ERR_TOO_BIG, "entry_too_big", ENTRY_BYTES_MAX)
+            owner.refuse(request, SaAisError.ERR_TOO_BIG, "entry_too_big", ENTRY_BYTES_MAX)
 
-    def _submit_outside(self, owner: Requester, message: list[Any]) -> None:
+    def _submit_outside(self, owner: Requester, message: AnyCommand) -> None:
         """A command that no attached session of a leader sent: only opening a session is one."""
-        request = message[1]
+        request = message.session
         if not self.leading:
             self.refuse_not_leader(owner, request)
-        elif message[0] != Tag.SESSION_OPEN:
+        elif type(message) is not ops.SessionOpen:
             self._refuse_detached(owner, request)
         elif len(self._queue) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
             owner.refuse(request, _TRY_AGAIN, "busy")
         else:
-            message[1] = 0
+            message.session = 0
             self._enqueue(owner, request, message)
 
-    def _enqueue(self, owner: Requester | None, request: int, command: list[Any]) -> None:
+    def _enqueue(self, owner: Requester | None, request: int, command: AnyCommand) -> None:
         """Queue a command that belongs to no session."""
         queue = self._queue
-        cost = command_cost(command)
-        if command[0] in self._early.structural_tags:
+        cost = COST[type(command)](command)
+        if type(command) in STRUCTURAL:
             self._early.structural(self.machine, command)
         queue.commands.append(command)
         queue.requests.append(request)
@@ -287,46 +279,46 @@ class Replica:
         owner.refuse(request, _TRY_AGAIN, "not_leader", self.endpoints.get(self.node))
 
     @_or_fail
-    def query(self, owner: Requester, tag: int, message: list[Any]) -> None:
-        """Take a validated query ``[tag, request, after sequence, consistency, ...]``."""
-        request = message[1]
+    def query(self, owner: Requester, query: Query) -> None:
+        """Take a query of ``operations.QUERIES``."""
+        request, after = query.request, query.after_sequence
         state = owner.session
-        if message[3] == 1:  # local
-            item = (owner, tag, request, message)
-            if not message[2] or (state is not None and self._caught_up(state, message[2])):
-                self._answer(item)
-            elif state is not None and message[2] <= state.proposed:
-                self._blocked.append(item)
+        if query.consistency == CONSISTENCY_LOCAL:
+            if not after or (state is not None and self._caught_up(state, after)):
+                self._answer(owner, query)
+            elif state is not None and after <= state.proposed:
+                self._blocked.append((owner, query))
             else:
                 self.refuse_not_leader(owner, request)
             return
         if not self.leading:
             self.refuse_not_leader(owner, request)
-        elif message[2] and state is None:
+        elif after and state is None:
             self._refuse_detached(owner, request)
-        elif state is not None and message[2] > state.proposed:
+        elif state is not None and after > state.proposed:
             owner.refuse(request, _TRY_AGAIN, "gap")
         else:
             if not self._reads:  # else the step that takes them is due, or a round is awaited
                 self._wake()
-            self._reads.append((owner, tag, request, message))
+            self._reads.append((owner, query))
 
     @_or_fail
-    def attach(self, owner: Requester, message: list[Any]) -> None:
-        """Bind a session to a connection: ``[201, request, session, secret]``, leader only.
+    def attach(self, owner: Requester, message: ops.Attach) -> None:
+        """Bind a session to a connection, leader only.
 
         It is a read: a leader deposed without knowing must not call a new session unknown.
         """
         if not self.leading:
-            self.refuse_not_leader(owner, message[1])
+            self.refuse_not_leader(owner, message.request)
             owner.attached()
             return
-        self._reads.append((owner, ATTACH, message[1], message))
+        self._reads.append((owner, message))
         self._wake()
 
     @_or_fail
-    def keepalive(self, owner: Requester, request: int) -> None:
+    def keepalive(self, owner: Requester, message: ops.Keepalive) -> None:
         """Answer a sign of life (the connection notes the life itself)."""
+        request = message.request
         if not self.leading:
             self.refuse_not_leader(owner, request)
         elif owner.session is None:
@@ -349,12 +341,12 @@ class Replica:
             self._wake()  # the deadline may have come nearer
 
     @_or_fail
-    def witness(self, owner: Requester, message: list[Any]) -> None:
-        """Make this a second connection of a session: ``[119, request, session, secret]``."""
-        _, request, session, secret = message
+    def witness(self, owner: Requester, message: ops.WitnessRequest) -> None:
+        """Make this a second connection of a session."""
+        request, session = message.request, message.session
         if session not in self.machine.sessions:  # perhaps not yet: we may be behind
             owner.refuse(request, _TRY_AGAIN, "gap")
-        elif not self.machine.session_secret_ok(session, secret):
+        elif not self.machine.session_secret_ok(session, message.secret):
             owner.refuse(request, SaAisError.ERR_ACCESS, "secret")
         elif owner.witness:
             owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already a witness")
@@ -375,9 +367,9 @@ class Replica:
                 self._wake()
 
     @_or_fail
-    def component_alive(self, owner: Requester, message: list[Any]) -> None:
-        """Take a sign of life: ``[118, request, after sequence, consistency, member]``."""
-        request, number = message[1], message[4]
+    def component_alive(self, owner: Requester, message: ops.ComponentAlive) -> None:
+        """Take a sign of life of a component."""
+        request, number = message.request, message.member
         if self._leadership is None:
             self.refuse_not_leader(owner, request)
         elif owner.session is None:
@@ -393,7 +385,7 @@ class Replica:
         if not self.leading:
             self.refuse_not_leader(owner, request)
         else:
-            self._enqueue(owner, request, [int(Tag.CHECK), 0, 0, 0, nonce])
+            self._enqueue(owner, request, ops.Check(0, 0, 0, nonce))
 
     def digest(self, nonce: bytes) -> Digest | None:
         """Digest of a check, None while it is unknown or being computed."""
@@ -469,9 +461,9 @@ class Replica:
         """The log took nothing (definite): sequences go back so that the client may resend."""
         states = self._leadership.liveness.states if self._leadership is not None else {}
         for command, request, owner in proposal.waiting():
-            state = states.get(command[1])
-            if state is not None and command[2] <= state.proposed:
-                state.proposed = command[2] - 1
+            state = states.get(command.session)
+            if state is not None and command.sequence <= state.proposed:
+                state.proposed = command.sequence - 1
             if owner is not None:
                 self.refuse_not_leader(owner, request)
 
@@ -513,16 +505,16 @@ class Replica:
     def _apply_special(self, index: int, proposal: Proposal, results: list[Result]) -> None:
         """What some commands mean to the leader beside their results."""
         for position, (command, _, owner) in enumerate(proposal.waiting()):
-            if command[0] <= _SESSION_TAGS_MAX:
+            if type(command) in _ON_SESSIONS:
                 self._session_changed(command, owner, results[position])
-            elif command[0] == Tag.CHECK:
-                results[position] = success([command[4], index])
+            elif type(command) is ops.Check:
+                results[position] = success([command.nonce, index])
 
-    def _session_changed(self, command: list[Any], owner: Requester | None, result: Result) -> None:
+    def _session_changed(self, command: Any, owner: Requester | None, result: Result) -> None:
         if self._leadership is None or result.code != _OK:
             return
         liveness = self._leadership.liveness
-        if command[0] == Tag.SESSION_OPEN:
+        if type(command) is ops.SessionOpen:
             state = liveness.opened(result.value[0], self._clock.monotonic())
             if state is not None and owner is not None:
                 if owner.gone:  # it did not even wait for its session
@@ -531,13 +523,13 @@ class Replica:
                     self._bind(owner, state)
             return
         for state in (
-            [liveness.ended(command[1])]
-            if command[0] == Tag.SESSION_CLOSE
-            else [liveness.ended(session) for session in command[4]]
+            [liveness.ended(command.session)]
+            if type(command) is ops.SessionClose
+            else [liveness.ended(session) for session in command.sessions]
         ):
             if state is not None and state.owner is not None:
                 state.owner.session = None
-                if command[0] == Tag.SESSION_EXPIRE:
+                if type(command) is ops.SessionExpire:
                     state.owner.notice("session_lost", "expired")
 
     def _bind(self, owner: Requester, state: SessionState) -> None:
@@ -611,9 +603,9 @@ class Replica:
         self._refuse_reads(reads + blocked)
 
     def _refuse_reads(self, reads: list[_Read]) -> None:
-        for owner, tag, request, _ in reads:
-            self.refuse_not_leader(owner, request)
-            if tag == ATTACH:
+        for owner, message in reads:
+            self.refuse_not_leader(owner, message.request)
+            if type(message) is ops.Attach:
                 owner.attached()
 
     # --- reads ------------------------------------------------------------------------------------
@@ -622,19 +614,19 @@ class Replica:
         if not confirmed:
             self._refuse_reads(reads)
             return
-        for item in reads:
-            if item[1] == ATTACH:
-                self._attach(item)
-                item[0].attached()
+        for owner, message in reads:
+            if type(message) is ops.Attach:
+                self._attach(owner, message)
+                owner.attached()
+                continue
+            after = message.after_sequence
+            state = owner.session
+            if not after or (state is not None and self._caught_up(state, after)):
+                self._answer(owner, message)
+            elif state is None:
+                self._refuse_detached(owner, message.request)
             else:
-                after = item[3][2]
-                state = item[0].session
-                if not after or (state is not None and self._caught_up(state, after)):
-                    self._answer(item)
-                elif state is None:
-                    self._refuse_detached(item[0], item[2])
-                else:
-                    self._blocked.append(item)
+                self._blocked.append((owner, message))
         if self._reads:
             self._wake()
 
@@ -644,23 +636,21 @@ class Replica:
 
     def _retry_blocked(self) -> None:
         blocked, self._blocked = self._blocked, []
-        for item in blocked:
-            state = item[0].session
+        for owner, query in blocked:
+            state = owner.session
             if state is None:
-                self._refuse_detached(item[0], item[2])
-            elif self._caught_up(state, item[3][2]):
-                self._answer(item)
+                self._refuse_detached(owner, query.request)
+            elif self._caught_up(state, query.after_sequence):
+                self._answer(owner, query)
             else:
-                self._blocked.append(item)
+                self._blocked.append((owner, query))
 
-    def _answer(self, item: _Read) -> None:
-        owner, tag, request, message = item
+    def _answer(self, owner: Requester, query: Query) -> None:
         session = owner.session.id if owner.session is not None else None
-        owner.deliver(request, self.machine.query(session, tag, message[4:]))
+        owner.deliver(query.request, self.machine.query(session, query))
 
-    def _attach(self, item: _Read) -> None:
-        owner, _, request, message = item
-        session, secret = message[2], message[3]
+    def _attach(self, owner: Requester, message: ops.Attach) -> None:
+        request, session = message.request, message.session
         leadership = self._leadership
         if leadership is None:
             self.refuse_not_leader(owner, request)
@@ -671,7 +661,7 @@ class Replica:
         if record is None:
             owner.answer(request, refuse(SaAisError.ERR_BAD_HANDLE, "session"))
             return
-        if not self.machine.session_secret_ok(session, secret):
+        if not self.machine.session_secret_ok(session, message.secret):
             owner.answer(request, refuse(SaAisError.ERR_ACCESS, "secret"))
             return
         state = leadership.liveness.state(session)

@@ -101,9 +101,9 @@ class Roles:
         """Monotonic time at which :meth:`overdue` is to be called (inf: never)."""
         return self._heap[0][0] if self._heap else _NEVER
 
-    def overdue(self, now: float, most: int) -> list[list[int]]:
+    def overdue(self, now: float, most: int) -> list[tuple[int, int]]:
         """Rows of a GroupFail: who did not answer, or gave no sign of life, in time."""
-        found: list[list[int]] = []
+        found: list[tuple[int, int]] = []
         heap = self._heap
         while heap and heap[0][0] <= now and len(found) < most:
             entry = heapq.heappop(heap)
@@ -117,7 +117,7 @@ class Roles:
                 if until > now:
                     heapq.heappush(heap, (until, number, _HEALTH))
                     continue
-            found.append([number, assignment])
+            found.append((number, assignment))
             heapq.heappush(heap, (again, number, assignment))
         return found
 

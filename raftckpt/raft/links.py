@@ -33,9 +33,10 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 import msgpack
 
 from raftckpt import limits
+from raftckpt.protocol.check import decode_plain
+from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame, pack_messages
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.version import PEER_PROTOCOL
-from raftckpt.wire.frames import FrameDecoder, FrameError, encode_frame, pack_messages
 
 __all__ = ["Hello", "LinkHandler", "LocalIdentity", "PeerLinks", "PeerTls", "certificate_names"]
 
@@ -136,8 +137,8 @@ def _parse_hello(body: bytes) -> Hello | str:
     if body[0] != 0 or len(body) > 4096:
         raise PeerProtocolError("the first frame is no handshake")
     try:
-        messages = msgpack.unpackb(body[1:], raw=False, use_list=True, max_array_len=16)
-    except (ValueError, TypeError, RecursionError) as error:
+        messages = decode_plain(body[1:], 16)
+    except ValueError as error:
         raise PeerProtocolError(f"the handshake is not msgpack: {error}") from None
     if type(messages) is not list or len(messages) != 1 or type(messages[0]) is not list:
         raise PeerProtocolError("the first frame is no handshake")

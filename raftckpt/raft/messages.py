@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
 import msgpack
 
 from raftckpt import limits
+from raftckpt.protocol.check import decode_plain
 
 __all__ = [
     "Ack",
@@ -283,8 +284,8 @@ def decode_body(body: bytes) -> list[PeerMessage]:
     if body[:1] != _WHOLE:
         raise PeerProtocolError("a peer frame is never fragmented")
     try:
-        messages = msgpack.unpackb(memoryview(body)[1:], raw=False, strict_map_key=False)
-    except Exception as error:  # msgpack raises several unrelated types
+        messages = decode_plain(memoryview(body)[1:])
+    except ValueError as error:
         raise PeerProtocolError(f"not msgpack: {error}") from error
     if type(messages) is not list or not messages:
         raise PeerProtocolError("a peer frame holds an array of messages")

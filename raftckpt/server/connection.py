@@ -20,15 +20,17 @@ from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
 from raftckpt.node.liveness import SessionState
-from raftckpt.wire.frames import (
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.check import Malformed, read_requests
+from raftckpt.protocol.frames import (
     FrameDecoder,
     FrameError,
     message_frames,
     reply_frames,
     try_pack,
-    unpack_messages,
 )
-from raftckpt.wire.schema import COMMAND_TAGS, ReplyKind, RequestTag, check_request
+from raftckpt.protocol.operations import COMMANDS
+from raftckpt.protocol.replies import ReplyKind
 
 if TYPE_CHECKING:
     from raftckpt.server.listener import ClientListener
@@ -36,20 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_HELLO: Final = int(RequestTag.HELLO)
 _OK: Final = int(SaAisError.OK)
-_READ: Final = int(RequestTag.READ)
-_LISTINGS: Final = frozenset(
-    map(
-        int,
-        (
-            RequestTag.READ_ALL,
-            RequestTag.SECTIONS,
-            RequestTag.CHECKPOINTS,
-            RequestTag.SECTION_IDS,
-        ),
-    )
-)
+_LISTINGS: Final = frozenset((ops.ReadAll, ops.Sections, ops.Checkpoints, ops.SectionIds))
 _WIDE_ELEMENTS: Final = 64
 """A READ of more elements counts as a listing."""
 _LISTINGS_MAX: Final = 4
@@ -165,7 +155,7 @@ class Connection(asyncio.Protocol):
         try:
             bodies = self.decoder.feed(data)
             for body in bodies:
-                self._receive(unpack_messages(body))
+                self._receive(read_requests(body))
                 if self.broken:
                     return
         except FrameError as error:
@@ -231,30 +221,30 @@ class Connection(asyncio.Protocol):
         """Begin the requests held, as many as the bounds allow; the others wait their turn."""
         held = self._held
         listener = self._listener
-        commands: list[list[Any]] = []
+        commands: list[Any] = []
         room = limits.CONNECTION_INFLIGHT_MAX - self.inflight
         while held and room > 0 and not self._attaching:
             message = held.popleft()
-            problem = check_request(message)
-            if problem is None and self.greeted:
-                if message[0] in COMMAND_TAGS:
-                    commands.append(message)
-                    room -= 1
-                    continue
-            elif not self._may_go_on(message, problem):
+            kind = type(message)
+            if kind in COMMANDS and self.greeted:
+                commands.append(message)
+                room -= 1
+                continue
+            if (kind is Malformed or not self.greeted) and not self._may_go_on(message):
                 return
             if commands:  # a query that follows its commands must find them submitted
                 self._submit(commands)
                 commands = []
-            if problem is None and not self._admit(message):
+            if kind is Malformed:
+                self.inflight += 1
+                code, reason, detail, _ = message.problem
+                self.refuse(message.content[1], code, reason, detail)
+            elif self._admit(message):
+                self.inflight += 1
+                listener.dispatcher.handle(self, message)
+            else:
                 held.appendleft(message)
                 break
-            self.inflight += 1
-            if problem is not None:
-                code, reason, detail = problem
-                self.refuse(message[1], code, reason, detail)
-            else:
-                listener.dispatcher.handle(self, message)
             # one frame may ask for a thousand times its size: look after each request
             room = 0 if self._overloaded() else limits.CONNECTION_INFLIGHT_MAX - self.inflight
         if commands:
@@ -262,17 +252,17 @@ class Connection(asyncio.Protocol):
         if held:
             self._pause()
 
-    def _submit(self, commands: list[list[Any]]) -> None:
+    def _submit(self, commands: list[Any]) -> None:
         self.inflight += len(commands)
         self._listener.replica.submit(self, commands)
 
-    def _admit(self, message: list[Any]) -> bool:
+    def _admit(self, message: Any) -> bool:
         """Count a listing that is to begin; False: too many are under way."""
-        tag = message[0]
-        if tag in _LISTINGS or (tag == _READ and len(message[5]) > _WIDE_ELEMENTS):
+        kind = type(message)
+        if kind in _LISTINGS or (kind is ops.Read and len(message.vector) > _WIDE_ELEMENTS):
             if len(self._listings) >= _LISTINGS_MAX:
                 return False
-            self._listings.append(message[1])
+            self._listings.append(message.request)
         return True
 
     def _listed(self, request: int) -> None:
@@ -280,13 +270,16 @@ class Connection(asyncio.Protocol):
         if request in self._listings:
             self._listings.remove(request)
 
-    def _may_go_on(self, message: Any, problem: Any) -> bool:
+    def _may_go_on(self, message: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
-        if type(message) is not list or len(message) < 2 or type(message[1]) is not int:
+        fields = message.content if type(message) is Malformed else None
+        if fields is not None and (
+            type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
+        ):
             self.break_off("a message without tag and id")
-        elif not self.greeted and (message[0] != _HELLO or problem is not None):
+        elif not self.greeted and type(message) is not ops.HelloRequest:
             self.break_off("the first message is not a well-formed HELLO")
-        elif not -(1 << 63) <= message[1] < 1 << 63:
+        elif fields is not None and not -(1 << 63) <= fields[1] < 1 << 63:
             self.break_off("an id out of range")
         else:
             return True

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from raftckpt.errors import SaAisError
+from raftckpt.errors import SaAisError, ensure
 from raftckpt.node.clock import Clock
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
+from raftckpt.protocol import operations as ops
 from raftckpt.raft.port import PeerStatus, Transferred
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, VERSION
-from raftckpt.wire.schema import QUERY_TAGS, RequestTag
 
 __all__ = ["Client", "Dispatcher", "ReplicaInfo"]
 
@@ -72,40 +72,46 @@ class Dispatcher:
         self._clock = clock
         self._connections = connections
         self._tracking = tracking
-        self._handlers: dict[int, Callable[[Client, list[Any]], None]] = {
-            RequestTag.HELLO: self._hello,
-            RequestTag.ATTACH: self._attach,
-            RequestTag.KEEPALIVE: self._keepalive,
-            RequestTag.COMPONENT_ALIVE: self._replica.component_alive,
-            RequestTag.WITNESS: self._replica.witness,
-            RequestTag.REPLICA_STATUS: self._status,
-            RequestTag.TRANSFER: self._transfer,
-            RequestTag.CHECK_START: self._check_start,
-            RequestTag.DIGEST: self._digest,
-            RequestTag.TRACK: tracking.track,
-            RequestTag.TRACK_SYNC: tracking.sync,
-            RequestTag.TRACK_STOP: tracking.stop,
+        self._handlers: dict[type[Any], Callable[[Client, Any], None]] = {
+            ops.HelloRequest: self._hello,
+            ops.Attach: self._attach,
+            ops.Keepalive: replica.keepalive,
+            ops.ComponentAlive: replica.component_alive,
+            ops.WitnessRequest: replica.witness,
+            ops.ReplicaStatusRequest: self._status,
+            ops.Transfer: self._transfer,
+            ops.CheckStart: self._check_start,
+            ops.DigestRequest: self._digest,
+            ops.Track: tracking.track,
+            ops.TrackSync: tracking.sync,
+            ops.TrackStop: tracking.stop,
         }
+        ensure(
+            {*self._handlers, *ops.QUERIES, *ops.COMMANDS} == ops.REQUESTS,
+            "every request has who answers it",
+        )
 
-    def handle(self, client: Client, message: list[Any]) -> None:
-        """Handle a well-formed message that is no command."""
-        tag = message[0]
-        if tag in QUERY_TAGS:
-            self._replica.query(client, tag, message)
+    def handle(self, client: Client, message: Any) -> None:
+        """Handle a message that is no command."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            self._replica.query(client, message)
         else:
-            self._handlers[tag](client, message)
+            handler(client, message)
 
-    def _hello(self, client: Client, message: list[Any]) -> None:
-        _, request, versions, name, _token = message
-        if CLIENT_PROTOCOL not in versions:
-            client.greeted = True  # so that the refusal can leave
-            client.refuse(request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
+    def _hello(self, client: Client, message: ops.HelloRequest) -> None:
+        client.greeted = True  # also if it is refused, so that the refusal can leave
+        if CLIENT_PROTOCOL not in message.versions:
+            client.refuse(message.request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
             client.close()
             return
-        client.greeted = True
-        client.client_name = name
+        if message.token is not None:  # whoever shows one believes that it is looked at
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "token")
+            client.close()
+            return
+        client.client_name = message.client_name
         client.value(
-            request,
+            message.request,
             {
                 "version": CLIENT_PROTOCOL,
                 "node": self._info.node,
@@ -116,15 +122,12 @@ class Dispatcher:
             },
         )
 
-    def _attach(self, client: Client, message: list[Any]) -> None:
+    def _attach(self, client: Client, message: ops.Attach) -> None:
         client.attaching()
         self._replica.attach(client, message)
 
-    def _keepalive(self, client: Client, message: list[Any]) -> None:
-        self._replica.keepalive(client, message[1])
-
-    def _transfer(self, client: Client, message: list[Any]) -> None:
-        _, request, node = message
+    def _transfer(self, client: Client, message: ops.Transfer) -> None:
+        request, node = message.request, message.node
         if node is not None and node not in self._info.endpoints:
             client.refuse(request, _INVALID, "param", f"no replica {node}")
         elif not self._replica.leading:
@@ -141,19 +144,18 @@ class Dispatcher:
 
             self._replica.transfer(node, done)
 
-    def _check_start(self, client: Client, message: list[Any]) -> None:
-        self._replica.start_check(client, message[1], os.urandom(_NONCE_BYTES))
+    def _check_start(self, client: Client, message: ops.CheckStart) -> None:
+        self._replica.start_check(client, message.request, os.urandom(_NONCE_BYTES))
 
-    def _digest(self, client: Client, message: list[Any]) -> None:
-        _, request, nonce = message
-        digest = self._replica.digest(nonce)
+    def _digest(self, client: Client, message: ops.DigestRequest) -> None:
+        digest = self._replica.digest(message.nonce)
         if digest is None:
-            client.refuse(request, _TRY_AGAIN, "digest")
+            client.refuse(message.request, _TRY_AGAIN, "digest")
         else:
-            client.value(request, [digest.at, digest.hex])
+            client.value(message.request, [digest.at, digest.hex])
 
-    def _status(self, client: Client, message: list[Any]) -> None:
-        client.value(message[1], self.status())
+    def _status(self, client: Client, message: ops.ReplicaStatusRequest) -> None:
+        client.value(message.request, self.status())
 
     def status(self) -> dict[str, Any]:
         """Describe this replica (REPLICA_STATUS); plain values only."""

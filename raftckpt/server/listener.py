@@ -11,11 +11,11 @@ from typing import Any, Final
 from raftckpt import limits
 from raftckpt.node.clock import Clock
 from raftckpt.node.replica import Replica
+from raftckpt.protocol.frames import try_pack
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.tracking import Tracking
-from raftckpt.wire.frames import try_pack
-from raftckpt.wire.schema import ReplyKind
 
 __all__ = ["ClientListener"]
 

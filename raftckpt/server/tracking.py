@@ -20,8 +20,9 @@ from raftckpt.errors import SaAisError
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.queries import EAGER_ROWS, image_rows
 from raftckpt.model.state import State
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.history import History, Trail, cost
-from raftckpt.wire.schema import ReplyKind
 
 __all__ = ["Subscriber", "Subscription", "Tracking"]
 
@@ -173,7 +174,7 @@ class Tracking:
         self._clock = clock
         self._cut_off = cut_off
         self._subscriptions: dict[Subscription, None] = {}
-        self._starting: list[tuple[int, float, Subscription, list[Any]]] = []
+        self._starting: list[tuple[int, float, Subscription, ops.Track]] = []
         """(revision waited for, deadline, whose, message) of TRACK."""
         self._syncing: dict[_Tracker, None] = {}
         self._imaging: dict[Subscription, None] = {}
@@ -200,7 +201,7 @@ class Tracking:
 
     def _go_on(self, revision: int) -> None:
         """Those who waited for this revision need not wait any longer."""
-        due: list[tuple[int, float, Subscription, list[Any]]] = []
+        due: list[tuple[int, float, Subscription, ops.Track]] = []
         if self._starting:
             due = [item for item in self._starting if item[0] <= revision]
             self._starting = [item for item in self._starting if item[0] > revision]
@@ -212,14 +213,14 @@ class Tracking:
 
     # --- what clients ask ---------------------------------------------------------------------
 
-    def track(self, subscriber: Subscriber, message: list[Any]) -> None:
-        """Begin: ``[110, request, target, from revision or None, image, at least]``."""
-        _, request, _, from_revision, _, at_least = message
+    def track(self, subscriber: Subscriber, message: ops.Track) -> None:
+        """Begin."""
+        request = message.request
         subscription = subscriber.subscription
         if subscription is None:
             subscription = subscriber.subscription = Subscription(self, subscriber)
             self._subscriptions[subscription] = None
-        starting = [item[3][1] for item in self._starting if item[2] is subscription]
+        starting = [item[3].request for item in self._starting if item[2] is subscription]
         if request in subscription.trackers or request in starting:
             subscriber.refuse(request, _INVALID, "param", "the id of a tracker that is there")
             return
@@ -230,17 +231,17 @@ class Tracking:
         if self.count + len(self._starting) >= limits.TRACKERS_MAX:
             subscriber.refuse(request, _NO_RESOURCES, "limit", "trackers of a replica")
             return
-        needed = max(from_revision or 0, at_least)
+        needed = max(message.from_revision or 0, message.at_least)
         if needed <= self._state().revision:
             self._start(subscription, message)
         else:
             deadline = self._clock() + limits.TRACK_WAIT_SECONDS_MAX
             self._starting.append((needed, deadline, subscription, message))
 
-    def _start(self, subscription: Subscription, message: list[Any]) -> None:
-        _, request, target, from_revision, image, _ = message
+    def _start(self, subscription: Subscription, message: ops.Track) -> None:
+        request, target, from_revision = message.request, message.target, message.from_revision
         state, history = self._state(), self.history
-        if type(target) is str:
+        if isinstance(target, str):
             checkpoint = state.names.get(target)
             if checkpoint is None:
                 subscription.subscriber.refuse(request, _NOT_EXIST, "checkpoint_missing", target)
@@ -265,7 +266,7 @@ class Tracking:
         position = trail.first - 1 if lost else trail.position(since)
         tracker = _Tracker(subscription, request, trail, position)
         tracker.through = from_revision if from_revision is not None else history.revision
-        if from_revision is None and image:
+        if from_revision is None and message.image:
             tracker.image = _IMAGE
         goes_on = None if tracker.image or lost else tracker.through
         tracker.reply = [_REPLY, request, 1, [uid, goes_on, history.revision]]
@@ -274,9 +275,9 @@ class Tracking:
         self.count += 1
         subscription.poke(tracker)
 
-    def sync(self, subscriber: Subscriber, message: list[Any]) -> None:
-        """Answer when all up to a revision was sent: ``[111, request, tracker, revision]``."""
-        _, request, number, revision = message
+    def sync(self, subscriber: Subscriber, message: ops.TrackSync) -> None:
+        """Answer when all up to a revision was sent."""
+        request, number, revision = message.request, message.tracker, message.revision
         tracker = self._find(subscriber, number)
         if tracker is None:
             subscriber.refuse(request, _NOT_EXIST, "tracker", number)
@@ -288,9 +289,9 @@ class Tracking:
             self._syncing[tracker] = None
             tracker.of.poke(tracker)
 
-    def stop(self, subscriber: Subscriber, message: list[Any]) -> None:
-        """Track no more: ``[112, request, tracker]``."""
-        _, request, number = message
+    def stop(self, subscriber: Subscriber, message: ops.TrackStop) -> None:
+        """Track no more."""
+        request, number = message.request, message.tracker
         tracker = self._find(subscriber, number)
         if tracker is None:
             subscriber.refuse(request, _NOT_EXIST, "tracker", number)
@@ -432,7 +433,7 @@ class Tracking:
             self._starting = [item for item in self._starting if item[1] > now]
         revision = self.history.revision
         for _, _, subscription, message in late:
-            subscription.subscriber.refuse(message[1], _TRY_AGAIN, "behind", revision)
+            subscription.subscriber.refuse(message.request, _TRY_AGAIN, "behind", revision)
         for tracker in list(self._syncing):
             for sync in [sync for sync in tracker.syncs if sync[2] <= now]:
                 tracker.syncs.remove(sync)

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.version import CLIENT_PROTOCOL
-from raftckpt.wire.frames import FrameError, MessageStream, pack_messages
-from raftckpt.wire.schema import RequestTag
 
 __all__ = ["Probe", "replica_digests", "replica_status"]
 
@@ -45,7 +46,7 @@ class Probe:
         self.welcome: Any = None
         try:
             if hello:
-                self.welcome = self.call(RequestTag.HELLO, [CLIENT_PROTOCOL], "probe", None)
+                self.welcome = self.call(ops.HelloRequest, [CLIENT_PROTOCOL], "probe", None)
         except BaseException:
             self.close()
             raise
@@ -65,9 +66,15 @@ class Probe:
         """Close the connection."""
         self.socket.close()
 
-    def send(self, tag: int, *fields: Any) -> int:
-        """Send a message and return its id, without waiting for the reply."""
+    def send(self, record: type[Any] | int, *fields: Any) -> int:
+        """Send a message, well formed or not, and return its id, without waiting for the reply.
+
+        Arguments:
+            record: of :mod:`raftckpt.protocol.operations`, or a tag.
+            fields: what follows the id.
+        """
         self._next_id += 1
+        tag = record if isinstance(record, int) else OPERATIONS[record].tag
         try:
             self.socket.sendall(pack_messages([[tag, self._next_id, *fields]]))
         except OSError as error:
@@ -91,13 +98,13 @@ class Probe:
                     return _value(message)
             self._fill(deadline)
 
-    def call(self, tag: int, *fields: Any, timeout: float | None = None) -> Any:
-        """Send a message and wait for its reply, see :meth:`reply`."""
-        return self.reply(self.send(tag, *fields), timeout=timeout)
+    def call(self, record: type[Any] | int, *fields: Any, timeout: float | None = None) -> Any:
+        """Send a message and wait for its reply, see :meth:`send` and :meth:`reply`."""
+        return self.reply(self.send(record, *fields), timeout=timeout)
 
     def status(self) -> dict[str, Any]:
         """What the replica tells about itself."""
-        answer: dict[str, Any] = self.call(RequestTag.REPLICA_STATUS)
+        answer: dict[str, Any] = self.call(ops.ReplicaStatusRequest)
         return answer
 
     def transfer(self, node: str | None = None) -> None:
@@ -106,7 +113,7 @@ class Probe:
         Raises:
             CheckpointError: it was refused or not done in time.
         """
-        self.call(RequestTag.TRANSFER, node)
+        self.call(ops.Transfer, node)
 
     def _take(self) -> list[list[Any]]:
         taken, self._waiting = self._waiting, []
@@ -165,13 +172,13 @@ def replica_digests(
     """
     deadline = time.monotonic() + timeout
     with Probe(endpoints[leader], timeout=timeout) as probe:
-        nonce, index = probe.call(RequestTag.CHECK_START)
+        nonce, index = probe.call(ops.CheckStart)
     digests: dict[str, str | None] = dict.fromkeys(endpoints)
     for node, endpoint in endpoints.items():
         while digests[node] is None and time.monotonic() < deadline:
             try:
                 with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
-                    digests[node] = str(probe.call(RequestTag.DIGEST, nonce)[1])
+                    digests[node] = str(probe.call(ops.DigestRequest, nonce)[1])
             except (
                 TryAgain,
                 Unavailable,

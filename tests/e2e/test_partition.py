@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 import raftckpt
-from raftckpt.model.commands import Tag
 from raftckpt.model.types import OpenFlags
 from raftckpt.testing.probe import Probe
-from raftckpt.wire.schema import RequestTag
 from tests.e2e.load import Writers, assert_equal_replicas
+from tests.messages import Tag
 from tests.waiting import until
 
 NOT_DONE = (raftckpt.TryAgain, raftckpt.Timeout, raftckpt.Unavailable)
@@ -27,7 +26,7 @@ def test_isolated_leader_acknowledges_nothing_and_serves_no_linearizable_read(cl
         handle = probe.call(Tag.CHECKPOINT_OPEN, 1, 0, "part", OpenFlags.WRITE, None)[0]
         cluster.partition(old)
         # At once, while it still believes that it leads:
-        early = [probe.send(RequestTag.READ, 0, 0, "part", [[b"k", 0, None]]) for _ in range(3)]
+        early = [probe.send(Tag.READ, 0, 0, "part", [[b"k", 0, None]]) for _ in range(3)]
         early.append(probe.send(Tag.SECTION_PUT, 2, 1, handle, b"k", b"never"))
         endpoints = ",".join(cluster.endpoint(node) for node in rest)
         with raftckpt.connect(endpoints, timeout=20) as service:
@@ -36,11 +35,11 @@ def test_isolated_leader_acknowledges_nothing_and_serves_no_linearizable_read(cl
             with pytest.raises(NOT_DONE):
                 probe.reply(request)
         with pytest.raises(NOT_DONE):
-            probe.call(RequestTag.READ, 0, 0, "part", [[b"k", 0, None]])
+            probe.call(Tag.READ, 0, 0, "part", [[b"k", 0, None]])
         with pytest.raises(NOT_DONE):
             probe.call(Tag.SECTION_PUT, 2, 1, handle, b"k", b"never")
         # A local read is served, and is old: that is what the caller asked for.
-        local = probe.call(RequestTag.READ, 0, 1, "part", [[b"k", 0, None]])
+        local = probe.call(Tag.READ, 0, 1, "part", [[b"k", 0, None]])
         assert local[1] == [b"old"]
     cluster.heal()
     with raftckpt.connect(cluster.endpoints) as service:

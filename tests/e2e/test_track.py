@@ -16,9 +16,9 @@ import raftckpt
 from raftckpt import limits
 from raftckpt.client.core import ClientCore
 from raftckpt.client.routing import Router
+from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.proxy import LinkProxy
-from raftckpt.wire.frames import MessageStream, pack_messages
 from tests.waiting import until
 
 MIB = 1024 * 1024

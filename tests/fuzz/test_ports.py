@@ -14,9 +14,9 @@ import msgpack
 import pytest
 
 import raftckpt
+from raftckpt.protocol.frames import FrameError, MessageStream
 from raftckpt.raft.messages import PeerProtocolError, decode_body, encode, join_bodies
 from raftckpt.testing import LocalCluster
-from raftckpt.wire.frames import FrameError, MessageStream
 from tests.fuzz.hostile import HOSTILE, ODD, PACK, frame, spoiled_message, spoiled_stream
 from tests.fuzz.profile import seeds
 from tests.unit.raft.test_messages import SAMPLES as PEER_MESSAGES

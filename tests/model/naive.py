@@ -198,7 +198,7 @@ class Naive:
 
     def do_13(self, s: Any, handle: int, retention: int) -> int:
         if retention < 0:
-            raise No(INVALID, "param", None)
+            raise No(INVALID, "schema", None)
         c = self.change(s, handle)
         if c["unlinked"]:
             raise No(BAD_OP, "unlinked", None)
@@ -238,12 +238,14 @@ class Naive:
         return revision
 
     def do_20(self, s: Any, handle: int, section_id: bytes, data: Any, at: int, ttl: Any) -> Any:
-        data = self.value(s, data)
-        c = self.change(s, handle)
-        if not 1 <= len(section_id) <= c["attributes"][5]:
+        if not section_id:
             raise No(INVALID, "section_id", None)
         if at < 0 or (ttl or 0) < 0:
-            raise No(INVALID, "param", None)
+            raise No(INVALID, "schema", None)
+        data = self.value(s, data)
+        c = self.change(s, handle)
+        if len(section_id) > c["attributes"][5]:
+            raise No(INVALID, "section_id", None)
         self.active(c)
         self.fits(c, data)
         if c["attributes"][3] == 1:
@@ -281,7 +283,7 @@ class Naive:
 
     def do_22(self, s: Any, handle: int, section_id: bytes, at: int, ttl: Any) -> int:
         if at < 0 or (ttl or 0) < 0:
-            raise No(INVALID, "param", None)
+            raise No(INVALID, "schema", None)
         c = self.change(s, handle)
         due = at if ttl is None else self.now + ttl
         if due < self.now:
@@ -342,6 +344,8 @@ class Naive:
     # queries
     def ask(self, number: int, tag: int, target: int, *args: Any) -> Any:
         try:
+            if tag == 100 and not args[0]:
+                raise No(INVALID, "param", None)
             if number not in self.sessions:
                 raise No(BAD_HANDLE, "session", None)
             c, flags = self.handle(self.sessions[number], target)
@@ -384,6 +388,8 @@ class Naive:
         return list(c["sections"])
 
     def do_26(self, s: Any, stage: int, offset: int, data: bytes) -> None:
+        if not data:
+            raise No(INVALID, "schema", None)
         if offset != len(s["stages"].get(stage, b"")):
             s["stages"].pop(stage, None)
             raise No(INVALID, "stage", None)

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 
 from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.model import content, image, lifecycle
-from raftckpt.model.batch import encode_batch
 from raftckpt.model.changes import ChangeKind, replay
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import DueIndex
@@ -26,7 +25,9 @@ from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
 from raftckpt.model.values import Pages, store
+from raftckpt.protocol.batch import encode_batch
 from tests.fuzz.profile import EXAMPLES
+from tests.messages import ask
 
 from .naive import Naive
 
@@ -206,7 +207,7 @@ class Run:
         number = self.clients[k][0]
         expected = self.naive.ask(number, *query)
         for machine in (self.ours, self.restored):
-            result = machine.query(number, query[0], query[1:])
+            result = ask(machine, number, *query)
             found = plain(result)
             if result.ok:
                 found = (1, [result.value[0], [rows_of(row) for row in result.value[1]]])
@@ -218,7 +219,7 @@ class Run:
     def compare(self) -> None:
         assert digest(self.ours.freeze()) == digest(self.restored.freeze())
         assert self.ours.revision == self.naive.revision
-        rows = self.ours.query(None, 104, []).value[1]
+        rows = ask(self.ours, None, 104).value[1]
         assert [row.uid for row in rows] == [c["uid"] for c in self.naive.checkpoints]
         for row, c in zip(rows, self.naive.checkpoints, strict=True):
             openers = [s["id"] for s in self.naive.openers(c)]
@@ -410,19 +411,19 @@ OUTCOMES = {
     10: "ok checkpoint_missing attributes_differ gap answered",
     11: "ok handle",
     12: "ok checkpoint_missing",
-    13: "ok handle param no_right fenced unlinked",
+    13: "ok handle schema no_right fenced unlinked",
     14: "ok handle no_right not_collocated",
-    20: "ok handle no_right fenced section_id param no_active section_too_big default_section "
+    20: "ok handle no_right fenced section_id schema no_active section_too_big default_section "
     "section_exists sections_full stage",
     21: "ok handle param no_right fenced no_active default_section section_missing",
-    22: "ok handle param no_right fenced no_active default_section section_missing time_past "
+    22: "ok handle schema no_right fenced no_active default_section section_missing time_past "
     "corrupted",
     23: "ok handle no_right fenced no_active section_missing section_too_big stage",
     24: "ok handle no_right fenced no_active sections_full section_too_big stage section_id",
     25: "ok handle no_right fenced no_active section_missing section_too_big stage param corrupted",
-    26: "ok stage",
+    26: "ok stage schema",
     27: "ok handle no_right fenced no_active section_missing",
-    100: "ok handle no_right no_active section_missing section_too_big offset corrupted",
+    100: "ok handle param no_right no_active section_missing section_too_big offset corrupted",
     101: "ok handle no_right no_active corrupted",
     103: "ok handle no_right no_active",
     106: "ok handle no_right no_active",

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from raftckpt.model import groups
-from raftckpt.model.batch import encode_batch
 from raftckpt.model.checkpoints import FENCED, WRITE
 from raftckpt.model.groups import AdminState, HaState
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
+from raftckpt.protocol.batch import encode_batch
 
 SECOND = 10**9
 GROUPS = ("g", "h")

@@ -24,7 +24,9 @@ from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.state import State
 from raftckpt.node.liveness import Liveness, SessionState
 from raftckpt.node.replica import Replica
+from raftckpt.protocol.operations import Attach, Keepalive, SessionOpen
 from tests.fuzz.profile import EXAMPLES
+from tests.messages import record
 from tests.unit.node.fakes import ENDPOINTS, ManualClock, NotingClient, OneNodeLog
 
 TIMEOUT_S = 10.0
@@ -77,7 +79,7 @@ class Sessions(RuleBasedStateMachine):
     def attach(self, person: Person) -> None:
         person.connection = NotingClient()
         number = self.next()
-        self.replica.attach(person.connection, [201, number, person.session, person.secret])
+        self.replica.attach(person.connection, Attach(number, person.session, person.secret))
         self.log.run()
         assert person.connection.reply(number)[0] == person.sequence, "a living session was ended"
 
@@ -85,7 +87,7 @@ class Sessions(RuleBasedStateMachine):
         person.sequence += 1
         number = self.next()
         message = [tag, number, person.sequence, person.sequence - 1, *fields]
-        self.replica.submit(person.connection, [message])
+        self.replica.submit(person.connection, [record(message)])
         self.log.run()
         person.connection.reply(number)
 
@@ -97,7 +99,7 @@ class Sessions(RuleBasedStateMachine):
         number = self.next()
         times = [int(TIMEOUT_S * 1e9), int(grace_s * 1e9)]
         self.replica.submit(
-            person.connection, [[1, number, 0, 0, person.secret, "p", "n1", *times]]
+            person.connection, [SessionOpen(number, 0, 0, person.secret, "p", "n1", *times)]
         )
         self.log.run()
         person.session = person.connection.reply(number)[0]
@@ -181,7 +183,7 @@ class Sessions(RuleBasedStateMachine):
             self.clock.pass_by(step)
             for person in self.living():
                 person.connection.session.seen = self.clock.now
-                self.replica.keepalive(person.connection, self.next())
+                self.replica.keepalive(person.connection, Keepalive(self.next()))
             self.log.run()
             seconds -= step or 1
 

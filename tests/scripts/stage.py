@@ -17,7 +17,8 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError
-from raftckpt.model.commands import Tag
+from raftckpt.protocol.operations import ActiveReplicaSet
+from tests.messages import ask
 from tests.sim.clients import SimClient, endpoint_of
 from tests.sim.nodes import Tuning
 from tests.sim.process import Process
@@ -186,11 +187,11 @@ class Stage:
     def do_show(self, name: str) -> str:
         """``show CHECKPOINT``: what the cluster says about it."""
         machine = self.leader().machine.machine
-        result = machine.query(None, 102, [name])
+        result = ask(machine, None, 102, name)
         if not result.ok:
             return f"there is no checkpoint {name}"
         status = result.value[1]
-        sections = machine.query(None, 101, [name]).value[1]
+        sections = ask(machine, None, 101, name).value[1]
         lines = [" ".join([f"{i.decode()}={bytes(d).decode()}" for i, d in sections]) or "empty"]
         openers = [f"{row[1]}({'r' * bool(row[3])}{'w' * bool(row[4])})" for row in status.openers]
         lines.append(f"open by {' '.join(openers)}" if openers else "open by nobody, kept for now")
@@ -277,7 +278,7 @@ class Stage:
             case None:
                 return "ok"
             case int():
-                word = "epoch" if call.tag == Tag.ACTIVE_REPLICA_SET else "revision"
+                word = "epoch" if type(call.message) is ActiveReplicaSet else "revision"
                 return f"{word} {value}"
         return repr(value)
 

@@ -408,7 +408,7 @@ class SimClient:
             self.accepted[uid] = [i for i in accepted if i not in own]
 
     def _accepted(self, pending: Pending) -> None:
-        handle = pending.call.args[0]
+        handle = pending.call.message.handle
         for opened in self.opened.values():
             if opened.handle == handle:
                 self.accepted.setdefault(opened.uid, []).append(pending.id)
@@ -416,7 +416,7 @@ class SimClient:
                 if pending.kind == "put" and self.rng.random() < 0.2:
                     # at once: it is on its way, not yet applied
                     self.world.queue.after(
-                        0.0, self._read_own, self._life, opened, pending.call.args[1]
+                        0.0, self._read_own, self._life, opened, pending.call.message.section_id
                     )
 
     def _read_own(self, life: int, opened: Opened, section: bytes) -> None:

@@ -17,9 +17,9 @@ from raftckpt.client.types import Attributes
 from raftckpt.errors import Access, CheckpointError, Library
 from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Sync
 from raftckpt.ha.types import Assignment
-from raftckpt.model.commands import Tag
 from raftckpt.model.groups import AdminState, HaState, Operation, Transition
 from raftckpt.model.types import Result
+from tests.messages import Tag
 from tests.sim.clients import SimClient
 from tests.sim.trackers import SimTracker, TrackedTruth
 from tests.sim.truth import Pending

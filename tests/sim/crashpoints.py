@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, NamedTuple
 
-from raftckpt.model.commands import Tag
 from raftckpt.node.replica import Replica
 from raftckpt.raft.elections import Voting
 from raftckpt.raft.engine import Engine
@@ -23,6 +22,7 @@ from raftckpt.raft.snapshotting import Snapshotter
 from raftckpt.storage import Storage
 from raftckpt.storage.journal import Journal
 from raftckpt.storage.snapshots import SnapshotReceiver, SnapshotStore
+from tests.messages import Tag
 
 STORAGE: Final = (
     "directory.clear",

@@ -17,8 +17,8 @@ from pysyncobj.syncobj import SyncObj
 
 from raftckpt.client import outcomes, pipeline
 from raftckpt.model import checkpoints, content, replies
-from raftckpt.model.commands import Tag
 from raftckpt.node import liveness, replica, stamps
+from raftckpt.protocol.operations import Due
 from raftckpt.raft import elections, following, node, reads, sending
 from raftckpt.raft.engine import LEADER, Engine
 from raftckpt.raft.fitting import Fitted
@@ -395,7 +395,7 @@ def _what_is_due_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
     original = replica.Replica._enqueue
 
     def enqueue(self: Any, owner: Any, request: int, command: Any, *rest: Any) -> Any:
-        if command[0] != Tag.DUE:
+        if type(command) is not Due:
             return original(self, owner, request, command, *rest)
         return None
 

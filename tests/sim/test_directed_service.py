@@ -14,8 +14,8 @@ import pytest
 
 from raftckpt.client.types import Attributes
 from raftckpt.errors import SaAisError
-from raftckpt.model.batch import encode_batch
-from raftckpt.model.commands import Tag
+from raftckpt.protocol.batch import encode_batch
+from tests.messages import Tag
 from tests.sim.process import Process
 from tests.sim.service import ServiceWorld
 

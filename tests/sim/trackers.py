@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from raftckpt.client.changes import Change, change_from_wire
 from raftckpt.client.tracking import Stage, Target, TrackerCore
 from raftckpt.model.changes import ChangeKind
+from raftckpt.protocol.frames import FrameDecoder, message_frames, reply_frames
 from raftckpt.server.tracking import Tracking
-from raftckpt.wire.frames import FrameDecoder, message_frames, reply_frames, unpack_messages
+from tests.messages import unpack_messages
 from tests.sim.clients import endpoint_of
 from tests.sim.events import Timer
 from tests.sim.truth import Truth

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.client.calls import Call
-from raftckpt.model.batch import decode_batch
-from raftckpt.model.commands import Batch, Tag
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
+from raftckpt.protocol.batch import Batch, decode_batch
+from raftckpt.protocol.check import array_of
+from tests.messages import Tag
 from tests.sim.nodes import EPOCH_NS
 
 if TYPE_CHECKING:
@@ -86,11 +87,12 @@ class Truth:
         batch = decode_batch(payload)
         self._look_at_time(batch)
         before = self.machine.revision
-        uids = [self._uid(command) for command in batch.commands]
+        commands = [array_of(command) for command in batch.commands]
+        uids = [self._uid(command) for command in commands]
         results = self.machine.apply(index, payload)
-        for command, uid, result in zip(batch.commands, uids, results, strict=True):
+        for command, uid, result in zip(commands, uids, results, strict=True):
             self._happened(command, uid, result)
-        tags = {command[0] for command in batch.commands}
+        tags = {command[0] for command in commands}
         if tags & {int(Tag.DUE), int(Tag.SECTION_CREATE), int(Tag.SECTION_EXPIRATION_SET)}:
             self._expire(before)
         self._tags[index] = tuple(sorted(tags))
@@ -226,7 +228,7 @@ class Truth:
             _plain(told) == _plain(result.value),
             "the reply tells the truth", name, pending.kind, told, "is not", result.value,
         )  # fmt: skip
-        if type(result.value) is int and pending.call.tag in _REVISED:
+        if type(result.value) is int and array_of(pending.call.message)[0] in _REVISED:
             self.saw(result.value)
 
     def must_exist(self, name: str, ident: Id) -> Result:

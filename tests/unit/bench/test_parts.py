@@ -9,8 +9,8 @@ from raftckpt.bench.histogram import Histogram
 from raftckpt.bench.loads import Load, Plan, Requests
 from raftckpt.bench.plots import Series, line_plot
 from raftckpt.bench.task import Task
-from raftckpt.model.commands import Tag
-from raftckpt.wire.schema import RequestTag, check_request
+from raftckpt.protocol.operations import Command, StageChunk
+from tests.messages import check_request
 
 
 def test_percentiles_are_within_two_per_cent_of_the_truth() -> None:
@@ -70,10 +70,13 @@ def test_every_request_is_well_formed(load: Load) -> None:
     assert len(made) == load.sections_of(1)
     endless = requests.endless()
     for messages in [*made[:20], *(next(endless) for _ in range(20))]:
-        for number, (tag, *fields) in enumerate(messages, 1):
-            head = [tag, number, number, 0] if tag < RequestTag.READ else [tag, number, 0]
-            assert check_request([*head, *fields]) is None
-        assert all(message[0] == Tag.STAGE_CHUNK for message in messages[:-1])
+        for number, message in enumerate(messages, 1):
+            if isinstance(message, Command):
+                message.session, message.sequence, message.answered = number, number, 0
+            else:
+                message.request = number
+            assert check_request(message) is None
+        assert all(type(message) is StageChunk for message in messages[:-1])
 
 
 def test_the_sections_are_divided_without_remainder() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore, CoreConfig
-from raftckpt.wire.frames import FrameDecoder, pack_messages, unpack_messages
-from raftckpt.wire.schema import check_request
+from raftckpt.protocol.frames import FrameDecoder, pack_messages
+from tests.messages import check_request, unpack_messages
 
 NOT_EXIST = 12
 WINDOW = 4096

@@ -12,11 +12,17 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from raftckpt.model.batch import decode_batch, encode_batch
-from raftckpt.model.commands import Tag
 from raftckpt.model.machine import CheckpointMachine
-from raftckpt.wire.frames import FrameDecoder, reply_frames, unpack_messages
-from raftckpt.wire.schema import COMMAND_TAGS, QUERY_TAGS, RequestTag, check_request
+from raftckpt.protocol.batch import decode_batch, encode_batch
+from raftckpt.protocol.frames import FrameDecoder, reply_frames
+from tests.messages import (
+    COMMAND_TAGS,
+    QUERY_TAGS,
+    Tag,
+    check_request,
+    record,
+    unpack_messages,
+)
 
 
 class Double:
@@ -60,7 +66,7 @@ class ReplicaDouble:
     def apply(self, command: list[Any]) -> Any:
         self.index += 1
         self.now_ns += 1000
-        payload = encode_batch(self.now_ns, [command])
+        payload = encode_batch(self.now_ns, [record(command)])
         self.applied.append(command)
         return self.machine.apply(self.index, payload, decode_batch(payload))[0]
 
@@ -75,9 +81,9 @@ class ReplicaDouble:
             return []
         problem = check_request(message)
         if problem is not None:
-            code, reason, detail = problem
-            return [[0, number, int(code), [reason, detail, None], True]]
-        if tag == RequestTag.HELLO:
+            code, reason, detail, position = problem
+            return [[0, number, int(code), [reason, detail, position], True]]
+        if tag == Tag.HELLO:
             if self.hello_error is not None:
                 code, reason, detail = self.hello_error
                 return [[0, number, code, [reason, detail, None], True]]
@@ -90,25 +96,25 @@ class ReplicaDouble:
                 "product": "0.1.0",
             }
             return [[0, number, 1, hello]]
-        if tag == RequestTag.REPLICA_STATUS:
+        if tag == Tag.REPLICA_STATUS:
             status = {"node": self.node, "role": "leader", "term": 1, "leader": self.leader}
             return [[0, number, 1, {**status, "commit": self.index, "applied": self.index}]]
-        if tag == RequestTag.DIGEST:
+        if tag == Tag.DIGEST:
             return [[0, number, 1, [self.index, "00ff"]]]
         if tag in QUERY_TAGS:
             if self.leader != self.node and message[3] == 0:
                 return [self._not_leader(number)]
-            found = self.machine.query(connection.session or None, tag, message[4:])
+            found = self.machine.query(connection.session or None, record(message))
             return [self._reply(number, found)]
         if self.leader != self.node:
             return [self._not_leader(number)]
-        if tag == RequestTag.TRANSFER:
+        if tag == Tag.TRANSFER:
             return [[0, number, 1, "done"]]
-        if tag == RequestTag.CHECK_START:
+        if tag == Tag.CHECK_START:
             return [[0, number, 1, [b"nonce", self.index]]]
-        if tag == RequestTag.KEEPALIVE:
+        if tag == Tag.KEEPALIVE:
             return [[0, number, 1, [self.machine.revision]]]
-        if tag == RequestTag.ATTACH:
+        if tag == Tag.ATTACH:
             if not self.machine.session_secret_ok(message[2], message[3]):
                 return [[0, number, 9, ["session", None, None], True]]
             connection.session = message[2]
@@ -126,7 +132,7 @@ class ReplicaDouble:
         command = [tag, connection.session, *message[2:]]
         accepted = []
         if self.early and tag in (23, 24, 25):
-            checked = self.machine.check(command)
+            checked = self.machine.check(record(command))
             if checked.ok and checked.value.asynchronous and not checked.value.structural:
                 accepted = [[1, number]]
         return [*accepted, self._reply(number, self.apply(command))]

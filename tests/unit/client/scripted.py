@@ -9,8 +9,8 @@ from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore, CoreConfig
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
-from raftckpt.wire.frames import FrameDecoder, pack_messages, unpack_messages
-from raftckpt.wire.schema import check_request
+from raftckpt.protocol.frames import FrameDecoder, pack_messages
+from tests.messages import check_request, unpack_messages
 
 OPENED = Opened(5, "c", 1, True, Attributes(), 0)
 WEAK = Opened(6, "w", 2, True, Attributes(update="weak"), 0)

@@ -13,7 +13,7 @@ import pytest
 import raftckpt
 from raftckpt import Attributes
 from raftckpt.client.aio import Checkpoint, Service
-from raftckpt.wire.frames import pack_messages
+from raftckpt.protocol.frames import pack_messages
 
 from .replica_double import LoopbackReplica, ReplicaDouble
 

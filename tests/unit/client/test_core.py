@@ -23,7 +23,7 @@ from raftckpt.errors import (
     Unavailable,
     VersionMismatch,
 )
-from raftckpt.wire.frames import pack_messages
+from raftckpt.protocol.frames import pack_messages
 
 from .scripted import OPENED, WEAK, Script
 

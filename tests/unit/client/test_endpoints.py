@@ -16,7 +16,8 @@ from raftckpt.client.probe import Probe, replica_status
 from raftckpt.client.routing import ENDPOINTS_MAX, Router
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam, Unavailable
-from raftckpt.wire.frames import FrameDecoder, pack_messages, unpack_messages
+from raftckpt.protocol.frames import FrameDecoder, pack_messages
+from tests.messages import unpack_messages
 
 
 def test_lists() -> None:
@@ -122,5 +123,5 @@ def test_probes() -> None:
 
 
 def test_calls_describe_themselves() -> None:
-    assert Call("read", Needs.ANY, 1, [], subject="c").what == "read on checkpoint 'c'"
-    assert Call("close", Needs.ANY, 1, []).what == "close"
+    assert Call("read", Needs.ANY, None, subject="c").what == "read on checkpoint 'c'"
+    assert Call("close", Needs.ANY, None).what == "close"

@@ -25,7 +25,8 @@ from raftckpt.client.types import (
 )
 from raftckpt.model.types import Attributes as ModelAttributes
 from raftckpt.model.types import CheckpointDescriptor, SectionDescriptor
-from raftckpt.wire.schema import check_request
+from raftckpt.protocol.operations import StageChunk
+from tests.messages import check_request
 
 UTC = timezone.utc  # noqa: UP017
 OPENED = Opened(5, "c", 1, True, Attributes(), 0)
@@ -41,25 +42,25 @@ TIMES = st.one_of(NUMBERS, st.datetimes(), st.datetimes(timezones=st.just(UTC)),
 CHOICE = st.sampled_from(["linearizable", "local", "any", "forever", "x", None])
 
 
-def messages_of(call: Call) -> list[list[Any]]:
+def messages_of(call: Call) -> list[Any]:
     """Everything the core would send for ``call``."""
-    if call.tag == 0:
+    message = call.message
+    if message is None:
         return []
-    found = []
+    found: list[Any] = []
     while (chunk := call.next_chunk()) is not None:
         stage, data = chunk
         stage.number = stage.number or 1
-        stage.place[stage.position] = stage.number
-        found.append([26, 1, 1, 0, stage.number, stage.offset, bytes(data)])
+        stage.tell(stage.number)
+        found.append(StageChunk(1, 1, 0, stage.number, stage.offset, bytes(data)))
         stage.offset += len(data)
     if call.needs is Needs.COMMAND:
-        return [*found, [call.tag, 1, 1, 0, *call.args]]
-    if 100 <= call.tag < 120:
-        found.append([call.tag, 1, 0, call.consistency, *call.args])
-        if call.name_args is not None:
-            found.append([call.tag, 1, 0, call.consistency, *call.name_args])
-        return found
-    return [[call.tag, 1, *call.args]]
+        message.session, message.sequence, message.answered = 1, 1, 0
+        return [*found, message]
+    messages = [message] if call.by_name is None else [message, call.by_name]
+    for query in messages:
+        query.request = 1
+    return messages
 
 
 BUILDERS = st.one_of(

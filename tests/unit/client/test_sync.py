@@ -17,8 +17,8 @@ import pytest
 
 import raftckpt
 from raftckpt import Attributes
-from raftckpt.wire.frames import pack_messages
-from raftckpt.wire.schema import RequestTag
+from raftckpt.protocol.frames import pack_messages
+from tests.messages import Tag
 
 from .replica_double import LoopbackReplica, ReplicaDouble
 
@@ -341,12 +341,12 @@ def test_an_idle_client_reconnects_and_stays_alive(replica: LoopbackReplica) -> 
         seen = replica.replica.seen
 
         def keepalives() -> int:
-            return [message[0] for message in seen].count(RequestTag.KEEPALIVE)
+            return [message[0] for message in seen].count(Tag.KEEPALIVE)
 
         wait_for(lambda: keepalives() >= 2)
         replica.drop_connections()
         before = keepalives()
-        wait_for(lambda: RequestTag.ATTACH in [message[0] for message in seen])
+        wait_for(lambda: Tag.ATTACH in [message[0] for message in seen])
         wait_for(lambda: keepalives() > before)
 
 

@@ -21,10 +21,11 @@ from raftckpt.client.tracking import (
 )
 from raftckpt.client.types import Attributes
 from raftckpt.errors import Access, InvalidParam, Library, NotExist, TryAgain, Unavailable
+from raftckpt.protocol.frames import FrameDecoder, message_frames, reply_frames
+from raftckpt.protocol.operations import TrackPoint
 from raftckpt.server.history import History, Trail
 from raftckpt.server.tracking import Tracking
-from raftckpt.wire.frames import FrameDecoder, message_frames, reply_frames, unpack_messages
-from raftckpt.wire.schema import check_request
+from tests.messages import check_request, record, unpack_messages
 from tests.unit.model.driver import NEVER
 from tests.unit.server.trackers import Line, Log, Replica, opened
 
@@ -350,9 +351,10 @@ def test_arguments() -> None:
     for wrong in (8, -1, True, 1.5, "1"):
         with pytest.raises(InvalidParam, match="from_revision is None or 0"):
             target_of("c", [7, 1], wrong, True)  # type: ignore[arg-type]
-    assert track_point("c").args == ["c"]
-    assert track_point(None).args == [None]
-    assert track_point(Opened(5, "c", 1, True, Attributes(), 0)).args == [5]
+    assert track_point("c").message == TrackPoint(0, 0, 0, "c")
+    assert track_point(None).message == TrackPoint(0, 0, 0, None)
+    opened = Opened(5, "c", 1, True, Attributes(), 0)
+    assert track_point(opened).message == TrackPoint(0, 0, 0, 5)
     with pytest.raises(InvalidParam):
         track_point("")
 
@@ -419,9 +421,9 @@ class Port(Line):
                 elif message[0] == 202:
                     self.refuse(message[1], 6, "not_leader")
                 elif message[0] == 110:
-                    self.replica.tracking.track(self, message)
+                    self.replica.tracking.track(self, record(message))
                 else:
-                    self.replica.tracking.sync(self, message)
+                    self.replica.tracking.sync(self, record(message))
 
     def flow(self, times: int) -> None:
         for message in self.pull(times):

@@ -22,6 +22,9 @@ from raftckpt.errors import (
 from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Sync
 from raftckpt.ha.types import LATER, Assignment
 from raftckpt.model.groups import HaState
+from raftckpt.protocol.check import array_of
+from raftckpt.protocol.operations import ComponentAlive
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 
 JOIN, LEAVE, RESPOND = 50, 51, 52
 
@@ -70,7 +73,8 @@ class Face:
 
     def do(self, step: Any) -> Any:
         if isinstance(step, Run):
-            self.did.append((step.call.tag, *step.call.args[2:4]))
+            fields = array_of(step.call.message)
+            self.did.append((fields[0], *fields[6:8]))
             answer = self.answers.pop(0) if self.answers else [7, 1]
             if isinstance(answer, Exception):
                 raise answer
@@ -281,7 +285,7 @@ def test_signs_of_life_are_given_while_it_is_joined() -> None:
     assert face.membership.patience(5.5, 60.0) == pytest.approx(0.5)
     call = face.membership.beat(6.1)
     assert call is not None
-    assert call.args == [7]
+    assert call.message == ComponentAlive(0, 0, CONSISTENCY_LOCAL, 7)
 
 
 def test_leaving_and_leaving_when_it_was_taken_out(face: Face) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from raftckpt.limits import SA_TIME_MAX
-from raftckpt.model.batch import encode_batch
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
+from raftckpt.protocol.batch import encode_batch
+from tests.messages import ask
 
 ALL, ACTIVE, WEAK, COLLOCATED = 1, 2, 4, 8
 READ, WRITE, CREATE = 1, 2, 4
@@ -58,7 +59,7 @@ class Cluster:
         return [row.name for row in self.ask(104) if not row.unlinked]
 
     def ask(self, tag: int, *args: Any) -> Any:
-        result = self.machine.query(None, tag, list(args))
+        result = ask(self.machine, None, tag, *args)
         assert result.ok, result
         return result.value[1]
 
@@ -79,7 +80,7 @@ class Client:
         return result
 
     def ask(self, tag: int, *args: Any) -> Result:
-        return self.cluster.machine.query(self.id, tag, list(args))
+        return ask(self.cluster.machine, self.id, tag, *args)
 
     def open(
         self, name: str = "ckpt", flags: int = READ | WRITE | CREATE, fields: Any = None

@@ -9,6 +9,8 @@ import pytest
 from raftckpt import limits
 from raftckpt.limits import MIB, PAGE_BYTES
 from raftckpt.model import sessions
+from tests.messages import command as record_of
+from tests.messages import validate
 
 from .driver import COLLOCATED, NEVER, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes, why
 
@@ -36,14 +38,15 @@ def past(client: Client) -> int:
 # (tag, fields after the handle), handle, code, reason, position; each list in order of precedence:
 # every command also has what the later ones are refused for.
 CREATE = [
-    ((1 << 40, b"", b"x" * (limits.WRITE_BYTES_MAX + 1), -1, None), NO_RESOURCES, "write_too_big"),
-    ((9, b"", BIG, -1, None), BAD_HANDLE, "handle"),
-    ((2, b"", BIG, -1, None), ACCESS, "no_right"),
-    ((3, b"", BIG, -1, None), INVALID, "section_id"),
-    ((3, b"123456789", BIG, -1, None), INVALID, "section_id"),
-    ((3, b"a", BIG, -1, None), INVALID, "param"),
-    ((3, b"a", BIG, NEVER + 1, None), INVALID, "param"),
-    ((3, b"a", BIG, NEVER, -1), INVALID, "param"),
+    ((9, b"", b"x" * (MIB + 1), -1, None), INVALID, "section_id"),
+    ((9, b"x" * 1025, BIG, -1, None), INVALID, "section_id"),
+    ((9, b"123456789", b"x" * (MIB + 1), -1, None), NO_RESOURCES, "write_too_big"),
+    ((9, b"123456789", BIG, -1, None), INVALID, "schema"),
+    ((9, b"123456789", BIG, NEVER + 1, None), INVALID, "schema"),
+    ((9, b"123456789", BIG, NEVER, -1), INVALID, "schema"),
+    ((9, b"123456789", BIG, NEVER, None), BAD_HANDLE, "handle"),
+    ((2, b"123456789", BIG, NEVER, None), ACCESS, "no_right"),
+    ((3, b"123456789", BIG, NEVER, None), INVALID, "section_id"),
     ((3, b"a", BIG, NEVER, None), NOT_EXIST, "no_active"),
     ((4, b"a", BIG, NEVER, None), INVALID, "section_too_big"),
     ((4, b"a", b"", NEVER, None), EXIST, "default_section"),
@@ -61,9 +64,9 @@ DELETE = [
     ((1, b"z"), NOT_EXIST, "section_missing"),
 ]
 EXPIRE = [
-    ((9, b"z", -1, None), INVALID, "param"),
-    ((9, b"z", NEVER + 1, None), INVALID, "param"),
-    ((9, b"z", 0, -1), INVALID, "param"),
+    ((9, b"z", -1, None), INVALID, "schema"),
+    ((9, b"z", NEVER + 1, None), INVALID, "schema"),
+    ((9, b"z", 0, -1), INVALID, "schema"),
     ((9, b"z", 5, None), BAD_HANDLE, "handle"),
     ((2, b"z", 5, None), ACCESS, "no_right"),
     ((3, b"z", 5, None), INVALID, "time_past"),
@@ -105,18 +108,20 @@ OK = [b"a", 0, b"x"]
 WRITES = [
     ((9, []), INVALID, "param", None),
     ((9, [OK] * 4097), NO_RESOURCES, "limit", None),
-    ((9, [OK, [b"a", 0]]), INVALID, "schema", 1),
-    ((9, [OK, 7]), INVALID, "schema", 1),
-    ((9, [OK, [b"a", True, b""]]), INVALID, "schema", 1),
-    ((9, [OK, ["a", 0, b""]]), INVALID, "schema", 1),
-    ((9, [OK, [b"a", -1, b""]]), INVALID, "param", 1),
+    ((9, [OK, [b"a", 0]]), INVALID, "schema", None),
+    ((9, [OK, 7]), INVALID, "schema", None),
+    ((9, [OK, [b"a", True, b""]]), INVALID, "schema", None),
+    ((9, [OK, ["a", 0, b""]]), INVALID, "schema", None),
+    ((9, [OK, [b"a", -1, b""]]), INVALID, "schema", None),
+    ((9, [OK, [b"x" * 1025, 0, b""]]), INVALID, "section_id", None),
+    ((9, [[b"a", 0, b"x" * MIB], OK]), NO_RESOURCES, "write_too_big", None),
     ((9, [OK, [b"z", 0, BIG]]), BAD_HANDLE, "handle", None),
     ((2, [OK, [b"z", 0, BIG]]), INVALID, "section_too_big", 1),
     ((2, [OK, [b"z", 0, b""]]), ACCESS, "no_right", None),
     ((3, [OK, [b"z", 0, b""]]), NOT_EXIST, "no_active", None),
     ((1, [OK, [b"z", 0, b""], [b"a", 99, b"xx"]]), NOT_EXIST, "section_missing", 1),
     ((1, [OK, [b"a", 99, b"xx"], [b"z", 0, b""]]), NO_RESOURCES, "section_too_big", 1),
-    ((1, [OK, OK, [b"a", 1 << 63, b""]]), NO_RESOURCES, "section_too_big", 2),
+    ((1, [OK, OK, [b"a", (1 << 63) - 1, b""]]), NO_RESOURCES, "section_too_big", 2),
     ((1, [OK, [b"a", 0, 1]]), INVALID, "stage", 1),
 ]
 
@@ -133,9 +138,9 @@ def test_vector_refusals_change_nothing(
 def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Cluster().session()
     handle = client.open("x", fields=attributes(section=65 * MIB))
-    chunk = bytes(MIB)
-    for offset in range(64):
-        assert client.do(26, 1, offset * MIB, chunk).ok
+    chunk = bytes(limits.STAGE_CHUNK_BYTES)
+    for offset in range(0, 64 * MIB, len(chunk)):
+        assert client.do(26, 1, offset, chunk).ok
     refused = client.do(26, 1, 64 * MIB, b"x")
     assert why(refused) == (NO_RESOURCES, "write_too_big", None)
     assert client.cluster.machine.staged_bytes == 0
@@ -145,7 +150,7 @@ def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
         "write_too_big",
         3,
     )
-    inline = client.put(handle, b"a", bytes(64 * MIB + 1))
+    inline = client.put(handle, b"a", bytes(MIB + 1))
     assert why(inline) == (NO_RESOURCES, "write_too_big", None)
 
 
@@ -278,7 +283,7 @@ def big() -> Client:
 
 
 def stage(client: Client, number: int, data: bytes, step: int = PAGE_BYTES + 77) -> None:
-    for offset in range(0, max(1, len(data)), step):
+    for offset in range(0, len(data), step):
         assert client.do(26, number, offset, data[offset : offset + step]).ok
 
 
@@ -291,7 +296,7 @@ def test_staged_data_is_applied_as_one_change(big: Client) -> None:
     assert big.put(1, b"a", 1).value == revision + 1
     stage(big, 2, data)
     assert big.create(1, b"b", 2).value == [revision + 2, b"b"]
-    stage(big, 3, b"")
+    stage(big, 3, b"x")
     assert big.do(23, 1, b"b", 3).ok
     stage(big, 4, data)
     stage(big, 5, b"small")
@@ -317,9 +322,11 @@ def test_a_stage_is_dropped_by_the_command_that_refers_to_it(big: Client, how: s
         assert why(again) == (INVALID, "stage", 0 if command[0] == 25 else None)
 
 
-def test_a_malformed_vector_drops_its_stages_too(big: Client) -> None:
+def test_a_malformed_command_names_no_stage_which_goes_with_the_session(big: Client) -> None:
     stage(big, 1, b"data")
     assert not big.do(25, 1, [[b"a", -1, 1]]).ok
+    assert big.cluster.machine.staged_bytes == 4
+    assert big.do(2).ok
     assert big.cluster.machine.staged_bytes == 0
 
 
@@ -328,7 +335,12 @@ def test_a_refused_chunk_never_makes_a_truncated_value(big: Client) -> None:
     assert why(big.do(26, 1, 9, b"third")) == (INVALID, "stage", None)  # the second is missing
     assert why(big.do(26, 1, 5, b"second")) == (INVALID, "stage", None)
     assert why(big.put(1, b"a", 1)) == (INVALID, "stage", None)
-    assert why(big.do(26, 1, 0, bytes(MIB + 1))) == (INVALID, "param", None)
+    assert why(big.do(26, 1, 0, bytes(limits.STAGE_CHUNK_BYTES + 1))) == (
+        NO_RESOURCES,
+        "write_too_big",
+        None,
+    )
+    assert why(big.do(26, 1, 0, b"")) == (INVALID, "schema", None)
 
 
 def test_stages_are_limited(big: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,9 +351,9 @@ def test_stages_are_limited(big: Client, monkeypatch: pytest.MonkeyPatch) -> Non
     stage(big, 1, b"12345678")
     assert why(big.do(26, 2, 0, b"123")) == (NO_RESOURCES, "limit", None)
     assert why(other.do(26, 1, 0, b"12345678")) == (NO_RESOURCES, "limit", None)
-    stage(other, 1, b"1234567")
-    stage(big, 2, b"")
-    assert why(big.do(26, 3, 0, b"")) == (NO_RESOURCES, "limit", None)
+    stage(other, 1, b"123456")
+    stage(big, 2, b"9")
+    assert why(big.do(26, 3, 0, b"9")) == (NO_RESOURCES, "limit", None)
     assert big.cluster.machine.staged_bytes == 15
     assert why(big.do(26, 1, 8, b"123")) == (NO_RESOURCES, "limit", None)
     assert big.cluster.machine.staged_bytes == 7
@@ -360,16 +372,16 @@ def test_check_agrees_with_apply_and_changes_nothing() -> None:
     client.put(1, b"a", b"1")
     machine = cluster.machine
     commands: list[Any] = [[23, *f] for f, *_ in OVERWRITE] + [[24, *f] for f, *_ in PUT]
-    commands += [[25, *f] for f, *_ in WRITES[:-1]]
+    commands += [[25, *f] for f, *_ in WRITES[:-1] if validate([25, 1, 1, 0, *f]) is None]
     commands += [[23, 1, b"a", b"2"], [24, 4, b"a", b"2"], [25, 1, [[b"a", 5, b"3"]]]]
     for tag, *fields in commands:
         before = machine.revision
-        asked = machine.check([tag, client.id, 0, 0, *fields])
+        asked = machine.check(record_of([tag, client.id, 1, 0, *fields]))
         assert machine.revision == before
         result = client.do(tag, *fields)
         assert asked.ok == result.ok
         if asked.ok:
-            assert asked.value.uid == machine.target_uid([tag, client.id, 0, 0, *fields])
+            assert asked.value.uid == machine.target_uid(record_of([tag, client.id, 1, 0, *fields]))
         else:
             assert asked == result
 
@@ -378,33 +390,32 @@ def test_check_tells_what_the_leader_must_know() -> None:
     cluster = Cluster()
     client = cluster.session()
     handle = client.open("async", fields=attributes(WEAK))
-    check = cluster.machine.check
-    assert check([24, client.id, 0, 0, handle, b"a", b""]).value == (1, True, True)
+
+    def check(fields: list[Any]) -> Any:
+        return cluster.machine.check(record_of(fields))
+
+    assert check([24, client.id, 1, 0, handle, b"a", b""]).value == (1, True, True)
     client.put(handle, b"a", b"")
-    assert check([24, client.id, 0, 0, handle, b"a", b""]).value == (1, True, False)
-    assert check([23, client.id, 0, 0, handle, b"a", b""]).value == (1, True, False)
-    assert check([25, client.id, 0, 0, handle, [[b"a", 0, b"x"]]]).value == (1, True, False)
+    assert check([24, client.id, 1, 0, handle, b"a", b""]).value == (1, True, False)
+    assert check([23, client.id, 1, 0, handle, b"a", b""]).value == (1, True, False)
+    assert check([25, client.id, 1, 0, handle, [[b"a", 0, b"x"]]]).value == (1, True, False)
     client.open("sync")
     client.put(2, b"a", b"")
-    assert check([23, client.id, 0, 0, 2, b"a", b""]).value == (2, False, False)
+    assert check([23, client.id, 1, 0, 2, b"a", b""]).value == (2, False, False)
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "reason"),
+    ("fields", "code", "reason"),
     [
-        ([24, 1, 0, 0, 1, b"a", 5], 6, "stage"),
-        ([25, 1, 0, 0, 1, [[b"a", 0, 5]]], 6, "stage"),
-        ([24, 7, 0, 0, 1, b"a", b""], BAD_HANDLE, "session"),
-        ([21, 1, 0, 0, 1, b"a"], INVALID, "schema"),
-        ([24, 1, 0, 0, 1, "a", b""], INVALID, "schema"),
-        ([], INVALID, "schema"),
-        (7, INVALID, "schema"),
+        ([24, 1, 1, 0, 1, b"a", 5], 6, "stage"),
+        ([25, 1, 1, 0, 1, [[b"a", 0, 5]]], 6, "stage"),
+        ([24, 7, 1, 0, 1, b"a", b""], BAD_HANDLE, "session"),
     ],
 )
-def test_check_refuses(command: Any, code: int, reason: str) -> None:
+def test_check_refuses(fields: Any, code: int, reason: str) -> None:
     cluster = Cluster()
     cluster.session().open("x")
-    assert why(cluster.machine.check(command)) == (code, reason, None)
+    assert why(cluster.machine.check(record_of(fields))) == (code, reason, None)
 
 
 def test_target_of_commands() -> None:
@@ -412,10 +423,13 @@ def test_target_of_commands() -> None:
     client = cluster.session()
     client.open("x")
     handle = client.open("y")
-    target = cluster.machine.target_uid
-    assert target([21, client.id, 0, 0, handle, b"a"]) == 2
-    assert target([11, client.id, 0, 0, 9]) is None
-    assert target([12, client.id, 0, 0, "x"]) == 1
-    assert target([12, client.id, 0, 0, "none"]) is None
+
+    def target(fields: list[Any]) -> int | None:
+        return cluster.machine.target_uid(record_of(fields))
+
+    assert target([21, client.id, 1, 0, handle, b"a"]) == 2
+    assert target([11, client.id, 1, 0, 9]) is None
+    assert target([12, client.id, 1, 0, "x"]) == 1
+    assert target([12, client.id, 1, 0, "none"]) is None
     assert target([40, 0, 0, 0]) is None
-    assert target([2, client.id, 0, 0]) is None
+    assert target([2, client.id, 1, 0]) is None

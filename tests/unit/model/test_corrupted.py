@@ -8,7 +8,9 @@ import pytest
 
 from raftckpt.limits import CORRUPTED_SECTIONS_MAX
 from raftckpt.model.image import digest
-from raftckpt.model.machine import STRUCTURAL_TAGS, CheckpointMachine
+from raftckpt.model.machine import CheckpointMachine
+from raftckpt.protocol.operations import STRUCTURAL, SectionCorrupt
+from tests.messages import command
 
 from .driver import ACTIVE, COLLOCATED, NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
 
@@ -79,14 +81,14 @@ def test_asking_ahead_changes_nothing(client: Client) -> None:
     """The dry run of early acceptance is no overwrite, and foresees what would be refused."""
     machine = client.cluster.machine
     before = digest(machine.freeze())
-    assert machine.check([23, client.id, 9, 0, 1, b"a", b"new"]).ok
-    assert machine.check([24, client.id, 9, 0, 1, b"a", b"new"]).ok
-    refused = machine.check([25, client.id, 9, 0, 1, [[b"a", 0, b"x"]]])
+    assert machine.check(command([23, client.id, 9, 0, 1, b"a", b"new"])).ok
+    assert machine.check(command([24, client.id, 9, 0, 1, b"a", b"new"])).ok
+    refused = machine.check(command([25, client.id, 9, 0, 1, [[b"a", 0, b"x"]]]))
     assert why(refused) == (BAD_OPERATION, "corrupted", 0)
     assert digest(machine.freeze()) == before
     # and no write is accepted early while a corruption is on its way
-    assert 27 in STRUCTURAL_TAGS
-    assert machine.target_uid([27, client.id, 9, 0, 1, b"b"]) == 1
+    assert SectionCorrupt in STRUCTURAL
+    assert machine.target_uid(command([27, client.id, 9, 0, 1, b"b"])) == 1
 
 
 def test_delete_and_expiration_remove_it_for_good(client: Client) -> None:

@@ -14,6 +14,8 @@ from raftckpt.model import queries
 from raftckpt.model.express import plain_overwrite, plain_read
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
+from raftckpt.protocol.operations import Read, SectionPut
+from tests.messages import ask
 
 from .driver import READ, WRITE, Client, Cluster, attributes
 
@@ -31,7 +33,7 @@ def prepared() -> Client:
 
 def image(machine: CheckpointMachine) -> tuple[bytes, Any]:
     """All of the state: what snapshots hold, and what is derived from it."""
-    return b"".join(machine.freeze()), machine.query(None, 104, []).value
+    return b"".join(machine.freeze()), ask(machine, None, 104).value
 
 
 DATA = st.one_of(
@@ -85,19 +87,19 @@ def test_reads_are_those_of_the_long_way(handle: Any, vector: Any, other: Any) -
     client = prepared()
     machine = client.cluster.machine
     session = None if other is None else client.id + other
-    found = machine.query(session, 100, [handle, vector])
+    found = ask(machine, session, 100, handle, vector)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "plain_read", lambda *args: None)
-        assert machine.query(session, 100, [handle, vector]) == found
+        assert ask(machine, session, 100, handle, vector) == found
 
 
 def test_the_load_takes_the_express_lane() -> None:
     client = prepared()
     machine = client.cluster.machine
     last = machine.sessions[client.id].replies.last
-    result = plain_overwrite(machine, [24, client.id, last + 1, last, 1, b"a", b"new"])
+    result = plain_overwrite(machine, SectionPut(client.id, last + 1, last, 1, b"a", b"new"))
     assert isinstance(result, Result)
     assert result.ok
-    found = plain_read(machine, client.id, 1, [[b"a", 0, None]])
+    found = plain_read(machine, client.id, Read(0, 0, 0, 1, [(b"a", 0, None)]))
     assert found is not None
     assert found.value == [machine.revision, [b"new"]]

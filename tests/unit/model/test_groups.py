@@ -9,6 +9,8 @@ import pytest
 from raftckpt.limits import COMPONENTS_PER_GROUP_MAX
 from raftckpt.model.groups import HaState
 from raftckpt.model.image import digest
+from raftckpt.protocol.operations import SectionPut
+from tests.messages import ask
 
 from .driver import SECOND, Client, Cluster, attributes, why
 
@@ -225,7 +227,7 @@ def test_a_deposed_session_changes_nothing_until_it_answers(
         assert why(a.client.do(22, writer, b"1", 2**62, None))[:2] == refused
         assert why(a.client.do(13, writer, 5))[:2] == refused
         assert why(a.client.do(14, writer, True))[:2] == refused
-        checked = cluster.machine.check([24, a.client.id, 1, 0, writer, b"1", b"y"])
+        checked = cluster.machine.check(SectionPut(a.client.id, 1, 0, writer, b"1", b"y"))
         assert why(checked)[:2] == refused
     assert why(a.client.put(reader, b"1", b"y")) == (ACCESS, "no_right", None)
     assert why(a.client.do(12, "other"))[:2] == refused
@@ -384,7 +386,7 @@ def test_groups_stay_until_they_are_deleted_and_numbers_grow_over_it(cluster: Cl
     operator = cluster.session()
     assert operator.do(53, "g", DELETE, None).ok
     assert why(operator.do(53, "g", LOCK, None)) == (NOT_EXIST, "group_missing", None)
-    assert why(cluster.machine.query(None, 116, ["g"])) == (NOT_EXIST, "group_missing", None)
+    assert why(ask(cluster.machine, None, 116, "g")) == (NOT_EXIST, "group_missing", None)
     b = Part(cluster, "b")
     assert b.state == (ACTIVE, "first")
     assert b.role["epoch"] > first
@@ -413,7 +415,7 @@ def test_two_components_of_a_session_and_its_end(cluster: Cluster) -> None:
 
 
 def test_roles_need_a_session(cluster: Cluster) -> None:
-    assert why(cluster.machine.query(None, 117, [])) == (9, "session", None)
+    assert why(ask(cluster.machine, None, 117)) == (9, "session", None)
 
 
 def test_an_image_keeps_all_of_it(cluster: Cluster, two: tuple[Part, Part]) -> None:
@@ -426,7 +428,7 @@ def test_an_image_keeps_all_of_it(cluster: Cluster, two: tuple[Part, Part]) -> N
     b.admin(SWAP, "c")
     restored = cluster.restored()
     assert digest(restored.freeze()) == digest(cluster.machine.freeze())
-    assert restored.query(None, 116, ["g"]) == cluster.machine.query(None, 116, ["g"])
+    assert ask(restored, None, 116, "g") == ask(cluster.machine, None, 116, "g")
     cluster.machine = restored
     assert why(a.client.put(handle, b"1", b""))[:2] == (ACCESS, "deposed")
     assert a.answer().ok

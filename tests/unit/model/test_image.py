@@ -17,6 +17,7 @@ from raftckpt.model.image import digest, load_image
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.state import State
 from raftckpt.version import IMAGE_VERSION
+from tests.messages import ask
 
 from .driver import COLLOCATED, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes
 
@@ -63,7 +64,7 @@ def test_round_trip_in_pieces_of_any_size() -> None:
         assert image_of(machine) == image
         assert machine.staged_bytes == cluster.machine.staged_bytes
         assert machine.next_due_ns() == cluster.machine.next_due_ns()
-        assert machine.query(None, 104, []) == cluster.machine.query(None, 104, [])
+        assert ask(machine, None, 104) == ask(cluster.machine, None, 104)
     assert digest([image]) == digest(cluster.machine.freeze())
 
 
@@ -182,7 +183,7 @@ def test_restoring_does_not_look_at_all_before_for_each_row(crowd: bytes) -> Non
 def test_a_crowd_is_restored(crowd: bytes) -> None:
     machine = CheckpointMachine.restore([crowd])
     assert len(machine.sessions) == len(machine.checkpoints) == 20_000
-    assert machine.query(None, 102, ["c20000"]).ok
+    assert ask(machine, None, 102, "c20000").ok
     assert image_of(machine) == crowd
 
 

@@ -44,16 +44,16 @@ def client(cluster: Cluster) -> Client:
 # --- open: every check, in the order in which they apply ------------------------------------------
 
 OPEN = [
-    (("", 0, None), INVALID, "param", "name"),
-    (("n" * (LONGEST + 1), 0, None), TOO_BIG, "limit", "name"),
-    (("ä" * (LONGEST // 2 + 1), 0, None), TOO_BIG, "limit", "name"),
+    (("", 0, None), INVALID, "param", "the name of a checkpoint is not empty"),
+    (("n" * (LONGEST + 1), 0, None), TOO_BIG, "limit", "a checkpoint name has 1..2048 bytes"),
+    (("ä" * (LONGEST // 2 + 1), 0, None), TOO_BIG, "limit", "a checkpoint name has 1..2048 bytes"),
     (("x", 0, None), BAD_FLAGS, "flags", 0),
     (("x", 8, attributes(flags=0)), BAD_FLAGS, "flags", 8),
     (("x", -1, None), BAD_FLAGS, "flags", -1),
     (("x", READ | CREATE, None), INVALID, "attributes", "missing with CREATE"),
     (("x", READ, attributes(flags=0)), INVALID, "attributes", "given without CREATE"),
-    (("x", 7, [1, 2, 3]), INVALID, "schema", "attributes"),
-    (("x", 7, [1, 0, 0, 4, 100, True]), INVALID, "schema", "attributes"),
+    (("x", 7, [1, 2, 3]), INVALID, "schema", "CHECKPOINT_OPEN.attributes = a list"),
+    (("x", 7, [1, 0, 0, 4, 100, True]), INVALID, "schema", "CHECKPOINT_OPEN.attributes = a list"),
     (("x", 7, attributes(flags=0, sections=0)), INVALID, "flags", 0),
     (("x", 7, attributes(flags=COLLOCATED)), INVALID, "flags", 8),
     (("x", 7, attributes(flags=ALL | ACTIVE)), INVALID, "flags", 3),
@@ -124,7 +124,7 @@ def test_rights_of_a_handle_are_those_it_was_opened_with(client: Client) -> None
         assert why(client.do(14, handle, True)) == (ACCESS, "no_right", None)
     only_writer = client.open("x", WRITE)
     for handle in (creator, only_writer):
-        for tag, args in [(100, [[]]), (101, []), (102, []), (103, [5, 0]), (106, [])]:
+        for tag, args in [(100, [[[b"a", 0, 1]]]), (101, []), (102, []), (103, [5, 0]), (106, [])]:
             assert why(client.ask(tag, handle, *args)) == (ACCESS, "no_right", None)
     assert client.ask(100, reader, [[b"a", 0, None]]).value == [2, [b"1"]]
     for handle in (writer, reader, creator, only_writer):
@@ -200,8 +200,8 @@ def test_retention_for_ever(cluster: Cluster) -> None:
 
 def test_retention_set(client: Client) -> None:
     handle = client.open("x")
-    assert why(client.do(13, 99, -1)) == (INVALID, "param", None)
-    assert why(client.do(13, handle, NEVER + 1)) == (INVALID, "param", None)
+    assert why(client.do(13, 99, -1)) == (INVALID, "schema", None)
+    assert why(client.do(13, handle, NEVER + 1)) == (INVALID, "schema", None)
     assert why(client.do(13, 99, 0)) == (BAD_HANDLE, "handle", None)
     assert client.do(13, handle, 0).value == 2
     assert client.ask(102, handle).value[1].attributes.retention_ns == 0
@@ -238,22 +238,28 @@ def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: Cluster) -
 # --- sessions -------------------------------------------------------------------------------------
 
 
+TIMES = f"{limits.SESSION_TIMEOUT_NS_MIN}..{limits.SESSION_TIMEOUT_NS_MAX} ns"
+
+
 @pytest.mark.parametrize(
-    ("fields", "detail"),
+    ("fields", "code", "reason", "detail"),
     [
-        ((b"s" * 15, "", "", SECOND, 0), "secret"),
-        ((b"s" * 16, "n" * 257, "", SECOND, 0), "name"),
-        ((b"s" * 16, "", "n" * 65, SECOND, 0), "node"),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MIN - 1, 0), "timeout_ns"),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MAX + 1, 0), "timeout_ns"),
-        ((b"s" * 16, "", "", SECOND, -1), "grace_ns"),
-        ((b"s" * 16, "", "", SECOND, limits.SESSION_TIMEOUT_NS_MAX + 1), "grace_ns"),
+        ((b"s" * 15, "", "", SECOND, 0), INVALID, "schema", "SESSION_OPEN.secret = a bytes"),
+        ((b"s" * 16, "n" * 257, "", SECOND, 0), TOO_BIG, "limit", "256 B"),
+        ((b"s" * 16, "", "n" * 65, SECOND, 0), TOO_BIG, "limit", "64 B"),
+        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MIN - 1, 0), INVALID, "param", TIMES),
+        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MAX + 1, 0), INVALID, "param", TIMES),
+        ((b"s" * 16, "", "", SECOND, -1), INVALID, "param", "grace_ns"),
+        ((b"s" * 16, "", "", SECOND, limits.SESSION_TIMEOUT_NS_MAX + 1), INVALID, "param", "grace"),
     ],
 )
-def test_session_open_refuses(cluster: Cluster, fields: Any, detail: str) -> None:
+def test_session_open_refuses(
+    cluster: Cluster, fields: Any, code: int, reason: str, detail: str
+) -> None:
     (result,) = cluster.apply([1, 0, 0, 0, *fields])
-    assert why(result) == (INVALID, "param", None)
-    assert result.value.detail == detail
+    assert why(result) == (code, reason, None)
+    assert detail in result.value.detail
+    assert not cluster.machine.sessions
 
 
 def test_sessions_are_limited(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +322,7 @@ def all_content_calls(client: Client, handle: int) -> list[Any]:
 
 def all_reads(client: Client, handle: int) -> list[Any]:
     return [
-        client.ask(100, handle, []),
+        client.ask(100, handle, [[b"a", 0, 1]]),
         client.ask(101, handle),
         client.ask(102, handle),
         client.ask(103, handle, 5, 0),

@@ -93,7 +93,7 @@ def test_unknown_session() -> None:
     ghost = Client(cluster, 7, b"")
     assert why(ghost.do(10, "ckpt", 7, attributes())) == (9, "session", None)
     assert why(ghost.do(99, 1)) == (9, "session", None)
-    assert why(cluster.apply([24, 0, 0, 0, 1, b"a", b""])[0]) == (9, "session", None)
+    assert why(cluster.apply([24, 0, 1, 0, 1, b"a", b""])[0]) == (9, "session", None)
 
 
 def test_session_shows_where_it_stands() -> None:

@@ -9,6 +9,7 @@ from raftckpt.model.types import Result
 from raftckpt.node.liveness import SessionState
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import RaftStatus, Role, Transferred
+from tests.messages import record
 
 SECOND = 1_000_000_000
 EPOCH_NS = 1_700_000_000 * SECOND
@@ -221,6 +222,10 @@ class World:
         self.number += 1
         return self.number
 
+    def submit(self, client: NotingClient, messages: list[Any]) -> None:
+        """Submit commands as a client writes them down."""
+        self.replica.submit(client, [record(message) for message in messages])
+
     def open_session(
         self,
         client: NotingClient | None = None,
@@ -234,7 +239,7 @@ class World:
         command = [
             1, number, 0, 0, secret, "test", "n1", int(timeout_s * 1e9), int(grace_s * 1e9),
         ]  # fmt: skip
-        self.replica.submit(client, [command])
+        self.submit(client, [command])
         self.log.step()
         client.reply(number)
         return client
@@ -244,7 +249,7 @@ class World:
     ) -> int:
         number = self.next()
         attributes = [flags, sections * 1000, 0x7FFF_FFFF_FFFF_FFFF, sections, 1000, 64]
-        self.replica.submit(client, [[10, number, sequence, 0, "ckpt", 7, attributes]])
+        self.submit(client, [[10, number, sequence, 0, "ckpt", 7, attributes]])
         self.log.step()
         handle: int = client.reply(number)[0]
         return handle
@@ -259,7 +264,7 @@ class World:
     ) -> int:
         """Submit a put; returns its request number."""
         number = self.next()
-        self.replica.submit(client, [[24, number, sequence, 0, handle, key, data]])
+        self.submit(client, [[24, number, sequence, 0, handle, key, data]])
         return number
 
     def read(
@@ -273,5 +278,5 @@ class World:
     ) -> int:
         number = self.next()
         message = [100, number, after, local, target, [[key, 0, None]]]
-        self.replica.query(client, 100, message)
+        self.replica.query(client, record(message))
         return number

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from raftckpt import limits
-from raftckpt.model.batch import decode_batch
+from raftckpt.protocol.batch import decode_batch
 from raftckpt.raft.port import Transferred
+from tests.messages import record
 from tests.unit.node.fakes import ENDPOINTS, EPOCH_NS, SECOND, NotingClient, World
 
 
@@ -71,27 +72,27 @@ def test_a_follower_sends_commands_to_the_leader():
     world = World(lead=False)
     world.log.lead("n2")
     client = NotingClient()
-    world.replica.submit(client, [[24, 7, 1, 0, 1, b"k", b"v"]])
+    world.submit(client, [[24, 7, 1, 0, 1, b"k", b"v"]])
     assert client.refusals[7] == ("not_leader", True, ENDPOINTS["n2"])
-    world.replica.submit(client, [[1, 8, 0, 0, b"s" * 16, "a", "b", 10**9, 0]])
+    world.submit(client, [[1, 8, 0, 0, b"s" * 16, "a", "b", 10**9, 0]])
     assert client.reason(8) == "not_leader"
 
 
 def test_a_command_without_a_session_is_told_so(world):
     stranger = NotingClient()
-    world.replica.submit(stranger, [[24, 7, 1, 0, 1, b"k", b"v"]])
+    world.submit(stranger, [[24, 7, 1, 0, 1, b"k", b"v"]])
     assert stranger.refusals[7] == ("not_leader", True, ENDPOINTS["n1"])
 
 
 def test_second_session_on_one_connection_is_refused(world, client):
-    world.replica.submit(client, [[1, 99, 0, 0, b"t" * 16, "a", "b", 10**9, 0]])
+    world.submit(client, [[1, 99, 0, 0, b"t" * 16, "a", "b", 10**9, 0]])
     assert client.reason(99) == "schema"
 
 
 def test_entries_stay_below_the_cap_and_nothing_is_lost(world, client, handle):
     data = b"x" * (300 * limits.KIB)
     messages = [[26, 1000 + i, 2 + i, 0, 1, i * 256, data[: 250 * limits.KIB]] for i in range(9)]
-    world.replica.submit(client, messages)
+    world.submit(client, messages)
     before = len(world.log.payloads)
     world.log.run()
     entries = world.log.payloads[before:]
@@ -103,9 +104,7 @@ def test_entries_stay_below_the_cap_and_nothing_is_lost(world, client, handle):
 
 def test_batches_are_limited_by_the_number_of_commands(world, client, handle):
     count = limits.BATCH_COMMANDS_MAX + 10
-    world.replica.submit(
-        client, [[24, 10_000 + i, 2 + i, 1 + i, handle, b"k", b""] for i in range(count)]
-    )
+    world.submit(client, [[24, 10_000 + i, 2 + i, 1 + i, handle, b"k", b""] for i in range(count)])
     before = len(world.log.payloads)
     world.log.run()
     sizes = [len(decode_batch(entry).commands) for entry in world.log.payloads[before:]]
@@ -184,7 +183,7 @@ def test_an_entry_that_commits_after_leadership_was_lost_is_answered(world, clie
 # --- attach -------------------------------------------------------------------------
 def attach(world: World, client: NotingClient, session: int, secret: bytes = b"s" * 16) -> int:
     number = world.next()
-    world.replica.attach(client, [201, number, session, secret])
+    world.replica.attach(client, record([201, number, session, secret]))
     return number
 
 
@@ -271,7 +270,7 @@ def test_synchronous_write_is_never_accepted_early(world, client, handle):
 def test_a_write_the_machine_refuses_is_not_accepted_early(world, client):
     handle = world.open_checkpoint(client, flags=ASYNC)
     number = world.next()
-    world.replica.submit(client, [[23, number, 2, 0, handle, b"missing", b"v"]])
+    world.submit(client, [[23, number, 2, 0, handle, b"missing", b"v"]])
     assert client.early == []
     world.log.run()
     assert client.reason(number) == "section_missing"
@@ -295,7 +294,7 @@ def test_no_early_acceptance_behind_a_pending_structural_command(world, client, 
     world.log.hold = True
     command = structural(handle)
     command[1] = world.next()
-    world.replica.submit(client, [command])
+    world.submit(client, [command])
     number = world.put(client, handle, 4)
     assert number not in client.early
     world.log.hold = False
@@ -321,7 +320,7 @@ def test_a_put_behind_a_delete_counts_as_creating(world, client):
         world.put(client, handle, 2 + i, b"s%d" % i)
     world.log.run()
     world.log.hold = True
-    world.replica.submit(client, [[21, 500, 4, 0, handle, b"s0"]])
+    world.submit(client, [[21, 500, 4, 0, handle, b"s0"]])
     world.log.step()
     again = world.put(client, handle, 5, b"s0")  # looks like an overwrite, will create
     world.log.step()
@@ -344,7 +343,7 @@ def test_a_put_by_a_handle_that_is_not_open_yet_may_create_anywhere(world, clien
     other = world.open_session(secret=b"t" * 16)
     world.log.hold = True
     # pipelined: the open will give handle 1, the put takes the last section
-    world.replica.submit(other, [[10, 901, 1, 0, "ckpt", 3, None], [24, 902, 2, 0, 1, b"s2", b"v"]])
+    world.submit(other, [[10, 901, 1, 0, "ckpt", 3, None], [24, 902, 2, 0, 1, b"s2", b"v"]])
     number = world.put(client, handle, 4, b"s3")
     assert number not in client.early
     world.log.hold = False
@@ -354,7 +353,7 @@ def test_a_put_by_a_handle_that_is_not_open_yet_may_create_anywhere(world, clien
     again = world.put(client, handle, 5, b"s0")  # the mark is gone with the put
     assert again in client.early
     mine = world.next()
-    world.replica.submit(other, [[24, mine, 3, 0, 1, b"s0", b"v"]])
+    world.submit(other, [[24, mine, 3, 0, 1, b"s0", b"v"]])
     assert mine in other.early  # the handle counts as asynchronous once it is open
 
 
@@ -363,7 +362,7 @@ def test_handles_that_are_not_open_are_not_remembered(world, client):
     for i in range(100):
         world.put(client, 1000 + i, 2 + i)
     world.log.run()
-    world.replica.submit(client, [[11, 500, 102, 0, handle]])
+    world.submit(client, [[11, 500, 102, 0, handle]])
     world.log.run()
     number = world.put(client, handle, 103)  # closed for good: it creates nothing
     assert not world.replica._early.marks
@@ -401,7 +400,7 @@ def test_a_submit_that_fails_half_way_leaves_whole_commands(world, client, monke
     monkeypatch.setattr(world.replica._early, "consider", fail_once)
     messages = [[24, 900 + i, 2 + i, 0, handle, b"k%d" % i, b"v"] for i in range(3)]
     with pytest.raises(LookupError):
-        world.replica.submit(client, messages)
+        world.submit(client, messages)
     assert [type(error) for error in world.failures] == [LookupError]
     again = world.put(client, handle, 3)
     world.log.run()
@@ -417,9 +416,8 @@ def test_what_reads_raise_is_told_too(world, client, call, monkeypatch):
 
     monkeypatch.setattr(world.replica, "_wake", broken)
     message = [201, 900, 1, b"s" * 16] if call == "attach" else [104, 900, 0, 0]
-    arguments = (client, message) if call == "attach" else (client, 104, message)
     with pytest.raises(LookupError):
-        getattr(world.replica, call)(*arguments)
+        getattr(world.replica, call)(client, record(message))
     assert [type(error) for error in world.failures] == [LookupError]
 
 
@@ -567,7 +565,7 @@ def test_a_connection_that_closed_before_its_attach_binds_nothing(world, client,
     assert client.session is not None
     assert not client.was_detached
     stranger = NotingClient()
-    world.replica.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
+    world.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
     stranger.gone = True
     world.log.run()
     assert alive(world) == 2
@@ -608,7 +606,7 @@ def test_only_one_expiry_is_on_its_way(world, client):
 
 def test_goodbye_ends_the_session(world, client):
     number = world.next()
-    world.replica.submit(client, [[2, number, 1, 0]])
+    world.submit(client, [[2, number, 1, 0]])
     world.log.run()
     assert client.reply(number) is None
     assert alive(world) == 0
@@ -616,18 +614,18 @@ def test_goodbye_ends_the_session(world, client):
 
 
 def test_keepalive(world, client):
-    world.replica.keepalive(client, 70)
+    world.replica.keepalive(client, record([202, 70]))
     assert client.reply(70) == [world.replica.machine.revision]
-    world.replica.keepalive(NotingClient(), 71)
+    world.replica.keepalive(NotingClient(), record([202, 71]))
     world.log.lose()
-    world.replica.keepalive(client, 72)
+    world.replica.keepalive(client, record([202, 72]))
     assert client.reason(72) == "not_leader"
 
 
 # --- due work, time, check ----------------------------------------------------------
 def test_expirations_are_proposed_when_due(world, client, handle):
     number = world.next()
-    world.replica.submit(
+    world.submit(
         client, [[20, number, 2, 0, handle, b"e", b"x", 0x7FFF_FFFF_FFFF_FFFF, 5 * SECOND]]
     )
     world.log.run()
@@ -642,7 +640,7 @@ def test_expirations_are_proposed_when_due(world, client, handle):
     world.log.run()
     assert len(world.log.payloads) == entries + 1
     number = world.next()
-    world.replica.query(client, 106, [106, number, 0, 1, handle])
+    world.replica.query(client, record([106, number, 0, 1, handle]))
     assert client.reply(number)[1] == []
 
 
@@ -670,7 +668,7 @@ def test_stamps_never_go_back_and_one_bad_clock_moves_nothing():
 
 def test_duties_pause_while_the_log_refuses(world, client, handle):
     create = [20, world.next(), 2, 0, handle, b"ttl", b"", 0x7FFF_FFFF_FFFF_FFFF, SECOND]
-    world.replica.submit(client, [create])
+    world.submit(client, [create])
     world.log.run()
     world.clock.pass_by(5.0)
     world.log.accepts = False  # it hands leadership over
@@ -769,32 +767,9 @@ def test_leadership_lost_and_won_between_two_announcements(world, client, handle
     assert again.reply(put)
 
 
-def test_costs_are_upper_bounds():
-    import msgpack
-
-    from raftckpt.node.batches import command_cost
-
-    big = (1 << 63) - 1
-    name = "é" * 1000
-    for command in (
-        [24, big, big, big, big, b"i" * 1024, b"d" * 70_000],
-        [23, big, big, big, big, b"", big],
-        [26, big, big, big, big, big, b"d" * 70_000],
-        [25, big, big, big, big, [[b"i" * 1024, big, b"d" * 70_000], [b"", big, big]] * 200],
-        [20, big, big, big, big, b"i" * 1024, b"d" * 70_000, big, big],
-        [22, big, big, big, big, b"i" * 1024, big, big],
-        [10, big, big, big, name, 7, [big] * 6],
-        [12, big, big, big, name],
-        [1, 0, 0, 0, b"s" * 16, name, name, big, big],
-        [3, 0, 0, 0, [big] * 1000],
-        [41, 0, 0, 0, b"n" * 64],
-    ):
-        assert len(msgpack.packb(command)) <= command_cost(command), command[0]
-
-
 def test_ids_that_blow_up_an_entry_are_too_big(world, client, handle):
     vector = [[b"i" * 1024, 0, b""]] * 2000
-    world.replica.submit(client, [[25, 900, 2, 0, handle, vector]])
+    world.submit(client, [[25, 900, 2, 0, handle, vector]])
     assert client.reason(900) == "entry_too_big"  # no reason of the model: they use it up
     number = world.put(client, handle, 2)  # its sequence was not used up
     world.log.run()
@@ -804,7 +779,7 @@ def test_ids_that_blow_up_an_entry_are_too_big(world, client, handle):
 def test_commands_without_a_session_count_against_the_bound(world, monkeypatch):
     monkeypatch.setattr(limits, "PENDING_COMMANDS_MAX", 0)
     stranger = NotingClient()
-    world.replica.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
+    world.submit(stranger, [[1, 900, 0, 0, b"t" * 16, "a", "b", 10**11, 10**9]])
     assert stranger.reason(900) == "busy"
 
 

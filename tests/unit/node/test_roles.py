@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.messages import record
 from tests.unit.node.fakes import SECOND, NotingClient, World
 
 
@@ -24,7 +25,7 @@ class Component:
     def send(self, tag: int, *fields: Any) -> int:
         self.sequence += 1
         number = self.world.next()
-        self.world.replica.submit(self.client, [[tag, number, self.sequence, 0, *fields]])
+        self.world.submit(self.client, [[tag, number, self.sequence, 0, *fields]])
         return number
 
     def do(self, tag: int, *fields: Any) -> Any:
@@ -45,12 +46,14 @@ class Component:
 
     def alive(self) -> int:
         number = self.world.next()
-        self.world.replica.component_alive(self.client, [118, number, 0, 1, self.member])
+        self.world.replica.component_alive(self.client, record([118, number, 0, 1, self.member]))
         return number
 
     def attach(self) -> None:
         self.client = NotingClient()
-        self.world.replica.attach(self.client, [201, self.world.next(), self.session, self.secret])
+        self.world.replica.attach(
+            self.client, record([201, self.world.next(), self.session, self.secret])
+        )
         self.world.log.run()
 
 
@@ -144,10 +147,10 @@ def test_a_hung_component_is_replaced(world, two):
 def test_signs_of_life_are_the_components_own(world, two):
     a, b = two
     number = world.next()
-    world.replica.component_alive(a.client, [118, number, 0, 1, b.member])
+    world.replica.component_alive(a.client, record([118, number, 0, 1, b.member]))
     assert a.client.reason(number) == "component_missing"
     stranger = NotingClient()
-    world.replica.component_alive(stranger, [118, 1, 0, 1, a.member])
+    world.replica.component_alive(stranger, record([118, 1, 0, 1, a.member]))
     assert stranger.reason(1) == "not_leader"
     world.log.lead("n2")
     assert a.client.reason(a.alive()) == "not_leader"
@@ -169,7 +172,7 @@ def test_a_pile_of_old_answers_is_cleared_away(world, two):
 # --- second connections -------------------------------------------------------------------
 def witness(world: World, part: Component) -> NotingClient:
     second = NotingClient()
-    world.replica.witness(second, [119, 1, part.session, part.secret])
+    world.replica.witness(second, record([119, 1, part.session, part.secret]))
     assert second.reply(1) == world.replica.leader
     return second
 
@@ -217,12 +220,12 @@ def test_a_second_connection_says_nothing_while_the_first_stands(world, two):
 def test_a_second_connection_needs_the_secret(world, two):
     a, b = two
     second = NotingClient()
-    world.replica.witness(second, [119, 1, 99, b"x" * 16])
+    world.replica.witness(second, record([119, 1, 99, b"x" * 16]))
     assert second.reason(1) == "gap"
-    world.replica.witness(second, [119, 2, a.session, b"x" * 16])
+    world.replica.witness(second, record([119, 2, a.session, b"x" * 16]))
     assert second.reason(2) == "secret"
-    world.replica.witness(second, [119, 3, a.session, a.secret])
-    world.replica.witness(second, [119, 4, b.session, b.secret])
+    world.replica.witness(second, record([119, 3, a.session, a.secret]))
+    world.replica.witness(second, record([119, 4, b.session, b.secret]))
     assert second.reason(4) == "schema"
 
 

@@ -16,10 +16,11 @@ import trustme
 from raftckpt import limits
 from raftckpt.node.config import TlsFiles
 from raftckpt.node.tls import _context
+from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
 from raftckpt.raft.links import Hello, PeerLinks, PeerTls
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.version import PEER_PROTOCOL
-from raftckpt.wire.frames import FrameDecoder, encode_frame, pack_messages, unpack_messages
+from tests.messages import unpack_messages
 
 
 class Identity:

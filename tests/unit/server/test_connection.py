@@ -13,8 +13,8 @@ import pytest
 from raftckpt import limits
 from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Frozen, Listing, Pages
+from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.server.connection import Connection
-from raftckpt.wire.frames import MessageStream, pack_messages
 from tests.unit.server.test_listener import Harness, run
 
 NO_RESOURCES = 18

@@ -15,11 +15,12 @@ import msgpack
 import pytest
 
 from raftckpt import limits
+from raftckpt.errors import SaAisError
 from raftckpt.node.driver import Driver
+from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from raftckpt.wire.frames import MessageStream, encode_frame, pack_messages
 from tests.unit.node.fakes import ENDPOINTS, World
 
 TRY_AGAIN, INVALID = 6, 7
@@ -163,6 +164,26 @@ def test_unknown_version_is_refused_and_closed():
         assert reply[2] == 3
         assert reply[3][:2] == ["version", [1]]
         assert await peer.closed()
+
+    run(scenario)
+
+
+def test_a_token_is_refused_and_closed():
+    """Nobody looks at it: who shows one must not believe that it protects anything."""
+
+    async def scenario(harness):
+        peer = await harness.connect(hello=False)
+        reply = await peer.call(200, [1], "x", "secret")
+        assert reply[2] == SaAisError.ERR_ACCESS
+        assert reply[3] == ["token", None, None]
+        assert reply[4] is True
+        assert await peer.closed()
+        assert harness.listener.protocol_errors == 0
+        assert not any(c.client_name for c in harness.listener.connections)
+        peer = await harness.connect(hello=False)
+        assert (await peer.call(200, [1], "x", ""))[3][0] == "token"
+        peer = await harness.connect(hello=False)
+        assert (await peer.call(200, [99], "x", "secret"))[3][0] == "version"
 
     run(scenario)
 

@@ -10,6 +10,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.model.changes import ChangeKind, replay
 from raftckpt.server.history import History, Trail, cost
+from tests.messages import record
 from tests.unit.model.driver import NEVER, attributes
 from tests.unit.server.trackers import Line, Log, Replica, opened
 
@@ -50,7 +51,7 @@ def test_an_image_then_every_change_with_its_data(log: Log) -> None:
         3, 5,
         [
             (1, 3, OVERWRITTEN, 1, b"a", b"1", None),
-            (1, 4, 3, 1, None, [[b"a", 1, b"x"], [b"a", 2, b"y"]], None),
+            (1, 4, 3, 1, None, [(b"a", 1, b"x"), (b"a", 2, b"y")], None),
             (1, 5, CREATED, 1, b"b", b"new", log.now + 7),
         ],
         5,
@@ -89,7 +90,7 @@ def test_a_replica_that_stays_behind_says_so(log: Log) -> None:
     log.feed(replica)
     late = replica.track(1, 3)
     line = replica.track(1, 2)
-    replica.tracking.sync(line, [111, 6, 5, 9])
+    replica.tracking.sync(line, record([111, 6, 5, 9]))
     assert line.pull() == [[0, 5, 1, [1, 2, 2]]]
     replica.now = limits.TRACK_WAIT_SECONDS_MAX
     replica.tracking.tick()
@@ -124,8 +125,8 @@ def test_a_sync_is_answered_behind_what_it_waits_for(log: Log) -> None:
     log.feed(replica)
     line = replica.track(1, None, False)
     line.pull()
-    replica.tracking.sync(line, [111, 7, 5, 3])
-    replica.tracking.sync(line, [111, 6, 5, 1])
+    replica.tracking.sync(line, record([111, 7, 5, 3]))
+    replica.tracking.sync(line, record([111, 6, 5, 1]))
     assert line.pull() == [[0, 6, 1, 1]]
     client.put(handle, b"a", b"0")
     client.put(handle, b"a", b"1")
@@ -136,7 +137,7 @@ def test_a_sync_is_answered_behind_what_it_waits_for(log: Log) -> None:
     assert (changes([push]), reply) == ([(OVERWRITTEN, 3)], [0, 7, 1, 3])
     # changes of others count, too: they take revisions
     other = client.open("other")
-    replica.tracking.sync(line, [111, 8, 5, 5])
+    replica.tracking.sync(line, record([111, 8, 5, 5]))
     client.put(other, b"x", b"")
     log.feed(replica)
     assert line.pull() == [[0, 8, 1, 5]]
@@ -148,7 +149,7 @@ def test_the_end(log: Log) -> None:
     log.feed(replica)
     line = replica.track(1)
     line.pull()
-    replica.tracking.sync(line, [111, 6, 5, 99])
+    replica.tracking.sync(line, record([111, 6, 5, 99]))
     client.do(12, "ckpt")
     client.do(11, handle)
     client.open("ckpt")
@@ -158,7 +159,7 @@ def test_the_end(log: Log) -> None:
     assert reply == [0, 6, 1, 4]
     assert replica.tracking.count == 0
     assert replica.tracking.history.trails == {}
-    replica.tracking.sync(line, [111, 7, 5, 0])
+    replica.tracking.sync(line, record([111, 7, 5, 0]))
     assert line.pull() == [[0, 7, NOT_EXIST, ["tracker", 5, None], True]]
     # who comes back later is told, from the history or without it, and who asks from there on, too
     assert changes(replica.track(1, 1).pull()) == [(10, 2), (DESTROYED, 3)]
@@ -259,18 +260,18 @@ def test_limits(log: Log) -> None:
     log.feed(replica)
     tracking, line = replica.tracking, Line()
     for request in range(limits.TRACKERS_PER_CONNECTION_MAX + 1):
-        tracking.track(line, [110, request, 1, None, False, 99 if request % 2 else 0])
+        tracking.track(line, record([110, request, 1, None, False, 99 if request % 2 else 0]))
     assert line.got[-1][:4] == [0, 64, NO_RESOURCES, ["limit", "trackers of a connection", None]]
     for request in (0, 1):  # one runs, one waits
-        tracking.track(line, [110, request, 1, None, False, 0])
+        tracking.track(line, record([110, request, 1, None, False, 0]))
         assert line.got[-1][1:3] == [request, INVALID]
     for request in range(100, 101 + limits.TRACKER_SYNCS_MAX):
-        tracking.sync(line, [111, request, 0, 99])
+        tracking.sync(line, record([111, request, 0, 99]))
     assert line.got[-1][:4] == [0, 164, NO_RESOURCES, ["limit", "syncs of a tracker", None]]
-    tracking.stop(line, [112, 200, 0])
+    tracking.stop(line, record([112, 200, 0]))
     assert line.got[-1] == [0, 200, 1, None]
     assert len(line.got) == 4 + limits.TRACKER_SYNCS_MAX + 1 + 1  # the TRACK it interrupts as well
-    tracking.stop(line, [112, 201, 0])
+    tracking.stop(line, record([112, 201, 0]))
     assert line.got[-1] == [0, 201, NOT_EXIST, ["tracker", 0, None], True]
     tracking.dropped(line)
     tracking.dropped(line)
@@ -319,7 +320,7 @@ def test_trackers_of_one_connection_take_turns(log: Log) -> None:
     log.feed(replica)
     line = Line()
     for request in (1, 2):
-        replica.tracking.track(line, [110, request, 1, None, False, 0])
+        replica.tracking.track(line, record([110, request, 1, None, False, 0]))
     line.pull()
     for number in range(4):
         client.put(handle, b"a", bytes([number]) * 40_000)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftckpt.model.batch import encode_batch
 from raftckpt.model.machine import CheckpointMachine
+from raftckpt.protocol.batch import encode_batch
 from raftckpt.server.history import History
 from raftckpt.server.tracking import Subscription, Tracking
+from tests.messages import record
 from tests.unit.model.driver import Client, Cluster, attributes
 
 
@@ -71,7 +72,7 @@ class Replica:
 
     def track(self, target: Any, since: int | None = None, image: bool = True, at: int = 0) -> Line:
         line = Line()
-        self.tracking.track(line, [110, 5, target, since, image, at])
+        self.tracking.track(line, record([110, 5, target, since, image, at]))
         return line
 
 

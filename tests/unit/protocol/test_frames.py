@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from raftckpt import limits
 from raftckpt.errors import InvariantViolation
-from raftckpt.wire import frames
-from raftckpt.wire.frames import (
+from raftckpt.protocol import frames
+from raftckpt.protocol.check import read_requests
+from raftckpt.protocol.frames import (
     FrameDecoder,
     FrameError,
     MessageStream,
@@ -25,8 +26,8 @@ from raftckpt.wire.frames import (
     pack_messages,
     pack_pieces,
     reply_frames,
-    unpack_messages,
 )
+from tests.messages import record, unpack_messages
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text() | st.binary(max_size=300),
@@ -100,7 +101,7 @@ def test_a_flipped_byte_is_noticed(messages: list[Any], place: int, flip: int) -
 def test_bodies_of_garbage_raise_only_frame_errors(payload: bytes) -> None:
     for body in (payload, b"\x00" + payload):
         with suppress(FrameError):
-            assert isinstance(unpack_messages(body), list)
+            assert isinstance(read_requests(body), list)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -176,24 +177,24 @@ def test_encode_frame_refuses_what_nobody_would_accept() -> None:
 )
 def test_malformed_bodies_of_a_client(body: bytes) -> None:
     with pytest.raises(FrameError):
-        unpack_messages(body)
+        read_requests(body)
 
 
 def test_a_small_frame_cannot_announce_a_huge_array() -> None:
     body = b"\x00\xdd\x00\x1f\xff\xff" * 1000
     started = time.process_time()
     with pytest.raises(FrameError):
-        unpack_messages(body.ljust(limits.FRAME_BYTES_MAX, b"\x00"))
+        read_requests(body.ljust(limits.FRAME_BYTES_MAX, b"\x00"))
     assert time.process_time() - started < 0.5
     many = [[0]] * (limits.MESSAGES_PER_FRAME_MAX + 1)
     with pytest.raises(FrameError):
-        unpack_messages(b"\x00" + msgpack.packb(many))
-    assert len(unpack_messages(b"\x00" + msgpack.packb(many[:-1]))) == len(many) - 1
+        read_requests(b"\x00" + msgpack.packb(many))
+    assert len(read_requests(b"\x00" + msgpack.packb(many[:-1]))) == len(many) - 1
 
 
 def test_large_bodies_decode_too() -> None:
-    messages = [[1, b"x" * 100_000]]
-    assert unpack_messages(pack_messages(messages)[8:]) == messages
+    messages = [[26, 1, 1, 0, 1, 0, b"x" * 100_000]]
+    assert read_requests(pack_messages(messages)[8:]) == [record(messages[0])]
     assert MessageStream().feed(pack_messages(messages)) == messages
 
 
@@ -288,7 +289,7 @@ def test_a_reply_may_be_a_longer_array_than_a_request() -> None:
     ids = list(range(limits.MESSAGES_PER_FRAME_MAX + 5))
     assert MessageStream().feed(pack_messages([[0, 1, 1, ids]])) == [[0, 1, 1, ids]]
     with pytest.raises(FrameError):
-        unpack_messages(pack_messages([[0, 1, 1, ids]])[8:])
+        read_requests(pack_messages([[0, 1, 1, ids]])[8:])
 
 
 def test_nothing_here_knows_a_socket_or_a_clock() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from raftckpt.model import queries
 from raftckpt.model.values import Frozen, Listing, Pages, share, store
-from raftckpt.wire.frames import (
+from raftckpt.protocol.frames import (
     FrameDecoder,
     MessageStream,
     message_frames,
@@ -19,6 +19,7 @@ from raftckpt.wire.frames import (
     reply_frames,
     try_pack,
 )
+from tests.messages import ask
 from tests.unit.model.driver import NEVER, SECOND, Client, Cluster, attributes
 
 SECTIONS = {b"%d" % i: (store(b"x" * (i % 7)), i) for i in range(5000)} | {
@@ -79,7 +80,7 @@ def unpacked(value):
 def test_listings_of_one_state_share_one_copy_that_goes_with_them(client):
     cluster = client.cluster
     values = [client.ask(tag, 1, *args).value[1] for tag, *args in KINDS]
-    values += [cluster.machine.query(None, 106, ["x"]).value[1]]
+    values += [ask(cluster.machine, None, 106, "x").value[1]]
     copies = {id(value._frozen): weakref.ref(value._frozen) for value in values}
     assert len(copies) == 1
     (copy,) = copies.values()
@@ -166,14 +167,14 @@ def test_the_list_of_checkpoints_is_of_one_state_and_made_while_it_is_sent():
         for client in clients[: 1 + i % 3]:
             client.open(f"c{i}")
     machine = cluster.machine
-    value = machine.query(None, 104, []).value
-    assert machine.query(None, 104, []).value[1] is value[1], "shared while nothing happens"
+    value = ask(machine, None, 104).value
+    assert ask(machine, None, 104).value[1] is value[1], "shared while nothing happens"
     before = unpacked([row for row in value[1].rows()])
     assert before == unpacked([queries.describe(machine, c) for c in machine.checkpoints.values()])
     for handle in range(1, 300):
         assert clients[0].put(handle, b"k", b"data").ok
         assert clients[2].do(11, handle).ok is (handle <= 200)
-    assert machine.query(None, 104, []).value[1] is not value[1]
+    assert ask(machine, None, 104).value[1] is not value[1]
     assert unpacked(value[1]) == before
     assert len(before) == len(value[1]) == 600
     frames = list(reply_frames([0, 1, 1, value], 1024))

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import google_crc32c
 import msgpack
+import msgspec
 
 from raftckpt import limits
 from raftckpt.errors import ensure
@@ -34,11 +35,13 @@ __all__ = [
     "encode_frame",
     "frames_for_pieces",
     "message_frames",
+    "no_extension",
+    "no_map",
     "pack_messages",
     "pack_pieces",
+    "payload_of",
     "reply_frames",
     "try_pack",
-    "unpack_messages",
 ]
 
 HEADER_BYTES: Final = 8
@@ -199,7 +202,7 @@ class MessageStream:
         for body in self._decoder.feed(data):
             kind = body[0]
             if kind == MESSAGES:
-                messages += _unpack(body[1:] if len(body) < _COPY_BELOW else memoryview(body)[1:])
+                messages += _unpack(payload_of(body))
             elif kind in (FRAGMENT, FRAGMENT_LAST):
                 self._fragment_bytes += len(body) - 1
                 if self._fragment_bytes > self._limit:
@@ -238,7 +241,7 @@ def pack_messages(messages: list[Any]) -> bytes:
 
 def try_pack(messages: list[Any]) -> bytes | None:
     """Pack messages, whose values may be :class:`Pages`, into one frame; None: they do not fit."""
-    payload: bytes = msgpack.packb(messages, use_bin_type=True, default=_joined)
+    payload = _encode(messages)
     length = len(payload) + 1
     if length > limits.FRAME_BYTES_MAX:
         return None
@@ -250,6 +253,9 @@ def _joined(value: Any) -> bytes:
     if isinstance(value, Pages):
         return b"".join(value.pieces())
     raise TypeError(f"cannot send a {type(value).__name__}")
+
+
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=_joined).encode
 
 
 def message_frames(messages: list[Any]) -> Iterator[bytes]:
@@ -268,35 +274,51 @@ def message_frames(messages: list[Any]) -> Iterator[bytes]:
         yield from message_frames(messages[middle:])
 
 
-def unpack_messages(body: bytes) -> list[Any]:
-    """Unpack a whole (not fragmented) body: what a replica accepts from a client.
-
-    The count of any array is limited, lest a small frame announce a huge one.
+def payload_of(body: bytes) -> bytes | memoryview:
+    """Return the msgpack of a whole (not fragmented) body: what a replica accepts from a client.
 
     Raises:
-        FrameError: first byte, msgpack or the number of messages is wrong.
+        FrameError: the first byte is wrong.
     """
     if body[0] != MESSAGES:
         raise FrameError(f"first byte {body[0]:#04x} of a frame body; expected 0x00")
-    rest = body[1:] if len(body) < _COPY_BELOW else memoryview(body)[1:]
-    return _unpack(rest, limits.MESSAGES_PER_FRAME_MAX)
+    return body[1:] if len(body) < _COPY_BELOW else memoryview(body)[1:]
 
 
-def _unpack(payload: bytes | memoryview, array_max: int = -1) -> list[Any]:
+def _unpack(payload: bytes | memoryview) -> list[Any]:
+    """Decode what a replica says: maps have texts as keys, extension types there are none."""
     try:
         messages = msgpack.unpackb(
             payload,
             raw=False,
-            strict_map_key=False,
             use_list=True,
-            max_array_len=array_max if array_max >= 0 else len(payload),
+            max_array_len=len(payload),
+            max_ext_len=0,
+            ext_hook=no_extension,
         )
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        # TypeError: a map with an unhashable key; the rest: malformed or over a limit
         raise FrameError(f"not msgpack: {type(error).__name__}: {error}") from None
     if type(messages) is not list or not messages:
         raise FrameError("a frame body carries an array of at least one message")
     return messages
+
+
+def no_map(pairs: Any) -> Any:
+    """Hook of decoders: refuse. A map costs what the hashes of its keys make it cost.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("a map, which no message has")
+
+
+def no_extension(code: int, data: bytes) -> Any:
+    """Hook of decoders: refuse.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("an extension type, which no message has")
 
 
 def frames_for_pieces(

@@ -1,0 +1,1 @@
+"""The words of clients and log: operations, their fields and bounds, frames, batches."""

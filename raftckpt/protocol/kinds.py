@@ -1,0 +1,502 @@
+"""What the fields of messages may hold: one kind for one idea, with bounds and words of refusal.
+
+A kind is a type annotation. ``msgspec.Meta`` in it bounds what a decoder takes; :class:`Kind` says
+what msgspec cannot: bounds in bytes of text, sums over a list, and with which code and words a
+value of the right type but out of bounds is refused. :func:`judge` derives the verdict on any
+value from the annotation alone. Types are exact: a bool is no int.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from raftckpt import limits
+from raftckpt.errors import SaAisError
+
+__all__ = [
+    "B01",
+    "CREATE",
+    "READ",
+    "SCHEMA",
+    "WRITE",
+    "AttributeFields",
+    "Chosen",
+    "Chunk",
+    "ComponentName",
+    "Consistency",
+    "Credential",
+    "Data",
+    "Element",
+    "Flag",
+    "Grace",
+    "GroupName",
+    "GroupOperation",
+    "Handle",
+    "Kind",
+    "MaybeComponent",
+    "MaybeNatural",
+    "MaybeNode",
+    "MaybeTarget",
+    "MaybeTime",
+    "Name",
+    "Natural",
+    "NewSectionId",
+    "NodeName",
+    "Nonce",
+    "OpenFlags",
+    "Positive",
+    "Problem",
+    "Rank",
+    "ReadVector",
+    "Response",
+    "Secret",
+    "SectionId",
+    "SectionIds",
+    "SessionIds",
+    "SessionName",
+    "SessionTime",
+    "Silence",
+    "Silent",
+    "Target",
+    "Time",
+    "Vector",
+    "Versions",
+    "Zero",
+    "fits",
+    "has_types",
+    "judge",
+    "kind_of",
+    "own_check",
+]
+
+INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
+READ: Final = 0x1
+WRITE: Final = 0x2
+CREATE: Final = 0x4
+B01: Final = 0x10
+"""Bits of SaCkptCheckpointOpenFlagsT, and one of ours (the handle lives by version B.01)."""
+
+SCHEMA: Final = "schema"
+"""Reason of what is malformed; it never comes out of the log for a well-formed command."""
+
+Problem: TypeAlias = tuple[SaAisError, str, Any, int | None]
+"""(code, reason of ``errors.REASONS``, detail, position in a vector) of a refusal."""
+
+_SCHEMA: Final[Problem] = (SaAisError.ERR_INVALID_PARAM, SCHEMA, None, None)
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a type cannot say about a field.
+
+    Attributes:
+        examples: values that fit, for tests of everything that is built from the table.
+        code, reason, detail: refusal of a value of the right type that is out of bounds.
+        check: bounds that need a computation; None: within them.
+        low: refusal below the lower bound, if it is another one.
+        size: expression for the bytes of ``{}`` in an entry beyond its head, "" for a number.
+    """
+
+    examples: tuple[Any, ...]
+    code: SaAisError = SaAisError.ERR_INVALID_PARAM
+    reason: str = SCHEMA
+    detail: Any = None
+    check: Callable[[Any], Problem | None] | None = None
+    low: Problem | None = None
+    size: str = ""
+
+    def problem(self, value: Any) -> Problem:
+        """Return the refusal of a value that is out of bounds."""
+        if self.low is not None and not value:
+            return self.low
+        return self.code, self.reason, self.detail if self.detail is not None else value, None
+
+
+# --- bounds that need a computation ----------------------------------------------------------
+
+
+def _utf8_bytes(text: str) -> int:
+    """Bytes of a text; a surrogate cannot arrive, but a client could be given one."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _text(high: int, says: str) -> Callable[[Any], Problem | None]:
+    too_long: Problem = (SaAisError.ERR_TOO_BIG, "limit", says, None)
+
+    def check(value: Any) -> Problem | None:
+        if value is None or value.isascii():
+            return None  # its characters are its bytes, and those were counted
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+            return _SCHEMA
+        return too_long if _utf8_bytes(value) > high else None
+
+    return check
+
+
+def _text_kind(high: int, says: str, *examples: Any, empty: str = "") -> Kind:
+    return Kind(
+        examples,
+        SaAisError.ERR_TOO_BIG,
+        "limit",
+        says,
+        check=_text(high, says),
+        size="4 * len({})",
+        low=(SaAisError.ERR_INVALID_PARAM, "param", empty, None) if empty else None,
+    )
+
+
+def _open_flags(value: int) -> Problem | None:
+    if value & (READ | WRITE | CREATE) and not value & ~(READ | WRITE | CREATE | B01):
+        return None
+    return SaAisError.ERR_BAD_FLAGS, "flags", value, None
+
+
+def _inline(vector: list[Any]) -> Problem | None:
+    """Data that travels in a vector, all of it, fits into one entry."""
+    inline = sum([len(data) for _, _, data in vector if type(data) is bytes])
+    if inline <= limits.INLINE_WRITE_BYTES_MAX:
+        return None
+    return _WRITE_TOO_BIG
+
+
+def _target(value: int | str | None) -> Problem | None:
+    return _checkpoint_name(value) if type(value) is str else None
+
+
+_WRITE_TOO_BIG: Final[Problem] = (
+    SaAisError.ERR_NO_RESOURCES,
+    "write_too_big",
+    limits.INLINE_WRITE_BYTES_MAX,
+    None,
+)
+_NAME_SAYS: Final = f"a checkpoint name has 1..{limits.CHECKPOINT_NAME_BYTES_MAX} bytes"
+_NAME_EMPTY: Final = "the name of a checkpoint is not empty"
+_GROUP_SAYS: Final = f"a name of a group or component has 1..{limits.GROUP_NAME_BYTES_MAX} bytes"
+_VECTOR_SAYS: Final = f"an I/O vector has 1..{limits.VECTOR_ELEMENTS_MAX} elements"
+_VECTOR_EMPTY: Final[Problem] = (
+    SaAisError.ERR_INVALID_PARAM,
+    "param",
+    "the I/O vector is empty",
+    None,
+)
+_checkpoint_name: Final = _text(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS)
+
+
+def _label(high: int, *examples: Any) -> Kind:
+    return _text_kind(high, f"a name of a session or node has <= {high} B", *examples)
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+Natural: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Kind((1, 0))]
+MaybeNatural: TypeAlias = Annotated[Natural | None, Kind((None, 5))]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=INT_MAX), Kind((1, 7))]
+Zero: TypeAlias = Annotated[int, Meta(ge=0, le=0), Kind((0,))]
+Handle: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Kind((5,))]
+Time: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SA_TIME_MAX), Kind((limits.SA_TIME_MAX, 0))]
+"""Nanoseconds since 1970, or of a duration; SA_TIME_MAX is never, or for ever."""
+MaybeTime: TypeAlias = Annotated[Time | None, Kind((None, 10))]
+Flag: TypeAlias = Annotated[bool, Kind((True, False))]
+Consistency: TypeAlias = Annotated[int, Meta(ge=0, le=1), Kind((0, 1))]
+Chosen: TypeAlias = Annotated[
+    int, Meta(ge=1, le=5), Kind((5,), reason="param", detail="sections chosen: 1..5")
+]
+OpenFlags: TypeAlias = Annotated[
+    int,
+    Meta(ge=-INT_MAX - 1, le=INT_MAX),
+    Kind((7,), SaAisError.ERR_BAD_FLAGS, "flags", check=_open_flags),
+]
+SessionTime: TypeAlias = Annotated[
+    int,
+    Meta(ge=limits.SESSION_TIMEOUT_NS_MIN, le=limits.SESSION_TIMEOUT_NS_MAX),
+    Kind(
+        (10**10,),
+        reason="param",
+        detail=(
+            f"session timeout: {limits.SESSION_TIMEOUT_NS_MIN}..{limits.SESSION_TIMEOUT_NS_MAX} ns"
+        ),
+    ),
+]
+Grace: TypeAlias = Annotated[
+    int,
+    Meta(ge=0, le=limits.SESSION_TIMEOUT_NS_MAX),
+    Kind((0,), reason="param", detail="grace_ns"),
+]
+Rank: TypeAlias = Annotated[
+    int, Meta(ge=0, le=limits.COMPONENT_RANK_MAX), Kind((0,), reason="param", detail="rank")
+]
+_SILENCE: Final = Meta(ge=limits.COMPONENT_SILENCE_NS_MIN, le=limits.COMPONENT_SILENCE_NS_MAX)
+Response: TypeAlias = Annotated[int, _SILENCE, Kind((10**9,), reason="param", detail="response_ns")]
+Silence: TypeAlias = Annotated[
+    int,
+    Meta(ge=0, le=limits.COMPONENT_SILENCE_NS_MAX),
+    Kind(
+        (0, 10**9),
+        reason="param",
+        detail="health_ns",
+        check=lambda value: (
+            None
+            if not value or value >= limits.COMPONENT_SILENCE_NS_MIN
+            else (SaAisError.ERR_INVALID_PARAM, "param", "health_ns", None)
+        ),
+    ),
+]
+"""0: not watched."""
+GroupOperation: TypeAlias = Annotated[
+    int, Meta(ge=1, le=6), Kind((4,), reason="param", detail="operation")
+]
+
+# --- texts and bytes ---------------------------------------------------------------------------
+
+Name: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=limits.CHECKPOINT_NAME_BYTES_MAX),
+    _text_kind(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
+]
+"""Of a checkpoint."""
+_GROUP: Final = Meta(min_length=1, max_length=limits.GROUP_NAME_BYTES_MAX)
+GroupName: TypeAlias = Annotated[
+    str,
+    _GROUP,
+    _text_kind(
+        limits.GROUP_NAME_BYTES_MAX, _GROUP_SAYS, "group", empty="the name of a group is not empty"
+    ),
+]
+ComponentName: TypeAlias = Annotated[
+    str,
+    _GROUP,
+    _text_kind(
+        limits.GROUP_NAME_BYTES_MAX,
+        _GROUP_SAYS,
+        "component",
+        empty="the name of a group is not empty",
+    ),
+]
+MaybeComponent: TypeAlias = Annotated[
+    ComponentName | None, Kind((None, "component"), size="4 * len({} or '')")
+]
+SessionName: TypeAlias = Annotated[
+    str,
+    Meta(max_length=limits.SESSION_NAME_BYTES_MAX),
+    _label(limits.SESSION_NAME_BYTES_MAX, "client", ""),
+]
+NodeName: TypeAlias = Annotated[
+    str, Meta(max_length=limits.NODE_ID_BYTES_MAX), _label(limits.NODE_ID_BYTES_MAX, "n1", "")
+]
+MaybeNode: TypeAlias = Annotated[NodeName | None, Kind((None, "n2"), size="4 * len({} or '')")]
+Credential: TypeAlias = Annotated[
+    Annotated[str, Meta(max_length=limits.TOKEN_BYTES_MAX), _label(limits.TOKEN_BYTES_MAX, "t")]
+    | None,
+    Kind((None,)),
+]
+Secret: TypeAlias = Annotated[
+    bytes,
+    Meta(min_length=limits.SESSION_SECRET_BYTES, max_length=limits.SESSION_SECRET_BYTES),
+    Kind((b"s" * limits.SESSION_SECRET_BYTES,), size="len({})"),
+]
+Nonce: TypeAlias = Annotated[
+    bytes, Meta(min_length=1, max_length=64), Kind((b"nonce",), size="len({})")
+]
+SectionId: TypeAlias = Annotated[
+    bytes,
+    Meta(max_length=limits.SECTION_ID_BYTES_MAX),
+    Kind((b"id", b""), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX, size="len({})"),
+]
+"""Empty: the default section."""
+_NamedId: TypeAlias = Annotated[
+    bytes,
+    Meta(min_length=1, max_length=limits.SECTION_ID_BYTES_MAX),
+    Kind((b"id",), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX),
+]
+NewSectionId: TypeAlias = Annotated[_NamedId | None, Kind((b"id", None), size="len({} or b'')")]
+"""None: the service chooses one."""
+_InlineData: TypeAlias = Annotated[
+    bytes,
+    Meta(max_length=limits.INLINE_WRITE_BYTES_MAX),
+    Kind((b"data",), SaAisError.ERR_NO_RESOURCES, "write_too_big", limits.INLINE_WRITE_BYTES_MAX),
+]
+Data: TypeAlias = Annotated[
+    _InlineData | Positive, Kind((b"data", 9), size="(len({0}) if type({0}) is bytes else 9)")
+]
+"""Bytes, or the number of a stage whose chunks were logged before."""
+Chunk: TypeAlias = Annotated[
+    bytes,
+    Meta(min_length=1, max_length=limits.STAGE_CHUNK_BYTES),
+    Kind(
+        (b"chunk",),
+        SaAisError.ERR_NO_RESOURCES,
+        "write_too_big",
+        limits.STAGE_CHUNK_BYTES,
+        low=_SCHEMA,
+        size="len({})",
+    ),
+]
+Target: TypeAlias = Annotated[
+    Natural
+    | Annotated[
+        str,
+        Meta(min_length=1, max_length=limits.CHECKPOINT_NAME_BYTES_MAX),
+        _text_kind(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
+    ],
+    Kind((5, "name"), check=_target),
+]
+"""A handle of the attached session, or the name of a checkpoint."""
+MaybeTarget: TypeAlias = Annotated[Target | None, Kind((None, 5, "name"))]
+
+# --- lists -------------------------------------------------------------------------------------
+
+AttributeFields: TypeAlias = Annotated[
+    tuple[int, int, int, int, int, int] | None, Kind(((1, 4, 0, 2, 2, 4), None), size="60")
+]
+"""[flags, size, retention_ns, max_sections, max_section_size, max_section_id_size]."""
+Element: TypeAlias = tuple[SectionId, Natural, Data]
+"""(section id, offset, data)."""
+Vector: TypeAlias = Annotated[
+    list[Element],
+    Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
+    Kind(
+        ([(b"id", 0, b"data")], [(b"id", 0, b"data"), (b"", 7, 3)]),
+        SaAisError.ERR_NO_RESOURCES,
+        "limit",
+        _VECTOR_SAYS,
+        check=_inline,
+        low=_VECTOR_EMPTY,
+        size="sum([24 + len(i) + (len(d) if type(d) is bytes else 9) for i, _, d in {}])",
+    ),
+]
+ReadVector: TypeAlias = Annotated[
+    list[tuple[SectionId, Natural, MaybeNatural]],
+    Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
+    Kind(
+        ([(b"id", 0, None)], [(b"id", 0, None), (b"id", 1, 2)]),
+        SaAisError.ERR_NO_RESOURCES,
+        "limit",
+        _VECTOR_SAYS,
+        low=_VECTOR_EMPTY,
+    ),
+]
+"""(section id, offset, size or None: to its end)."""
+SectionIds: TypeAlias = Annotated[
+    list[SectionId],
+    Meta(max_length=limits.VECTOR_ELEMENTS_MAX),
+    Kind(
+        ([b"id", b""], []),
+        SaAisError.ERR_NO_RESOURCES,
+        "limit",
+        f"at most {limits.VECTOR_ELEMENTS_MAX} section ids",
+    ),
+]
+Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Kind(([1],))]
+SessionIds: TypeAlias = Annotated[
+    list[Natural], Meta(max_length=limits.SESSIONS_MAX), Kind(([1, 2],), size="10 * len({})")
+]
+Silent: TypeAlias = Annotated[
+    list[tuple[Natural, Natural]],
+    Meta(max_length=limits.GROUPS_MAX * limits.COMPONENTS_PER_GROUP_MAX),
+    Kind(([(1, 2), (1, 0)],), size="20 * len({})"),
+]
+"""(member, assignment it did not answer; 0: it gave no sign of life)."""
+
+
+# --- the verdict -------------------------------------------------------------------------------
+
+
+def kind_of(annotation: Any) -> Kind:
+    """Return the :class:`Kind` of a field's annotation (the outermost)."""
+    for item in reversed(getattr(annotation, "__metadata__", ())):
+        if isinstance(item, Kind):
+            return item
+    return Kind(())
+
+
+def own_check(annotation: Any) -> Callable[[Any], Problem | None] | None:
+    """Return what a decoder by this annotation leaves to be checked, None if nothing."""
+    checks = [item.check for item in _kinds(annotation) if item.check is not None]
+    return checks[0] if checks else None
+
+
+def _kinds(annotation: Any) -> list[Kind]:
+    """The kinds of an annotation and of the members of its unions, outermost first."""
+    found = [item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Kind)]
+    found.reverse()
+    base = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    if get_origin(base) in (Union, UnionType):
+        for member in get_args(base):
+            found += _kinds(member)
+    return found
+
+
+def judge(annotation: Any, value: Any) -> Problem | bool:
+    """Judge any value by an annotation.
+
+    Returns:
+        True: it fits. False: it is malformed. Else the refusal of what is out of bounds.
+    """
+    base = annotation
+    metadata: list[Any] = []
+    if hasattr(annotation, "__metadata__"):
+        base, *metadata = get_args(annotation)
+    origin = get_origin(base)
+    if origin in (Union, UnionType):
+        verdict = _judge_union(get_args(base), value)
+    elif origin in (list, tuple):
+        verdict = type(value) is list or (origin is tuple and type(value) is tuple)
+    else:
+        verdict = type(value) is (NoneType if base is None else base)
+    if verdict is not True:
+        return verdict
+    kind = kind_of(annotation)
+    if not all(_within(item, value) for item in metadata if isinstance(item, Meta)):
+        return _spoken(kind.problem(value))
+    if origin is list:
+        verdict = _first(judge(get_args(base)[0], item) for item in value)
+    elif origin is tuple:
+        verdict = len(value) == len(get_args(base)) and _first(map(judge, get_args(base), value))
+    if verdict is not True or kind.check is None:
+        return verdict
+    problem = kind.check(value)
+    return True if problem is None else _spoken(problem)
+
+
+def fits(annotation: Any, value: Any) -> bool:
+    """Whether a value is of a kind and within its bounds."""
+    return judge(annotation, value) is True
+
+
+def has_types(values: Any, *types: tuple[type, ...]) -> bool:
+    """Whether ``values`` is a list of exactly these types (not for hot paths: 1.5 us)."""
+    return (
+        type(values) is list
+        and len(values) == len(types)
+        and all(type(value) in wanted for value, wanted in zip(values, types, strict=True))
+    )
+
+
+def _spoken(problem: Problem) -> Problem | bool:
+    return False if problem[1] == SCHEMA else problem
+
+
+def _judge_union(members: tuple[Any, ...], value: Any) -> Problem | bool:
+    verdicts = [judge(member, value) for member in members]
+    if True in verdicts:
+        return True
+    return next((verdict for verdict in verdicts if verdict is not False), False)
+
+
+def _first(verdicts: Iterable[Problem | bool]) -> Problem | bool:
+    """The first verdict that is no yes."""
+    return next((verdict for verdict in verdicts if verdict is not True), True)
+
+
+def _within(meta: Meta, value: Any) -> bool:
+    if meta.ge is not None and value < meta.ge:
+        return False
+    if meta.le is not None and value > meta.le:
+        return False
+    if meta.min_length is not None and len(value) < meta.min_length:
+        return False
+    return meta.max_length is None or len(value) <= meta.max_length

@@ -1,1 +1,0 @@
-"""What crosses a wire: frames and the schema of messages. Pure: no sockets, no clocks."""
