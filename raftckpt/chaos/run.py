@@ -170,7 +170,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         except _Stuck as error:  # the audit may say more
             report.problems.append(str(error))
         report.problems += stage.stop_clients(_CLIENTS_END_S)
-        stage.keeper.recover(plan.recovery_s)
+        stage.keeper.recover(plan.recovery_s if all_back else 0.0)
         operations = load(stage.histories())
         tell(f"looking for {sum(map(_confirmed, operations))} acknowledged writes on every replica")
         report.audit = audit(stage.cluster, operations)
