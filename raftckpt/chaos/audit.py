@@ -90,7 +90,8 @@ def audit(cluster: Audited, operations: Sequence[Operation]) -> Audit:
         index, told = replica_digests(running, cluster.leader(_LEADER_S), timeout=_DIGESTS_S)
         found.digests |= told
     except (CheckpointError, ClusterNotReady) as error:
-        found.not_audited = dict.fromkeys(cluster.nodes, f"no check could be started: {error}")
+        why = f"no check could be started ({str(error).partition(chr(10))[0]})"
+        found.not_audited = {node: f"{why}: {state_of(cluster, node)}" for node in cluster.nodes}
         return found
     changes: dict[int, list[Operation]] = defaultdict(list)
     for op in operations:

@@ -47,7 +47,7 @@ class Cluster:
 
     def leader(self, timeout=10.0):
         if not self.led:
-            raise ClusterNotReady("no replica leads")
+            raise ClusterNotReady("no replica leads\n--- n1: its log")
         return "n1"
 
     def digests(self, endpoints, leader, *, timeout):
@@ -147,3 +147,6 @@ def test_where_nothing_was_audited_nobody_knows_what_is_lost(cluster, why, monke
     found = audit(cluster, HISTORY)
     assert (found.audited, found.lost_count, found.equal) == (0, None, None)
     assert list(found.not_audited) == cluster.nodes
+    assert all(
+        each.endswith(": it runs and does not answer") for each in found.not_audited.values()
+    )
