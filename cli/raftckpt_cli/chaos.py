@@ -17,11 +17,13 @@ from raftckpt_cli.options import output_option
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_pairs
 
 if TYPE_CHECKING:
+    from raftckpt.chaos.audit import Audit
     from raftckpt.chaos.run import Report
 
 __all__ = ["chaos"]
 
 _SHOWN = 6
+_KNOWN = {True: "yes", False: "no", None: "unknown"}
 _JUDGE_SECONDS_MIN = 120.0
 _JUDGE_SECONDS_PER_SECOND = 2.0
 """What the judge may take grows with the history; the judge needs less on an idle machine."""
@@ -172,6 +174,13 @@ class _Progress:
             self._drawn = False
 
 
+def _audited(audit: Audit) -> str:
+    if not audit.audited_on:
+        return "nothing"
+    text = f"{audit.audited} writes on each of {', '.join(audit.audited_on)}"
+    return text + "".join(f"; not on {node}" for node in audit.not_audited)
+
+
 def _print(result: Report, kept: Path | None) -> None:
     said = result.as_json()
     faults = ", ".join(f"{name} {count}" for name, count in result.faults.items())
@@ -180,14 +189,11 @@ def _print(result: Report, kept: Path | None) -> None:
             ("acknowledged", f"{result.acknowledged} writes, {result.per_s:.0f}/s under faults"),
             ("reads", result.reads),
             ("unknown outcomes", result.unknown),
-            (
-                "audited",
-                f"{result.audit.audited} writes on each of {result.plan.replicas} replicas",
-            ),
-            ("lost", said["lost"]),
-            ("linearizable", "yes" if said["linearizable"] else "no"),
+            ("audited", _audited(result.audit)),
+            ("lost", "unknown: nothing was audited" if said["lost"] is None else said["lost"]),
+            ("linearizable", _KNOWN[said["linearizable"]]),
             ("undecided", said["undecided"]),
-            ("replicas equal", "yes" if said["replicas_equal"] else "no"),
+            ("replicas equal", _KNOWN[said["replicas_equal"]]),
             ("faults", f"{sum(result.faults.values())}: {faults}"),
             *((f"skipped {name}", why) for name, why in result.skipped.items()),
         ]

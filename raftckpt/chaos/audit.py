@@ -1,4 +1,8 @@
-"""The end of a run: does every replica hold every acknowledged write, each looked for by itself?"""
+"""The end of a run: does every replica hold every acknowledged write, each looked for by itself?
+
+A replica that cannot be asked says nothing: it is named, and no loss and no difference is made of
+that. The others are looked at all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,33 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Protocol
 
 from raftckpt.chaos.history import Kind, Operation, Outcome, Part, seen_of
+from raftckpt.chaos.keeper import Replicas, state_of
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGERS
+from raftckpt.errors import CheckpointError
 from raftckpt.model.types import Chosen
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
-from raftckpt.testing.local_cluster import LocalCluster
+from raftckpt.testing.local_cluster import ClusterNotReady
 from raftckpt.testing.probe import Probe, replica_digests
 
 __all__ = ["Audit", "audit"]
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S: Final = 30.0
+_LEADER_S: Final = 30.0
+_DIGESTS_S: Final = 60.0
+
+
+class Audited(Replicas, Protocol):
+    """What is needed of :class:`raftckpt.testing.LocalCluster`."""
+
+    def endpoint(self, node: str) -> str:
+        """``host:port`` of a replica's client port."""
+
+    def leader(self, timeout: float = 10.0) -> str:
+        """Return who leads; raises ClusterNotReady."""
 
 
 @dataclass
@@ -26,43 +44,55 @@ class Audit:
     """What was found.
 
     Attributes:
-        audited: acknowledged changes that were looked for on every replica.
-        lost: those that are missing somewhere, in words.
-        digests: of the replicas' states after the same entry.
+        audited: acknowledged changes that were looked for on every replica that could be asked.
+        audited_on: those replicas.
+        not_audited: the others, and why.
+        lost: changes that are missing somewhere, in words.
+        digests: of the replicas' states after the same entry; None: not told.
         reads: the local reads it made, for the judge.
-        problems: what could not be done.
     """
 
     audited: int = 0
+    audited_on: list[str] = field(default_factory=list)
+    not_audited: dict[str, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     digests: dict[str, str | None] = field(default_factory=dict)
     reads: list[Operation] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
     @property
-    def equal(self) -> bool:
-        """Whether all replicas gave the same digest."""
-        return None not in self.digests.values() and len(set(self.digests.values())) == 1
+    def lost_count(self) -> int | None:
+        """How many are missing; None: nothing was looked for, so nobody knows."""
+        looked = bool(self.audited and self.audited_on)
+        return len(self.lost) if looked or self.lost else None
+
+    @property
+    def equal(self) -> bool | None:
+        """Whether all replicas gave the same digest; None: those that gave one did."""
+        told = set(self.digests.values())
+        if len(told - {None}) > 1:
+            return False
+        return None if None in told or not told else True
 
 
-def audit(cluster: LocalCluster, operations: Sequence[Operation]) -> Audit:
-    """Look for every acknowledged change on every replica.
+def audit(cluster: Audited, operations: Sequence[Operation]) -> Audit:
+    """Look for every acknowledged change on every replica that can be asked.
 
     Arguments:
         cluster: healed, and nobody writes any more.
         operations: the history.
-
-    Raises:
-        CheckpointError: a replica does not answer.
-        ClusterNotReady: there is no leader.
     """
-    found = Audit()
-    endpoints = {node: cluster.endpoint(node) for node in cluster.nodes}
-    # the digests come first: they wait until every replica has applied the same entry
-    _, found.digests = replica_digests(endpoints, cluster.leader(30.0), timeout=60.0)
-    behind = [node for node, digest in found.digests.items() if digest is None]
-    if behind:
-        found.problems.append(f"did not catch up in time: {', '.join(behind)}")
+    found = Audit(digests=dict.fromkeys(cluster.nodes))
+    running = {
+        node: cluster.endpoint(node) for node in cluster.nodes if cluster.exit_code(node) is None
+    }
+    # the digests come first: they wait until a replica has applied everything acknowledged
+    index = 0
+    try:
+        index, told = replica_digests(running, cluster.leader(_LEADER_S), timeout=_DIGESTS_S)
+        found.digests |= told
+    except (CheckpointError, ClusterNotReady) as error:
+        why = f"no check could be started ({str(error).partition(chr(10))[0]})"
+        found.not_audited = {node: f"{why}: {state_of(cluster, node)}" for node in cluster.nodes}
         return found
     changes: dict[int, list[Operation]] = defaultdict(list)
     for op in operations:
@@ -70,10 +100,17 @@ def audit(cluster: LocalCluster, operations: Sequence[Operation]) -> Audit:
             changes[op.unit].append(op)
     lost: dict[int, str] = {}
     audited: set[int] = set()
-    for node, endpoint in endpoints.items():
-        with Probe(endpoint, timeout=_TIMEOUT_S) as probe:
-            for name in LASTING_NAMES:
-                _audit_one(probe, node, name, changes, found, lost, audited)
+    for node, digest in found.digests.items():
+        if digest is None:
+            found.not_audited[node] = f"no digest as of entry {index}: {state_of(cluster, node)}"
+            continue
+        try:
+            with Probe(running[node], timeout=_TIMEOUT_S) as probe:
+                for name in LASTING_NAMES:
+                    _audit_one(probe, node, name, changes, found, lost, audited)
+            found.audited_on.append(node)
+        except CheckpointError as error:
+            found.not_audited[node] = f"{error}; {state_of(cluster, node)}"
     found.audited = len(audited)
     found.lost = list(lost.values())
     return found

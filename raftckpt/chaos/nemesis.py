@@ -67,26 +67,26 @@ def _some_clients(stage: Stage, dice: random.Random, count: int) -> list[Client]
 def _kill_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill(_leader(stage))
     yield dice.uniform(0.2, 2.5)
-    stage.cluster.start()
+    stage.keeper.restart()
 
 
 def _kill_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill(_follower(stage, dice))
     yield dice.uniform(0.2, 4.0)
-    stage.cluster.start()
+    stage.keeper.restart()
 
 
 def _kill_minority(stage: Stage, dice: random.Random) -> Iterator[float]:
     count = len(stage.nodes) - stage.majority
     stage.cluster.kill(*dice.sample(stage.nodes, count))
     yield dice.uniform(0.5, 3.0)
-    stage.cluster.start()
+    stage.keeper.restart()
 
 
 def _kill_all(stage: Stage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill()
     yield dice.uniform(0.0, 0.5)
-    stage.cluster.start()
+    stage.keeper.restart()
     yield 1.5
 
 
@@ -95,7 +95,7 @@ def _restart_storm(stage: Stage, dice: random.Random) -> Iterator[float]:
     node = _follower(stage, dice) if dice.random() < 0.5 else _leader(stage)
     for _ in range(dice.randrange(2, 5)):
         stage.cluster.kill(node)
-        stage.cluster.start()
+        stage.keeper.restart()
         yield dice.uniform(0.05, 0.8)
 
 
@@ -103,7 +103,7 @@ def _stop_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
     """Ask it to leave: it hands over first."""
     stage.cluster.terminate(_leader(stage), 20.0)
     yield dice.uniform(0.1, 1.0)
-    stage.cluster.start()
+    stage.keeper.restart()
 
 
 def _pause_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
@@ -142,12 +142,13 @@ def _transfer(stage: Stage, dice: random.Random) -> Iterator[float]:
 def _full_disk(stage: Stage, dice: random.Random) -> Iterator[float]:
     if stage.disk is None:
         raise _Skip
+    stage.keeper.disk_filled()
     stage.disk.fill()
     yield dice.uniform(1.0, 3.0)
     stage.disk.empty()
-    stage.cluster.start()
+    stage.keeper.restart()
     yield 0.5
-    stage.cluster.start()  # it may have died of it only now
+    stage.keeper.restart()  # it may have died of it only now
 
 
 # --- links between replicas --------------------------------------------------------------------

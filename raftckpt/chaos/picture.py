@@ -98,7 +98,7 @@ def draw(report: Report) -> str:
 def _heading(body: list[str], report: Report) -> int:
     colour = _COLOURS["ok" if report.verdict == "ok" else "bad"]
     faults = sum(report.faults.values())
-    judgement = report.judgement
+    lost = report.audit.lost_count
     body.append(
         f'<text x="28" y="42" style="font-size:21px;font-weight:700">raftckpt chaos'
         f'<tspan dx="12" style="fill:{colour}">{escape(report.verdict)}</tspan></text>'
@@ -107,12 +107,12 @@ def _heading(body: list[str], report: Report) -> int:
         f"processes · {report.seconds:.0f} s under faults</text>"
     )
     linear = "not judged"
-    if judgement is not None:
-        linear = "yes" if judgement.linearizable else "NO" if judgement.violations else "undecided"
+    if report.judgement is not None:
+        linear = {True: "yes", False: "NO", None: "undecided"}[report.linearizable]
     facts = (
         (f"{report.acknowledged:,}", "acknowledged writes"),
         (f"{report.per_s:,.0f}/s", "while faults were played"),
-        (f"{len(report.audit.lost)}", f"lost of {report.audit.audited:,} audited"),
+        ("unknown" if lost is None else f"{lost}", f"lost of {report.audit.audited:,} audited"),
         (linear, "linearizable"),
         (f"{report.unknown:,}", "outcomes unknown"),
         (f"{faults}", f"faults of {len(report.faults)} kinds"),

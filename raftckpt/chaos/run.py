@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import time
@@ -96,6 +95,14 @@ class Report:
         """Changes acknowledged a second while faults were played."""
         return self.acknowledged_under_faults / self.seconds if self.seconds else 0.0
 
+    @property
+    def linearizable(self) -> bool | None:
+        """Whether the history is; None: it was not judged, or not to the end."""
+        judgement = self.judgement
+        if judgement is not None and judgement.violations:
+            return False
+        return True if judgement is not None and judgement.linearizable else None
+
     def as_json(self) -> dict[str, Any]:
         """Return the report as the command line prints it."""
         judgement = self.judgement
@@ -110,9 +117,11 @@ class Report:
             "unknown": self.unknown,
             "refused": self.refused,
             "audited": self.audit.audited,
-            "lost": len(self.audit.lost),
-            "linearizable": judgement is not None and not judgement.violations,
-            "undecided": 0 if judgement is None else len(judgement.undecided),
+            "audited_on": self.audit.audited_on,
+            "not_audited": self.audit.not_audited,
+            "lost": self.audit.lost_count,
+            "linearizable": self.linearizable,
+            "undecided": None if judgement is None else len(judgement.undecided),
             "replicas_equal": self.audit.equal,
             "recovery_s": None if self.recovery_s is None else round(self.recovery_s, 2),
             "judge_s": None if judgement is None else round(judgement.seconds, 2),
@@ -154,13 +163,14 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         _play(plan, stage, nemesis, report, tell)
         tell("faults are over: healing")
         healed = time.monotonic()
-        with contextlib.suppress(ClusterNotReady):
-            stage.cluster.wait_ready(plan.recovery_s)
-        _wait_for(stage, 20, plan.recovery_s, "no writes after everything was healed")
-        report.recovery_s = time.monotonic() - healed
+        all_back = stage.keeper.recover(plan.recovery_s)
+        try:
+            _wait_for(stage, 20, plan.recovery_s, "no writes after everything was healed")
+            report.recovery_s = time.monotonic() - healed if all_back else None
+        except _Stuck as error:  # the audit may say more
+            report.problems.append(str(error))
         report.problems += stage.stop_clients(_CLIENTS_END_S)
-        report.problems += stage.dead()
-        stage.cluster.wait_ready(plan.recovery_s)
+        stage.keeper.recover(plan.recovery_s if all_back else 0.0)
         operations = load(stage.histories())
         tell(f"looking for {sum(map(_confirmed, operations))} acknowledged writes on every replica")
         report.audit = audit(stage.cluster, operations)
@@ -171,6 +181,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         if nemesis is not None:
             nemesis.stop()
         stage.end()
+    report.problems += stage.keeper.problems
     report.samples = list(stage.samples)
     _conclude(report, operations, tell)
     return report
@@ -186,6 +197,7 @@ def _wait_for(stage: Stage, more: int, timeout: float, what: str) -> None:
     while stage.acknowledged < wanted:
         if time.monotonic() > deadline:
             raise _Stuck(what)
+        stage.keeper.restart()
         time.sleep(0.05)
 
 
@@ -237,14 +249,15 @@ def _verdict(report: Report, judgement: Judgement) -> str:
     found = report.audit
     report.problems += [f"lost: {each}" for each in found.lost[:20]]
     report.problems += map(str, judgement.violations)
-    report.problems += found.problems
+    report.problems += [f"{node} was not audited: {why}" for node, why in found.not_audited.items()]
+    failed = bool(report.problems)
     report.problems += [f"undecided: {each}" for each in judgement.undecided]
     if found.lost or judgement.violations:
         return "violated"
-    if found.digests and not found.equal:
+    if found.equal is False:
         report.problems.append(f"the replicas differ: {found.digests}")
         return "diverged"
-    if report.problems and not judgement.undecided:
+    if failed:
         return "failed"
     if judgement.undecided:
         return "undecided"
@@ -254,7 +267,7 @@ def _verdict(report: Report, judgement: Judgement) -> str:
             f"{report.plan.rate_min:.0f} are the least that proves something"
         )
         return "idle"
-    if not found.audited or not report.faults:
+    if found.lost_count is None or not report.faults:
         report.problems.append("nothing happened: no fault was played or no write audited")
         return "idle"
     return "ok"

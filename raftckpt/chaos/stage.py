@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from raftckpt.chaos.disk import SmallDisk
+from raftckpt.chaos.keeper import Keeper
 from raftckpt.chaos.worker import Spec, arguments
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import LocalCluster, background
@@ -159,6 +160,7 @@ class Stage:
             self.no_disk = str(error)
         wrap = {self.disk_node: self.disk.wrap} if self.disk is not None else {}
         self.cluster = LocalCluster(replicas, where, settings=SETTINGS, wrap=wrap, module=module)
+        self.keeper = Keeper(self.cluster, self.disk_node)
         self._wanted = clients
 
     @property
@@ -213,14 +215,6 @@ class Stage:
         """Replicas whose process is there."""
         return [node for node in self.nodes if self.cluster.pid(node) is not None]
 
-    def dead(self) -> list[str]:
-        """Tell which replicas ended though nothing was done to them any more."""
-        return [
-            f"replica {node} ended by itself: {self.cluster.log(node, 5)}"
-            for node in self.nodes
-            if self.cluster.pid(node) is None
-        ]
-
     def heal(self) -> None:
         """Undo every fault: nothing is cut, paused, full or dead any more."""
         if self.disk is not None:
@@ -229,7 +223,7 @@ class Stage:
         for client in self.clients:
             client.heal()
             client.signal(signal.SIGCONT)
-        self.cluster.start()
+        self.keeper.restart()
 
     def stop_clients(self, timeout: float) -> list[str]:
         """Let all clients finish; returns what is wrong with them."""

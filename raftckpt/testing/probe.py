@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -173,15 +175,17 @@ def replica_digests(
     deadline = time.monotonic() + timeout
     with Probe(endpoints[leader], timeout=timeout) as probe:
         nonce, index = probe.call(ops.CheckStart)
-    digests: dict[str, str | None] = dict.fromkeys(endpoints)
-    for node, endpoint in endpoints.items():
-        while digests[node] is None and time.monotonic() < deadline:
-            try:
-                with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
-                    digests[node] = str(probe.call(ops.DigestRequest, nonce)[1])
-            except (
-                TryAgain,
-                Unavailable,
-            ):  # it has not applied that entry yet, or is just starting
-                time.sleep(0.02)
-    return int(index), digests
+    # all at once: one that is down or stuck must not use up the time of the others
+    with ThreadPoolExecutor(len(endpoints)) as pool:
+        told = pool.map(partial(_digest, nonce, deadline), endpoints.values())
+        return int(index), dict(zip(endpoints, told, strict=True))
+
+
+def _digest(nonce: bytes, deadline: float, endpoint: str) -> str | None:
+    while time.monotonic() < deadline:
+        try:
+            with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
+                return str(probe.call(ops.DigestRequest, nonce)[1])
+        except (TryAgain, Unavailable):  # it has not applied that entry yet, or is just starting
+            time.sleep(0.02)
+    return None

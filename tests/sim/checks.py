@@ -104,7 +104,7 @@ class Checks:
         self._applied: dict[int, tuple[int, int, int]] = {}
         self._value_at: dict[bytes, int] = {}
         self._leaders: dict[int, str] = {}
-        self._votes: dict[tuple[str, int], str] = {}
+        self.votes: dict[tuple[str, int], str] = {}
         self.refused: set[bytes] = set()
         self.acknowledged: dict[bytes, int] = {}
         self.unknown: set[bytes] = set()
@@ -292,7 +292,7 @@ class Checks:
                     )
 
     def _vote(self, name: str, term: int, candidate: str) -> None:
-        known = self._votes.setdefault((name, term), candidate)
+        known = self.votes.setdefault((name, term), candidate)
         self.expect(
             known == candidate,
             "one vote per term",

@@ -88,6 +88,8 @@ SCRIPTED: Final = {
     "old snapshots install (H7)": "tests/sim/test_directed.py, tests/unit/raft/test_holes_ours.py",
     "old attempts are executed": "tests/sim/test_directed_service.py",
     "misaligned journal is kept (H3)": "tests/sim/test_directed.py",
+    "rejoining counts after a majority": "tests/sim/test_directed_wiped.py",
+    "acks of a lost disk count": "tests/sim/test_directed_wiped.py",
 }
 """Bugs that need a peer or a crash that honest random runs do not bring about."""
 

@@ -16,8 +16,8 @@ from tests.sim.world import World
 class Stage:
     """A calm world and the moves of a script."""
 
-    def __init__(self, size: int = 3, seed: int = 1) -> None:
-        self.world = World(seed, families=set(), size=size)
+    def __init__(self, size: int = 3, seed: int = 1, sabotage: str = "") -> None:
+        self.world = World(seed, families=set(), size=size, sabotage=sabotage)
         self.world.ballast = 0
         self.world.tuning = Tuning(3, 4, 2048, 512)
         self.world.snapshot_entries = 100_000
@@ -95,6 +95,13 @@ class Stage:
             process.disk.power_loss()
         else:
             process.disk.kill()
+
+    def lose_disk(self, process: Process, *, power: bool = False) -> None:
+        """``process`` died and its disk is gone; what starts next has to rejoin."""
+        self.kill(process, power=power)
+        process.disk.wipe()
+        process.rejoin = True
+        self.world.checks.wiped(process.name)
 
     def restart(self, process: Process) -> None:
         process.start()
@@ -541,10 +548,7 @@ def test_wiped_node_rejoins_and_votes_again() -> None:
     with stage() as s:
         s.write(30)
         lost = s.followers()[0]
-        s.kill(lost, power=True)
-        lost.disk.wipe()
-        lost.rejoin = True
-        s.world.checks.wiped(lost.name)
+        s.lose_disk(lost, power=True)
         s.write(5)
         s.restart(lost)
         assert lost.storage.rejoining
@@ -565,10 +569,7 @@ def test_wiped_node_does_not_help_to_elect_a_node_without_the_log() -> None:
         lost, stale = s.followers()
         s.cut_off(stale)
         s.write(10)  # on holder and lost
-        s.kill(lost, power=True)
-        lost.disk.wipe()
-        lost.rejoin = True
-        s.world.checks.wiped(lost.name)
+        s.lose_disk(lost, power=True)
         s.kill(holder, power=True)
         s.restart(lost)
         s.heal()

@@ -31,7 +31,7 @@ def report(tmp_path) -> Report:
     report.marks = [Mark(7 * SECOND, 9 * SECOND, 0, "kill leader")]
     report.faults = {"kill leader": 1}
     report.skipped = {"full disk": "there is no <unshare> command"}
-    report.audit = Audit(audited=750, digests={"n1": "a", "n2": "a"})
+    report.audit = Audit(audited=750, audited_on=["n1", "n2"], digests={"n1": "a", "n2": "a"})
     report.judgement = Judgement([], [], 1000, 0, 0.1)
     return report
 
@@ -51,7 +51,9 @@ def test_a_run_that_never_began_can_be_drawn(tmp_path) -> None:
     report = Report(Plan(seconds=1, seed=1, directory=Path("x")))
     path = tmp_path / "x.svg"
     save(report, path)
-    assert "not judged" in texts(path.read_text("utf-8"))
+    said = texts(path.read_text("utf-8"))
+    assert "not judged" in said
+    assert "unknown" in said  # what was not looked for is not "0 lost"
 
 
 def test_report_as_json(report) -> None:

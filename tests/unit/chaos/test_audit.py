@@ -1,0 +1,152 @@
+"""The audit of a cluster in which somebody cannot be asked: the others are, and it is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftckpt.chaos.audit import audit
+from raftckpt.chaos.history import Kind, Operation, Part
+from raftckpt.chaos.worker import LASTING_NAMES, LEDGER
+from raftckpt.errors import Timeout, Unavailable
+from raftckpt.testing.local_cluster import ClusterNotReady
+from tests.messages import Tag
+
+UID = 100 + LASTING_NAMES.index(LEDGER)
+
+
+def put(number: int, section: str) -> Operation:
+    part = Part(section, 0, section.encode())
+    return Operation("c1.1", number, Kind.PUT, UID, (part,), revision=10 + number)
+
+
+HISTORY = [put(1, "a"), put(2, "b")]
+
+
+class Cluster:
+    """Replicas that hold sections of the ledger; what is in ``codes`` does not run."""
+
+    def __init__(self) -> None:
+        self.nodes = ["n1", "n2", "n3"]
+        self.codes: dict[str, int] = {}
+        self.held = {node: {"a": 11, "b": 12} for node in self.nodes}
+        self.silent: set[str] = set()
+        self.breaks: set[str] = set()
+        self.led = True
+
+    def exit_code(self, node):
+        return self.codes.get(node)
+
+    def log(self, node, lines=None):
+        return f"log of {node}"
+
+    def status(self, node, timeout=1.0):
+        return None
+
+    def endpoint(self, node):
+        return node
+
+    def leader(self, timeout=10.0):
+        if not self.led:
+            raise ClusterNotReady("no replica leads\n--- n1: its log")
+        return "n1"
+
+    def digests(self, endpoints, leader, *, timeout):
+        assert not set(endpoints) & set(self.codes)
+        return 77, {
+            node: None if node in self.silent else str(self.held[node]) for node in endpoints
+        }
+
+
+class Probe:
+    def __init__(self, cluster: Cluster, node: str) -> None:
+        self._cluster, self._node = cluster, node
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def call(self, tag, _id, _consistency, name, *_args):
+        if self._node in self._cluster.breaks and name == LASTING_NAMES[-1]:
+            raise Unavailable("it went away")
+        held = self._cluster.held[self._node] if name == LEDGER else {}
+        match tag:
+            case Tag.STATUS:
+                return None, [100 + LASTING_NAMES.index(name)]
+            case Tag.READ_ALL:
+                return 20, [(section.encode(), section.encode()) for section in held]
+            case Tag.SECTIONS:
+                return None, [(s.encode(), 0, 0, 0, 0, revision) for s, revision in held.items()]
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Cluster:
+    built = Cluster()
+    monkeypatch.setattr("raftckpt.chaos.audit.replica_digests", built.digests)
+    monkeypatch.setattr(
+        "raftckpt.chaos.audit.Probe", lambda endpoint, timeout: Probe(built, endpoint)
+    )
+    return built
+
+
+def test_everybody_has_everything(cluster) -> None:
+    found = audit(cluster, HISTORY)
+    assert (found.audited, found.lost_count, found.equal) == (2, 0, True)
+    assert found.audited_on == ["n1", "n2", "n3"]
+    assert found.not_audited == {}
+
+
+def test_a_replica_that_does_not_run_is_named_and_the_others_are_audited(cluster) -> None:
+    cluster.codes["n2"] = 126
+    found = audit(cluster, HISTORY)
+    assert (found.audited, found.lost_count, found.equal) == (2, 0, None)
+    assert found.audited_on == ["n1", "n3"]
+    assert list(found.not_audited) == ["n2"]
+    assert "ended with 126: log of n2" in found.not_audited["n2"]
+
+
+def test_a_replica_that_runs_and_tells_no_digest_is_named(cluster) -> None:
+    cluster.silent.add("n1")
+    found = audit(cluster, HISTORY)
+    assert found.audited_on == ["n2", "n3"]
+    assert found.equal is None
+    assert found.not_audited == {
+        "n1": "no digest as of entry 77: it runs and does not answer",
+    }
+
+
+def test_what_is_missing_on_the_others_is_found(cluster) -> None:
+    cluster.codes["n2"] = 126
+    del cluster.held["n3"]["b"]
+    found = audit(cluster, HISTORY)
+    assert found.lost_count == 1
+    assert "on n3 the section is missing" in found.lost[0]
+    assert found.equal is False
+
+
+def test_a_replica_that_goes_away_during_its_audit_is_named(cluster) -> None:
+    cluster.breaks.add("n1")
+    found = audit(cluster, HISTORY)
+    assert found.audited_on == ["n2", "n3"]
+    assert "it went away" in found.not_audited["n1"]
+    assert found.equal is True
+
+
+@pytest.mark.parametrize("why", ["no leader", "no check", "nobody tells"])
+def test_where_nothing_was_audited_nobody_knows_what_is_lost(cluster, why, monkeypatch) -> None:
+    def refuse(*_args, **_named):
+        raise Timeout("no check")
+
+    if why == "no leader":
+        cluster.led = False
+    elif why == "no check":
+        monkeypatch.setattr("raftckpt.chaos.audit.replica_digests", refuse)
+    else:
+        cluster.silent |= set(cluster.nodes)
+    found = audit(cluster, HISTORY)
+    assert (found.audited, found.lost_count, found.equal) == (0, None, None)
+    assert list(found.not_audited) == cluster.nodes
+    assert all(
+        each.endswith(": it runs and does not answer") for each in found.not_audited.values()
+    )
