@@ -40,7 +40,10 @@ __all__ = [
     "VersionMismatch",
     "ensure",
     "error_for",
+    "present",
 ]
+
+_T = TypeVar("_T")
 
 
 class SaAisError(IntEnum):
@@ -91,6 +94,17 @@ def ensure(condition: object, message: str) -> None:
     """
     if not condition:
         raise InvariantViolation(message)
+
+
+def present(value: _T | None, message: str) -> _T:
+    """Return a value that is believed to be there.
+
+    Raises:
+        InvariantViolation: it is None.
+    """
+    if value is None:
+        raise InvariantViolation(message)
+    return value
 
 
 class CheckpointError(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from raftckpt.errors import InvariantViolation
+
 __all__ = ["Histogram"]
 
 _BITS: Final = 6
@@ -61,7 +63,8 @@ class Histogram:
     def merge(self, other: Mapping[str, object]) -> None:
         """Add what :meth:`to_json` of another one told."""
         slots, sum_us, max_us = other["slots"], other["sum_us"], other["max_us"]
-        assert isinstance(slots, dict) and isinstance(sum_us, int) and isinstance(max_us, int)  # noqa: PT018
+        if not (isinstance(slots, dict) and isinstance(sum_us, int) and isinstance(max_us, int)):
+            raise InvariantViolation("a histogram of another make")
         for key, count in slots.items():
             slot = int(key)  # JSON knows only texts as keys
             self.slots[slot] = self.slots.get(slot, 0) + count

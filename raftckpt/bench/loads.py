@@ -13,13 +13,8 @@ from raftckpt import limits
 from raftckpt.protocol.operations import CheckpointWrite, Read, SectionPut, StageChunk
 from raftckpt.protocol.replies import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL
 
-__all__ = ["FACES", "WORKLOADS", "Load", "Plan", "Request", "Requests"]
+__all__ = ["Load", "Plan", "Request", "Requests"]
 
-WORKLOADS: Final = ("put", "partial", "vector")
-"""Overwrite whole sections, write somewhere into them, into several at once."""
-
-FACES: Final = ("raw", "aio", "sync")
-"""Who sends: the generator's own pipelining, or one of the two clients of the product."""
 _SECTIONS_PER_CONNECTION: Final = 1024
 _SECTION_BYTES_TOTAL: Final = 64 * limits.MIB
 """Sections by default are so few that their data takes no more than this."""
@@ -31,7 +26,8 @@ class Load:
     """What to do, and for how long.
 
     Attributes:
-        workload: one of :data:`WORKLOADS`.
+        workload: "put" overwrites whole sections, "partial" writes somewhere into them,
+            "vector" into several at once.
         clients: connections, each with a session of its own.
         outstanding: requests on their way on each connection at once.
         size: bytes of each write (of each element of a vector).
@@ -45,7 +41,8 @@ class Load:
         asynchronous: writes are acknowledged when the leader accepted them; all is synchronized
             at the end.
         rate: operations per second, evenly spaced; 0: as fast as the answers come.
-        face: one of :data:`FACES`.
+        face: who sends: "raw", the generator's own pipelining, or a client of the product, "aio" or
+            "sync".
         processes: the connections are divided among so many.
     """
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from raftckpt import limits
-from raftckpt.errors import ensure
+from raftckpt.errors import ensure, present
 from raftckpt.raft.engine import Engine
 from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck, RejoinDone, encode
 from raftckpt.storage import SnapshotMeta, SnapshotStore
@@ -137,9 +137,8 @@ class Sender:
         if follower.transfer is not None and not self._snapshots.holds(follower.transfer.meta):
             follower.transfer = None  # two newer ones have replaced it
         if follower.transfer is None and following <= first:
-            meta = self._snapshots.latest()
-            ensure(meta is not None and meta.index >= first, "compacted beyond the snapshot")
-            assert meta is not None
+            meta = present(self._snapshots.latest(), "compacted without a snapshot")
+            ensure(meta.index >= first, "compacted beyond the snapshot")
             follower.transfer = _Transfer(meta, self._now())
             follower.clear_window()
         if follower.transfer is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from raftckpt import limits
+from raftckpt.errors import present
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
 from raftckpt.storage import SnapshotStore, SnapshotWriter
@@ -121,24 +122,23 @@ class Snapshotter:
         return max(entries / self._config.snapshot_entries, self._bytes / self._bytes_due)
 
     def _write_slice(self, applied: int) -> None:
-        assert self._pieces is not None
-        assert self._writer is not None
+        pieces = present(self._pieces, "a slice of a snapshot that was not begun")
+        writer = present(self._writer, "a snapshot is written somewhere")
         begun = now = self._now()
         for _ in range(SLICE_PIECES):
-            piece = next(self._pieces, None)
+            piece = next(pieces, None)
             if piece is None:
-                self._publish()
+                self._publish(writer)
                 return
-            self._writer.write(piece)
+            writer.write(piece)
             now = self._now()
             if now - begun >= SLICE_S:
                 break
         haste = min(1.0, self._grown(applied - self._index))
         self._resume_at = now + (now - begun) * PAUSE * (1.0 - haste)
 
-    def _publish(self) -> None:
-        assert self._writer is not None
-        writer, self._writer, self._pieces = self._writer, None, None
+    def _publish(self, writer: SnapshotWriter) -> None:
+        self._writer = self._pieces = None
         writer.commit()
         self._last_index = self._index
         self._plan()

@@ -1,0 +1,1 @@
+"""The bytes that are on wires and disks already, kept in files: see ``books``."""

@@ -1,0 +1,445 @@
+"""The product as the golden books see it: bytes out, bytes in. Nothing else here imports it.
+
+What moves in the product is followed in this module; the books stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from raftckpt.client import group_operations, operations
+from raftckpt.client.calls import Call
+from raftckpt.client.types import Attributes
+from raftckpt.model.batch import decode_batch, encode_batch
+from raftckpt.model.changes import ChangeKind
+from raftckpt.model.commands import COMMANDS
+from raftckpt.model.image import digest
+from raftckpt.model.machine import CheckpointMachine
+from raftckpt.node.peers import PeerNotes
+from raftckpt.raft import links, messages
+from raftckpt.server.connection import Connection
+from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.listener import ClientListener
+from raftckpt.storage import RealFileSystem, Storage
+from raftckpt.storage import _records as records
+from raftckpt.wire.frames import (
+    FrameDecoder,
+    MessageStream,
+    encode_frame,
+    pack_messages,
+    reply_frames,
+    unpack_messages,
+)
+from raftckpt.wire.schema import MESSAGES, ReplyKind, check_request
+from tests.unit.client.scripted import Script
+from tests.unit.node.fakes import ENDPOINTS, World
+
+# --- what exists ---------------------------------------------------------------------------------
+
+REQUEST_TAGS = {int(tag) for tag in MESSAGES}
+COMMAND_TAGS = {int(tag) for tag in COMMANDS}
+REPLY_KINDS = {int(kind) for kind in ReplyKind}
+CHANGE_KINDS = {int(kind) for kind in ChangeKind}
+PEER_KINDS = {int(kind): cls for cls, kind in messages.KINDS.items()}
+HANDSHAKE_KINDS = {links.HELLO, links.REFUSED, links.READY}
+RECORD_KINDS = {
+    getattr(records, name)
+    for name in ("ENTRY", "STATE", "TRUNCATE", "RESET", "CONFIRM", "CONTINUED")
+}
+
+
+# --- the client port -----------------------------------------------------------------------------
+
+
+def request_bytes(request: list[Any]) -> bytes:
+    return pack_messages(request)
+
+
+def read_request(data: bytes) -> list[Any]:
+    """As a replica reads a frame; every message in it is well formed."""
+    found = [message for body in FrameDecoder().feed(data) for message in unpack_messages(body)]
+    for message in found:
+        assert check_request(message) is None, (message, check_request(message))
+    return found
+
+
+def fragments_of(reply: list[Any], fragment_bytes: int) -> list[bytes]:
+    return list(reply_frames(reply, fragment_bytes))
+
+
+class Reader:
+    """What a client makes of the bytes of a replica."""
+
+    def __init__(self) -> None:
+        self._stream = MessageStream()
+
+    def feed(self, data: bytes) -> list[Any]:
+        return self._stream.feed(data)
+
+
+class _Transport:
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.frames.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_extra_info(self, name: str) -> Any:
+        return None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    abort = close
+
+
+class _Listener(ClientListener):
+    """A listener whose loop is a queue."""
+
+    calls: deque[Callable[[], None]]
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self.calls.append(callback)
+
+
+class Port:
+    """A replica that leads a cluster of one; its clients are transports of bytes."""
+
+    def __init__(self) -> None:
+        self._world = world = World()
+        info = ReplicaInfo("n1", "golden", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
+        self._listener = _Listener(world.replica, info, world.clock)
+        self._listener.calls = deque()
+        self._clients: dict[str, tuple[Connection, _Transport]] = {}
+
+    def send(self, client: str, data: bytes) -> None:
+        self._connection(client).data_received(data)
+        self._settle()
+
+    def _connection(self, client: str) -> Connection:
+        if client not in self._clients:
+            connection, transport = Connection(self._listener), _Transport()
+            connection.connection_made(transport)  # type: ignore[arg-type]
+            self._clients[client] = connection, transport
+        return self._clients[client][0]
+
+    def event(self, what: str, *args: Any) -> None:
+        """Something happens that no client asked for."""
+        match what:
+            case "pass":
+                for _ in range(int(args[0] * 2)):
+                    self._world.clock.pass_by(0.5)
+                    self._listener.tracking.tick()
+                    self._settle()
+            case "hold":
+                self._world.log.hold = True
+            case "release":
+                self._world.log.hold = False
+            case "lose":
+                self._world.log.lose()
+            case "lead":
+                self._world.log.lead()
+            case "restored":
+                self._listener.tracking.restored(self._world.replica.machine.revision)
+            case "going away":
+                self._listener.going_away()
+            case "close":
+                connection, _ = self._clients.pop(args[0])
+                connection.eof_received()
+                connection.connection_lost(None)
+            case _:
+                raise AssertionError(what)
+        self._settle()
+
+    def _settle(self) -> None:
+        calls = self._listener.calls
+        for _ in range(6):
+            self._listener.flush()
+            while calls:
+                calls.popleft()()
+            self._world.log.step()
+            self._world.replica.digests.work(1.0)
+        assert not self._world.failures
+
+    def taken(self) -> list[tuple[str, bytes]]:
+        """(client, frame) written since the last time."""
+        found = []
+        for name, (_, transport) in self._clients.items():
+            found += [(name, frame) for frame in transport.frames]
+            transport.frames.clear()
+        return found
+
+
+_MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")
+
+
+@contextmanager
+def same_everywhere() -> Iterator[None]:
+    """Nothing random, and a status without what depends on the machine."""
+    status = "raftckpt.server.dispatch.Dispatcher.status"
+    original = _status_of()
+
+    def plain(dispatcher: Any) -> dict[str, Any]:
+        found: dict[str, Any] = original(dispatcher)
+        return {key: 7 if key in _MACHINE_DEPENDENT else value for key, value in found.items()}
+
+    with patch("os.urandom", lambda size: bytes(range(size))), patch(status, plain):
+        yield
+
+
+def _status_of() -> Any:
+    from raftckpt.server.dispatch import Dispatcher
+
+    return Dispatcher.status
+
+
+# --- the client ----------------------------------------------------------------------------------
+
+_NAMES = {
+    "ops": operations,
+    "groups": group_operations,
+    "Attributes": Attributes,
+    "OPENED": operations.Opened(5, "c", 1, True, Attributes(), 0),
+    "WEAK": operations.Opened(6, "w", 2, True, Attributes(update="weak"), 0),
+}
+
+
+def sent_by_client(expression: str) -> list[Any]:
+    """Messages that a client with a session sends for a call (of names above), acknowledged."""
+    script = Script()
+    script.ready()
+    call: Call = eval(expression, {**_NAMES, "__builtins__": {}, "bytes": bytes})
+    script.start(call)
+    found: list[Any] = []
+    while sent := script.sent():
+        found += sent
+        for message in sent:
+            if not call.done and message is not sent[-1]:
+                script.reply(message, None)
+        if sent[-1][0] == 26:  # a chunk: the rest follows when it is acknowledged
+            script.reply(sent[-1], None)
+    return found
+
+
+# --- the log -------------------------------------------------------------------------------------
+
+
+def entry_bytes(now_ns: int, commands: list[Any]) -> bytes:
+    return encode_batch(now_ns, commands)
+
+
+def read_entry(data: bytes) -> list[Any]:
+    _, now_ns, commands = decode_batch(data)
+    return [now_ns, commands]
+
+
+class Machine:
+    """The state machine."""
+
+    def __init__(self, image: bytes | None = None) -> None:
+        self._machine = CheckpointMachine() if image is None else CheckpointMachine.restore([image])
+
+    def apply(self, entry: bytes) -> tuple[list[Any], list[Any]]:
+        """(results, changes) of the next entry, in plain values."""
+        results = self._machine.apply(self._machine.applied_index + 1, entry)
+        return plain(results), plain(self._machine.changes)
+
+    def query(self, session: int | None, tag: int, *args: Any) -> Any:
+        return plain(self._machine.query(session, tag, list(args)))
+
+    def image(self) -> bytes:
+        return b"".join(self._machine.freeze())
+
+    def digest(self) -> str:
+        return digest(self._machine.freeze())
+
+
+def plain(value: Any) -> Any:
+    """Values as they travel: no records, no enums."""
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str | bytes):
+        return value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "rows"):
+        for _ in value.prepare():
+            pass
+        return [plain(row) for row in value.rows()]
+    return b"".join(value.pieces())
+
+
+# --- peers ---------------------------------------------------------------------------------------
+
+
+def peer_bytes(rows: list[list[Any]]) -> bytes:
+    """One frame of peer messages, or of a handshake."""
+    if rows[0][0] == links.HELLO:
+        return asyncio.run(_introduced(rows[0]))
+    if rows[0][0] in HANDSHAKE_KINDS:
+        return pack_messages(rows)
+    encoded = [messages.encode(PEER_KINDS[row[0]](*row)) for row in rows]
+    return b"".join(encode_frame(body) for body in messages.join_bodies(encoded))
+
+
+def read_peer(data: bytes) -> list[list[Any]]:
+    [body] = FrameDecoder().feed(data)
+    first = unpack_messages(body)[0]
+    if first[0] == links.HELLO:
+        return [[links.HELLO, *links._parse_hello(body)]]
+    if first[0] == links.REFUSED:
+        return [[links.REFUSED, links._parse_hello(body)]]
+    if first[0] == links.READY:
+        assert body == links._READY_BODY
+        return [first]
+    found: list[list[Any]] = plain(messages.decode_body(body))
+    return found
+
+
+class _Link:
+    def __init__(self) -> None:
+        self.transport = _Transport()
+        self.said_used = False
+
+
+class _Identity:
+    def __init__(self, fields: list[Any]) -> None:
+        self.epoch, self.directory, self.used, self.virgin, self._knows = fields
+
+    def knows(self, node: str) -> bool:
+        return bool(self._knows)
+
+
+async def _introduced(row: list[Any]) -> bytes:
+    _, _, cluster, node, *rest = row
+    ours = links.PeerLinks(cluster, node, {}, _Identity(rest), None)  # type: ignore[arg-type]
+    link = _Link()
+    ours.introduce(link, "n2")  # type: ignore[arg-type]
+    [frame] = link.transport.frames
+    return frame
+
+
+# --- data directories ----------------------------------------------------------------------------
+
+
+class _FileSystem(RealFileSystem):
+    """Real files, without chance and time."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def random_bytes(self, size: int) -> bytes:
+        self._number += 1
+        return bytes((self._number * 37 + at) % 256 for at in range(size))
+
+    def now_ns(self) -> int:
+        return 1_700_000_000_000_000_000
+
+
+SEGMENT_BYTES = 8192
+
+
+def make_directory(path: Path, steps: list[list[Any]]) -> None:
+    """Play steps on a new data directory; see ``directories.txt``."""
+    fs = _FileSystem()
+    storage: Storage | None = None
+    for what, *args in steps:
+        if what == "open":
+            storage = _opened(fs, path, **args[0])
+            continue
+        assert storage is not None
+        journal, snapshots = storage.journal, storage.snapshots
+        match what:
+            case "state":
+                journal.set_hard_state(*args)
+            case "append":
+                journal.append_entry(*args)
+            case "truncate":
+                journal.truncate_from(*args)
+            case "reset":
+                journal.reset_to([tuple(entry) for entry in args[0]])
+            case "compact":
+                journal.compact_to(*args)
+            case "sync":
+                journal.sync()
+            case "confirm":
+                journal.confirm()
+                journal.sync()
+            case "snapshot":
+                index, term, payload, prev_term, pieces = args
+                writer = snapshots.create(index, term, payload, prev_term)
+                for piece in pieces:
+                    writer.write(piece)
+                writer.commit()
+            case "met":
+                notes = PeerNotes(fs, str(path))
+                notes.adopt(storage.identity.uuid)
+                for node, directory in args:
+                    notes.remember(node, directory)
+            case "rejoined":
+                storage.rejoin_done()
+            case "close":
+                storage.close()
+                storage = None
+            case _:
+                raise AssertionError(what)
+    assert storage is None, "a directory is closed at the end"
+
+
+def _opened(fs: _FileSystem, path: Path, **options: Any) -> Storage:
+    return Storage.open(fs, str(path), "golden", "n1", segment_bytes=SEGMENT_BYTES, **options)
+
+
+def read_directory(path: Path) -> list[tuple[str, Any]]:
+    """What a start finds in a data directory (which it changes)."""
+    storage = _opened(_FileSystem(), path)
+    try:
+        journal, meta = storage.journal, storage.snapshots.latest()
+        found: list[tuple[str, Any]] = [
+            ("identity", [*storage.identity[:4], storage.identity.state.value]),
+            ("state", [journal.term, journal.vote, journal.extra]),
+            ("entries", plain(list(journal))),
+        ]
+        if meta is not None:
+            body = b"".join(storage.snapshots.pieces(meta))
+            found.append(("snapshot", [meta.index, meta.term, meta.payload, meta.prev_term]))
+            found.append(("image", body))
+        if (path / "peers").exists():
+            notes = PeerNotes(_FileSystem(), str(path))
+            notes.adopt(storage.identity.uuid)
+            found.append(("peers", [notes.epoch, notes.knows("n2"), notes.superseded("n2", "d1")]))
+        return found
+    finally:
+        storage.close()
+
+
+def record_kinds(segment: bytes) -> set[int]:
+    """Kinds of the records of a journal segment."""
+    _, header = records.unpack_segment_header(segment[: records.HEADER_BYTES])
+    assert header is not None
+    found, offset = set(), records.HEADER_BYTES
+    while record := records.read_record(segment, offset, header.salt):
+        found.add(record.kind)
+        offset = record.stop
+    return found
