@@ -106,7 +106,7 @@ def groups() -> Call:
 
 def group_status(group: str) -> Call:
     """Build the description of a group."""
-    message = ops.GroupStatus(0, 0, 0, name_of(group, "the name of a group"))
+    message = ops.GroupStatusRequest(0, 0, 0, name_of(group, "the name of a group"))
     return Call(f"show group {group!r}", Needs.LEADER, message, decode=_second)
 
 

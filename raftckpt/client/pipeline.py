@@ -22,6 +22,7 @@ from raftckpt.errors import BadHandle, CheckpointError, SaAisError
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.protocol.operations import OPERATIONS, Query
+from raftckpt.protocol.replies import ReplyKind
 
 __all__ = ["MOVE_REASONS", "Pipeline"]
 
@@ -29,6 +30,7 @@ _COMMAND: Final = Needs.COMMAND
 _ATTACHED: Final = Needs.ATTACHED
 _OK: Final = int(SaAisError.OK)
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_REPLY: Final = int(ReplyKind.REPLY)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REVISION_AT: Final = {
     record: row.revision_at for record, row in OPERATIONS.items() if row.revision_at is not None
@@ -271,7 +273,7 @@ class Pipeline:
     # --- replies -----------------------------------------------------------------------------
 
     def _take_reply(self, kind: int, message: Any) -> None:
-        if kind == 0:
+        if kind == _REPLY:
             call = self._open.pop(message[1], None)
             if call is None:
                 return

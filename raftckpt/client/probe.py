@@ -9,6 +9,7 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.errors import CheckpointError, Unavailable
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["Answer", "Probe", "unreachable"]
@@ -55,7 +56,7 @@ class Probe:
             self._fail("it closed the connection")
         try:
             for message in self._stream.feed(data):
-                if self.answer is None and message[0] == 0:
+                if self.answer is None and message[0] == ReplyKind.REPLY:
                     self._take(message)
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             self._fail(f"protocol error: {error}")

@@ -185,7 +185,7 @@ def role_of(state: State, member: Member) -> dict[str, Any]:
     }
 
 
-def _roles(state: State, number: int | None, query: ops.Roles) -> Result:
+def _roles(state: State, number: int | None, query: ops.RolesRequest) -> Result:
     """Assignments of the components of the attached session."""
     session = state.sessions.get(number) if number is not None else None
     if session is None:
@@ -213,7 +213,7 @@ def _summary(group: Group) -> dict[str, Any]:
     }
 
 
-def _status(state: State, number: int | None, query: ops.GroupStatus) -> Result:
+def _status(state: State, number: int | None, query: ops.GroupStatusRequest) -> Result:
     group = state.groups.by_name.get(query.group)
     if group is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", query.group)
@@ -238,6 +238,6 @@ def _row(state: State, member: Member) -> dict[str, Any]:
 
 QUERIES: Final[dict[type[Any], Callable[[State, int | None, Any], Result]]] = {
     ops.GroupsRequest: _groups,
-    ops.GroupStatus: _status,
-    ops.Roles: _roles,
+    ops.GroupStatusRequest: _status,
+    ops.RolesRequest: _roles,
 }

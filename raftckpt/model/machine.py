@@ -24,6 +24,7 @@ from raftckpt.model.types import Result, refuse, success
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, decode_batch
 from raftckpt.protocol.check import Malformed
+from raftckpt.protocol.kinds import SCHEMA
 from raftckpt.protocol.operations import OPERATIONS, Command, Query
 
 __all__ = ["CheckpointMachine", "Early"]
@@ -193,12 +194,14 @@ class CheckpointMachine(State):
     def _irregular(self, command: Any) -> Result:
         """Execute a command of the cluster, or refuse one that is malformed."""
         if type(command) is not Malformed:
+            if command.session:
+                return refuse(SaAisError.ERR_INVALID_PARAM, SCHEMA, "session")
             return _CLUSTER[type(command)](self, command)
         refusal = refuse(*command.problem)
-        head = command.content[1:4] if type(command.content) is list else []
-        if [type(field) for field in head] != [int] * 3 or not head[0]:
+        head = command.content[:4] if type(command.content) is list else []
+        if [type(field) for field in head] != [int] * 4 or not head[1]:
             return refusal
-        number, sequence, answered = head
+        _, number, sequence, answered = head
         session = self.sessions.get(number)
         if session is None:
             return NO_SESSION

@@ -9,7 +9,7 @@ refuse it with. Nothing here accepts maps or extension types.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgpack
 import msgspec
@@ -79,6 +79,9 @@ _OWN: Final = {record: checks for record in OPERATIONS if (checks := _checks(rec
 """By record: what the decoder leaves to be checked."""
 _AS_THEY_ARE: Final = (bytes, bytearray, memoryview)
 """Else a text would be taken for bytes in base64."""
+_LEADING: Final = ("tag", "session", "sequence", "answered")
+_NAMED: Final = frozenset((SCHEMA, "param", "limit"))
+"""Reasons whose detail is the field, in the log."""
 _UNKNOWN: Final[Problem] = (SaAisError.ERR_NOT_SUPPORTED, "unknown", None, None)
 
 
@@ -141,28 +144,42 @@ class Reader:
         for name, own in _OWN.get(row.record, ()):
             problem = own(getattr(message, name))
             if problem is not None:
-                if problem[1] == SCHEMA:
-                    problem = _malformed(row, name, getattr(message, name))
                 content = fields if fields is not message else array_of(message)
-                return Malformed(content, self._refusal(row, problem))
+                return Malformed(content, self._refusal(row, name, getattr(message, name), problem))
         return message
 
-    def _refusal(self, row: OperationSpec, problem: Problem) -> Problem:
-        if self._logged or row.route is not Route.SESSION:
-            return problem
-        code, reason, detail, position = problem
-        return code, SCHEMA, REASONS[reason][1].format(detail), position
+    def _refusal(
+        self, row: OperationSpec, name: str, value: Any, verdict: Problem | Literal[False]
+    ) -> Problem:
+        """Word the verdict on a field. What the log remembers of it is short."""
+        code, reason, detail, position = verdict or _schema(name)
+        if self._logged:
+            return code, reason, name if reason in _NAMED else detail, position
+        if reason == SCHEMA:
+            return _schema(f"{row.name}.{name} = {shown(value)}")
+        if row.route is Route.SESSION:
+            return code, SCHEMA, REASONS[reason][1].format(detail), position
+        return code, reason, detail, position
+
+    def _unknown(self, fields: list[Any]) -> Problem:
+        """A command of a newer version, if it has at least the leading fields of one."""
+        if len(fields) < len(_LEADING):
+            return _schema("command")
+        for name, value in zip(_LEADING, fields, strict=False):
+            if type(value) is not int:
+                return _schema(name)
+        return _UNKNOWN
 
     def _problem(self, fields: Any) -> Problem:
         """Say what is wrong with what is no record."""
         if type(fields) is not list or not fields:
-            return _schema("a message is an array [tag, id, ...]")
+            return _schema("command" if self._logged else "a message is an array [tag, id, ...]")
         tag = fields[0]
         row = self._by_tag.get(tag) if type(tag) is int else None
         names = row.record.__struct_fields__ if row is not None else ()
         if row is None or len(fields) != len(names) + 1:
-            if self._logged and [type(field) for field in fields[:4]] == [int] * 4:
-                return _UNKNOWN
+            if self._logged:
+                return self._unknown(fields)
             if row is None:
                 return _schema(f"unknown message {shown(tag)}")
             return _schema(f"{row.name} has {len(names) + 1} fields, not {len(fields)}")
@@ -170,9 +187,7 @@ class Reader:
         for name, value in zip(names, fields[1:], strict=True):
             verdict = judge(hints[name], value)
             if verdict is not True:
-                if verdict is False:
-                    return _malformed(row, name, value)
-                return self._refusal(row, verdict)
+                return self._refusal(row, name, value, verdict)
         return _schema(f"{row.name} is malformed")
 
 
@@ -187,10 +202,6 @@ def array_of(message: Any) -> list[Any]:
 
 def _schema(what: str) -> Problem:
     return SaAisError.ERR_INVALID_PARAM, SCHEMA, what, None
-
-
-def _malformed(row: OperationSpec, name: str, value: Any) -> Problem:
-    return _schema(f"{row.name}.{name} = {shown(value)}")
 
 
 def shown(value: Any) -> str:

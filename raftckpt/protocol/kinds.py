@@ -1,6 +1,6 @@
 """What the fields of messages may hold: one kind for one idea, with bounds and words of refusal.
 
-A kind is a type annotation. ``msgspec.Meta`` in it bounds what a decoder takes; :class:`Kind` says
+A kind is a type annotation. ``msgspec.Meta`` in it bounds what a decoder takes; :class:`Field` says
 what msgspec cannot: bounds in bytes of text, sums over a list, and with which code and words a
 value of the right type but out of bounds is refused. :func:`judge` derives the verdict on any
 value from the annotation alone. Types are exact: a bool is no int.
@@ -32,12 +32,12 @@ __all__ = [
     "Credential",
     "Data",
     "Element",
+    "Field",
     "Flag",
     "Grace",
     "GroupName",
     "GroupOperation",
     "Handle",
-    "Kind",
     "MaybeComponent",
     "MaybeNatural",
     "MaybeNode",
@@ -90,7 +90,7 @@ Problem: TypeAlias = tuple[SaAisError, str, Any, int | None]
 _SCHEMA: Final[Problem] = (SaAisError.ERR_INVALID_PARAM, SCHEMA, None, None)
 
 
-class Kind(msgspec.Struct, frozen=True):
+class Field(msgspec.Struct, frozen=True):
     """What a type cannot say about a field.
 
     Attributes:
@@ -137,8 +137,8 @@ def _text(high: int, says: str) -> Callable[[Any], Problem | None]:
     return check
 
 
-def _text_kind(high: int, says: str, *examples: Any, empty: str = "") -> Kind:
-    return Kind(
+def _text_kind(high: int, says: str, *examples: Any, empty: str = "") -> Field:
+    return Field(
         examples,
         SaAisError.ERR_TOO_BIG,
         "limit",
@@ -186,34 +186,34 @@ _VECTOR_EMPTY: Final[Problem] = (
 _checkpoint_name: Final = _text(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS)
 
 
-def _label(high: int, *examples: Any) -> Kind:
+def _label(high: int, *examples: Any) -> Field:
     return _text_kind(high, f"a name of a session or node has <= {high} B", *examples)
 
 
 # --- numbers -----------------------------------------------------------------------------------
 
-Natural: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Kind((1, 0))]
-MaybeNatural: TypeAlias = Annotated[Natural | None, Kind((None, 5))]
-Positive: TypeAlias = Annotated[int, Meta(ge=1, le=INT_MAX), Kind((1, 7))]
-Zero: TypeAlias = Annotated[int, Meta(ge=0, le=0), Kind((0,))]
-Handle: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Kind((5,))]
-Time: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SA_TIME_MAX), Kind((limits.SA_TIME_MAX, 0))]
+Natural: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Field((1, 0))]
+MaybeNatural: TypeAlias = Annotated[Natural | None, Field((None, 5))]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=INT_MAX), Field((1, 7))]
+Zero: TypeAlias = Annotated[int, Meta(ge=0, le=0), Field((0,))]
+Handle: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Field((5,))]
+Time: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SA_TIME_MAX), Field((limits.SA_TIME_MAX, 0))]
 """Nanoseconds since 1970, or of a duration; SA_TIME_MAX is never, or for ever."""
-MaybeTime: TypeAlias = Annotated[Time | None, Kind((None, 10))]
-Flag: TypeAlias = Annotated[bool, Kind((True, False))]
-Consistency: TypeAlias = Annotated[int, Meta(ge=0, le=1), Kind((0, 1))]
+MaybeTime: TypeAlias = Annotated[Time | None, Field((None, 10))]
+Flag: TypeAlias = Annotated[bool, Field((True, False))]
+Consistency: TypeAlias = Annotated[int, Meta(ge=0, le=1), Field((0, 1))]
 Chosen: TypeAlias = Annotated[
-    int, Meta(ge=1, le=5), Kind((5,), reason="param", detail="sections chosen: 1..5")
+    int, Meta(ge=1, le=5), Field((5,), reason="param", detail="sections chosen: 1..5")
 ]
 OpenFlags: TypeAlias = Annotated[
     int,
     Meta(ge=-INT_MAX - 1, le=INT_MAX),
-    Kind((7,), SaAisError.ERR_BAD_FLAGS, "flags", check=_open_flags),
+    Field((7,), SaAisError.ERR_BAD_FLAGS, "flags", check=_open_flags),
 ]
 SessionTime: TypeAlias = Annotated[
     int,
     Meta(ge=limits.SESSION_TIMEOUT_NS_MIN, le=limits.SESSION_TIMEOUT_NS_MAX),
-    Kind(
+    Field(
         (10**10,),
         reason="param",
         detail=(
@@ -224,17 +224,19 @@ SessionTime: TypeAlias = Annotated[
 Grace: TypeAlias = Annotated[
     int,
     Meta(ge=0, le=limits.SESSION_TIMEOUT_NS_MAX),
-    Kind((0,), reason="param", detail="grace_ns"),
+    Field((0,), reason="param", detail="grace_ns"),
 ]
 Rank: TypeAlias = Annotated[
-    int, Meta(ge=0, le=limits.COMPONENT_RANK_MAX), Kind((0,), reason="param", detail="rank")
+    int, Meta(ge=0, le=limits.COMPONENT_RANK_MAX), Field((0,), reason="param", detail="rank")
 ]
 _SILENCE: Final = Meta(ge=limits.COMPONENT_SILENCE_NS_MIN, le=limits.COMPONENT_SILENCE_NS_MAX)
-Response: TypeAlias = Annotated[int, _SILENCE, Kind((10**9,), reason="param", detail="response_ns")]
+Response: TypeAlias = Annotated[
+    int, _SILENCE, Field((10**9,), reason="param", detail="response_ns")
+]
 Silence: TypeAlias = Annotated[
     int,
     Meta(ge=0, le=limits.COMPONENT_SILENCE_NS_MAX),
-    Kind(
+    Field(
         (0, 10**9),
         reason="param",
         detail="health_ns",
@@ -247,7 +249,7 @@ Silence: TypeAlias = Annotated[
 ]
 """0: not watched."""
 GroupOperation: TypeAlias = Annotated[
-    int, Meta(ge=1, le=6), Kind((4,), reason="param", detail="operation")
+    int, Meta(ge=1, le=6), Field((4,), reason="param", detail="operation")
 ]
 
 # --- texts and bytes ---------------------------------------------------------------------------
@@ -277,7 +279,7 @@ ComponentName: TypeAlias = Annotated[
     ),
 ]
 MaybeComponent: TypeAlias = Annotated[
-    ComponentName | None, Kind((None, "component"), size="4 * len({} or '')")
+    ComponentName | None, Field((None, "component"), size="4 * len({} or '')")
 ]
 SessionName: TypeAlias = Annotated[
     str,
@@ -287,46 +289,46 @@ SessionName: TypeAlias = Annotated[
 NodeName: TypeAlias = Annotated[
     str, Meta(max_length=limits.NODE_ID_BYTES_MAX), _label(limits.NODE_ID_BYTES_MAX, "n1", "")
 ]
-MaybeNode: TypeAlias = Annotated[NodeName | None, Kind((None, "n2"), size="4 * len({} or '')")]
+MaybeNode: TypeAlias = Annotated[NodeName | None, Field((None, "n2"), size="4 * len({} or '')")]
 Credential: TypeAlias = Annotated[
     Annotated[str, Meta(max_length=limits.TOKEN_BYTES_MAX), _label(limits.TOKEN_BYTES_MAX, "t")]
     | None,
-    Kind((None,)),
+    Field((None,)),
 ]
 Secret: TypeAlias = Annotated[
     bytes,
     Meta(min_length=limits.SESSION_SECRET_BYTES, max_length=limits.SESSION_SECRET_BYTES),
-    Kind((b"s" * limits.SESSION_SECRET_BYTES,), size="len({})"),
+    Field((b"s" * limits.SESSION_SECRET_BYTES,), size="len({})"),
 ]
 Nonce: TypeAlias = Annotated[
-    bytes, Meta(min_length=1, max_length=64), Kind((b"nonce",), size="len({})")
+    bytes, Meta(min_length=1, max_length=64), Field((b"nonce",), size="len({})")
 ]
 SectionId: TypeAlias = Annotated[
     bytes,
     Meta(max_length=limits.SECTION_ID_BYTES_MAX),
-    Kind((b"id", b""), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX, size="len({})"),
+    Field((b"id", b""), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX, size="len({})"),
 ]
 """Empty: the default section."""
 _NamedId: TypeAlias = Annotated[
     bytes,
     Meta(min_length=1, max_length=limits.SECTION_ID_BYTES_MAX),
-    Kind((b"id",), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX),
+    Field((b"id",), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX),
 ]
-NewSectionId: TypeAlias = Annotated[_NamedId | None, Kind((b"id", None), size="len({} or b'')")]
+NewSectionId: TypeAlias = Annotated[_NamedId | None, Field((b"id", None), size="len({} or b'')")]
 """None: the service chooses one."""
 _InlineData: TypeAlias = Annotated[
     bytes,
     Meta(max_length=limits.INLINE_WRITE_BYTES_MAX),
-    Kind((b"data",), SaAisError.ERR_NO_RESOURCES, "write_too_big", limits.INLINE_WRITE_BYTES_MAX),
+    Field((b"data",), SaAisError.ERR_NO_RESOURCES, "write_too_big", limits.INLINE_WRITE_BYTES_MAX),
 ]
 Data: TypeAlias = Annotated[
-    _InlineData | Positive, Kind((b"data", 9), size="(len({0}) if type({0}) is bytes else 9)")
+    _InlineData | Positive, Field((b"data", 9), size="(len({0}) if type({0}) is bytes else 9)")
 ]
 """Bytes, or the number of a stage whose chunks were logged before."""
 Chunk: TypeAlias = Annotated[
     bytes,
     Meta(min_length=1, max_length=limits.STAGE_CHUNK_BYTES),
-    Kind(
+    Field(
         (b"chunk",),
         SaAisError.ERR_NO_RESOURCES,
         "write_too_big",
@@ -342,15 +344,15 @@ Target: TypeAlias = Annotated[
         Meta(min_length=1, max_length=limits.CHECKPOINT_NAME_BYTES_MAX),
         _text_kind(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
     ],
-    Kind((5, "name"), check=_target),
+    Field((5, "name"), check=_target),
 ]
 """A handle of the attached session, or the name of a checkpoint."""
-MaybeTarget: TypeAlias = Annotated[Target | None, Kind((None, 5, "name"))]
+MaybeTarget: TypeAlias = Annotated[Target | None, Field((None, 5, "name"))]
 
 # --- lists -------------------------------------------------------------------------------------
 
 AttributeFields: TypeAlias = Annotated[
-    tuple[int, int, int, int, int, int] | None, Kind(((1, 4, 0, 2, 2, 4), None), size="60")
+    tuple[int, int, int, int, int, int] | None, Field(((1, 4, 0, 2, 2, 4), None), size="60")
 ]
 """[flags, size, retention_ns, max_sections, max_section_size, max_section_id_size]."""
 Element: TypeAlias = tuple[SectionId, Natural, Data]
@@ -358,7 +360,7 @@ Element: TypeAlias = tuple[SectionId, Natural, Data]
 Vector: TypeAlias = Annotated[
     list[Element],
     Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
-    Kind(
+    Field(
         ([(b"id", 0, b"data")], [(b"id", 0, b"data"), (b"", 7, 3)]),
         SaAisError.ERR_NO_RESOURCES,
         "limit",
@@ -371,7 +373,7 @@ Vector: TypeAlias = Annotated[
 ReadVector: TypeAlias = Annotated[
     list[tuple[SectionId, Natural, MaybeNatural]],
     Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
-    Kind(
+    Field(
         ([(b"id", 0, None)], [(b"id", 0, None), (b"id", 1, 2)]),
         SaAisError.ERR_NO_RESOURCES,
         "limit",
@@ -383,21 +385,21 @@ ReadVector: TypeAlias = Annotated[
 SectionIds: TypeAlias = Annotated[
     list[SectionId],
     Meta(max_length=limits.VECTOR_ELEMENTS_MAX),
-    Kind(
+    Field(
         ([b"id", b""], []),
         SaAisError.ERR_NO_RESOURCES,
         "limit",
         f"at most {limits.VECTOR_ELEMENTS_MAX} section ids",
     ),
 ]
-Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Kind(([1],))]
+Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[
-    list[Natural], Meta(max_length=limits.SESSIONS_MAX), Kind(([1, 2],), size="10 * len({})")
+    list[Natural], Meta(max_length=limits.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")
 ]
 Silent: TypeAlias = Annotated[
     list[tuple[Natural, Natural]],
     Meta(max_length=limits.GROUPS_MAX * limits.COMPONENTS_PER_GROUP_MAX),
-    Kind(([(1, 2), (1, 0)],), size="20 * len({})"),
+    Field(([(1, 2), (1, 0)],), size="20 * len({})"),
 ]
 """(member, assignment it did not answer; 0: it gave no sign of life)."""
 
@@ -405,12 +407,12 @@ Silent: TypeAlias = Annotated[
 # --- the verdict -------------------------------------------------------------------------------
 
 
-def kind_of(annotation: Any) -> Kind:
-    """Return the :class:`Kind` of a field's annotation (the outermost)."""
+def kind_of(annotation: Any) -> Field:
+    """Return the :class:`Field` of a field's annotation (the outermost)."""
     for item in reversed(getattr(annotation, "__metadata__", ())):
-        if isinstance(item, Kind):
+        if isinstance(item, Field):
             return item
-    return Kind(())
+    return Field(())
 
 
 def own_check(annotation: Any) -> Callable[[Any], Problem | None] | None:
@@ -419,9 +421,9 @@ def own_check(annotation: Any) -> Callable[[Any], Problem | None] | None:
     return checks[0] if checks else None
 
 
-def _kinds(annotation: Any) -> list[Kind]:
+def _kinds(annotation: Any) -> list[Field]:
     """The kinds of an annotation and of the members of its unions, outermost first."""
-    found = [item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Kind)]
+    found = [item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Field)]
     found.reverse()
     base = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
     if get_origin(base) in (Union, UnionType):

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from raftckpt.errors import ensure
 from raftckpt.protocol import kinds as k
-from raftckpt.protocol.kinds import Kind
+from raftckpt.protocol.kinds import Field
 
 __all__ = [
     "COMMANDS",
@@ -53,7 +53,7 @@ __all__ = [
     "GroupJoin",
     "GroupLeave",
     "GroupRespond",
-    "GroupStatus",
+    "GroupStatusRequest",
     "GroupsRequest",
     "HelloRequest",
     "Keepalive",
@@ -66,7 +66,7 @@ __all__ = [
     "Request",
     "RetentionSet",
     "Right",
-    "Roles",
+    "RolesRequest",
     "Route",
     "SectionCorrupt",
     "SectionCreate",
@@ -189,7 +189,7 @@ class Command(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """What changes the state: ``[tag, session, sequence, answered, ...]``; session: see above."""
 
     session: k.Natural
-    sequence: Annotated[k.Positive, Kind((1,))]
+    sequence: Annotated[k.Positive, Field((1,))]
     answered: k.Natural
 
 
@@ -200,7 +200,7 @@ class Query(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """
 
     request: k.Natural
-    after_sequence: Annotated[k.Natural, Kind((0, 7))]
+    after_sequence: Annotated[k.Natural, Field((0, 7))]
     consistency: k.Consistency
 
 
@@ -550,14 +550,14 @@ class GroupsRequest(Query, tag=115):
 
 
 @operation(Right.READ, ("revision", "summary"))
-class GroupStatus(Query, tag=116):
+class GroupStatusRequest(Query, tag=116):
     """A service group with its members."""
 
     group: k.GroupName
 
 
 @operation(Right.SESSION, ("revision", "assignments"))
-class Roles(Query, tag=117):
+class RolesRequest(Query, tag=117):
     """Assignments of the attached session's components."""
 
 

@@ -17,6 +17,7 @@ from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.operations import OPERATIONS
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["Probe", "replica_digests", "replica_status"]
@@ -96,7 +97,7 @@ class Probe:
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         while True:
             for message in self._take():
-                if message[0] == 0 and message[1] == message_id:
+                if message[0] == ReplyKind.REPLY and message[1] == message_id:
                     return _value(message)
             self._fill(deadline)
 

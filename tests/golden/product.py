@@ -16,34 +16,35 @@ from unittest.mock import patch
 from raftckpt.client import group_operations, operations
 from raftckpt.client.calls import Call
 from raftckpt.client.types import Attributes
-from raftckpt.model.batch import decode_batch, encode_batch
 from raftckpt.model.changes import ChangeKind
-from raftckpt.model.commands import COMMANDS
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.node.peers import PeerNotes
+from raftckpt.protocol.batch import decode_batch, encode_batch
+from raftckpt.protocol.check import Malformed, array_of, read_requests
+from raftckpt.protocol.frames import (
+    FrameDecoder,
+    MessageStream,
+    encode_frame,
+    pack_messages,
+    reply_frames,
+)
+from raftckpt.protocol.operations import LOGGED, OPERATIONS, REQUESTS
+from raftckpt.protocol.replies import ReplyKind
 from raftckpt.raft import links, messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from raftckpt.storage import RealFileSystem, Storage
 from raftckpt.storage import _records as records
-from raftckpt.wire.frames import (
-    FrameDecoder,
-    MessageStream,
-    encode_frame,
-    pack_messages,
-    reply_frames,
-    unpack_messages,
-)
-from raftckpt.wire.schema import MESSAGES, ReplyKind, check_request
+from tests.messages import ask, unpack_messages
 from tests.unit.client.scripted import Script
 from tests.unit.node.fakes import ENDPOINTS, World
 
 # --- what exists ---------------------------------------------------------------------------------
 
-REQUEST_TAGS = {int(tag) for tag in MESSAGES}
-COMMAND_TAGS = {int(tag) for tag in COMMANDS}
+REQUEST_TAGS = {OPERATIONS[record].tag for record in REQUESTS}
+COMMAND_TAGS = {OPERATIONS[record].tag for record in LOGGED}
 REPLY_KINDS = {int(kind) for kind in ReplyKind}
 CHANGE_KINDS = {int(kind) for kind in ChangeKind}
 PEER_KINDS = {int(kind): cls for cls, kind in messages.KINDS.items()}
@@ -63,10 +64,9 @@ def request_bytes(request: list[Any]) -> bytes:
 
 def read_request(data: bytes) -> list[Any]:
     """As a replica reads a frame; every message in it is well formed."""
-    found = [message for body in FrameDecoder().feed(data) for message in unpack_messages(body)]
-    for message in found:
-        assert check_request(message) is None, (message, check_request(message))
-    return found
+    found = [message for body in FrameDecoder().feed(data) for message in read_requests(body)]
+    assert Malformed not in map(type, found)
+    return [plain(array_of(message)) for message in found]
 
 
 def fragments_of(reply: list[Any], fragment_bytes: int) -> list[bytes]:
@@ -247,7 +247,11 @@ def entry_bytes(now_ns: int, commands: list[Any]) -> bytes:
 
 def read_entry(data: bytes) -> list[Any]:
     _, now_ns, commands = decode_batch(data)
-    return [now_ns, commands]
+    return [now_ns, [plain(_fields(command)) for command in commands]]
+
+
+def _fields(command: Any) -> Any:
+    return command.content if type(command) is Malformed else array_of(command)
 
 
 class Machine:
@@ -262,7 +266,7 @@ class Machine:
         return plain(results), plain(self._machine.changes)
 
     def query(self, session: int | None, tag: int, *args: Any) -> Any:
-        return plain(self._machine.query(session, tag, list(args)))
+        return plain(ask(self._machine, session, tag, *args))
 
     def image(self) -> bytes:
         return b"".join(self._machine.freeze())
@@ -277,7 +281,7 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, int):
         return int(value)
-    if isinstance(value, str | bytes):
+    if isinstance(value, str | bytes | float):
         return value
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

@@ -88,6 +88,12 @@ def test_fragments_are_joined() -> None:
             assert found == [reply], entry.name
 
 
+@pytest.mark.parametrize("path", sorted((HERE / "images").iterdir()), ids=lambda path: path.stem)
+def test_images_of_former_versions_are_restored_and_written_again(path: Path) -> None:
+    image = path.read_bytes()
+    assert product.Machine(image).image() == image
+
+
 def test_the_image_is_restored_and_written_again() -> None:
     image = IMAGE.read_bytes()
     assert product.Machine(image).image() == image == image_now()

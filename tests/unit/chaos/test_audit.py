@@ -8,8 +8,8 @@ from raftckpt.chaos.audit import audit
 from raftckpt.chaos.history import Kind, Operation, Part
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGER
 from raftckpt.errors import Timeout, Unavailable
+from raftckpt.protocol import operations as ops
 from raftckpt.testing.local_cluster import ClusterNotReady
-from tests.messages import Tag
 
 UID = 100 + LASTING_NAMES.index(LEDGER)
 
@@ -67,17 +67,16 @@ class Probe:
     def __exit__(self, *_):
         pass
 
-    def call(self, tag, _id, _consistency, name, *_args):
+    def call(self, record, _id, _consistency, name, *_args):
         if self._node in self._cluster.breaks and name == LASTING_NAMES[-1]:
             raise Unavailable("it went away")
         held = self._cluster.held[self._node] if name == LEDGER else {}
-        match tag:
-            case Tag.STATUS:
-                return None, [100 + LASTING_NAMES.index(name)]
-            case Tag.READ_ALL:
-                return 20, [(section.encode(), section.encode()) for section in held]
-            case Tag.SECTIONS:
-                return None, [(s.encode(), 0, 0, 0, 0, revision) for s, revision in held.items()]
+        if record is ops.Status:
+            return None, [100 + LASTING_NAMES.index(name)]
+        if record is ops.ReadAll:
+            return 20, [(section.encode(), section.encode()) for section in held]
+        assert record is ops.Sections
+        return None, [(s.encode(), 0, 0, 0, 0, revision) for s, revision in held.items()]
 
 
 @pytest.fixture

@@ -44,16 +44,16 @@ def client(cluster: Cluster) -> Client:
 # --- open: every check, in the order in which they apply ------------------------------------------
 
 OPEN = [
-    (("", 0, None), INVALID, "param", "the name of a checkpoint is not empty"),
-    (("n" * (LONGEST + 1), 0, None), TOO_BIG, "limit", "a checkpoint name has 1..2048 bytes"),
-    (("ä" * (LONGEST // 2 + 1), 0, None), TOO_BIG, "limit", "a checkpoint name has 1..2048 bytes"),
+    (("", 0, None), INVALID, "param", "name"),
+    (("n" * (LONGEST + 1), 0, None), TOO_BIG, "limit", "name"),
+    (("ä" * (LONGEST // 2 + 1), 0, None), TOO_BIG, "limit", "name"),
     (("x", 0, None), BAD_FLAGS, "flags", 0),
     (("x", 8, attributes(flags=0)), BAD_FLAGS, "flags", 8),
     (("x", -1, None), BAD_FLAGS, "flags", -1),
     (("x", READ | CREATE, None), INVALID, "attributes", "missing with CREATE"),
     (("x", READ, attributes(flags=0)), INVALID, "attributes", "given without CREATE"),
-    (("x", 7, [1, 2, 3]), INVALID, "schema", "CHECKPOINT_OPEN.attributes = a list"),
-    (("x", 7, [1, 0, 0, 4, 100, True]), INVALID, "schema", "CHECKPOINT_OPEN.attributes = a list"),
+    (("x", 7, [1, 2, 3]), INVALID, "schema", "attributes"),
+    (("x", 7, [1, 0, 0, 4, 100, True]), INVALID, "schema", "attributes"),
     (("x", 7, attributes(flags=0, sections=0)), INVALID, "flags", 0),
     (("x", 7, attributes(flags=COLLOCATED)), INVALID, "flags", 8),
     (("x", 7, attributes(flags=ALL | ACTIVE)), INVALID, "flags", 3),
@@ -238,19 +238,21 @@ def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: Cluster) -
 # --- sessions -------------------------------------------------------------------------------------
 
 
-TIMES = f"{limits.SESSION_TIMEOUT_NS_MIN}..{limits.SESSION_TIMEOUT_NS_MAX} ns"
-
-
 @pytest.mark.parametrize(
     ("fields", "code", "reason", "detail"),
     [
-        ((b"s" * 15, "", "", SECOND, 0), INVALID, "schema", "SESSION_OPEN.secret = a bytes"),
-        ((b"s" * 16, "n" * 257, "", SECOND, 0), TOO_BIG, "limit", "256 B"),
-        ((b"s" * 16, "", "n" * 65, SECOND, 0), TOO_BIG, "limit", "64 B"),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MIN - 1, 0), INVALID, "param", TIMES),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MAX + 1, 0), INVALID, "param", TIMES),
+        ((b"s" * 15, "", "", SECOND, 0), INVALID, "schema", "secret"),
+        ((b"s" * 16, "n" * 257, "", SECOND, 0), TOO_BIG, "limit", "name"),
+        ((b"s" * 16, "", "n" * 65, SECOND, 0), TOO_BIG, "limit", "node"),
+        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MIN - 1, 0), INVALID, "param", "timeout_ns"),
+        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MAX + 1, 0), INVALID, "param", "timeout_ns"),
         ((b"s" * 16, "", "", SECOND, -1), INVALID, "param", "grace_ns"),
-        ((b"s" * 16, "", "", SECOND, limits.SESSION_TIMEOUT_NS_MAX + 1), INVALID, "param", "grace"),
+        (
+            (b"s" * 16, "", "", SECOND, limits.SESSION_TIMEOUT_NS_MAX + 1),
+            INVALID,
+            "param",
+            "grace_ns",
+        ),
     ],
 )
 def test_session_open_refuses(
@@ -258,7 +260,7 @@ def test_session_open_refuses(
 ) -> None:
     (result,) = cluster.apply([1, 0, 0, 0, *fields])
     assert why(result) == (code, reason, None)
-    assert detail in result.value.detail
+    assert result.value.detail == detail
     assert not cluster.machine.sessions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftckpt import limits
@@ -62,7 +62,7 @@ def test_the_sets_and_the_leading_fields_agree() -> None:
     assert COMMANDS | QUERIES < REQUESTS
     assert COMMANDS < LOGGED
     assert not QUERIES & LOGGED
-    assert REQUESTS | LOGGED == set(OPERATIONS)
+    assert set(OPERATIONS) == REQUESTS | LOGGED
     assert {OPERATIONS[kind].tag for kind in LOGGED - COMMANDS} == {3, 40, 41, 54}
     assert EARLY | STRUCTURAL < LOGGED
     assert not EARLY & STRUCTURAL

@@ -7,9 +7,9 @@ import socketserver
 import threading
 
 import pytest
+from raftckpt.wire.frames import MessageStream, pack_messages
 
 from raftckpt.testing.probe import replica_digests
-from raftckpt.wire.frames import MessageStream, pack_messages
 
 
 class _Answering(socketserver.BaseRequestHandler):
