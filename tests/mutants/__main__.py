@@ -18,6 +18,7 @@ tenths.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,5 @@ def main(project: rooms.Project, argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # copies and workers go, too
     sys.exit(main(rooms.raftckpt()))
