@@ -53,12 +53,18 @@ def main(project: rooms.Project, argv: list[str] | None = None) -> int:
     """Run or report; 1 if somebody has to look."""
     options = _arguments(project, argv)
     tasks = runs.tasks_of(project, options.rooms, sample=options.sample, seed=options.seed)
+    judged = report.judgements(options.judged)
     if not options.report:
         runs.run(
-            project, tasks, options.state, jobs=options.jobs, minutes=options.minutes, told=_told
+            project,
+            tasks,
+            options.state,
+            jobs=options.jobs,
+            minutes=options.minutes,
+            judged=judged,
+            told=_told,
         )
     known = runs.Known(options.state / "results.jsonl")
-    judged = report.judgements(options.judged)
     outcome = report.Report(tasks, known, judged)
     for line in outcome.lines(runs.tasks_of(project, list(project.rooms))):
         print(line)

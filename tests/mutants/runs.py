@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -159,8 +159,12 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Make it end, whatever it is doing."""
         self._process.send_signal(signal.SIGTERM)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._process.communicate()
 
 
@@ -198,7 +202,7 @@ class Map:
 def mapped(project: Project, name: str, state: Path, worker: Worker) -> Map:
     """The map of a room: kept in the state folder as long as code and tests are the same."""
     room, root = project.rooms[name], project.root
-    file = state / f"map-{name}-{fingerprint(root, ['tests', *room.sources])}.json"
+    file = state / f"map-{name}-{fingerprint(root, [*room.test_paths(root), *room.sources])}.json"
     if not file.exists():
         print(f"{name}: looking which tests run which lines", flush=True)
         job = {"modules": room.modules(root), "files": room.test_paths(root), "limit": MAP_LIMIT_S}
@@ -236,9 +240,14 @@ def run(
     *,
     jobs: int = 1,
     minutes: float = 1e9,
+    judged: Container[str] = (),
     told: Callable[[Task, dict[str, Any]], None] = lambda task, entry: None,
 ) -> None:
-    """Examine the tasks of which nothing is known, ``jobs`` at a time, until the time is over."""
+    """Examine the tasks of which nothing is known, ``jobs`` at a time, until the time is over.
+
+    What survived is examined again if the room's tests have changed: before all others, for who
+    wrote a test is waiting; but not if it is ``judged``, for then nobody is.
+    """
     until = time.monotonic() + 60 * minutes
     known = Known(state / "results.jsonl")
     against = {
@@ -246,6 +255,8 @@ def run(
         for name in {task.room for task in tasks}
     }
     missing = [task for task in tasks if not known.settled(task, against[task.room])]
+    missing = [t for t in missing if known.of(t) is None or t.mutant.ident not in judged]
+    missing.sort(key=lambda task: known.of(task) is None)
     print(f"{len(tasks) - len(missing)} of {len(tasks)} mutants are known already", flush=True)
     if not missing:
         return
@@ -283,7 +294,9 @@ def run(
             known.add(entry)
             told(task, entry)
 
-        pool = stack.enter_context(ThreadPoolExecutor(jobs))
+        pool = ThreadPoolExecutor(jobs)
         stack.callback(pool.shutdown, cancel_futures=True)
+        for worker in workers:
+            stack.callback(worker.stop)  # before the pool waits for what it is doing
         for future in [pool.submit(perform, task) for task in missing]:
             future.result()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.rooms import Project
-from tests.mutants.runs import fingerprint, run, tasks_of
+from tests.mutants.runs import Known, fingerprint, run, tasks_of
 from tests.mutants.toy import TESTS, toy_project
 
 
@@ -56,6 +57,33 @@ def test_a_run_and_the_next_one(toy: Project, tmp_path: Path, capsys) -> None:
     again = results(state)[len(seen) :]
     assert {entry["status"] for entry in again} == {"caught", "survived", "unseen"}
     assert [e["by"] for e in again if e["status"] == "caught"] == ["tests/test_code.py::test_edge"]
+
+
+def test_who_is_waiting_comes_first_and_what_is_judged_waits(toy: Project, tmp_path: Path) -> None:
+    tasks = [t for t in tasks_of(toy, ["toy"]) if t.mutant.scope != "loops"]
+    first, second, *_ = (t for t in tasks[::-1] if t.mutant.scope in ("allowed", "unseen"))
+    known = Known(tmp_path / "results.jsonl")
+    for task in (first, second):
+        known.add({"key": task.key, "status": "survived", "against": "other tests"})
+    run(toy, tasks, tmp_path, judged={second.mutant.ident})
+    order = [entry["key"] for entry in results(tmp_path)][2:]
+    assert order[0] == first.key
+    assert sorted(order) == sorted(task.key for task in tasks if task is not second)
+
+
+def test_a_run_that_is_interrupted_leaves_nothing(
+    toy: Project, tmp_path: Path, monkeypatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tasks_of(toy, ["toy"]), tmp_path, jobs=2, told=interrupt)
+    assert results(tmp_path)
+    assert list(copies.iterdir()) == []
 
 
 def test_what_hangs_dies_or_cannot_be_imported_is_caught(toy: Project, tmp_path: Path) -> None:

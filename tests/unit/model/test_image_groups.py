@@ -47,6 +47,7 @@ CONTRADICTIONS = [
     ("failed that has not", (FAILED, 0, STATE), int(HaState.STANDBY)),
     ("row", (MEMBERS, 0), [1, "a"]),
     ("number 0", (MEMBERS, 0, NUMBER), 0),
+    ("number 0 of one that failed", (FAILED, 0, NUMBER), 0),
     ("number of another", (MEMBERS, 1, NUMBER), 1),
     ("order", (MEMBERS, 0, NUMBER), 3),
     ("a name twice", (MEMBERS, 1, NAME), "a"),

@@ -512,18 +512,10 @@ def test_without_fsync_segments_are_synced_when_they_are_closed(disk):
 @pytest.mark.parametrize("fsync", [True, False])
 def test_a_closed_segment_is_on_the_disk_before_the_next_one_exists(disk, fsync):
     journal = open_(disk, segment_bytes=8192, fsync=fsync)
-    fill(journal, 12, size=800)
-    disk.crash_at(label="journal.rotate.before")
+    disk.crash_at(label="journal.segment.rename.before")
     with pytest.raises(SimCrash):
-        journal.sync()
-    assert disk.unsynced(FIRST) > 0 or fsync
-    disk.power_loss("none")
-    journal = open_(disk, segment_bytes=8192, fsync=fsync)
-    fill(journal, 12, size=800)
-    disk.crash_at(label="journal.rotate.after")
-    with pytest.raises(SimCrash):
-        journal.sync()
-    assert len(disk.files(DIR)) > 1
+        fill_synced(journal, 12)
+    assert disk.files(DIR) == [FIRST, f"{DIR}/{2:020d}.journal.tmp"]
     assert disk.unsynced(FIRST) == 0
 
 
