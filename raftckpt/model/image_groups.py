@@ -65,6 +65,7 @@ def load(state: State, fields: Any) -> None:
     before = 0
     for row in members:
         member = _load_member(state, name, row)
+        _need(member.state != HaState.REMOVED, "a component in service")
         _need(before < member.number and member.name not in group.members, "order of components")
         _need((member.name == active) == (member.state in _HOLDING), "an active component")
         before = member.number

@@ -184,6 +184,14 @@ def test_a_component_that_says_no_is_replaced_and_may_join_again(two: tuple[Part
     assert b.state == (REMOVED, "component_failed")
     assert a.state == (ACTIVE, "component_failed")
     assert a.role["previous"] == "b"
+    a.answer()
+    late = Part(a.client.cluster, "late")
+    late.answer()
+    a.admin(SWAP)
+    a.answer()
+    assert late.role["previous"] == "a"
+    late.answer()
+    assert (a.state, a.role["previous"]) == ((STANDBY, "swap"), "")  # told only who takes over
     assert why(b.client.do(50, "g", "b", 0, SECOND, 0)) == (ACCESS, "deposed", None)
     assert b.answer().ok
     assert b.client.ask(117).value[1] == []

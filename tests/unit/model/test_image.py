@@ -68,6 +68,15 @@ def test_round_trip_in_pieces_of_any_size() -> None:
     assert digest([image]) == digest(cluster.machine.freeze())
 
 
+def test_what_never_expires_is_not_due_after_a_restore() -> None:
+    cluster = Cluster()
+    client = cluster.session()
+    client.open("x")
+    client.put(1, b"a", b"data")
+    assert cluster.machine.next_due_ns() is None
+    assert cluster.restored().next_due_ns() is None
+
+
 def test_empty_machine() -> None:
     assert image_of(CheckpointMachine.restore(CheckpointMachine().freeze())) == image_of(
         CheckpointMachine()
@@ -365,5 +374,6 @@ def test_pages_must_be_full_but_the_last() -> None:
     assert [len(page) for page in parts[3:6]] == [PAGE_BYTES, PAGE_BYTES, 1]
     inline = [[b"a", bytes(2 * PAGE_BYTES + 1), *parts[2][0][2:]]]
     assert refused([sealed([*parts[:2], inline, *parts[6:]])])
+    assert refused([sealed([*parts[:2], [[b"a", 1, *parts[2][0][2:]]], b"page", *parts[6:]])])
     for place, page in [(3, bytes(5)), (5, b""), (5, bytes(PAGE_BYTES + 1)), (5, "page")]:
         assert refused([sealed([*parts[:place], page, *parts[place + 1 :]])])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from raftckpt.limits import PAGE_BYTES
+from raftckpt.model.queries import EAGER_ROWS, image_rows
 from raftckpt.model.values import Pages
 from tests.messages import QUERY_TAGS, ask
 
@@ -95,6 +96,30 @@ def test_read_refuses(
     client: Client, args: Any, code: int, reason: str, position: int | None
 ) -> None:
     assert why(client.ask(100, 1, *args)) == (code, reason, position)
+
+
+@pytest.mark.parametrize(("element", "what"), [([b"a", -1, -1], "offset"), ([b"a", 0, -1], "size")])
+def test_read_says_which_number_is_wrong(client: Client, element: list[Any], what: str) -> None:
+    result = client.ask(100, 1, [element])
+    assert result.value.detail == what
+
+
+@pytest.mark.parametrize("more", [0, EAGER_ROWS])
+def test_rows_of_an_image(client: Client, more: int) -> None:
+    client.open("y", fields=attributes(sections=more + 2))
+    client.create(3, b"a", b"data", ttl=SECOND)
+    for number in range(more):
+        client.create(3, b"%d" % number, b"x")
+    state = client.cluster.machine
+    (checkpoint,) = (c for c in state.checkpoints.values() if c.name == "y")
+    found = image_rows(state, checkpoint)
+    if more:  # of many sections a row is made when it is asked for
+        for _ in found.prepare():
+            pass
+        found = found.rows()
+    rows = [list(row) for row in found]
+    assert rows[0] == [b"a", b"data", client.cluster.now + SECOND]
+    assert rows[1:] == [[b"%d" % number, b"x", NEVER] for number in range(more)]
 
 
 def test_targets_refuse(client: Client) -> None:

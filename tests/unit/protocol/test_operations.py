@@ -207,11 +207,9 @@ def accepted(annotation: Any, decode: Any, value: Any) -> bool:
     return own is None or own(decoded) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), ANNOTATIONS, ids=[f"{kind.__name__}.{name}" for kind, name in ANNOTATIONS]
-)
-def test_the_judge_agrees_with_the_decoder(kind: type[Any], name: str) -> None:
-    annotation = hints_of(kind)[name]
+@pytest.mark.parametrize("field", ANNOTATIONS)
+def test_the_judge_agrees_with_the_decoder(field: str) -> None:
+    annotation = ANNOTATIONS[field]
     decode = msgspec.msgpack.Decoder(annotation).decode
 
     @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -268,7 +266,7 @@ def test_a_message_is_the_same_decoded_in_one_step_or_by_the_table(
         try:
             (decoded,) = reader.decode(packed([message]))
         except ValueError:
-            assert "\ud800" in repr(message), "only what is no msgpack text"
+            assert r"\ud800" in repr(message), "only what is no msgpack text"
             return
         made = reader.record(message)
         assert type(decoded) is type(made)

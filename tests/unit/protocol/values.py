@@ -165,5 +165,14 @@ def packed(value: Any) -> bytes:
     return data
 
 
-ANNOTATIONS = [(kind, name) for kind in OPERATIONS for name in hints_of(kind)]
-"""Every field of every record."""
+def _annotations() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind in OPERATIONS:
+        for name, hint in hints_of(kind).items():
+            if hint not in found.values():
+                found[f"{kind.__name__}.{name}"] = hint
+    return found
+
+
+ANNOTATIONS = _annotations()
+"""Every kind of field there is, by a field that has it."""

@@ -107,6 +107,7 @@ def test_votes_survive(disk, vote):
 
 def test_the_owners_number_stays_unless_given(disk):
     journal = open_(disk)
+    assert (journal.term, journal.vote, journal.extra) == (0, None, 0)
     journal.set_hard_state(1, "a", 7)
     journal.set_hard_state(2, None)
     assert journal.extra == 7
@@ -128,6 +129,23 @@ def test_truncation_and_new_entries(disk):
     disk.power_loss("none")
     assert list(open_(disk)) == expected
     assert [index for _payload, index, _term in expected] == [1, 2, 3, 4]
+
+
+def test_after_a_truncation_terms_go_on_from_what_is_left(disk):
+    journal = open_(disk)
+    fill(journal, 2, term=2)
+    fill(journal, 2, term=5)
+    journal.truncate_from(3)
+    with pytest.raises(InvariantViolation):
+        journal.append_entry(b"", 3, 1)
+    journal.sync()
+    disk.kill()
+    journal = open_(disk)
+    with pytest.raises(InvariantViolation):
+        journal.append_entry(b"", 3, 1)
+    journal.append_entry(b"", 3, 2)
+    journal.truncate_from(1)
+    journal.append_entry(b"", 1, 1)  # nothing is left that it could contradict
 
 
 def test_reset_replaces_everything_at_once(disk):
@@ -489,6 +507,16 @@ def test_without_fsync_segments_are_synced_when_they_are_closed(disk):
     assert len(disk.files(DIR)) > 1
     disk.power_loss("none")
     assert 5 <= len(open_(disk, fsync=False)) < 12
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_closed_segment_is_on_the_disk_before_the_next_one_exists(disk, fsync):
+    journal = open_(disk, segment_bytes=8192, fsync=fsync)
+    disk.crash_at(label="journal.segment.rename.before")
+    with pytest.raises(SimCrash):
+        fill_synced(journal, 12)
+    assert disk.files(DIR) == [FIRST, f"{DIR}/{2:020d}.journal.tmp"]
+    assert disk.unsynced(FIRST) == 0
 
 
 def test_damage_in_an_older_segment_refuses(disk):

@@ -195,10 +195,11 @@ def test_a_renamed_slot_refuses(disk):
 
 def test_other_names_are_nobodys_business(disk):
     disk.fs.mkdir(DIR)
-    disk.put(f"{DIR}/notes.snapshot", b"?")
-    disk.put(f"{DIR}/notes", b"?")
+    others = ["notes.snapshot", "notes", "5.snapshot", f"{5:020d}", "x" * 20 + ".snapshot"]
+    for name in others:
+        disk.put(f"{DIR}/{name}", b"?")
     assert store_of(disk).latest() is None
-    assert len(disk.files(DIR)) == 2
+    assert len(disk.files(DIR)) == len(others)
 
 
 def test_foreign_and_unknown_versions_refuse(disk, monkeypatch):
