@@ -113,10 +113,13 @@ class OpenCheckpoint:
         """Return the standard's code for an error."""
         return code_of(error, b2=self.owner.b2)
 
-    def carry_out(self, call: Call, timeout: float | None = None) -> SaAisError:
-        """Run a call of which only the code is told (``timeout`` in seconds)."""
+    def carry_out(self, build: Callable[[], Call], timeout: float | None = None) -> SaAisError:
+        """Build and run a call of which only the code is told (``timeout`` in seconds).
+
+        Built in here, because what a builder refuses has a code as well.
+        """
         try:
-            self.run(call, timeout)
+            self.run(build(), timeout)
         except CheckpointError as error:
             return self.code(error)
         return SaAisError.OK
