@@ -22,6 +22,7 @@ from raftckpt.capi.following import Following, Sink
 from raftckpt.errors import SaAisError
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.lifecycle import dispatching
 
 __all__ = ["attach"]
 
@@ -29,6 +30,9 @@ _OK: Final = SaAisError.OK
 _ENVIRONMENT: Final = ("ENDPOINTS", "CONFIG", "NODE", "CA", "CERT", "KEY", "TOKEN_FILE")
 _ID_NOT_POSSIBLE: Final = bytes(1 << 16)
 """Longer than any section id: what an id that C has and Python has not is passed on as."""
+_ENDLESS: Final = (1 << 32) - 1
+_LEFT_AT_FIRST: Final = {saf.SA_DISPATCH_ONE: 1, saf.SA_DISPATCH_BLOCKING: _ENDLESS}
+"""Callbacks that a dispatch may make; SA_DISPATCH_ALL: those pending when it began."""
 
 
 def attach(ffi: Any, lib: Any) -> None:
@@ -55,6 +59,7 @@ class _Binding:
         self._lib = lib
         self._null = ffi.NULL
         self._starting = threading.Lock()
+        self._turns = threading.local()
         self._followed: dict[int, Following] = {}
         """What is told of changes, by checkpoint handle."""
         self._arrival: dict[int, Sink] = {}
@@ -73,6 +78,7 @@ class _Binding:
             version.majorVersion = supported.majorVersion
             version.minorVersion = supported.minorVersion
         if rc == _OK:
+            LIBRARIES[handle].watch(self._lib.wake_dispatchers)
             out_handle[0] = handle
         return int(rc)
 
@@ -92,19 +98,25 @@ class _Binding:
             return None
         opened = callbacks.saCkptCheckpointOpenCallback
         synchronized = callbacks.saCkptCheckpointSynchronizeCallback
-        lib = self._lib
 
-        def call_opened(invocation: int, checkpoint: int, error: int) -> None:
+        def note_opened(invocation: int, checkpoint: int, error: int) -> None:
             if error == _OK:
                 error = self._opened(checkpoint)
-            lib.call_open_callback(opened, invocation, checkpoint, error)
+            turn = self._turn()
+            turn.opened, turn.invocation, turn.checkpoint = opened, invocation, checkpoint
+            turn.error = error
 
-        def call_synchronized(invocation: int, error: int) -> None:
-            lib.call_synchronize_callback(synchronized, invocation, error)
+        def note_synchronized(invocation: int, error: int) -> None:
+            turn = self._turn()
+            turn.synchronized, turn.invocation, turn.error = synchronized, invocation, error
 
         return saf.SaCkptCallbacksT(
-            call_opened if opened else None, call_synchronized if synchronized else None
+            note_opened if opened else None, note_synchronized if synchronized else None
         )
+
+    def _turn(self) -> Any:
+        """Return where this thread, which is in py_dispatch, notes what C is to call."""
+        return self._turns.now
 
     def py_selection_object_get(self, handle: int, out_descriptor: Any) -> int:
         rc, descriptor = saf.saCkptSelectionObjectGet(handle)
@@ -112,8 +124,28 @@ class _Binding:
             out_descriptor[0] = descriptor
         return int(rc)
 
-    def py_dispatch(self, handle: int, flags: int) -> int:
-        return int(saf.saCkptDispatch(handle, flags))
+    def py_dispatch(self, handle: int, flags: int, turn: Any) -> int:
+        """Take the next pending callback for the C half to make, which has no Python under it."""
+        left = turn.left
+        if left == 0:
+            library = dispatching(handle, flags)
+        else:
+            turn.left = turn.waits = 0
+            turn.opened = turn.synchronized = turn.arrived = turn.vector = self._null
+            library = LIBRARIES.get(handle, _OK)  # that is all if it was finalized meanwhile
+        if isinstance(library, SaAisError):
+            return int(library)
+        if left == 0:
+            left = _LEFT_AT_FIRST.get(flags, library.pending)
+        self._turns.now = turn
+        while left and library.dispatch_one():
+            left -= left != _ENDLESS
+            if turn.opened or turn.synchronized or turn.arrived:  # else it was cancelled
+                turn.left = left
+                return int(_OK)
+        if left == _ENDLESS:
+            turn.left, turn.waits = left, 1
+        return int(_OK)
 
     def py_finalize(self, handle: int) -> int:
         rc = saf.saCkptFinalize(handle)
@@ -371,9 +403,9 @@ class _Binding:
             return int(SaAisError.ERR_BAD_HANDLE)
 
         def arrived(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
-            vector, kept = self._elements(parts, data=False)
-            self._lib.call_arrival_callback(callback, checkpoint.handle, vector, len(parts))
-            del kept
+            turn = self._turn()
+            turn.arrived, turn.checkpoint = callback, checkpoint.handle
+            turn.vector, turn.count = self._places(parts), len(parts)
 
         for checkpoint in list(library.checkpoints):
             if checkpoint.reads:
@@ -407,7 +439,7 @@ class _Binding:
         name = checkpoint.opened.name.encode()
 
         def consumed(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
-            vector, kept = self._elements(parts, data=True)
+            vector, kept = self._elements(parts)
             self._lib.call_consumption_callback(
                 callback, checkpoint.handle, name, vector, len(parts), cookie
             )
@@ -441,9 +473,24 @@ class _Binding:
         following.consumption = consumption or following.consumption
         return _OK
 
-    def _elements(
-        self, parts: list[saf.SaCkptIOVectorElementT], *, data: bool
-    ) -> tuple[Any, list[Any]]:
+    def _places(self, parts: list[saf.SaCkptIOVectorElementT]) -> Any:
+        """Return a C vector without data, in one piece of memory that ``free()`` releases."""
+        ffi = self._ffi
+        head = len(parts) * ffi.sizeof("SaCkptIOVectorElementT")
+        ids = [part.sectionId.id or b"" for part in parts]
+        memory = self._allocated(bytes(head) + b"".join(ids))
+        vector = ffi.cast("SaCkptIOVectorElementT *", memory)
+        at = ffi.cast("SaUint8T *", memory) + head
+        for position, (part, section) in enumerate(zip(parts, ids, strict=True)):
+            target = vector[position]
+            if section:
+                target.sectionId.idLen, target.sectionId.id = len(section), at
+                at += len(section)
+            target.dataSize = target.readSize = part.dataSize
+            target.dataOffset = part.dataOffset
+        return vector
+
+    def _elements(self, parts: list[saf.SaCkptIOVectorElementT]) -> tuple[Any, list[Any]]:
         """Return a C vector, and what has to live as long as it is used.
 
         All is copied: a program may change what it is given.
@@ -465,7 +512,7 @@ class _Binding:
                 target.sectionId.id = copied(section)
             target.dataSize = target.readSize = part.dataSize
             target.dataOffset = part.dataOffset
-            if data and part.dataBuffer is not None:
+            if part.dataBuffer is not None:
                 target.dataBuffer = copied(part.dataBuffer)
         return vector, kept
 

@@ -12,12 +12,19 @@ from raftckpt.saf.initialization import Library, code_of
 from raftckpt.saf.settings import current
 from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT
 
-__all__ = ["saCkptDispatch", "saCkptFinalize", "saCkptInitialize", "saCkptSelectionObjectGet"]
+__all__ = [
+    "dispatching",
+    "saCkptDispatch",
+    "saCkptFinalize",
+    "saCkptInitialize",
+    "saCkptSelectionObjectGet",
+]
 
 log = logging.getLogger("raftckpt.saf")
 
 _OK: Final = SaAisError.OK
 _BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
+_DISPATCHES: Final = (SA_DISPATCH_ONE, SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING)
 _SUPPORTED: Final = ("B", 2, 3)
 """What is answered, as OpenSAF answers; what was asked for decides the rules."""
 _B2: Final = (2, 2)
@@ -86,20 +93,28 @@ def saCkptDispatch(ckptHandle: int, dispatchFlags: int) -> SaAisError:
         dispatchFlags: ``SA_DISPATCH_ONE``, ``_ALL`` (those pending now), or ``_BLOCKING`` (until
             somebody finalizes the library).
     """
+    library = dispatching(ckptHandle, dispatchFlags)
+    if isinstance(library, SaAisError):
+        return library
+    if dispatchFlags == SA_DISPATCH_ALL:
+        library.dispatch_all()
+    elif dispatchFlags == SA_DISPATCH_ONE:
+        library.dispatch_one()
+    else:
+        library.dispatch_until_finalized()
+    return _OK
+
+
+def dispatching(ckptHandle: int, dispatchFlags: int) -> Library | SaAisError:
+    """Check the arguments of ``saCkptDispatch``; return whose callbacks it is to call."""
     library = find(LIBRARIES, ckptHandle)
     if library is None:
         return _BAD_HANDLE
     if library.gone:
         return SaAisError.ERR_UNAVAILABLE
-    if dispatchFlags == SA_DISPATCH_ALL:
-        library.dispatch_all()
-    elif dispatchFlags == SA_DISPATCH_ONE:
-        library.dispatch_one()
-    elif dispatchFlags == SA_DISPATCH_BLOCKING:
-        library.dispatch_until_finalized()
-    else:
+    if dispatchFlags not in _DISPATCHES:
         return SaAisError.ERR_INVALID_PARAM
-    return _OK
+    return library
 
 
 def saCkptFinalize(ckptHandle: int) -> SaAisError:

@@ -77,5 +77,6 @@ void check_synchronize(void);
 void check_fork(void);
 void check_null_pointers(void);
 void check_tracking(void);
+void check_threads(void);
 
 #endif

@@ -115,6 +115,7 @@ static const struct {
     {"data", check_data},
     {"synchronize", check_synchronize},
     {"tracking", check_tracking},
+    {"threads", check_threads},
     {"fork", check_fork},
 };
 

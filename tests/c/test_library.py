@@ -27,6 +27,7 @@ _CONFORMANCE = (
     "sections.c",
     "data.c",
     "tracking.c",
+    "threads.c",
 )
 Program = Callable[..., Path]
 
@@ -89,7 +90,7 @@ def test_conformance_under_the_address_sanitizer(
 ) -> None:
     # Leaks are not looked for: an interpreter frees little at exit. A program that lost memory
     # for each call would show in test_threads, and valgrind (docs/c.md) judges it exactly.
-    binary = program(*_CONFORMANCE, flags=("-fsanitize=address,undefined",))
+    binary = program(*_CONFORMANCE, flags=("-D_GNU_SOURCE", "-fsanitize=address,undefined"))
     done = _run(binary, env={**environment, "ASAN_OPTIONS": "detect_leaks=0"})
     assert done.returncode == 0, done.stdout
     assert "runtime error" not in done.stdout  # the undefined behaviour sanitizer only prints
@@ -108,6 +109,22 @@ def test_threads(program: Program, environment: dict[str, str]) -> None:
     assert result["children"] > 0
     grown = result["resident_kib_at_the_end"] - result["resident_kib_after_a_third"]
     assert grown < 16 * 1024
+
+
+@pytest.mark.parametrize("stack", [0, 40 * 1024])
+def test_cancelled_threads_with_small_stacks(
+    program: Program, environment: dict[str, str], stack: int
+) -> None:
+    done = _run(
+        program("small.c", flags=("-D_GNU_SOURCE",)), "3", "16", str(stack), env=environment
+    )
+    assert done.returncode == 0, done.stdout
+    result = json.loads(done.stdout)
+    assert result["failures"] == 0
+    assert result["writes"] > 50
+    assert result["called_back"] > 0
+    assert result["cancelled_writers"] > 10
+    assert result["cancelled_dispatchers"] > 3
 
 
 def test_replicas_killed_during_writes(
