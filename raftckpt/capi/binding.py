@@ -27,6 +27,7 @@ from raftckpt.saf.lifecycle import dispatching
 __all__ = ["attach"]
 
 _OK: Final = SaAisError.OK
+_DONE: Final = int(_OK)
 _ENVIRONMENT: Final = ("ENDPOINTS", "CONFIG", "NODE", "CA", "CERT", "KEY", "TOKEN_FILE")
 _ID_NOT_POSSIBLE: Final = bytes(1 << 16)
 """Longer than any section id: what an id that C has and Python has not is passed on as."""
@@ -129,23 +130,26 @@ class _Binding:
         left = turn.left
         if left == 0:
             library = dispatching(handle, flags)
+            if isinstance(library, SaAisError):
+                return int(library)
+            left = _LEFT_AT_FIRST.get(flags) or library.pending
+            if left == 0:
+                return _DONE
         else:
             turn.left = turn.waits = 0
             turn.opened = turn.synchronized = turn.arrived = turn.vector = self._null
-            library = LIBRARIES.get(handle, _OK)  # that is all if it was finalized meanwhile
-        if isinstance(library, SaAisError):
-            return int(library)
-        if left == 0:
-            left = _LEFT_AT_FIRST.get(flags, library.pending)
+            library = LIBRARIES.get(handle, _OK)
+            if isinstance(library, SaAisError):  # finalized, maybe by the last callback
+                return _DONE
         self._turns.now = turn
         while left and library.dispatch_one():
             left -= left != _ENDLESS
             if turn.opened or turn.synchronized or turn.arrived:  # else it was cancelled
                 turn.left = left
-                return int(_OK)
+                return _DONE
         if left == _ENDLESS:
             turn.left, turn.waits = left, 1
-        return int(_OK)
+        return _DONE
 
     def py_finalize(self, handle: int) -> int:
         rc = saf.saCkptFinalize(handle)

@@ -216,10 +216,13 @@ static void pipe_signal(sigset_t *set) {
 
 static void hold(struct guard *guard) {
     sigset_t set;
-    sigpending(&set);
-    guard->was_pending = sigismember(&set, SIGPIPE);
     pipe_signal(&set);
     pthread_sigmask(SIG_BLOCK, &set, &guard->mask);
+    guard->was_pending = 0;
+    if (sigismember(&guard->mask, SIGPIPE)) { /* else it would have been delivered */
+        sigpending(&set);
+        guard->was_pending = sigismember(&set, SIGPIPE);
+    }
 }
 
 static void let_go(struct guard *guard) {
@@ -630,7 +633,7 @@ SaAisErrorT saCkptDispatch(SaCkptHandleT ckptHandle, SaDispatchFlagsT dispatchFl
     TurnT turn;
     memset(&turn, 0, sizeof turn);
     do {
-        unsigned long seen = wakes_so_far();
+        unsigned long seen = dispatchFlags == SA_DISPATCH_BLOCKING ? wakes_so_far() : 0;
         SaAisErrorT rc = call_dispatch(ckptHandle, (SaUint32T)dispatchFlags, &turn);
         if (rc != SA_AIS_OK)
             return rc;
