@@ -43,7 +43,7 @@ _EXPORTS = (
 )
 
 _PKG_CONFIG = """\
-prefix={prefix}
+prefix=${{pcfiledir}}/../..
 libdir=${{prefix}}/lib
 includedir=${{prefix}}/include
 
@@ -146,7 +146,7 @@ def install(prefix: Path, compiler: str | None = None) -> Installed:
     link.symlink_to(SONAME)
     for header in HEADERS:
         _replace(_INCLUDE / header, includes / header)
-    pkg_config.write_text(_PKG_CONFIG.format(prefix=prefix, version=VERSION), "utf-8")
+    pkg_config.write_text(_PKG_CONFIG.format(version=VERSION), "utf-8")
     return Installed(
         libraries / SONAME, tuple(includes / name for name in HEADERS), pkg_config, sys.executable
     )

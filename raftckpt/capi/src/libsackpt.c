@@ -575,7 +575,10 @@ SaConstStringT saAisNameBorrow(const SaNameT *name) {
     return value;
 }
 
-/* The bytes of a name. NULL stays NULL: it is refused where its turn in the order of checks is. */
+/*
+ * The bytes of a name, up to a NUL if there is one: who counts it means the name without it. NULL
+ * stays NULL: it is refused where its turn in the order of checks is.
+ */
 static SaAisErrorT name_of(const SaNameT *name, const char **bytes, SaSizeT *length) {
     *bytes = NULL;
     *length = 0;
@@ -586,7 +589,7 @@ static SaAisErrorT name_of(const SaNameT *name, const char **bytes, SaSizeT *len
         if (head > SA_MAX_UNEXTENDED_NAME_LENGTH)
             return SA_AIS_ERR_INVALID_PARAM;
         *bytes = (const char *)name + sizeof head;
-        *length = head;
+        *length = strnlen(*bytes, head);
         return SA_AIS_OK;
     }
     if (!long_names_enabled())
