@@ -19,6 +19,7 @@ from raftckpt.client.tracking import target_of, track_point
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.saf.handles import CHECKPOINTS, find
 from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.resources import CONSUMPTION_DESCRIPTORS, needing
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 
 __all__ = ["clCkptImmediateConsumptionRegister", "immediate_consumption_register"]
@@ -133,18 +134,19 @@ def immediate_consumption_register(
         callback(checkpointHandle, name, _vector(change), cookie, change)
 
     former = checkpoint.tracking
-    if former is not None:
-        former.stop()
-        if from_revision is None and not image:
-            from_revision = former.revision
     try:
-        checkpoint.tracking = _Consumption(
-            checkpoint,
-            deliver,
-            through_dispatch=through_dispatch,
-            from_revision=from_revision,
-            image=image,
-        )
+        with needing(CONSUMPTION_DESCRIPTORS):
+            if former is not None:
+                former.stop()
+                if from_revision is None and not image:
+                    from_revision = former.revision
+            checkpoint.tracking = _Consumption(
+                checkpoint,
+                deliver,
+                through_dispatch=through_dispatch,
+                from_revision=from_revision,
+                image=image,
+            )
     except CheckpointError as error:
         return checkpoint.code(error)
     return _OK

@@ -9,6 +9,7 @@ from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMi
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
 from raftckpt.saf.handles import LIBRARIES, find
 from raftckpt.saf.initialization import Library, code_of
+from raftckpt.saf.resources import INITIALIZATION_DESCRIPTORS, needing
 from raftckpt.saf.settings import current
 from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT
 
@@ -55,7 +56,8 @@ def saCkptInitialize(
         chosen.saCkptCheckpointOpenCallback, chosen.saCkptCheckpointSynchronizeCallback
     )
     try:
-        library = Library(chosen, b2=b2, settings=current())
+        with needing(INITIALIZATION_DESCRIPTORS):
+            library = Library(chosen, b2=b2, settings=current())
     except (InvalidParam, VersionMismatch) as error:
         # not the caller's arguments: what configure() or the environment says
         log.error("cannot_initialize %s", error)
@@ -81,7 +83,7 @@ def saCkptSelectionObjectGet(ckptHandle: int) -> tuple[SaAisError, int]:
     try:
         return _OK, library.descriptor()
     except OSError as error:
-        log.error("no_selection_object %s", error)
+        log.info("no_selection_object %s", error)
         return SaAisError.ERR_NO_RESOURCES, -1
 
 

@@ -129,6 +129,13 @@ def test_cancelled_threads_with_small_stacks(
     assert result["cancelled_dispatchers"] > 3
 
 
+def test_no_descriptors(program: Program, environment: dict[str, str]) -> None:
+    done = _run(program("descriptors.c"), env=environment)
+    assert done.returncode == 0, done.stdout
+    (line,) = done.stdout.splitlines()  # and nothing on standard error
+    assert line.endswith(" 0 failures")
+
+
 def test_replicas_killed_during_writes(
     program: Program, cluster: LocalCluster, environment: dict[str, str]
 ) -> None:
