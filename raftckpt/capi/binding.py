@@ -52,6 +52,11 @@ def _failed(kind: type[BaseException], error: BaseException, trace: Any) -> int:
     return int(SaAisError.ERR_LIBRARY)
 
 
+def _bytes(data: Any) -> bytes:
+    """Return what is to be written; what is too much for that will be refused."""
+    return data if type(data) is bytes else b""
+
+
 class _Binding:
     """The py_ functions of bridge.h."""
 
@@ -311,12 +316,27 @@ class _Binding:
     # --- data ----------------------------------------------------------------------------
 
     def py_write(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
-        rc, index = saf.saCkptCheckpointWrite(checkpoint, self._vector(vector, count, self._write))
+        elements = self._vector(vector, count, self._write)
+        following = self._followed.get(checkpoint)
+        if following is None or elements is None:
+            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
+        else:
+            parts = [(e.sectionId.id or b"", e.dataOffset, _bytes(e.dataBuffer)) for e in elements]
+            write = following.begins("written", parts)
+            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
+            following.ends(write, rc)
         return self._with_index(rc, index, erroneous)
 
     def py_overwrite(self, checkpoint: int, section: Any, data: Any, size: int) -> int:
         given = None if data == self._null else self._data(data, size)
-        return int(saf.saCkptSectionOverwrite(checkpoint, self._section(section), given))
+        target = self._section(section)
+        following = self._followed.get(checkpoint)
+        if following is None or target is None:
+            return int(saf.saCkptSectionOverwrite(checkpoint, target, given))
+        write = following.begins("overwritten", [(target.id or b"", 0, _bytes(given))])
+        rc = saf.saCkptSectionOverwrite(checkpoint, target, given)
+        following.ends(write, rc)
+        return int(rc)
 
     def py_read(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
         elements = self._vector(vector, count, self._read)
