@@ -154,7 +154,7 @@ int main(int argc, char **argv) {
             break;
         usleep(10000);
     }
-    THAT(called_back == wanted);
+    THAT(__atomic_load_n(&called_back, __ATOMIC_RELAXED) == wanted);
     OK(saCkptFinalize(client)); /* which ends the dispatchers that were not cancelled */
     for (int number = 0; number < count; number++)
         if (role_of(number) == dispatch_on)

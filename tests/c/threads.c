@@ -57,7 +57,7 @@ static void *make_calls(void *argument) {
     return NULL;
 }
 
-static void check_stacks(void) {
+static void check_sizes(void) {
     size_t smallest = (size_t)sysconf(_SC_THREAD_STACK_MIN);
     static const size_t more[] = {0, 8 << 10, 32 << 10, 48 << 10, 112 << 10, 128 << 10, 1 << 20};
     for (size_t which = 0; which < sizeof more / sizeof *more; which++)
@@ -182,20 +182,35 @@ static void check_callbacks(size_t stack) {
     OK(saCkptFinalize(own));
 }
 
-void check_threads(void) {
-    size_t smallest = (size_t)sysconf(_SC_THREAD_STACK_MIN);
-    client = client_of(2, 2);
+static void begin(void) {
     SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ACTIVE_REPLICA);
+    client = client_of(2, 2);
     checkpoint = opened(client, "c-threads", &attributes, CREATE | READ | WRITE);
     OK(create(checkpoint, "1", "data"));
-    check_stacks();
+}
+
+void check_stacks(void) {
+    begin();
+    check_sizes();
     check_coroutine();
+    OK(saCkptFinalize(client));
+}
+
+void check_cancellation(void) {
+    size_t smallest = (size_t)sysconf(_SC_THREAD_STACK_MIN);
+    begin();
     for (int small = 0; small < 2; small++) {
         check_blocking_dispatch(small ? smallest : 0);
         check_pending_cancellation(small ? smallest : 0);
         check_callbacks(small ? smallest : 0);
     }
-    THAT(ended(started(fork_here, NULL, smallest)) == NULL);
+    make_calls(NULL);
+    OK(saCkptFinalize(client));
+}
+
+void check_fork_from_a_small_stack(void) {
+    begin();
+    THAT(ended(started(fork_here, NULL, (size_t)sysconf(_SC_THREAD_STACK_MIN))) == NULL);
     make_calls(NULL);
     OK(saCkptFinalize(client));
 }
