@@ -1,6 +1,7 @@
 /* Threads: stacks of any size, coroutines, cancellation, a fork from a small stack. */
 #include <limits.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 
@@ -64,20 +65,35 @@ static void check_sizes(void) {
         THAT(ended(started(make_calls, NULL, smallest + more[which])) == NULL);
 }
 
+enum { SMALL = 16 << 10, GUARD = 256 << 10, LARGE = 1 << 20 };
 static ucontext_t outside, inside;
 static void coroutine(void) { make_calls(NULL); }
 
 /* A stack that is not the thread's: nothing is known of it, whatever its size. */
-static void check_coroutine(void) {
-    size_t size = 16 << 10;
-    char *memory = malloc(size);
+static void *leave_the_stack(void *memory) {
     THAT(getcontext(&inside) == 0);
     inside.uc_stack.ss_sp = memory;
-    inside.uc_stack.ss_size = size;
+    inside.uc_stack.ss_size = SMALL;
     inside.uc_link = &outside;
     makecontext(&inside, coroutine, 0);
     THAT(swapcontext(&outside, &inside) == 0);
-    free(memory);
+    return NULL;
+}
+
+/* From main, whose stack is above it, and from a thread whose stack is below. */
+static void check_coroutines(void) {
+    char *memory = mmap(NULL, LARGE + GUARD + SMALL, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    THAT(memory != MAP_FAILED && mprotect(memory + LARGE, GUARD, PROT_NONE) == 0);
+    leave_the_stack(memory + LARGE + GUARD);
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    THAT(pthread_attr_setstack(&attributes, memory, LARGE) == 0);
+    THAT(pthread_create(&thread, &attributes, leave_the_stack, memory + LARGE + GUARD) == 0);
+    pthread_attr_destroy(&attributes);
+    THAT(ended(thread) == NULL);
+    munmap(memory, LARGE + GUARD + SMALL);
 }
 
 static void *fork_here(void *argument) {
@@ -192,7 +208,7 @@ static void begin(void) {
 void check_stacks(void) {
     begin();
     check_sizes();
-    check_coroutine();
+    check_coroutines();
     OK(saCkptFinalize(client));
 }
 
