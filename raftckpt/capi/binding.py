@@ -22,13 +22,18 @@ from raftckpt.capi.following import Following, Sink
 from raftckpt.errors import SaAisError
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.lifecycle import dispatching
 
 __all__ = ["attach"]
 
 _OK: Final = SaAisError.OK
+_DONE: Final = int(_OK)
 _ENVIRONMENT: Final = ("ENDPOINTS", "CONFIG", "NODE", "CA", "CERT", "KEY", "TOKEN_FILE")
 _ID_NOT_POSSIBLE: Final = bytes(1 << 16)
 """Longer than any section id: what an id that C has and Python has not is passed on as."""
+_ENDLESS: Final = (1 << 32) - 1
+_LEFT_AT_FIRST: Final = {saf.SA_DISPATCH_ONE: 1, saf.SA_DISPATCH_BLOCKING: _ENDLESS}
+"""Callbacks that a dispatch may make; SA_DISPATCH_ALL: those pending when it began."""
 
 
 def attach(ffi: Any, lib: Any) -> None:
@@ -47,6 +52,11 @@ def _failed(kind: type[BaseException], error: BaseException, trace: Any) -> int:
     return int(SaAisError.ERR_LIBRARY)
 
 
+def _bytes(data: Any) -> bytes:
+    """Return what is to be written; what is too much for that will be refused."""
+    return data if type(data) is bytes else b""
+
+
 class _Binding:
     """The py_ functions of bridge.h."""
 
@@ -55,6 +65,7 @@ class _Binding:
         self._lib = lib
         self._null = ffi.NULL
         self._starting = threading.Lock()
+        self._turns = threading.local()
         self._followed: dict[int, Following] = {}
         """What is told of changes, by checkpoint handle."""
         self._arrival: dict[int, Sink] = {}
@@ -73,6 +84,7 @@ class _Binding:
             version.majorVersion = supported.majorVersion
             version.minorVersion = supported.minorVersion
         if rc == _OK:
+            LIBRARIES[handle].watch(self._lib.wake_dispatchers)
             out_handle[0] = handle
         return int(rc)
 
@@ -92,19 +104,25 @@ class _Binding:
             return None
         opened = callbacks.saCkptCheckpointOpenCallback
         synchronized = callbacks.saCkptCheckpointSynchronizeCallback
-        lib = self._lib
 
-        def call_opened(invocation: int, checkpoint: int, error: int) -> None:
+        def note_opened(invocation: int, checkpoint: int, error: int) -> None:
             if error == _OK:
                 error = self._opened(checkpoint)
-            lib.call_open_callback(opened, invocation, checkpoint, error)
+            turn = self._turn()
+            turn.opened, turn.invocation, turn.checkpoint = opened, invocation, checkpoint
+            turn.error = error
 
-        def call_synchronized(invocation: int, error: int) -> None:
-            lib.call_synchronize_callback(synchronized, invocation, error)
+        def note_synchronized(invocation: int, error: int) -> None:
+            turn = self._turn()
+            turn.synchronized, turn.invocation, turn.error = synchronized, invocation, error
 
         return saf.SaCkptCallbacksT(
-            call_opened if opened else None, call_synchronized if synchronized else None
+            note_opened if opened else None, note_synchronized if synchronized else None
         )
+
+    def _turn(self) -> Any:
+        """Return where this thread, which is in py_dispatch, notes what C is to call."""
+        return self._turns.now
 
     def py_selection_object_get(self, handle: int, out_descriptor: Any) -> int:
         rc, descriptor = saf.saCkptSelectionObjectGet(handle)
@@ -112,8 +130,31 @@ class _Binding:
             out_descriptor[0] = descriptor
         return int(rc)
 
-    def py_dispatch(self, handle: int, flags: int) -> int:
-        return int(saf.saCkptDispatch(handle, flags))
+    def py_dispatch(self, handle: int, flags: int, turn: Any) -> int:
+        """Take the next pending callback for the C half to make, which has no Python under it."""
+        left = turn.left
+        if left == 0:
+            library = dispatching(handle, flags)
+            if isinstance(library, SaAisError):
+                return int(library)
+            left = _LEFT_AT_FIRST.get(flags) or library.pending
+            if left == 0:
+                return _DONE
+        else:
+            turn.left = turn.waits = 0
+            turn.opened = turn.synchronized = turn.arrived = turn.vector = self._null
+            library = LIBRARIES.get(handle, _OK)
+            if isinstance(library, SaAisError):  # finalized, maybe by the last callback
+                return _DONE
+        self._turns.now = turn
+        while left and library.dispatch_one():
+            left -= left != _ENDLESS
+            if turn.opened or turn.synchronized or turn.arrived:  # else it was cancelled
+                turn.left = left
+                return _DONE
+        if left == _ENDLESS:
+            turn.left, turn.waits = left, 1
+        return _DONE
 
     def py_finalize(self, handle: int) -> int:
         rc = saf.saCkptFinalize(handle)
@@ -275,12 +316,27 @@ class _Binding:
     # --- data ----------------------------------------------------------------------------
 
     def py_write(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
-        rc, index = saf.saCkptCheckpointWrite(checkpoint, self._vector(vector, count, self._write))
+        elements = self._vector(vector, count, self._write)
+        following = self._followed.get(checkpoint)
+        if following is None or elements is None:
+            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
+        else:
+            parts = [(e.sectionId.id or b"", e.dataOffset, _bytes(e.dataBuffer)) for e in elements]
+            write = following.begins("written", parts)
+            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
+            following.ends(write, rc)
         return self._with_index(rc, index, erroneous)
 
     def py_overwrite(self, checkpoint: int, section: Any, data: Any, size: int) -> int:
         given = None if data == self._null else self._data(data, size)
-        return int(saf.saCkptSectionOverwrite(checkpoint, self._section(section), given))
+        target = self._section(section)
+        following = self._followed.get(checkpoint)
+        if following is None or target is None:
+            return int(saf.saCkptSectionOverwrite(checkpoint, target, given))
+        write = following.begins("overwritten", [(target.id or b"", 0, _bytes(given))])
+        rc = saf.saCkptSectionOverwrite(checkpoint, target, given)
+        following.ends(write, rc)
+        return int(rc)
 
     def py_read(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
         elements = self._vector(vector, count, self._read)
@@ -371,9 +427,9 @@ class _Binding:
             return int(SaAisError.ERR_BAD_HANDLE)
 
         def arrived(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
-            vector, kept = self._elements(parts, data=False)
-            self._lib.call_arrival_callback(callback, checkpoint.handle, vector, len(parts))
-            del kept
+            turn = self._turn()
+            turn.arrived, turn.checkpoint = callback, checkpoint.handle
+            turn.vector, turn.count = self._places(parts), len(parts)
 
         for checkpoint in list(library.checkpoints):
             if checkpoint.reads:
@@ -407,7 +463,7 @@ class _Binding:
         name = checkpoint.opened.name.encode()
 
         def consumed(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
-            vector, kept = self._elements(parts, data=True)
+            vector, kept = self._elements(parts)
             self._lib.call_consumption_callback(
                 callback, checkpoint.handle, name, vector, len(parts), cookie
             )
@@ -441,9 +497,24 @@ class _Binding:
         following.consumption = consumption or following.consumption
         return _OK
 
-    def _elements(
-        self, parts: list[saf.SaCkptIOVectorElementT], *, data: bool
-    ) -> tuple[Any, list[Any]]:
+    def _places(self, parts: list[saf.SaCkptIOVectorElementT]) -> Any:
+        """Return a C vector without data, in one piece of memory that ``free()`` releases."""
+        ffi = self._ffi
+        head = len(parts) * ffi.sizeof("SaCkptIOVectorElementT")
+        ids = [part.sectionId.id or b"" for part in parts]
+        memory = self._allocated(bytes(head) + b"".join(ids))
+        vector = ffi.cast("SaCkptIOVectorElementT *", memory)
+        at = ffi.cast("SaUint8T *", memory) + head
+        for position, (part, section) in enumerate(zip(parts, ids, strict=True)):
+            target = vector[position]
+            if section:
+                target.sectionId.idLen, target.sectionId.id = len(section), at
+                at += len(section)
+            target.dataSize = target.readSize = part.dataSize
+            target.dataOffset = part.dataOffset
+        return vector
+
+    def _elements(self, parts: list[saf.SaCkptIOVectorElementT]) -> tuple[Any, list[Any]]:
         """Return a C vector, and what has to live as long as it is used.
 
         All is copied: a program may change what it is given.
@@ -465,7 +536,7 @@ class _Binding:
                 target.sectionId.id = copied(section)
             target.dataSize = target.readSize = part.dataSize
             target.dataOffset = part.dataOffset
-            if data and part.dataBuffer is not None:
+            if part.dataBuffer is not None:
                 target.dataBuffer = copied(part.dataBuffer)
         return vector, kept
 

@@ -23,6 +23,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from raftckpt.capi import bridge
 from raftckpt.version import VERSION
 
 __all__ = ["BuildFailed", "Installed", "c_types", "install"]
@@ -42,7 +43,7 @@ _EXPORTS = (
 )
 
 _PKG_CONFIG = """\
-prefix={prefix}
+prefix=${{pcfiledir}}/../..
 libdir=${{prefix}}/lib
 includedir=${{prefix}}/include
 
@@ -53,34 +54,32 @@ Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -Wl,-rpath,${{libdir}} -lSaCkpt
 """
 
-# What the C half gives to the Python half, beside the declarations of bridge.h.
-_HELPERS = """
-void call_open_callback(SaCkptCheckpointOpenCallbackT callback, SaInvocationT invocation,
-                        SaCkptCheckpointHandleT checkpoint, SaUint32T error);
-void call_synchronize_callback(SaCkptCheckpointSynchronizeCallbackT callback,
-                               SaInvocationT invocation, SaUint32T error);
-void call_arrival_callback(ncsCkptCkptArrivalCallbackT callback,
-                           SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *vector,
-                           SaUint32T count);
-void call_consumption_callback(ClCkptNotificationCallbackT callback,
-                               SaCkptCheckpointHandleT checkpoint, const char *text,
-                               SaCkptIOVectorElementT *vector, SaUint32T count, void *cookie);
-void keep_signals_away(void);
-void let_signals_in(void);
-void *malloc(size_t size);
-void free(void *memory);
-char *getenv(const char *name);
-"""
-
+# Run before anything of cffi, which would tell a program's user what its own developers want to
+# know: ``problem`` is one line.
 _STARTUP = """
 import os
 import sys
 sys.path[:0] = filter(None, os.environ.get("RAFTCKPT_PYTHONPATH", "").split(os.pathsep))
+problem = None
 try:
-    import raftckpt.capi.binding
-except ImportError:
-    sys.path.append({home!r})
-    import raftckpt.capi.binding
+    import _cffi_backend
+    try:
+        import raftckpt.capi.binding, raftckpt.capi.bridge
+    except ModuleNotFoundError:
+        sys.path.append({home!r})
+        import raftckpt.capi.binding, raftckpt.capi.bridge
+    if raftckpt.capi.bridge.digest() != {bridge!r}:
+        raise ImportError("the library is of another version of it")
+except Exception as error:
+    problem = (
+        f"the Python in {{sys.prefix}} cannot load raftckpt ({{type(error).__name__}}: {{error}}): "
+        "set RAFTCKPT_PYTHON to the Python of the environment that has raftckpt[c], or run "
+        "'raftckpt saf-library install' there"
+    )
+"""
+
+_ATTACHING = """
+import raftckpt.capi.binding
 from {module} import ffi, lib
 raftckpt.capi.binding.attach(ffi, lib)
 """
@@ -147,7 +146,7 @@ def install(prefix: Path, compiler: str | None = None) -> Installed:
     link.symlink_to(SONAME)
     for header in HEADERS:
         _replace(_INCLUDE / header, includes / header)
-    pkg_config.write_text(_PKG_CONFIG.format(prefix=prefix, version=VERSION), "utf-8")
+    pkg_config.write_text(_PKG_CONFIG.format(version=VERSION), "utf-8")
     return Installed(
         libraries / SONAME, tuple(includes / name for name in HEADERS), pkg_config, sys.executable
     )
@@ -228,24 +227,29 @@ def _generate(work: Path) -> Path:
         raise BuildFailed(
             "no cffi", "this Python does not have it", "pip install 'raftckpt[c]'"
         ) from None
-    bridge = (_SOURCE / "bridge.h").read_text("utf-8")
-    calls = re.sub(r"/\*.*?\*/", "", bridge, flags=re.S)
-    # cffi makes the py_ functions static
-    own = re.sub(r"^SaAisErrorT py_", "static SaAisErrorT py_", calls, flags=re.M)
+    types, functions = bridge.declarations()
+    calls = "\n".join(f"SaAisErrorT py_{name}({given});" for name, given in functions)
+    home = str(_HERE.parent.parent.resolve())
+    startup = _STARTUP.format(home=home, bridge=bridge.digest())
+    half = (_SOURCE / "libsackpt.c").read_text("utf-8")
     source = "\n".join(
         (
             "#include <saCkptTracking.h>",
-            f'#define RAFTCKPT_BUILT_FROM "{_c_string(sys.executable)}"',
-            own,
-            (_SOURCE / "libsackpt.c").read_text("utf-8"),
+            f"#define RAFTCKPT_BUILT_FROM {_c_string(sys.executable)}",
+            f"#define RAFTCKPT_STARTUP {_c_string(startup)}",
+            types,
+            # cffi makes the py_ functions static
+            re.sub(r"^SaAisErrorT", "static SaAisErrorT", calls, flags=re.M),
+            half.replace("\nRAFTCKPT_CALLS\n", "".join(map(bridge.entrance, functions))),
         )
     )
     ffi = cffi.FFI()
     ffi.cdef(
-        "typedef ... SaNameT;\n" + c_types() + _HELPERS + 'extern "Python" {\n' + calls + "}\n"
+        f"typedef ... SaNameT;\n{c_types()}\n{types}\n{bridge.HELPERS}\n"
+        f'extern "Python" {{\n{calls}\n}}\n'
     )
     ffi.embedding_api("")
-    ffi.embedding_init_code(_STARTUP.format(home=str(_HERE.parent.parent.resolve()), module=MODULE))
+    ffi.embedding_init_code(_ATTACHING.format(module=MODULE))
     ffi.set_source(MODULE, source)
     path = work / f"{MODULE}.c"
     with contextlib.redirect_stdout(io.StringIO()):  # it announces what it does
@@ -254,7 +258,9 @@ def _generate(work: Path) -> Path:
 
 
 def _c_string(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    """Return a string literal of C."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _compile(command: list[str], linking: list[str], work: Path) -> None:
@@ -264,7 +270,16 @@ def _compile(command: list[str], linking: list[str], work: Path) -> None:
     _run(
         [
             *command,
-            *("-shared", "-fPIC", "-O2", "-g", "-Wall", "-pthread", "-D_GNU_SOURCE"),
+            *(
+                "-shared",
+                "-fPIC",
+                "-O2",
+                "-g",
+                "-Wall",
+                "-fexceptions",
+                "-pthread",
+                "-D_GNU_SOURCE",
+            ),
             f"-I{_INCLUDE}",
             str(source),
             *("-o", str(work / SONAME)),

@@ -279,7 +279,7 @@ def saCkptCheckpointRetentionDurationSet(
     if checkpoint.owner.b2 and not checkpoint.writes:
         return _ACCESS
     return checkpoint.carry_out(
-        operations.set_retention(checkpoint.opened, Nanoseconds(retentionDuration))
+        lambda: operations.set_retention(checkpoint.opened, Nanoseconds(retentionDuration))
     )
 
 
@@ -290,7 +290,7 @@ def saCkptActiveReplicaSet(checkpointHandle: int) -> SaAisError:
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
-    return checkpoint.carry_out(operations.active_replica_set(checkpoint.opened, False))
+    return checkpoint.carry_out(lambda: operations.active_replica_set(checkpoint.opened, False))
 
 
 def saCkptCheckpointStatusGet(

@@ -19,6 +19,7 @@ from raftckpt.client.tracking import target_of, track_point
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.saf.handles import CHECKPOINTS, find
 from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.resources import CONSUMPTION_DESCRIPTORS, needing
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 
 __all__ = ["clCkptImmediateConsumptionRegister", "immediate_consumption_register"]
@@ -40,6 +41,7 @@ class _Consumption:
         through_dispatch: bool,
         from_revision: int | None,
         image: bool,
+        own: bool,
     ) -> None:
         opened, owner = checkpoint.opened, checkpoint.owner
         target = target_of(opened.name, owner.run(track_point(opened)), from_revision, image)
@@ -47,7 +49,7 @@ class _Consumption:
         self._checkpoint = checkpoint
         self._deliver = deliver
         self._through_dispatch = through_dispatch
-        self._mine = owner.driver.core.session
+        self._left_out = None if own else owner.driver.core.session
         self._stopped = False
         self._tracker = open_tracker(owner.driver, target, owner.settings.timeout)
         threading.Thread(target=self._follow, name="raftckpt-consumption", daemon=True).start()
@@ -63,7 +65,7 @@ class _Consumption:
             for change in self._tracker:
                 if self._stopped:
                     return
-                if change.session == self._mine and not change.is_image:
+                if change.session == self._left_out and not change.is_image:
                     continue
                 if self._through_dispatch:
                     if not owner.push(partial(self._call, change), self._checkpoint):
@@ -106,6 +108,7 @@ def immediate_consumption_register(
     through_dispatch: bool = True,
     from_revision: int | None = None,
     image: bool = False,
+    own: bool = False,
 ) -> SaAisError:
     """Have a callback told each committed change by others, with the data.
 
@@ -119,6 +122,7 @@ def immediate_consumption_register(
         through_dispatch: called by ``saCkptDispatch``; else on a thread of the library.
         from_revision: every change after this one; None: from now on.
         image: begin with the whole content, kind "image".
+        own: tell what was written through the same initialization, too.
     """
     if not callable(callback):
         return SaAisError.ERR_INVALID_PARAM
@@ -133,18 +137,20 @@ def immediate_consumption_register(
         callback(checkpointHandle, name, _vector(change), cookie, change)
 
     former = checkpoint.tracking
-    if former is not None:
-        former.stop()
-        if from_revision is None and not image:
-            from_revision = former.revision
     try:
-        checkpoint.tracking = _Consumption(
-            checkpoint,
-            deliver,
-            through_dispatch=through_dispatch,
-            from_revision=from_revision,
-            image=image,
-        )
+        with needing(CONSUMPTION_DESCRIPTORS):
+            if former is not None:
+                former.stop()
+                if from_revision is None and not image:
+                    from_revision = former.revision
+            checkpoint.tracking = _Consumption(
+                checkpoint,
+                deliver,
+                through_dispatch=through_dispatch,
+                from_revision=from_revision,
+                image=image,
+                own=own,
+            )
     except CheckpointError as error:
         return checkpoint.code(error)
     return _OK

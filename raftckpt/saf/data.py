@@ -13,7 +13,7 @@ from raftckpt.limits import SA_TIME_MAX, WRITE_BYTES_MAX
 from raftckpt.saf.checkpoint import seconds_of
 from raftckpt.saf.handles import CHECKPOINTS, find
 from raftckpt.saf.initialization import OpenCheckpoint
-from raftckpt.saf.section import id_of
+from raftckpt.saf.section import id_of, is_possible
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 
 __all__ = [
@@ -78,7 +78,9 @@ def _element_to_write(
     try:
         section_id = id_of(element.sectionId)
         data, size, offset = element.dataBuffer, element.dataSize, element.dataOffset
-        if section_id is None or size < 0 or offset < 0 or size > checkpoint.max_section_size:
+        if section_id is None or not is_possible(section_id):
+            return _INVALID
+        if size < 0 or offset < 0 or size > checkpoint.max_section_size:
             return _INVALID
         if data is None:
             return _INVALID if size else (section_id, min(offset, SA_TIME_MAX), b"")
@@ -106,6 +108,8 @@ def saCkptSectionOverwrite(
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
+    if not is_possible(section_id):
+        return _INVALID
     if type(dataBuffer) is not bytes:
         try:
             dataBuffer = memoryview(dataBuffer).cast("B")
@@ -116,7 +120,9 @@ def saCkptSectionOverwrite(
         return _INVALID
     if size > WRITE_BYTES_MAX:
         return _NO_RESOURCES
-    return checkpoint.carry_out(operations.overwrite(checkpoint.opened, section_id, dataBuffer))
+    return checkpoint.carry_out(
+        lambda: operations.overwrite(checkpoint.opened, section_id, dataBuffer)
+    )
 
 
 def saCkptCheckpointRead(checkpointHandle: int, ioVector: Any) -> tuple[SaAisError, int | None]:
@@ -160,7 +166,7 @@ def _element_to_read(
     try:
         section_id = id_of(element.sectionId)
         buffer, size, offset = element.dataBuffer, element.dataSize, element.dataOffset
-        if section_id is None or offset < 0:
+        if section_id is None or not is_possible(section_id) or offset < 0:
             return _INVALID
         offset = min(offset, SA_TIME_MAX)
         if buffer is None:
@@ -222,7 +228,9 @@ def saCkptCheckpointSynchronize(checkpointHandle: int, timeout: int) -> SaAisErr
     refusal = _refuse_inactive(checkpoint, seconds_of(timeout))
     if refusal is not None:
         return refusal
-    return checkpoint.carry_out(operations.synchronize(checkpoint.opened), deadline - monotonic())
+    return checkpoint.carry_out(
+        lambda: operations.synchronize(checkpoint.opened), deadline - monotonic()
+    )
 
 
 def saCkptCheckpointSynchronizeAsync(checkpointHandle: int, invocation: int) -> SaAisError:

@@ -113,10 +113,13 @@ class OpenCheckpoint:
         """Return the standard's code for an error."""
         return code_of(error, b2=self.owner.b2)
 
-    def carry_out(self, call: Call, timeout: float | None = None) -> SaAisError:
-        """Run a call of which only the code is told (``timeout`` in seconds)."""
+    def carry_out(self, build: Callable[[], Call], timeout: float | None = None) -> SaAisError:
+        """Build and run a call of which only the code is told (``timeout`` in seconds).
+
+        Built in here, because what a builder refuses has a code as well.
+        """
         try:
-            self.run(call, timeout)
+            self.run(build(), timeout)
         except CheckpointError as error:
             return self.code(error)
         return SaAisError.OK
@@ -158,6 +161,7 @@ class Library:
         self._raised = False
         self._awaited = 0
         self._finalized = False
+        self._watcher: Callable[[], object] | None = None
         options = Options(
             settings.endpoints or (),
             settings.timeout,
@@ -243,7 +247,7 @@ class Library:
                 pending = _CANCELLED
             self._queue.append(pending)
             self._raise()
-            self._changed.notify_all()
+            self._notify()
 
     def cancel(self, checkpoint: OpenCheckpoint) -> None:
         """Cancel what waits for a handle that is gone.
@@ -255,7 +259,25 @@ class Library:
                 _CANCELLED if pending.checkpoint is checkpoint else pending
                 for pending in self._queue
             )
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        if self._watcher is not None:
+            self._watcher()
+
+    def watch(self, watcher: Callable[[], object]) -> None:
+        """Have somebody who waits outside of Python told when to look again.
+
+        Arguments:
+            watcher: is called under a lock: it must be quick and call nothing here.
+        """
+        self._watcher = watcher
+
+    @property
+    def pending(self) -> int:
+        """Callbacks that wait for dispatch."""
+        return len(self._queue)
 
     # --- the selection object ----------------------------------------------------------------
 
@@ -303,7 +325,7 @@ class Library:
 
     def dispatch_all(self) -> None:
         """Deliver what is pending now."""
-        for _ in range(len(self._queue)):
+        for _ in range(self.pending):
             if not self.dispatch_one():
                 return
 
@@ -330,7 +352,7 @@ class Library:
                 for descriptor in self._pipe:
                     os.close(descriptor)
                 self._pipe = None
-            self._changed.notify_all()
+            self._notify()
         for checkpoint in list(self.checkpoints):
             checkpoint.forget()
         rc: SaAisError = _OK

@@ -9,15 +9,23 @@ from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMi
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
 from raftckpt.saf.handles import LIBRARIES, find
 from raftckpt.saf.initialization import Library, code_of
+from raftckpt.saf.resources import INITIALIZATION_DESCRIPTORS, needing
 from raftckpt.saf.settings import current
 from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT
 
-__all__ = ["saCkptDispatch", "saCkptFinalize", "saCkptInitialize", "saCkptSelectionObjectGet"]
+__all__ = [
+    "dispatching",
+    "saCkptDispatch",
+    "saCkptFinalize",
+    "saCkptInitialize",
+    "saCkptSelectionObjectGet",
+]
 
 log = logging.getLogger("raftckpt.saf")
 
 _OK: Final = SaAisError.OK
 _BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
+_DISPATCHES: Final = (SA_DISPATCH_ONE, SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING)
 _SUPPORTED: Final = ("B", 2, 3)
 """What is answered, as OpenSAF answers; what was asked for decides the rules."""
 _B2: Final = (2, 2)
@@ -48,7 +56,8 @@ def saCkptInitialize(
         chosen.saCkptCheckpointOpenCallback, chosen.saCkptCheckpointSynchronizeCallback
     )
     try:
-        library = Library(chosen, b2=b2, settings=current())
+        with needing(INITIALIZATION_DESCRIPTORS):
+            library = Library(chosen, b2=b2, settings=current())
     except (InvalidParam, VersionMismatch) as error:
         # not the caller's arguments: what configure() or the environment says
         log.error("cannot_initialize %s", error)
@@ -74,7 +83,7 @@ def saCkptSelectionObjectGet(ckptHandle: int) -> tuple[SaAisError, int]:
     try:
         return _OK, library.descriptor()
     except OSError as error:
-        log.error("no_selection_object %s", error)
+        log.info("no_selection_object %s", error)
         return SaAisError.ERR_NO_RESOURCES, -1
 
 
@@ -86,20 +95,28 @@ def saCkptDispatch(ckptHandle: int, dispatchFlags: int) -> SaAisError:
         dispatchFlags: ``SA_DISPATCH_ONE``, ``_ALL`` (those pending now), or ``_BLOCKING`` (until
             somebody finalizes the library).
     """
+    library = dispatching(ckptHandle, dispatchFlags)
+    if isinstance(library, SaAisError):
+        return library
+    if dispatchFlags == SA_DISPATCH_ALL:
+        library.dispatch_all()
+    elif dispatchFlags == SA_DISPATCH_ONE:
+        library.dispatch_one()
+    else:
+        library.dispatch_until_finalized()
+    return _OK
+
+
+def dispatching(ckptHandle: int, dispatchFlags: int) -> Library | SaAisError:
+    """Check the arguments of ``saCkptDispatch``; return whose callbacks it is to call."""
     library = find(LIBRARIES, ckptHandle)
     if library is None:
         return _BAD_HANDLE
     if library.gone:
         return SaAisError.ERR_UNAVAILABLE
-    if dispatchFlags == SA_DISPATCH_ALL:
-        library.dispatch_all()
-    elif dispatchFlags == SA_DISPATCH_ONE:
-        library.dispatch_one()
-    elif dispatchFlags == SA_DISPATCH_BLOCKING:
-        library.dispatch_until_finalized()
-    else:
+    if dispatchFlags not in _DISPATCHES:
         return SaAisError.ERR_INVALID_PARAM
-    return _OK
+    return library
 
 
 def saCkptFinalize(ckptHandle: int) -> SaAisError:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from raftckpt.client import operations
 from raftckpt.client.types import Nanoseconds
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.limits import SA_TIME_MAX, WRITE_BYTES_MAX
+from raftckpt.limits import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX
 from raftckpt.model.types import Chosen, SectionDescriptor
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, find, new_handle
 from raftckpt.saf.initialization import OpenCheckpoint
@@ -22,6 +22,7 @@ from raftckpt.saf.types import (
 __all__ = [
     "Iteration",
     "id_of",
+    "is_possible",
     "saCkptSectionCreate",
     "saCkptSectionDelete",
     "saCkptSectionExpirationTimeSet",
@@ -50,6 +51,11 @@ def id_of(sectionId: Any) -> bytes | None:
     if found is None:
         return b""
     return bytes(found) if isinstance(found, (bytes, bytearray, memoryview)) else None
+
+
+def is_possible(section_id: bytes) -> bool:
+    """Whether a section of any checkpoint may have the id; who names one that cannot is wrong."""
+    return len(section_id) <= SECTION_ID_BYTES_MAX
 
 
 def _is_time(value: Any) -> bool:
@@ -128,7 +134,9 @@ def saCkptSectionDelete(checkpointHandle: int, sectionId: SaCkptSectionIdT | Non
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
-    return checkpoint.carry_out(operations.delete(checkpoint.opened, section_id))
+    if not is_possible(section_id):
+        return _INVALID
+    return checkpoint.carry_out(lambda: operations.delete(checkpoint.opened, section_id))
 
 
 def saCkptSectionIdFree(checkpointHandle: int, id: Any) -> SaAisError:
@@ -150,8 +158,11 @@ def saCkptSectionExpirationTimeSet(
         return _BAD_HANDLE
     if not checkpoint.writes:
         return _ACCESS
+    if not is_possible(section_id):
+        return _INVALID
+    at = Nanoseconds(expirationTime)
     return checkpoint.carry_out(
-        operations.set_expiration(checkpoint.opened, section_id, Nanoseconds(expirationTime), None)
+        lambda: operations.set_expiration(checkpoint.opened, section_id, at, None)
     )
 
 

@@ -77,5 +77,8 @@ void check_synchronize(void);
 void check_fork(void);
 void check_null_pointers(void);
 void check_tracking(void);
+void check_stacks(void);
+void check_cancellation(void);
+void check_fork_from_a_small_stack(void);
 
 #endif

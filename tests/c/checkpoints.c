@@ -70,6 +70,23 @@ void check_open(void) {
     OK(try_open(old, "c-open", &attributes, CREATE | READ, WAIT));
     OK(saCkptFinalize(old));
 
+    /* a NUL that is counted, and what follows one, belongs to no name */
+    SaNameT counted = name_of("c-open");
+    SaCkptCheckpointHandleT same = 0;
+    memcpy(counted.value + counted.length + 1, "more", 4);
+    for (SaUint16T more = 1; more <= 5; more += 4) {
+        counted.length = (SaUint16T)(strlen("c-open") + more);
+        OK(saCkptCheckpointOpen(client, &counted, NULL, READ, WAIT, &same));
+        OK(saCkptCheckpointClose(same));
+        OK(saCkptCheckpointOpen(client, &counted, &attributes, CREATE | READ, WAIT, &same));
+        OK(saCkptCheckpointClose(same));
+    }
+    memset(&counted, 0, sizeof counted);
+    counted.length = 1;
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpen(client, &counted, NULL, READ, WAIT, &same));
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpenAsync(client, 1, &counted, NULL, READ));
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointUnlink(client, &counted));
+
     /* asynchronously */
     SaNameT name = name_of("c-open"), missing = name_of("c-missing"), empty = name_of("");
     opens = 0;
@@ -155,6 +172,7 @@ static void check_retention_and_unlink(SaCkptHandleT client) {
     writer = opened(client, "c-unlink", NULL, READ | WRITE);
 
     IS(SA_AIS_ERR_BAD_HANDLE, saCkptCheckpointUnlink(NOWHERE, &name));
+    name.length++; /* the NUL is counted */
     OK(saCkptCheckpointUnlink(client, &name));
     IS(SA_AIS_ERR_NOT_EXIST, saCkptCheckpointUnlink(client, &name));
     IS(SA_AIS_ERR_NOT_EXIST, try_open(client, "c-unlink", NULL, READ, WAIT));

@@ -115,7 +115,10 @@ static const struct {
     {"data", check_data},
     {"synchronize", check_synchronize},
     {"tracking", check_tracking},
+    {"stacks", check_stacks},
+    {"cancellation", check_cancellation},
     {"fork", check_fork},
+    {"fork-from-a-small-stack", check_fork_from_a_small_stack},
 };
 
 int main(int argc, char **argv) {

@@ -66,7 +66,7 @@ static void check_overwrite(SaCkptCheckpointHandleT checkpoint, SaCkptCheckpoint
     IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionOverwrite(checkpoint, &section, data, 101));
     IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionOverwrite(checkpoint, &section, data, ~0ULL));
     IS(SA_AIS_ERR_NOT_EXIST, saCkptSectionOverwrite(checkpoint, &missing, data, 1));
-    THAT(saCkptSectionOverwrite(checkpoint, &impossible, data, 1) != SA_AIS_OK);
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionOverwrite(checkpoint, &impossible, data, 1));
     OK(saCkptSectionOverwrite(checkpoint, &section, data, 100));
     OK(saCkptSectionOverwrite(checkpoint, &section, "shrunk", 6));
     SaCkptIOVectorElementT read = element("1", data, 100, 0);

@@ -54,6 +54,49 @@ static void check_default_section(SaCkptHandleT client) {
     OK(saCkptCheckpointClose(checkpoint));
 }
 
+/* Ids that no section can have: refused by every call that takes one, where its turn comes. */
+static void check_impossible_ids(void) {
+    static SaUint8T longest[0xffff];
+    static const SaCkptSectionIdT ids[] = {
+        {5, NULL}, {0xffff, NULL}, {0, longest}, {1025, longest}, {2000, longest},
+        {0xffff, longest},
+    };
+    SaCkptHandleT client = client_of(1, 1); /* for B.02 49 bytes would be the limit */
+    SaCkptCheckpointCreationAttributesT roomy = attributes_of(SA_CKPT_WR_ALL_REPLICAS);
+    roomy.maxSectionIdSize = 1024;
+    SaCkptCheckpointHandleT both = opened(client, "c-ids", &roomy, CREATE | READ | WRITE);
+    SaCkptCheckpointHandleT reader = opened(client, "c-ids", NULL, READ);
+    memset(longest, 'i', sizeof longest);
+    for (size_t which = 0; which < sizeof ids / sizeof *ids; which++) {
+        SaCkptSectionIdT id = ids[which];
+        char data[4] = "data";
+        SaUint32T wrong = 77;
+        SaCkptIOVectorElementT vector[2] = {element("1", data, 4, 0), {id, data, 4, 0, 0}};
+        IS(SA_AIS_ERR_INVALID_PARAM, create_id(both, id.idLen, id.id, SA_TIME_END, data, 4));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionOverwrite(both, &id, data, 4));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionDelete(both, &id));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptSectionExpirationTimeSet(both, &id, SA_TIME_END));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointWrite(both, vector, 2, &wrong));
+        THAT(wrong == 1);
+        wrong = 77;
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointRead(both, vector, 2, &wrong));
+        THAT(wrong == 1);
+        IS(SA_AIS_ERR_ACCESS, create_id(reader, id.idLen, id.id, SA_TIME_END, data, 4));
+        IS(SA_AIS_ERR_ACCESS, saCkptSectionOverwrite(reader, &id, data, 4));
+        IS(SA_AIS_ERR_ACCESS, saCkptSectionDelete(reader, &id));
+        IS(SA_AIS_ERR_ACCESS, saCkptSectionExpirationTimeSet(reader, &id, SA_TIME_END));
+        IS(SA_AIS_ERR_BAD_HANDLE, saCkptSectionOverwrite(NOWHERE, &id, data, 4));
+        IS(SA_AIS_ERR_BAD_HANDLE, saCkptSectionDelete(NOWHERE, &id));
+    }
+    /* one that is possible, as long as ids may be */
+    SaCkptSectionIdT longest_possible = {1024, longest};
+    IS(SA_AIS_ERR_NOT_EXIST, saCkptSectionOverwrite(both, &longest_possible, "data", 4));
+    OK(create_id(both, 1024, longest, SA_TIME_END, "data", 4));
+    OK(saCkptSectionOverwrite(both, &longest_possible, "more", 4));
+    OK(saCkptSectionDelete(both, &longest_possible));
+    OK(saCkptFinalize(client));
+}
+
 void check_sections(void) {
     SaCkptHandleT client = client_of(2, 2);
     SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ALL_REPLICAS);
@@ -63,6 +106,7 @@ void check_sections(void) {
     SaCkptSectionIdT empty = {0, NULL}, missing = section_of("missing");
     char data[200] = "0123456789";
 
+    check_impossible_ids();
     check_generated_ids(checkpoint);
     check_default_section(client);
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,8 +28,10 @@ _CONFORMANCE = (
     "sections.c",
     "data.c",
     "tracking.c",
+    "threads.c",
 )
 Program = Callable[..., Path]
+_ROOT = HERE.parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,13 +87,21 @@ def test_headers_are_cpp(prefix: Path) -> None:
 
 
 @pytest.mark.slow
-def test_conformance_under_the_address_sanitizer(
-    program: Program, environment: dict[str, str]
+def test_conformance_under_sanitizers(
+    program: Program, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    """Both the program and the C half of the library are compiled for them."""
     # Leaks are not looked for: an interpreter frees little at exit. A program that lost memory
     # for each call would show in test_threads, and valgrind (docs/c.md) judges it exactly.
-    binary = program(*_CONFORMANCE, flags=("-fsanitize=address,undefined",))
-    done = _run(binary, env={**environment, "ASAN_OPTIONS": "detect_leaks=0"})
+    # The sanitizer takes what a cancelled thread left on its stack for an error of its own
+    # when it puts that thread's signal stack away.
+    flags = "-fsanitize=address,undefined"
+    env = {**environment, "ASAN_OPTIONS": "detect_leaks=0:use_sigaltstack=0"}
+    command = ["-m", "raftckpt_cli.main", "saf-library", "install", "--prefix", tmp_path]
+    done = _run(sys.executable, *command, "--cc", f"cc {flags}", env=env)
+    assert done.returncode == 0, done.stdout
+    env["LD_LIBRARY_PATH"] = str(tmp_path / "lib")
+    done = _run(program(*_CONFORMANCE, flags=("-D_GNU_SOURCE", flags)), env=env)
     assert done.returncode == 0, done.stdout
     assert "runtime error" not in done.stdout  # the undefined behaviour sanitizer only prints
     assert " 0 failures" in done.stdout
@@ -108,6 +119,29 @@ def test_threads(program: Program, environment: dict[str, str]) -> None:
     assert result["children"] > 0
     grown = result["resident_kib_at_the_end"] - result["resident_kib_after_a_third"]
     assert grown < 16 * 1024
+
+
+@pytest.mark.parametrize("stack", [0, 40 * 1024])
+def test_cancelled_threads_with_small_stacks(
+    program: Program, environment: dict[str, str], stack: int
+) -> None:
+    done = _run(
+        program("small.c", flags=("-D_GNU_SOURCE",)), "3", "16", str(stack), env=environment
+    )
+    assert done.returncode == 0, done.stdout
+    result = json.loads(done.stdout)
+    assert result["failures"] == 0
+    assert result["writes"] > 50
+    assert result["called_back"] > 0
+    assert result["cancelled_writers"] > 10
+    assert result["cancelled_dispatchers"] > 3
+
+
+def test_no_descriptors(program: Program, environment: dict[str, str]) -> None:
+    done = _run(program("descriptors.c"), env=environment)
+    assert done.returncode == 0, done.stdout
+    (line,) = done.stdout.splitlines()  # and nothing on standard error
+    assert line.endswith(" 0 failures")
 
 
 def test_replicas_killed_during_writes(
@@ -175,18 +209,138 @@ def test_cluster_file(program: Program, cluster: LocalCluster, tmp_path: Path) -
     assert _run(program("initialize.c"), env=env).stdout == "1 1\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("RAFTCKPT_PYTHON", "/nowhere/bin/python", "ModuleNotFoundError"),
-        ("RAFTCKPT_PYTHONHOME", "/nowhere", "Python does not start"),
-    ],
-)
-def test_python_that_is_not_there(program: Program, name: str, value: str, said: str) -> None:
-    done = _run(program("initialize.c"), env=environment_with(**{name: value}))
-    assert done.returncode == 0
-    assert done.stdout.endswith("2 0\n")
-    assert said in done.stdout
+def _refused(program: Program, **env: str) -> str:
+    """Return what a program is told whose first call is refused: one line."""
+    done = subprocess.run(
+        [program("initialize.c")],
+        env=environment_with(**env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "2 0\n"), done.stderr
+    assert done.stderr.startswith("libSaCkpt: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_python_that_is_not_there(program: Program) -> None:
+    said = _refused(program, RAFTCKPT_PYTHON="/nowhere/bin/python")
+    assert "/nowhere/bin/python is not there" in said
+
+
+def test_python_without_this_package(program: Program, tmp_path: Path) -> None:
+    venv.create(tmp_path / "empty", symlinks=True)
+    said = _refused(program, RAFTCKPT_PYTHON=str(tmp_path / "empty" / "bin" / "python"))
+    assert f"{tmp_path}/empty cannot load raftckpt (ModuleNotFoundError" in said
+    assert "RAFTCKPT_PYTHON" in said
+
+
+def test_python_home_that_is_not_there(program: Program) -> None:
+    done = _run(program("initialize.c"), env=environment_with(RAFTCKPT_PYTHONHOME="/nowhere"))
+    assert done.stdout.endswith("2 0\n")  # Python itself says more than a line
+    assert "libSaCkpt: Python does not start" in done.stdout
+
+
+def test_moved_environment(
+    compiler: str, program: Program, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Whoever moves it is told what to do, and that helps."""
+    venv.create(tmp_path / "old", symlinks=True)
+    site = next((tmp_path / "old" / "lib").glob("python*")) / "site-packages"
+    paths = [*filter(None, sys.path), str(_ROOT), str(_ROOT / "cli")]
+    (site / "here.pth").write_text("\n".join(paths) + "\n", "utf-8")
+    prefix = tmp_path / "saf"
+    command = ["-m", "raftckpt_cli.main", "saf-library", "install", "--prefix", prefix]
+    installed = _run(tmp_path / "old" / "bin" / "python", *command, env=environment)
+    assert installed.returncode == 0, installed.stdout
+    (tmp_path / "old").rename(tmp_path / "new")
+    preload = {"LD_PRELOAD": str(prefix / "lib" / "libSaCkpt.so.1")}
+    said = _refused(program, **preload)
+    assert f"{tmp_path}/old/bin/python" in said
+    assert "RAFTCKPT_PYTHON" in said
+    moved = {"RAFTCKPT_PYTHON": str(tmp_path / "new" / "bin" / "python")}
+    done = _run(program("initialize.c"), env={**environment, **preload, **moved})
+    assert done.stdout == "1 1\n"
+
+
+def test_library_of_another_version(program: Program, tmp_path: Path) -> None:
+    shutil.copytree(
+        _ROOT / "raftckpt",
+        tmp_path / "raftckpt",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    bridge = tmp_path / "raftckpt" / "capi" / "src" / "bridge.h"
+    bridge.write_text(bridge.read_text("utf-8").replace("SaUint32T flags", "SaUint64T flags"))
+    said = _refused(program, RAFTCKPT_PYTHONPATH=str(tmp_path))
+    assert "of another version" in said
+    assert "saf-library install" in said
+
+
+@pytest.fixture(scope="module")
+def other_python(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the loader takes for a later Python that runs already."""
+    directory = tmp_path_factory.mktemp("other")
+    source, library = directory / "other.c", directory / "libpython3.99.so.1.0"
+    source.write_text(
+        'const char *Py_GetVersion(void) { return "3.99.1 (main)"; }\n'
+        "int Py_IsInitialized(void) { return 1; }\n",
+        "ascii",
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library], check=True, timeout=60)
+    return library
+
+
+def test_another_python_in_the_process(program: Program, other_python: Path) -> None:
+    """Its symbols come before those of the library's own Python."""
+    said = _refused(program, LD_PRELOAD=str(other_python))
+    assert "another Python (3.99.1)" in said
+    assert f"for {sys.version_info.major}.{sys.version_info.minor}:" in said
+    assert "saf-library install" in said
+
+
+def test_another_python_that_is_hidden(
+    program: Program, prefix: Path, other_python: Path, environment: dict[str, str]
+) -> None:
+    library = prefix / "lib" / "libSaCkpt.so.1"
+    done = _run(program("loader.c"), other_python, library, env=environment)
+    said, answer = done.stdout.splitlines()
+    assert answer == "2"
+    assert str(other_python) in said
+
+
+def _other_pythons() -> list[Path]:
+    """Return Pythons of other versions: in the path, or beside the one that runs this."""
+    beside = Path(sys.base_prefix).parent.glob("*/bin/python3.[0-9]*")
+    named = (shutil.which(f"python3.{minor}") for minor in range(8, 20))
+    found: dict[str, Path] = {}
+    for python in [*beside, *map(Path, filter(None, named))]:
+        if not python.name.removeprefix("python3.").isdigit():
+            continue
+        code = "import ctypes, sys; print(sys.version_info[:2])"
+        version = _run(python, "-c", code, env=environment_with())
+        if version.returncode == 0:
+            found.setdefault(version.stdout, python)
+    found.pop(f"{sys.version_info[:2]}\n", None)
+    return list(found.values())
+
+
+def test_from_another_python(prefix: Path, environment: dict[str, str]) -> None:
+    """The same with real ones, if there are any here."""
+    others = _other_pythons()
+    if not others:
+        pytest.skip("no Python of another version on this machine")
+    code = (
+        "import ctypes, sys\nprint(ctypes.CDLL(sys.argv[1]).saCkptFinalize(ctypes.c_uint64(1)))\n"
+    )
+    for other in others:
+        done = _run(other, "-c", code, prefix / "lib" / "libSaCkpt.so.1", env=environment)
+        assert done.returncode == 0, done.stdout
+        lines = done.stdout.splitlines()
+        assert len(lines) == 2, lines
+        assert sum("another Python" in line for line in lines) == 1
+        assert "2" in lines
 
 
 def test_foreign_python_variables_do_not_matter(
@@ -202,8 +356,31 @@ def test_python_path_comes_first(
     (tmp_path / "raftckpt.py").write_text("raise RuntimeError('found here')\n", "utf-8")
     env = {**environment, "RAFTCKPT_PYTHONPATH": str(tmp_path)}
     done = _run(program("initialize.c"), env=env)
-    assert "found here" in done.stdout
+    assert "RuntimeError: found here" in done.stdout
     assert done.stdout.endswith("2 0\n")
+
+
+def test_moved_prefix(
+    compiler: str, prefix: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("no pkg-config on this machine")
+    moved = tmp_path / "moved"
+    shutil.copytree(prefix, moved, symlinks=True)
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "SaCkpt"],
+        env={**environment, "PKG_CONFIG_PATH": str(moved / "lib" / "pkgconfig")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.split()
+    assert not any(str(prefix) in flag for flag in flags)
+    binary = tmp_path / "initialize"
+    subprocess.run([compiler, HERE / "initialize.c", "-o", binary, *flags], check=True, timeout=60)
+    assert _run(binary, env=environment).stdout == "1 1\n"
+    loaded = _run("ldd", binary, env=environment).stdout
+    assert str(moved) in loaded
 
 
 def test_from_a_python_program(prefix: Path, environment: dict[str, str]) -> None:

@@ -6,6 +6,10 @@
 #include "check.h"
 
 static int arrivals, consumptions;
+static struct told {
+    SaCkptCheckpointHandleT to;
+    char what[1000];
+} told[8]; /* all of it, by handle */
 static SaCkptCheckpointHandleT arrived_at;
 static SaUint32T elements;
 static char seen[200], cookie;
@@ -27,9 +31,29 @@ static void note(const SaCkptIOVectorElementT *vector, SaUint32T count) {
 
 static void arrived(const SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *vector,
                     SaUint32T count) {
+    size_t slot = 0;
     arrived_at = checkpoint;
     note(vector, count);
+    while (told[slot].to != 0 && told[slot].to != checkpoint)
+        slot++;
+    THAT(slot < 8 && strlen(told[slot].what) + strlen(seen) < sizeof told->what);
+    told[slot].to = checkpoint;
+    strcat(told[slot].what, seen);
     arrivals++;
+}
+
+/* Dispatch until a handle was told of the end, and say what all it was told. */
+static const char *told_until(SaCkptHandleT client, SaCkptCheckpointHandleT to, const char *end) {
+    SaSelectionObjectT descriptor;
+    OK(saCkptSelectionObjectGet(client, &descriptor));
+    for (;;) {
+        for (size_t slot = 0; slot < 8; slot++)
+            if (told[slot].to == to && strstr(told[slot].what, end) != NULL)
+                return told[slot].what;
+        if (!readable(descriptor, 30000))
+            return "not told in time";
+        OK(saCkptDispatch(client, SA_DISPATCH_ALL));
+    }
 }
 
 static SaUint32T consumed(SaUint64T checkpoint, SaNameT *name, SaCkptIOVectorElementT *vector,
@@ -69,9 +93,9 @@ static void check_arrival(SaCkptHandleT writer, SaCkptHandleT standby) {
     SaCkptCheckpointHandleT blind = opened(standby, "c-arrival", NULL, WRITE);
     OK(saCkptCheckpointClose(before));
 
-    /* not told: what this client writes itself; creations */
+    /* not told: creations */
     SaCkptSectionIdT section = section_of("2");
-    OK(saCkptSectionOverwrite(blind, &section, "own", 3));
+    OK(saCkptCheckpointClose(blind));
     OK(create(at, "3", "three"));
     SaCkptIOVectorElementT vector[2] = {element("1", "abc", 3, 0), element("2", "defg", 4, 7)};
     OK(saCkptCheckpointWrite(at, vector, 2, NULL));
@@ -92,6 +116,45 @@ static void check_arrival(SaCkptHandleT writer, SaCkptHandleT standby) {
     THAT(arrived_at == last_checkpoint && arrivals == 3);
     OK(saCkptCheckpointClose(last_checkpoint));
     OK(saCkptSectionOverwrite(at, &section, "nobody", 6));
+    OK(saCkptCheckpointClose(at));
+}
+
+/* Left out is the handle that wrote, and no other: not those of the same client either. */
+static void check_own_arrivals(SaCkptHandleT writer, SaCkptHandleT standby) {
+    SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ALL_REPLICAS);
+    SaCkptCheckpointHandleT at = opened(writer, "c-own", &attributes, CREATE | READ | WRITE);
+    SaCkptCheckpointHandleT both = opened(standby, "c-own", NULL, READ | WRITE);
+    SaCkptCheckpointHandleT reader = opened(standby, "c-own", NULL, READ);
+    SaCkptCheckpointHandleT blind = opened(standby, "c-own", NULL, WRITE);
+    SaCkptSectionIdT one = section_of("1"), two = section_of("2"), three = section_of("3");
+    OK(create(at, "1", ""));
+    OK(create(at, "2", ""));
+
+    OK(saCkptSectionOverwrite(both, &one, "a", 1));
+    OK(saCkptSectionOverwrite(blind, &one, "bb", 2));
+    SaCkptIOVectorElementT vector[2] = {element("1", "ccc", 3, 1), element("2", "", 0, 0)};
+    OK(saCkptCheckpointWrite(both, vector, 2, NULL));
+    vector[0].dataOffset = 2; /* another write */
+    OK(saCkptCheckpointWrite(blind, vector, 2, NULL));
+    OK(saCkptSectionOverwrite(both, &two, "", 0));
+
+    /* what two handles wrote alike is told once each */
+    OK(saCkptSectionOverwrite(both, &two, "alike", 5));
+    OK(saCkptSectionOverwrite(blind, &two, "alike", 5));
+
+    /* what failed is not waited for */
+    IS(SA_AIS_ERR_NOT_EXIST, saCkptSectionOverwrite(both, &three, "ghost!", 6));
+    OK(create(at, "3", ""));
+    OK(saCkptSectionOverwrite(blind, &three, "ghost!", 6));
+
+    OK(saCkptSectionOverwrite(at, &one, "the end", 7));
+    THAT(strcmp(told_until(standby, both, "+0:7;"),
+                "1+0:2;1+2:3;2+0:0;2+0:5;3+0:6;1+0:7;") == 0);
+    THAT(strcmp(told_until(standby, reader, "+0:7;"),
+                "1+0:1;1+0:2;1+1:3;2+0:0;1+2:3;2+0:0;2+0:0;2+0:5;2+0:5;3+0:6;1+0:7;") == 0);
+    OK(saCkptCheckpointClose(both));
+    OK(saCkptCheckpointClose(reader));
+    OK(saCkptCheckpointClose(blind));
     OK(saCkptCheckpointClose(at));
 }
 
@@ -140,6 +203,7 @@ static void check_consumption(SaCkptHandleT writer, SaCkptHandleT standby) {
 void check_tracking(void) {
     SaCkptHandleT writer = client_of(2, 2), standby = client_of(2, 2);
     check_arrival(writer, standby);
+    check_own_arrivals(writer, standby);
     check_consumption(writer, standby);
     OK(saCkptFinalize(standby));
     OK(saCkptFinalize(writer));

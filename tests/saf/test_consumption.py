@@ -44,6 +44,23 @@ EXPECTED = [
 ]
 
 
+@rule(CALL, "own=True: what was written through the same initialization is told, too")
+def test_own_changes(library: Library) -> None:
+    name = new_name()
+    writer = library.open(name, creationFlags=WEAK)
+    reader = library.open(name, READ)
+    heard: list[Any] = []
+
+    def consume(handle: int, told: str, vector: Any, cookie: Any, change: Any) -> None:
+        parts = [(e.sectionId.id, e.dataOffset, e.dataBuffer) for e in vector]
+        heard.append((change.kind, parts))
+
+    assert S.immediate_consumption_register(reader, consume, own=True) == OK
+    change_everything(writer, library)
+    until(library, lambda: len(heard) >= 4)
+    assert heard == EXPECTED
+
+
 @pytest.mark.parametrize("through_dispatch", [True, False])
 @rule(CALL, "each committed change by others, in order, with its data")
 def test_consumption(library: Library, through_dispatch: bool) -> None:

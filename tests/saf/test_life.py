@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 import pytest
 
 from raftckpt import saf as S
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
+from tests.waiting import until
 
 from .env import (
     ACTIVE,
@@ -342,6 +346,81 @@ def test_initialize_without_a_cluster(monkeypatch, tmp_path) -> None:
     assert S.saCkptInitialize(None, S.SaVersionT())[0] == S.SA_AIS_ERR_LIBRARY
     S.configure("127.0.0.1:1", timeout=0.5)
     assert S.saCkptInitialize(None, S.SaVersionT())[:2] == (S.SA_AIS_ERR_TRY_AGAIN, 0)
+
+
+@contextmanager
+def _descriptors_left(count: int) -> Iterator[None]:
+    """Let the process open so many more, whatever numbers are free below the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 64, hard))
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(held[0]))
+        for _ in range(count):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+
+
+@rule("saCkptInitialize", "no descriptors or threads: NO_RESOURCES; what there is, goes on")
+@pytest.mark.parametrize("count", range(8))
+def test_no_descriptors(library: Library, count: int) -> None:
+    checkpoint = library.open()
+    create(checkpoint, b"s")
+    given = S.SaVersionT(*B02)
+    with _descriptors_left(count):
+        assert S.saCkptInitialize(None, given)[:2] == (S.SA_AIS_ERR_NO_RESOURCES, 0)
+        assert S.saCkptSectionOverwrite(checkpoint, sid(b"s"), b"data") == OK
+        assert read(checkpoint, b"s") == b"data"
+    with _descriptors_left(8):
+        rc, other, _ = S.saCkptInitialize(None, S.SaVersionT(*B02))
+        assert rc == OK
+        assert S.saCkptFinalize(other) == OK
+
+
+@rule("saCkptSelectionObjectGet", "no descriptors: NO_RESOURCES; with some it works")
+def test_no_descriptor_for_a_selection_object() -> None:
+    rc, handle, _ = S.saCkptInitialize(None, S.SaVersionT(*B02))
+    assert rc == OK
+    with _descriptors_left(1):
+        assert S.saCkptSelectionObjectGet(handle) == (S.SA_AIS_ERR_NO_RESOURCES, -1)
+    assert S.saCkptSelectionObjectGet(handle)[0] == OK
+    assert S.saCkptFinalize(handle) == OK
+
+
+@rule("immediate_consumption_register", "no descriptors: NO_RESOURCES; a former one goes on")
+def test_no_descriptors_for_consumption(library: Library) -> None:
+    name = new_name()
+    checkpoint = library.open(name)
+    other = Library()
+    writer = other.open(name)
+    create(writer, b"s")
+    told: list[int] = []
+    for callback in (told.append, print):
+        with _descriptors_left(4) if callback is print else nullcontext():
+            rc = S.immediate_consumption_register(
+                checkpoint, lambda *given, tell=callback: tell(given[4].revision)
+            )
+        assert rc == (S.SA_AIS_ERR_NO_RESOURCES if callback is print else OK)
+    assert S.saCkptSectionOverwrite(writer, sid(b"s"), b"data") == OK
+    until(lambda: S.saCkptDispatch(library.handle, S.SA_DISPATCH_ALL) == OK and told, "a change")
+    other.finalize()
+
+
+@rule("saCkptInitialize", "no descriptors or threads: NO_RESOURCES; what there is, goes on")
+def test_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        rc, handle, _ = S.saCkptInitialize(None, S.SaVersionT(*B02))
+    assert (rc, handle) == (S.SA_AIS_ERR_NO_RESOURCES, 0)
 
 
 @rule("saCkptInitialize", "RAFTCKPT_ENDPOINTS and RAFTCKPT_CONFIG say which cluster")

@@ -73,7 +73,7 @@ typedef struct {
 #else
 #define SA_MAX_NAME_LENGTH 256
 typedef struct {
-    SaUint16T length; /* a terminating NUL is neither needed nor counted */
+    SaUint16T length; /* a terminating NUL is not needed; what follows one does not count */
     SaUint8T value[SA_MAX_NAME_LENGTH];
 } SaNameT;
 #endif
@@ -95,6 +95,26 @@ typedef struct {
     SaUint8T majorVersion;
     SaUint8T minorVersion;
 } SaVersionT;
+
+/* The services of AIS. The log service is spelt as the published header has it, and right. */
+typedef enum {
+    SA_SVC_HPI = 1,
+    SA_SVC_AMF = 2,
+    SA_SVC_CLM = 3,
+    SA_SVC_CKPT = 4,
+    SA_SVC_EVT = 5,
+    SA_SVC_MSG = 6,
+    SA_SVC_LCK = 7,
+    SA_SVC_IMMS = 8,
+    SA_SCV_LOG = 9,
+    SA_SVC_LOG = 9,
+    SA_SVC_NTF = 10,
+    SA_SVC_NAM = 11,
+    SA_SVC_TMR = 12,
+    SA_SVC_SMF = 13,
+    SA_SVC_SEC = 14,
+    SA_SVC_PLM = 15
+} SaServicesT;
 
 #define SA_TRACK_CURRENT 0x01
 #define SA_TRACK_CHANGES 0x02

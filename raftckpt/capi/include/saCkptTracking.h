@@ -1,7 +1,7 @@
 /*
  * saCkptTracking.h - what other implementations add to the standard so that a standby learns of
  * changes: OpenSAF's arrival callback and SAFplus's immediate consumption. Nothing of it is part of
- * AIS CKPT. A callback is not told of what its own saCkptInitialize() handle wrote.
+ * AIS CKPT.
  *
  * If a standby was cut off for so long that changes are no longer kept, it is told the whole
  * contents of each section, as if somebody had overwritten them.
@@ -19,7 +19,8 @@ extern "C" {
  * Arrival callback (OpenSAF): somebody wrote or overwrote sections of a checkpoint. The vector
  * says which, where and how much (dataSize at dataOffset); dataBuffer is NULL, read what you need.
  * Called from saCkptDispatch(), for every checkpoint that was or will be opened for reading with
- * ckptHandle. Memory of the vector is the library's and gone when the callback returns.
+ * ckptHandle, but not for the checkpoint handle that wrote. Memory of the vector is the library's
+ * and gone when the callback returns.
  */
 typedef void (*ncsCkptCkptArrivalCallbackT)(const SaCkptCheckpointHandleT checkpointHandle,
                                             SaCkptIOVectorElementT *ioVector,
@@ -32,9 +33,9 @@ extern SaAisErrorT ncsCkptRegisterCkptArrivalCallback(
 /*
  * Immediate consumption (SAFplus): the vector carries the data as well, and a deletion has
  * dataSize 0 and dataBuffer NULL. Called on a thread of the library as soon as the change arrives,
- * one call at a time for each checkpoint handle, in the order of the changes. Its result is
- * ignored. A call may still be running when the handle is closed. The callback must not wait for
- * a thread that closes the handle.
+ * one call at a time for each checkpoint handle, in the order of the changes; not told is what the
+ * same saCkptInitialize() handle wrote. Its result is ignored. A call may still be running when
+ * the handle is closed. The callback must not wait for a thread that closes the handle.
  */
 typedef SaUint32T (*ClCkptNotificationCallbackT)(SaUint64T ckptHdl, SaNameT *pName,
                                                  SaCkptIOVectorElementT *pIOVector,

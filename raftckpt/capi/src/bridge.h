@@ -1,13 +1,30 @@
 /*
  * What the C half of the library (libsackpt.c) and its Python half (binding.py) say to each
- * other. cffi reads this file too: declarations only. The py_ functions exist once Python runs;
- * pointers named out_ are never NULL.
+ * other. cffi and build.py read this file too: declarations only. The py_ functions exist once
+ * Python runs; pointers named out_ are never NULL.
  */
+
+/*
+ * One turn of saCkptDispatch(): the one callback that the C half is to make, if any, and how to go
+ * on. The same structure goes through all turns of a dispatch.
+ */
+typedef struct {
+    SaUint32T left;  /* how many turns may follow; 0 before the first and after the last */
+    SaUint32T waits; /* nothing was pending: the next turn is to wait for something */
+    SaCkptCheckpointOpenCallbackT opened;
+    SaCkptCheckpointSynchronizeCallbackT synchronized;
+    ncsCkptCkptArrivalCallbackT arrived;
+    SaInvocationT invocation;
+    SaCkptCheckpointHandleT checkpoint;
+    SaAisErrorT error;
+    SaCkptIOVectorElementT *vector; /* from malloc(), with all it points to; the C half frees it */
+    SaUint32T count;
+} TurnT;
 
 SaAisErrorT py_initialize(SaCkptHandleT *out_handle, const SaCkptCallbacksT *callbacks,
                           SaVersionT *version);
 SaAisErrorT py_selection_object_get(SaCkptHandleT handle, SaSelectionObjectT *out_descriptor);
-SaAisErrorT py_dispatch(SaCkptHandleT handle, SaUint32T flags);
+SaAisErrorT py_dispatch(SaCkptHandleT handle, SaUint32T flags, TurnT *out_turn);
 SaAisErrorT py_finalize(SaCkptHandleT handle);
 SaAisErrorT py_open(SaCkptHandleT handle, const char *name, SaSizeT name_length,
                     const SaCkptCheckpointCreationAttributesT *attributes, SaUint32T flags,
