@@ -10,7 +10,7 @@ from typing import Any
 import google_crc32c
 import msgpack
 
-from tests.unit.wire.test_schema import GOOD
+from tests.unit.protocol.test_operations import GOOD
 
 PACK = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 HOSTILE: dict[str, bytes] = {

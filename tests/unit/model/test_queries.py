@@ -98,12 +98,6 @@ def test_read_refuses(
     assert why(client.ask(100, 1, *args)) == (code, reason, position)
 
 
-@pytest.mark.parametrize(("element", "what"), [([b"a", -1, -1], "offset"), ([b"a", 0, -1], "size")])
-def test_read_says_which_number_is_wrong(client: Client, element: list[Any], what: str) -> None:
-    result = client.ask(100, 1, [element])
-    assert result.value.detail == what
-
-
 @pytest.mark.parametrize("more", [0, EAGER_ROWS])
 def test_rows_of_an_image(client: Client, more: int) -> None:
     client.open("y", fields=attributes(sections=more + 2))
