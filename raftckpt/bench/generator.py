@@ -18,6 +18,7 @@ from raftckpt.bench.link import Access, Link
 from raftckpt.bench.loads import Load, Plan, Request, Requests
 from raftckpt.errors import SaAisError, Unavailable, ensure
 from raftckpt.model.types import CreationFlags, OpenFlags
+from raftckpt.protocol import contract
 from raftckpt.protocol.operations import (
     CheckpointOpen,
     Command,
@@ -41,7 +42,7 @@ SLOT_S: Final = 0.1
 """Of the time line."""
 _FRAME_BYTES: Final = 1 * limits.MIB
 _KEEPALIVE_S: Final = 2.0
-_SEQUENCES_MAX: Final = limits.SEQUENCE_WINDOW - 512
+_SEQUENCES_MAX: Final = contract.SEQUENCE_WINDOW - 512
 _SESSION_TIMEOUT_NS: Final = 30 * limits.SECOND_NS
 _NEVER: Final = float("inf")
 
@@ -103,9 +104,9 @@ class Counts:
 def attributes(load: Load) -> tuple[int, int, int, int, int, int]:
     """Creation attributes of the checkpoints: dropped as soon as nobody has them open."""
     flags = CreationFlags.WR_ACTIVE_REPLICA if load.asynchronous else CreationFlags.WR_ALL_REPLICAS
-    sections = max(limits.DEFAULT_MAX_SECTIONS, 2 * load.sections)
-    size = max(load.initial_bytes, load.size, limits.DEFAULT_MAX_SECTION_SIZE)
-    return int(flags), sections * size, 0, sections, size, limits.DEFAULT_MAX_SECTION_ID_SIZE
+    sections = max(contract.DEFAULT_MAX_SECTIONS, 2 * load.sections)
+    size = max(load.initial_bytes, load.size, contract.DEFAULT_MAX_SECTION_SIZE)
+    return int(flags), sections * size, 0, sections, size, contract.DEFAULT_MAX_SECTION_ID_SIZE
 
 
 class _Open:
@@ -165,7 +166,7 @@ class Generator:
         """
         load, timeout = self._load, self._access.timeout
         link = self._link = await Link.to_leader(self._access)
-        secret = os.urandom(limits.SESSION_SECRET_BYTES)
+        secret = os.urandom(contract.SESSION_SECRET_BYTES)
         name = self._access.name
         await link.ask(SessionOpen(0, 0, 0, secret, name, "", _SESSION_TIMEOUT_NS, 0), timeout)
         flags = int(OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE)

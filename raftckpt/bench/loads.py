@@ -10,6 +10,7 @@ from itertools import cycle
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.protocol import contract
 from raftckpt.protocol.operations import CheckpointWrite, Read, SectionPut, StageChunk
 from raftckpt.protocol.replies import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL
 
@@ -180,10 +181,10 @@ class Requests:
         )
 
     def _staged(self, data: bytes, command: Callable[[Any], Any]) -> Request:
-        if len(data) <= limits.INLINE_WRITE_BYTES_MAX:
+        if len(data) <= contract.INLINE_WRITE_BYTES_MAX:
             return [command(data)]
         self._stages += 1
-        view, step = memoryview(data), limits.STAGE_CHUNK_BYTES
+        view, step = memoryview(data), contract.STAGE_CHUNK_BYTES
         chunks = [
             StageChunk(0, 0, 0, self._stages, offset, bytes(view[offset : offset + step]))
             for offset in range(0, len(data), step)

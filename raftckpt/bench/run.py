@@ -19,7 +19,7 @@ from raftckpt.bench.task import Task
 from raftckpt.client.endpoints import parse_endpoints, tls_context
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import CheckpointError, InvalidParam, Unavailable
-from raftckpt.limits import INLINE_WRITE_BYTES_MAX
+from raftckpt.protocol.contract import INLINE_WRITE_BYTES_MAX
 from raftckpt.protocol.operations import ReplicaStatusRequest
 
 __all__ = ["Measured", "ReplicaCost", "run"]

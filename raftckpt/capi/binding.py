@@ -17,9 +17,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from raftckpt import limits, saf
+from raftckpt import saf
 from raftckpt.capi.following import Following, Sink
 from raftckpt.errors import SaAisError
+from raftckpt.protocol import contract
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.initialization import OpenCheckpoint
 from raftckpt.saf.lifecycle import dispatching
@@ -368,9 +369,9 @@ class _Binding:
     ) -> list[saf.SaCkptIOVectorElementT] | None:
         if vector == self._null:
             return None
-        if count > limits.VECTOR_ELEMENTS_MAX:
+        if count > contract.VECTOR_ELEMENTS_MAX:
             # refused by their number; there may be no such memory, so only the first is looked at
-            return [element(vector[0])] * (limits.VECTOR_ELEMENTS_MAX + 1)
+            return [element(vector[0])] * (contract.VECTOR_ELEMENTS_MAX + 1)
         return [element(vector[position]) for position in range(count)]
 
     def _write(self, element: Any) -> saf.SaCkptIOVectorElementT:
@@ -398,7 +399,7 @@ class _Binding:
         """
         if data == self._null:
             return None if size else b""
-        if size > limits.WRITE_BYTES_MAX:
+        if size > contract.WRITE_BYTES_MAX:
             return self._view(data, size)
         return self._ffi.buffer(data, size)[:]
 

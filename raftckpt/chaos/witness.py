@@ -22,7 +22,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError, SessionLost
-from raftckpt.limits import SESSION_SECRET_BYTES
+from raftckpt.protocol.contract import SESSION_SECRET_BYTES
 
 __all__ = ["Cut", "Told", "Witness", "Write", "seen_rows"]
 

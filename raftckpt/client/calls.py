@@ -11,8 +11,8 @@ from enum import Enum
 from math import inf
 from typing import Any
 
-from raftckpt import limits
 from raftckpt.errors import CheckpointError
+from raftckpt.protocol import contract
 from raftckpt.protocol.operations import Query
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 
@@ -179,7 +179,7 @@ class Call:
         """Return the next chunk to send, None after the last."""
         for stage in self.stages or ():
             if stage.offset < len(stage.data):
-                end = stage.offset + limits.STAGE_CHUNK_BYTES
+                end = stage.offset + contract.STAGE_CHUNK_BYTES
                 return stage, stage.data[stage.offset : end]
         return None
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, NamedTuple
 
 from raftckpt.client.types import Image, seconds_or_none
-from raftckpt.limits import SA_TIME_MAX
 from raftckpt.model.changes import ChangeKind
+from raftckpt.protocol.contract import SA_TIME_MAX
 
 __all__ = ["Change", "Part", "change_from_wire"]
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from raftckpt import limits
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
 from raftckpt.client.endpoints import named_endpoints, tls_context
 from raftckpt.client.types import TlsOptions, duration_ns
 from raftckpt.errors import InvalidParam
+from raftckpt.protocol import contract
 
 if TYPE_CHECKING:
     import ssl
@@ -41,14 +41,14 @@ class Options:
         duration_ns(timeout, "timeout")
         self.timeout = float("inf") if timeout is None else timeout
         session_timeout_ns = duration_ns(session_timeout, "session_timeout")
-        low, high = limits.SESSION_TIMEOUT_NS_MIN, limits.SESSION_TIMEOUT_NS_MAX
+        low, high = contract.SESSION_TIMEOUT_NS_MIN, contract.SESSION_TIMEOUT_NS_MAX
         if not low <= session_timeout_ns <= high:
             raise InvalidParam(
                 f"session_timeout is {low / 1e9:g}..{high / 1e9:g} seconds, not {session_timeout!r}"
             )
         for what, value, bytes_max in (
-            ("node", node, limits.NODE_ID_BYTES_MAX),
-            ("name", name, limits.SESSION_NAME_BYTES_MAX),
+            ("node", node, contract.NODE_ID_BYTES_MAX),
+            ("name", name, contract.SESSION_NAME_BYTES_MAX),
             ("token", token, 4096),
         ):
             if value is not None and not _is_text(value, bytes_max):
@@ -78,7 +78,7 @@ def make_core(options: Options) -> ClientCore:
     core = ClientCore(
         options.config,
         options.endpoints,
-        secret=os.urandom(limits.SESSION_SECRET_BYTES),
+        secret=os.urandom(contract.SESSION_SECRET_BYTES),
         jitter=random.random,
     )
     core.learn({node: endpoint for endpoint, node in options.endpoints.items() if node})
@@ -89,6 +89,6 @@ def default_name() -> str:
     """Return a name that tells an operator who this client is."""
     program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
     name = f"{program}@{socket.gethostname()}:{os.getpid()}"
-    return name.encode("utf-8", "replace")[: limits.SESSION_NAME_BYTES_MAX].decode(
+    return name.encode("utf-8", "replace")[: contract.SESSION_NAME_BYTES_MAX].decode(
         "utf-8", "ignore"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from raftckpt import limits
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.types import duration_ns
 from raftckpt.errors import InvalidParam, TooBig
 from raftckpt.model.groups import Operation
+from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 
@@ -30,8 +30,8 @@ def name_of(value: str, what: str) -> str:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise InvalidParam(f"{what} is no valid text: {value!r}", reason="param") from None
-    if size > limits.GROUP_NAME_BYTES_MAX:
-        raise TooBig(f"{what} has at most {limits.GROUP_NAME_BYTES_MAX} bytes", reason="limit")
+    if size > contract.GROUP_NAME_BYTES_MAX:
+        raise TooBig(f"{what} has at most {contract.GROUP_NAME_BYTES_MAX} bytes", reason="limit")
     return value
 
 
@@ -41,7 +41,7 @@ def silence_ns(seconds: float, what: str) -> int:
     Raises:
         InvalidParam: it is out of range.
     """
-    low, high = limits.COMPONENT_SILENCE_NS_MIN, limits.COMPONENT_SILENCE_NS_MAX
+    low, high = contract.COMPONENT_SILENCE_NS_MIN, contract.COMPONENT_SILENCE_NS_MAX
     time_ns = duration_ns(seconds, what)
     if not low <= time_ns <= high:
         raise InvalidParam(f"{what} is {low / 1e9:g}..{high / 1e9:g} seconds, not {seconds!r}")
@@ -52,8 +52,8 @@ def join(
     group: str, component: str, rank: int, response_timeout: float, health_check: float | None
 ) -> Call:
     """Build the join of a component -> [member number, assignment]."""
-    if type(rank) is not int or not 0 <= rank <= limits.COMPONENT_RANK_MAX:
-        raise InvalidParam(f"a rank is 0..{limits.COMPONENT_RANK_MAX}, not {rank!r}")
+    if type(rank) is not int or not 0 <= rank <= contract.COMPONENT_RANK_MAX:
+        raise InvalidParam(f"a rank is 0..{contract.COMPONENT_RANK_MAX}, not {rank!r}")
     message = ops.GroupJoin(
         0,
         0,

@@ -23,6 +23,7 @@ from raftckpt.client.types import (
 )
 from raftckpt.errors import BadFlags, InvalidParam, Library, NoResources, TooBig
 from raftckpt.model.types import Chosen, OpenFlags
+from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import Query
 
@@ -62,8 +63,8 @@ __all__ = [
 ]
 
 _COMMAND: Final = Needs.COMMAND
-_INLINE_MAX: Final = limits.INLINE_WRITE_BYTES_MAX
-_ID_MAX: Final = limits.SECTION_ID_BYTES_MAX
+_INLINE_MAX: Final = contract.INLINE_WRITE_BYTES_MAX
+_ID_MAX: Final = contract.SECTION_ID_BYTES_MAX
 _MESSAGE_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 128 * limits.KIB
 _MODES: Final[dict[str, int]] = {
     "r": int(OpenFlags.READ),
@@ -129,11 +130,11 @@ def _data_of(value: Any, index: int | None = None) -> bytes:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise InvalidParam(f"data is bytes, not {type(value).__name__}", index=index)
         value = bytes(value)
-    if len(value) > limits.WRITE_BYTES_MAX:
+    if len(value) > contract.WRITE_BYTES_MAX:
         raise NoResources(
-            f"more than {limits.WRITE_BYTES_MAX} bytes in one write",
+            f"more than {contract.WRITE_BYTES_MAX} bytes in one write",
             reason="write_too_big",
-            detail=limits.WRITE_BYTES_MAX,
+            detail=contract.WRITE_BYTES_MAX,
             index=index,
         )
     data: bytes = value
@@ -141,7 +142,7 @@ def _data_of(value: Any, index: int | None = None) -> bytes:
 
 
 def _natural(value: Any, what: str, index: int | None = None) -> int:
-    if type(value) is not int or not 0 <= value <= limits.SA_TIME_MAX:
+    if type(value) is not int or not 0 <= value <= contract.SA_TIME_MAX:
         raise InvalidParam(f"{what} is an int >= 0, not {value!r}", index=index)
     return value
 
@@ -168,9 +169,9 @@ def checkpoint_name_of(name: str | bytes) -> str:
         raise InvalidParam(f"the name of a checkpoint is text, not {name!r}") from None
     if not name:
         raise InvalidParam("the name of a checkpoint is not empty", reason="param")
-    if size > limits.CHECKPOINT_NAME_BYTES_MAX:
+    if size > contract.CHECKPOINT_NAME_BYTES_MAX:
         raise TooBig(
-            f"the name of a checkpoint has at most {limits.CHECKPOINT_NAME_BYTES_MAX} bytes"
+            f"the name of a checkpoint has at most {contract.CHECKPOINT_NAME_BYTES_MAX} bytes"
         )
     return name
 
@@ -181,7 +182,7 @@ def _expiry(
     if ttl is not None:
         if expires is not None:
             raise InvalidParam(f"give {what} or ttl, not both")
-        return limits.SA_TIME_MAX, duration_ns(ttl, "ttl")
+        return contract.SA_TIME_MAX, duration_ns(ttl, "ttl")
     return time_ns(expires, what), None
 
 
@@ -331,9 +332,9 @@ def synchronize(opened: Opened | None) -> Call:
 def transfer(node: str | None) -> Call:
     """Build the hand-over of leadership."""
     if node is not None and (
-        type(node) is not str or len(_utf8(node, "a node id")) > limits.NODE_ID_BYTES_MAX
+        type(node) is not str or len(_utf8(node, "a node id")) > contract.NODE_ID_BYTES_MAX
     ):
-        raise InvalidParam(f"a node id has at most {limits.NODE_ID_BYTES_MAX} bytes: {node!r}")
+        raise InvalidParam(f"a node id has at most {contract.NODE_ID_BYTES_MAX} bytes: {node!r}")
     message = ops.Transfer(0, node)
     return Call("transfer leadership", Needs.LEADER_ONCE, message, decode=_nothing)
 
@@ -405,9 +406,9 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
         vector.append(element)
     if not vector:
         raise InvalidParam("an I/O vector has at least one element", reason="param")
-    if len(vector) > limits.VECTOR_ELEMENTS_MAX:
+    if len(vector) > contract.VECTOR_ELEMENTS_MAX:
         raise NoResources(
-            f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
+            f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
         )
     stages: list[Stage] = []
     if inline > _INLINE_MAX:
@@ -476,9 +477,9 @@ def _stage(call: Call, stages: list[Stage]) -> None:
     """Let data that was taken out of a command travel as chunks."""
     call.stages = stages
     staged = call.staged_bytes
-    if staged > limits.STAGED_BYTES_PER_SESSION_MAX:
+    if staged > contract.STAGED_BYTES_PER_SESSION_MAX:
         raise NoResources(
-            f"{call.what}: more than {limits.STAGED_BYTES_PER_SESSION_MAX} bytes in one write",
+            f"{call.what}: more than {contract.STAGED_BYTES_PER_SESSION_MAX} bytes in one write",
             reason="limit",
             detail="bytes of one I/O vector",
         )
@@ -577,9 +578,9 @@ def read_many(
         bytes_ += len(vector[-1][0]) + 32
     if not vector:
         raise InvalidParam("an I/O vector has at least one element", reason="param")
-    if len(vector) > limits.VECTOR_ELEMENTS_MAX or bytes_ > _MESSAGE_BYTES_MAX:
+    if len(vector) > contract.VECTOR_ELEMENTS_MAX or bytes_ > _MESSAGE_BYTES_MAX:
         raise NoResources(
-            f"an I/O vector has at most {limits.VECTOR_ELEMENTS_MAX} elements", reason="limit"
+            f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
         )
     call = _query("read", ops.Read, opened, [vector], consistency, _second)
     call.bytes_ = bytes_ + 64

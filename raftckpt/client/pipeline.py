@@ -19,6 +19,7 @@ from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
+from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.protocol.operations import OPERATIONS, Query
@@ -447,7 +448,7 @@ class Pipeline:
         """Reserve room for staged data; a call that must wait for it is put aside."""
         size = call.staged_bytes
         if self._staged_bytes and (
-            self._staged_bytes + size > limits.STAGED_BYTES_PER_SESSION_MAX or self._stage_waiting
+            self._staged_bytes + size > contract.STAGED_BYTES_PER_SESSION_MAX or self._stage_waiting
         ):
             self._stage_waiting.append(call)
             return False
@@ -497,7 +498,7 @@ class Pipeline:
                 continue
             size = waiting.staged_bytes
             if self._staged_bytes and (
-                self._staged_bytes + size > limits.STAGED_BYTES_PER_SESSION_MAX
+                self._staged_bytes + size > contract.STAGED_BYTES_PER_SESSION_MAX
             ):
                 self._stage_waiting.appendleft(waiting)
                 return

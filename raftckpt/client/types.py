@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from raftckpt import limits
 from raftckpt.errors import InvalidParam
 from raftckpt.model import types as model
+from raftckpt.protocol import contract
 
 __all__ = [
     "Attributes",
@@ -56,13 +57,13 @@ def duration_ns(seconds: float | None, what: str) -> int:
         InvalidParam: it is negative or no number.
     """
     if seconds is None:
-        return limits.SA_TIME_MAX
-    if type(seconds) is Nanoseconds and 0 <= seconds <= limits.SA_TIME_MAX:
+        return contract.SA_TIME_MAX
+    if type(seconds) is Nanoseconds and 0 <= seconds <= contract.SA_TIME_MAX:
         return int(seconds)
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
         raise InvalidParam(f"{what} is a number of seconds >= 0 or None, not {seconds!r}")
     nanoseconds = seconds * limits.SECOND_NS
-    return limits.SA_TIME_MAX if nanoseconds >= limits.SA_TIME_MAX else round(nanoseconds)
+    return contract.SA_TIME_MAX if nanoseconds >= contract.SA_TIME_MAX else round(nanoseconds)
 
 
 def time_ns(when: float | datetime | None, what: str) -> int:
@@ -82,13 +83,13 @@ def time_ns(when: float | datetime | None, what: str) -> int:
         )
         if nanoseconds < 0:
             raise InvalidParam(f"{what} lies before 1970")
-        return min(nanoseconds, limits.SA_TIME_MAX)
+        return min(nanoseconds, contract.SA_TIME_MAX)
     return duration_ns(when, what)
 
 
 def seconds_or_none(nanoseconds: int | None) -> float | None:
     """Convert a time or duration; SA_TIME_MAX is None."""
-    if nanoseconds is None or nanoseconds >= limits.SA_TIME_MAX:
+    if nanoseconds is None or nanoseconds >= contract.SA_TIME_MAX:
         return None
     return nanoseconds / limits.SECOND_NS
 
@@ -112,9 +113,9 @@ class Attributes:
     collocated: bool = False
     size: int | None = None
     retention: float | None = None
-    max_sections: int = limits.DEFAULT_MAX_SECTIONS
-    max_section_size: int = limits.DEFAULT_MAX_SECTION_SIZE
-    max_section_id_size: int = limits.DEFAULT_MAX_SECTION_ID_SIZE
+    max_sections: int = contract.DEFAULT_MAX_SECTIONS
+    max_section_size: int = contract.DEFAULT_MAX_SECTION_SIZE
+    max_section_id_size: int = contract.DEFAULT_MAX_SECTION_ID_SIZE
 
     def to_wire(self) -> list[int]:
         """Return the attributes as they travel.
@@ -134,7 +135,7 @@ class Attributes:
             (*numbers, size),
             strict=True,
         ):
-            if type(value) is not int or not 0 <= value <= limits.SA_TIME_MAX:
+            if type(value) is not int or not 0 <= value <= contract.SA_TIME_MAX:
                 raise InvalidParam(f"{name} is a number of bytes or sections, not {value!r}")
         return [int(flags), size, duration_ns(self.retention, "retention"), *numbers]
 

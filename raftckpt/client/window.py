@@ -11,6 +11,7 @@ from typing import Final
 
 from raftckpt import limits
 from raftckpt.client.calls import Call
+from raftckpt.protocol import contract
 
 __all__ = ["BYTES_MAX", "Window"]
 
@@ -34,7 +35,7 @@ class Window:
     @property
     def has_room(self) -> bool:
         """Whether another command may be numbered now."""
-        return self.last - self.answered < limits.SEQUENCE_WINDOW and self.bytes < BYTES_MAX
+        return self.last - self.answered < contract.SEQUENCE_WINDOW and self.bytes < BYTES_MAX
 
     def add(self, call: Call) -> None:
         """Give ``call`` the next number."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import (
+from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
+from raftckpt.model.values import Value
+from raftckpt.protocol.contract import (
     CORRUPTED_SECTIONS_MAX,
     SA_TIME_MAX,
     SECTION_BYTES_MAX,
     WRITE_BYTES_MAX,
 )
-from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
-from raftckpt.model.values import Value
 
 __all__ = ["B01", "CREATE", "DEPOSED", "FENCED", "READ", "WRITE", "Checkpoint", "Section"]
 

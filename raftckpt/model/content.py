@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import WRITE, Checkpoint
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Value, store, write_at
+from raftckpt.protocol.contract import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.protocol.operations import (
     CheckpointWrite,
     SectionCorrupt,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from raftckpt.limits import PAGE_BYTES, SEQUENCE_WINDOW
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import READ, WRITE
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
+from raftckpt.protocol.contract import PAGE_BYTES, SEQUENCE_WINDOW
 from raftckpt.protocol.operations import Read, SectionOverwrite, SectionPut
 
 __all__ = ["plain_overwrite", "plain_read"]

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import COMPONENTS_PER_GROUP_MAX, COMPONENTS_PER_SESSION_MAX, GROUPS_MAX
 from raftckpt.model import groups
 from raftckpt.model.checkpoints import DEPOSED
 from raftckpt.model.groups import AdminState, Group, HaState, Member, Operation
@@ -19,6 +18,11 @@ from raftckpt.model.sessions import NO_SESSION, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
 from raftckpt.protocol import operations as ops
+from raftckpt.protocol.contract import (
+    COMPONENTS_PER_GROUP_MAX,
+    COMPONENTS_PER_SESSION_MAX,
+    GROUPS_MAX,
+)
 
 __all__ = [
     "QUERIES",

@@ -28,15 +28,7 @@ from typing import Any, Final
 
 import msgpack
 
-from raftckpt.limits import (
-    CORRUPTED_SECTIONS_MAX,
-    KIB,
-    MIB,
-    PAGE_BYTES,
-    SA_TIME_MAX,
-    SECTION_BYTES_MAX,
-    SESSION_SECRET_BYTES,
-)
+from raftckpt.limits import KIB, MIB
 from raftckpt.model import image_groups
 from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
@@ -47,6 +39,13 @@ from raftckpt.model.state import State
 from raftckpt.model.types import Attributes, Refused, Result
 from raftckpt.model.values import PageBuilder, Pages, Value
 from raftckpt.protocol import kinds as k
+from raftckpt.protocol.contract import (
+    CORRUPTED_SECTIONS_MAX,
+    PAGE_BYTES,
+    SA_TIME_MAX,
+    SECTION_BYTES_MAX,
+    SESSION_SECRET_BYTES,
+)
 from raftckpt.protocol.frames import no_extension, no_map
 from raftckpt.protocol.kinds import fits, has_types
 from raftckpt.version import IMAGE_VERSION

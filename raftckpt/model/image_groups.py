@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from raftckpt.limits import COMPONENTS_PER_GROUP_MAX, GROUPS_MAX
 from raftckpt.model.groups import AdminState, Group, HaState, Member, Transition
 from raftckpt.protocol import kinds as k
+from raftckpt.protocol.contract import COMPONENTS_PER_GROUP_MAX, GROUPS_MAX
 from raftckpt.protocol.kinds import fits, has_types
 
 if TYPE_CHECKING:

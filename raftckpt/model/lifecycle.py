@@ -9,15 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import (
-    CHECKPOINTS_MAX,
-    DUE_PER_ENTRY_MAX,
-    HANDLES_PER_SESSION_MAX,
-    SA_TIME_MAX,
-    SECTION_ID_BYTES_MAX,
-    SECTIONS_MAX,
-    SESSIONS_MAX,
-)
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
@@ -26,6 +17,15 @@ from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Attributes, CreationFlags, Result, refuse, success
 from raftckpt.protocol import operations as ops
+from raftckpt.protocol.contract import (
+    CHECKPOINTS_MAX,
+    DUE_PER_ENTRY_MAX,
+    HANDLES_PER_SESSION_MAX,
+    SA_TIME_MAX,
+    SECTION_ID_BYTES_MAX,
+    SECTIONS_MAX,
+    SESSIONS_MAX,
+)
 
 __all__ = [
     "active_replica_set",

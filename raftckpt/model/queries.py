@@ -13,7 +13,6 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.limits import SA_TIME_MAX
 from raftckpt.model import group_commands
 from raftckpt.model.checkpoints import B01, Checkpoint, Section
 from raftckpt.model.express import plain_read
@@ -30,6 +29,7 @@ from raftckpt.model.types import (
 )
 from raftckpt.model.values import Frozen, Listing, share
 from raftckpt.protocol import operations as ops
+from raftckpt.protocol.contract import SA_TIME_MAX
 from raftckpt.protocol.operations import Query
 
 __all__ = ["EAGER_ROWS", "answer", "describe", "image_rows"]

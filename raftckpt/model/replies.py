@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import SEQUENCE_WINDOW
 from raftckpt.model.types import Result, refuse
+from raftckpt.protocol.contract import SEQUENCE_WINDOW
 
 __all__ = ["ReplyTable"]
 

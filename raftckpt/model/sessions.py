@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.limits import (
+from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint
+from raftckpt.model.replies import ReplyTable
+from raftckpt.model.types import Result, refuse
+from raftckpt.model.values import PageBuilder, Value
+from raftckpt.protocol.contract import (
     STAGED_BYTES_MAX,
     STAGED_BYTES_PER_SESSION_MAX,
     STAGES_PER_SESSION_MAX,
     WRITE_BYTES_MAX,
 )
-from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint
-from raftckpt.model.replies import ReplyTable
-from raftckpt.model.types import Result, refuse
-from raftckpt.model.values import PageBuilder, Value
 
 __all__ = ["HANDLE", "NO_SESSION", "STAGE", "Session"]
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from raftckpt.limits import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 from raftckpt.model import groups
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.sessions import Session
+from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 
 __all__ = ["State"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Any, Final, NamedTuple
 
-from raftckpt import limits
 from raftckpt.errors import SaAisError
+from raftckpt.protocol import contract
 
 __all__ = [
     "Attributes",
@@ -71,11 +71,11 @@ class Attributes(NamedTuple):
     """SaCkptCheckpointCreationAttributesT; sizes in bytes, retention in nanoseconds."""
 
     flags: int = CreationFlags.WR_ALL_REPLICAS
-    size: int = limits.DEFAULT_MAX_SECTIONS * limits.DEFAULT_MAX_SECTION_SIZE
-    retention_ns: int = limits.SA_TIME_MAX
-    max_sections: int = limits.DEFAULT_MAX_SECTIONS
-    max_section_size: int = limits.DEFAULT_MAX_SECTION_SIZE
-    max_section_id_size: int = limits.DEFAULT_MAX_SECTION_ID_SIZE
+    size: int = contract.DEFAULT_MAX_SECTIONS * contract.DEFAULT_MAX_SECTION_SIZE
+    retention_ns: int = contract.SA_TIME_MAX
+    max_sections: int = contract.DEFAULT_MAX_SECTIONS
+    max_section_size: int = contract.DEFAULT_MAX_SECTION_SIZE
+    max_section_id_size: int = contract.DEFAULT_MAX_SECTION_ID_SIZE
 
     @property
     def asynchronous(self) -> bool:

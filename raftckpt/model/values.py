@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from raftckpt.limits import PAGE_BYTES
+from raftckpt.protocol.contract import PAGE_BYTES
 
 __all__ = [
     "Frozen",

@@ -11,6 +11,7 @@ from typing import Final
 
 from raftckpt import limits
 from raftckpt.node.liveness import Requester
+from raftckpt.protocol import contract
 from raftckpt.protocol.operations import AnyCommand
 
 __all__ = ["ENTRY_BYTES_MAX", "CommandQueue", "Proposal", "Run"]
@@ -89,14 +90,14 @@ class CommandQueue:
         """Whether there is enough for a full entry."""
         return (
             self.bytes >= limits.ENTRY_PAYLOAD_BYTES_MAX
-            or len(self.commands) >= limits.BATCH_COMMANDS_MAX
+            or len(self.commands) >= contract.BATCH_COMMANDS_MAX
         )
 
     def cut(self) -> Proposal:
         """Take the commands of one entry; it keeps within the limits."""
         if (
             self.bytes <= limits.ENTRY_PAYLOAD_BYTES_MAX
-            and len(self.commands) <= limits.BATCH_COMMANDS_MAX
+            and len(self.commands) <= contract.BATCH_COMMANDS_MAX
         ):
             proposal = Proposal(self.commands, self.requests, self.runs, self.bytes, self.special)
             self.commands, self.requests, self.costs, self.runs = [], [], [], []
@@ -115,7 +116,7 @@ class CommandQueue:
     def _fitting(self) -> int:
         """How many commands fit into one entry (at least one)."""
         total = 0
-        most = min(len(self.commands), limits.BATCH_COMMANDS_MAX)
+        most = min(len(self.commands), contract.BATCH_COMMANDS_MAX)
         for position, cost in enumerate(self.costs[:most]):
             total += cost
             if total > limits.ENTRY_PAYLOAD_BYTES_MAX and position:

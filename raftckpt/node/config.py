@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from raftckpt import limits
 from raftckpt.node import yamltext
 from raftckpt.node.yamltext import Problem
+from raftckpt.protocol import contract
 
 __all__ = [
     "Address",
@@ -186,8 +187,8 @@ def _text(value: Any) -> str:
 
 def _name(value: Any) -> str:
     text = _text(value)
-    if not _NAME.match(text) or len(text) > limits.NODE_ID_BYTES_MAX:
-        raise ValueError(f"a name has 1..{limits.NODE_ID_BYTES_MAX} characters A-Z a-z 0-9 . _ -")
+    if not _NAME.match(text) or len(text) > contract.NODE_ID_BYTES_MAX:
+        raise ValueError(f"a name has 1..{contract.NODE_ID_BYTES_MAX} characters A-Z a-z 0-9 . _ -")
     return text
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.node.liveness import Requester, SessionState
+from raftckpt.protocol import contract
 from raftckpt.protocol.operations import SectionPut
 
 __all__ = ["EarlyAcceptance"]
@@ -104,7 +104,7 @@ def _asynchronous_uid(machine: CheckpointMachine, state: SessionState, handle: i
     opened = record.handles.get(handle)
     if opened is None:
         return None if handle >= record.next_handle else 0
-    if len(state.asynchronous) >= limits.HANDLES_PER_SESSION_MAX:
+    if len(state.asynchronous) >= contract.HANDLES_PER_SESSION_MAX:
         state.asynchronous.clear()  # those closed meanwhile
     checkpoint = opened[0]
     uid = state.asynchronous[handle] = checkpoint.uid if checkpoint.attributes.asynchronous else 0

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from raftckpt import limits
 from raftckpt.model.types import Result
+from raftckpt.protocol import contract
 
 __all__ = ["Liveness", "Requester", "SessionState"]
 
@@ -117,7 +118,7 @@ class Liveness:
         self._machine_sessions = sessions
         self._heap: list[tuple[float, int]] = []
         self._adopting: Iterator[int] | None = iter(list(sessions))
-        self._shortest_s = limits.SESSION_TIMEOUT_NS_MIN / limits.SECOND_NS
+        self._shortest_s = contract.SESSION_TIMEOUT_NS_MIN / limits.SECOND_NS
 
     def state(self, session: int) -> SessionState | None:
         """State of a session of the machine (created on first use), None if there is none."""

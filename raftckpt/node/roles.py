@@ -15,6 +15,7 @@ from raftckpt.model.group_commands import role_of
 from raftckpt.model.groups import HaState, Member
 from raftckpt.model.state import State
 from raftckpt.node.liveness import Liveness, Requester
+from raftckpt.protocol import contract
 
 __all__ = ["Roles", "Witnesses"]
 
@@ -23,7 +24,7 @@ _REMOVED: Final = int(HaState.REMOVED)
 _HEALTH: Final = 0
 """In the place of an assignment: the entry watches the signs of life."""
 _SLACK: Final = 1024
-_AGAIN_S: Final = limits.COMPONENT_SILENCE_NS_MIN / limits.SECOND_NS
+_AGAIN_S: Final = contract.COMPONENT_SILENCE_NS_MIN / limits.SECOND_NS
 """When a verdict is given again, should its entry be lost."""
 
 

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from raftckpt.errors import ensure
-from raftckpt.limits import BATCH_COMMANDS_MAX, SA_TIME_MAX
 from raftckpt.protocol.check import command_reader, decode_plain
+from raftckpt.protocol.contract import BATCH_COMMANDS_MAX, SA_TIME_MAX
 from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Batch", "decode_batch", "encode_batch"]

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
+from raftckpt.protocol import contract
 
 __all__ = [
     "B01",
@@ -158,7 +159,7 @@ def _open_flags(value: int) -> Problem | None:
 def _inline(vector: list[Any]) -> Problem | None:
     """Data that travels in a vector, all of it, fits into one entry."""
     inline = sum([len(data) for _, _, data in vector if type(data) is bytes])
-    if inline <= limits.INLINE_WRITE_BYTES_MAX:
+    if inline <= contract.INLINE_WRITE_BYTES_MAX:
         return None
     return _WRITE_TOO_BIG
 
@@ -170,20 +171,23 @@ def _target(value: int | str | None) -> Problem | None:
 _WRITE_TOO_BIG: Final[Problem] = (
     SaAisError.ERR_NO_RESOURCES,
     "write_too_big",
-    limits.INLINE_WRITE_BYTES_MAX,
+    contract.INLINE_WRITE_BYTES_MAX,
     None,
 )
-_NAME_SAYS: Final = f"a checkpoint name has 1..{limits.CHECKPOINT_NAME_BYTES_MAX} bytes"
+_NAME_SAYS: Final = f"a checkpoint name has 1..{contract.CHECKPOINT_NAME_BYTES_MAX} bytes"
 _NAME_EMPTY: Final = "the name of a checkpoint is not empty"
-_GROUP_SAYS: Final = f"a name of a group or component has 1..{limits.GROUP_NAME_BYTES_MAX} bytes"
-_VECTOR_SAYS: Final = f"an I/O vector has 1..{limits.VECTOR_ELEMENTS_MAX} elements"
+_GROUP_SAYS: Final = f"a name of a group or component has 1..{contract.GROUP_NAME_BYTES_MAX} bytes"
+_SESSION_SAYS: Final = (
+    f"session timeout: {contract.SESSION_TIMEOUT_NS_MIN}..{contract.SESSION_TIMEOUT_NS_MAX} ns"
+)
+_VECTOR_SAYS: Final = f"an I/O vector has 1..{contract.VECTOR_ELEMENTS_MAX} elements"
 _VECTOR_EMPTY: Final[Problem] = (
     SaAisError.ERR_INVALID_PARAM,
     "param",
     "the I/O vector is empty",
     None,
 )
-_checkpoint_name: Final = _text(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS)
+_checkpoint_name: Final = _text(contract.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS)
 
 
 def _label(high: int, *examples: Any) -> Field:
@@ -197,7 +201,9 @@ MaybeNatural: TypeAlias = Annotated[Natural | None, Field((None, 5))]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=INT_MAX), Field((1, 7))]
 Zero: TypeAlias = Annotated[int, Meta(ge=0, le=0), Field((0,))]
 Handle: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Field((5,))]
-Time: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SA_TIME_MAX), Field((limits.SA_TIME_MAX, 0))]
+Time: TypeAlias = Annotated[
+    int, Meta(ge=0, le=contract.SA_TIME_MAX), Field((contract.SA_TIME_MAX, 0))
+]
 """Nanoseconds since 1970, or of a duration; SA_TIME_MAX is never, or for ever."""
 MaybeTime: TypeAlias = Annotated[Time | None, Field((None, 10))]
 Flag: TypeAlias = Annotated[bool, Field((True, False))]
@@ -212,37 +218,35 @@ OpenFlags: TypeAlias = Annotated[
 ]
 SessionTime: TypeAlias = Annotated[
     int,
-    Meta(ge=limits.SESSION_TIMEOUT_NS_MIN, le=limits.SESSION_TIMEOUT_NS_MAX),
+    Meta(ge=contract.SESSION_TIMEOUT_NS_MIN, le=contract.SESSION_TIMEOUT_NS_MAX),
     Field(
         (10**10,),
         reason="param",
-        detail=(
-            f"session timeout: {limits.SESSION_TIMEOUT_NS_MIN}..{limits.SESSION_TIMEOUT_NS_MAX} ns"
-        ),
+        detail=_SESSION_SAYS,
     ),
 ]
 Grace: TypeAlias = Annotated[
     int,
-    Meta(ge=0, le=limits.SESSION_TIMEOUT_NS_MAX),
+    Meta(ge=0, le=contract.SESSION_TIMEOUT_NS_MAX),
     Field((0,), reason="param", detail="grace_ns"),
 ]
 Rank: TypeAlias = Annotated[
-    int, Meta(ge=0, le=limits.COMPONENT_RANK_MAX), Field((0,), reason="param", detail="rank")
+    int, Meta(ge=0, le=contract.COMPONENT_RANK_MAX), Field((0,), reason="param", detail="rank")
 ]
-_SILENCE: Final = Meta(ge=limits.COMPONENT_SILENCE_NS_MIN, le=limits.COMPONENT_SILENCE_NS_MAX)
+_SILENCE: Final = Meta(ge=contract.COMPONENT_SILENCE_NS_MIN, le=contract.COMPONENT_SILENCE_NS_MAX)
 Response: TypeAlias = Annotated[
     int, _SILENCE, Field((10**9,), reason="param", detail="response_ns")
 ]
 Silence: TypeAlias = Annotated[
     int,
-    Meta(ge=0, le=limits.COMPONENT_SILENCE_NS_MAX),
+    Meta(ge=0, le=contract.COMPONENT_SILENCE_NS_MAX),
     Field(
         (0, 10**9),
         reason="param",
         detail="health_ns",
         check=lambda value: (
             None
-            if not value or value >= limits.COMPONENT_SILENCE_NS_MIN
+            if not value or value >= contract.COMPONENT_SILENCE_NS_MIN
             else (SaAisError.ERR_INVALID_PARAM, "param", "health_ns", None)
         ),
     ),
@@ -256,23 +260,26 @@ GroupOperation: TypeAlias = Annotated[
 
 Name: TypeAlias = Annotated[
     str,
-    Meta(min_length=1, max_length=limits.CHECKPOINT_NAME_BYTES_MAX),
-    _text_kind(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
+    Meta(min_length=1, max_length=contract.CHECKPOINT_NAME_BYTES_MAX),
+    _text_kind(contract.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
 ]
 """Of a checkpoint."""
-_GROUP: Final = Meta(min_length=1, max_length=limits.GROUP_NAME_BYTES_MAX)
+_GROUP: Final = Meta(min_length=1, max_length=contract.GROUP_NAME_BYTES_MAX)
 GroupName: TypeAlias = Annotated[
     str,
     _GROUP,
     _text_kind(
-        limits.GROUP_NAME_BYTES_MAX, _GROUP_SAYS, "group", empty="the name of a group is not empty"
+        contract.GROUP_NAME_BYTES_MAX,
+        _GROUP_SAYS,
+        "group",
+        empty="the name of a group is not empty",
     ),
 ]
 ComponentName: TypeAlias = Annotated[
     str,
     _GROUP,
     _text_kind(
-        limits.GROUP_NAME_BYTES_MAX,
+        contract.GROUP_NAME_BYTES_MAX,
         _GROUP_SAYS,
         "component",
         empty="the name of a group is not empty",
@@ -283,11 +290,11 @@ MaybeComponent: TypeAlias = Annotated[
 ]
 SessionName: TypeAlias = Annotated[
     str,
-    Meta(max_length=limits.SESSION_NAME_BYTES_MAX),
-    _label(limits.SESSION_NAME_BYTES_MAX, "client", ""),
+    Meta(max_length=contract.SESSION_NAME_BYTES_MAX),
+    _label(contract.SESSION_NAME_BYTES_MAX, "client", ""),
 ]
 NodeName: TypeAlias = Annotated[
-    str, Meta(max_length=limits.NODE_ID_BYTES_MAX), _label(limits.NODE_ID_BYTES_MAX, "n1", "")
+    str, Meta(max_length=contract.NODE_ID_BYTES_MAX), _label(contract.NODE_ID_BYTES_MAX, "n1", "")
 ]
 MaybeNode: TypeAlias = Annotated[NodeName | None, Field((None, "n2"), size="4 * len({} or '')")]
 Credential: TypeAlias = Annotated[
@@ -297,29 +304,31 @@ Credential: TypeAlias = Annotated[
 ]
 Secret: TypeAlias = Annotated[
     bytes,
-    Meta(min_length=limits.SESSION_SECRET_BYTES, max_length=limits.SESSION_SECRET_BYTES),
-    Field((b"s" * limits.SESSION_SECRET_BYTES,), size="len({})"),
+    Meta(min_length=contract.SESSION_SECRET_BYTES, max_length=contract.SESSION_SECRET_BYTES),
+    Field((b"s" * contract.SESSION_SECRET_BYTES,), size="len({})"),
 ]
 Nonce: TypeAlias = Annotated[
     bytes, Meta(min_length=1, max_length=64), Field((b"nonce",), size="len({})")
 ]
 SectionId: TypeAlias = Annotated[
     bytes,
-    Meta(max_length=limits.SECTION_ID_BYTES_MAX),
-    Field((b"id", b""), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX, size="len({})"),
+    Meta(max_length=contract.SECTION_ID_BYTES_MAX),
+    Field((b"id", b""), reason="section_id", detail=contract.SECTION_ID_BYTES_MAX, size="len({})"),
 ]
 """Empty: the default section."""
 _NamedId: TypeAlias = Annotated[
     bytes,
-    Meta(min_length=1, max_length=limits.SECTION_ID_BYTES_MAX),
-    Field((b"id",), reason="section_id", detail=limits.SECTION_ID_BYTES_MAX),
+    Meta(min_length=1, max_length=contract.SECTION_ID_BYTES_MAX),
+    Field((b"id",), reason="section_id", detail=contract.SECTION_ID_BYTES_MAX),
 ]
 NewSectionId: TypeAlias = Annotated[_NamedId | None, Field((b"id", None), size="len({} or b'')")]
 """None: the service chooses one."""
 _InlineData: TypeAlias = Annotated[
     bytes,
-    Meta(max_length=limits.INLINE_WRITE_BYTES_MAX),
-    Field((b"data",), SaAisError.ERR_NO_RESOURCES, "write_too_big", limits.INLINE_WRITE_BYTES_MAX),
+    Meta(max_length=contract.INLINE_WRITE_BYTES_MAX),
+    Field(
+        (b"data",), SaAisError.ERR_NO_RESOURCES, "write_too_big", contract.INLINE_WRITE_BYTES_MAX
+    ),
 ]
 Data: TypeAlias = Annotated[
     _InlineData | Positive, Field((b"data", 9), size="(len({0}) if type({0}) is bytes else 9)")
@@ -327,12 +336,12 @@ Data: TypeAlias = Annotated[
 """Bytes, or the number of a stage whose chunks were logged before."""
 Chunk: TypeAlias = Annotated[
     bytes,
-    Meta(min_length=1, max_length=limits.STAGE_CHUNK_BYTES),
+    Meta(min_length=1, max_length=contract.STAGE_CHUNK_BYTES),
     Field(
         (b"chunk",),
         SaAisError.ERR_NO_RESOURCES,
         "write_too_big",
-        limits.STAGE_CHUNK_BYTES,
+        contract.STAGE_CHUNK_BYTES,
         low=_SCHEMA,
         size="len({})",
     ),
@@ -341,8 +350,8 @@ Target: TypeAlias = Annotated[
     Natural
     | Annotated[
         str,
-        Meta(min_length=1, max_length=limits.CHECKPOINT_NAME_BYTES_MAX),
-        _text_kind(limits.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
+        Meta(min_length=1, max_length=contract.CHECKPOINT_NAME_BYTES_MAX),
+        _text_kind(contract.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "name", empty=_NAME_EMPTY),
     ],
     Field((5, "name"), check=_target),
 ]
@@ -359,7 +368,7 @@ Element: TypeAlias = tuple[SectionId, Natural, Data]
 """(section id, offset, data)."""
 Vector: TypeAlias = Annotated[
     list[Element],
-    Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
+    Meta(min_length=1, max_length=contract.VECTOR_ELEMENTS_MAX),
     Field(
         ([(b"id", 0, b"data")], [(b"id", 0, b"data"), (b"", 7, 3)]),
         SaAisError.ERR_NO_RESOURCES,
@@ -372,7 +381,7 @@ Vector: TypeAlias = Annotated[
 ]
 ReadVector: TypeAlias = Annotated[
     list[tuple[SectionId, Natural, MaybeNatural]],
-    Meta(min_length=1, max_length=limits.VECTOR_ELEMENTS_MAX),
+    Meta(min_length=1, max_length=contract.VECTOR_ELEMENTS_MAX),
     Field(
         ([(b"id", 0, None)], [(b"id", 0, None), (b"id", 1, 2)]),
         SaAisError.ERR_NO_RESOURCES,
@@ -384,21 +393,21 @@ ReadVector: TypeAlias = Annotated[
 """(section id, offset, size or None: to its end)."""
 SectionIds: TypeAlias = Annotated[
     list[SectionId],
-    Meta(max_length=limits.VECTOR_ELEMENTS_MAX),
+    Meta(max_length=contract.VECTOR_ELEMENTS_MAX),
     Field(
         ([b"id", b""], []),
         SaAisError.ERR_NO_RESOURCES,
         "limit",
-        f"at most {limits.VECTOR_ELEMENTS_MAX} section ids",
+        f"at most {contract.VECTOR_ELEMENTS_MAX} section ids",
     ),
 ]
 Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[
-    list[Natural], Meta(max_length=limits.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")
+    list[Natural], Meta(max_length=contract.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")
 ]
 Silent: TypeAlias = Annotated[
     list[tuple[Natural, Natural]],
-    Meta(max_length=limits.GROUPS_MAX * limits.COMPONENTS_PER_GROUP_MAX),
+    Meta(max_length=contract.GROUPS_MAX * contract.COMPONENTS_PER_GROUP_MAX),
     Field(([(1, 2), (1, 0)],), size="20 * len({})"),
 ]
 """(member, assignment it did not answer; 0: it gave no sign of life)."""

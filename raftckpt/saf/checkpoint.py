@@ -14,8 +14,9 @@ from raftckpt.client.calls import Call
 from raftckpt.client.operations import Opened, decoded
 from raftckpt.client.types import Nanoseconds
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.limits import CHECKPOINT_NAME_BYTES_MAX, SA_TIME_MAX, SECOND_NS
+from raftckpt.limits import SECOND_NS
 from raftckpt.model.types import CreationFlags, OpenFlags
+from raftckpt.protocol.contract import CHECKPOINT_NAME_BYTES_MAX, SA_TIME_MAX
 from raftckpt.saf.handles import CHECKPOINTS, LIBRARIES, find
 from raftckpt.saf.initialization import Library, OpenCheckpoint
 from raftckpt.saf.settings import Settings, current_rules

@@ -9,7 +9,7 @@ from raftckpt.client import operations
 from raftckpt.client.calls import Call
 from raftckpt.client.operations import decoded
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.limits import SA_TIME_MAX, WRITE_BYTES_MAX
+from raftckpt.protocol.contract import SA_TIME_MAX, WRITE_BYTES_MAX
 from raftckpt.saf.checkpoint import seconds_of
 from raftckpt.saf.handles import CHECKPOINTS, find
 from raftckpt.saf.initialization import OpenCheckpoint

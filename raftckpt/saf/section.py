@@ -9,8 +9,8 @@ from typing import Any, Final
 from raftckpt.client import operations
 from raftckpt.client.types import Nanoseconds
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.limits import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX
 from raftckpt.model.types import Chosen, SectionDescriptor
+from raftckpt.protocol.contract import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, find, new_handle
 from raftckpt.saf.initialization import OpenCheckpoint
 from raftckpt.saf.types import (

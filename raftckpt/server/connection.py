@@ -20,6 +20,7 @@ from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
 from raftckpt.node.liveness import SessionState
+from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.check import Malformed, read_requests
 from raftckpt.protocol.frames import (
@@ -47,7 +48,7 @@ _LISTINGS_MAX: Final = 4
 _MESSAGES_PER_REPLY_FRAME: Final = 256
 _REPLY_FRAME_BYTES: Final = limits.FRAGMENT_BYTES
 """Data that is sent at the next flush, and in one frame: what exceeds it waits for the client."""
-_STREAM_ABOVE_BYTES: Final = limits.PAGE_BYTES
+_STREAM_ABOVE_BYTES: Final = contract.PAGE_BYTES
 _TINY_BYTES: Final = limits.KIB
 """A reply that does not wait in the queue, even if the client does not read: see the flood."""
 _LIST_FRAGMENT_BYTES: Final = 64 * limits.KIB

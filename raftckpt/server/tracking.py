@@ -20,6 +20,7 @@ from raftckpt.errors import SaAisError
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.queries import EAGER_ROWS, image_rows
 from raftckpt.model.state import State
+from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.history import History, Trail, cost
@@ -406,7 +407,7 @@ class Tracking:
         ]
         rows = image_rows(state, checkpoint)
         change = (trail.uid, revision, kind, 0, None, rows, detail)
-        size = max(limits.PAGE_BYTES, checkpoint.memory_used)  # it goes alone, in fragments
+        size = max(contract.PAGE_BYTES, checkpoint.memory_used)  # it goes alone, in fragments
         return [[_CHANGES, tracker.request, [change], revision]], size
 
     def image_released(self, subscription: Subscription) -> None:

@@ -22,7 +22,8 @@ from typing import Any, Final, NoReturn, Self
 from google_crc32c import extend, value
 
 from raftckpt.errors import InvariantViolation, ensure
-from raftckpt.limits import JOURNAL_SEGMENT_BYTES, KIB, NODE_ID_BYTES_MAX
+from raftckpt.limits import JOURNAL_SEGMENT_BYTES, KIB
+from raftckpt.protocol.contract import NODE_ID_BYTES_MAX
 from raftckpt.storage import _records as rec
 from raftckpt.storage._recovery import (
     REJOIN,

@@ -13,7 +13,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from raftckpt.limits import PAGE_BYTES, SA_TIME_MAX
 from raftckpt.model import content, image, lifecycle
 from raftckpt.model.changes import ChangeKind, replay
 from raftckpt.model.checkpoints import Checkpoint
@@ -26,6 +25,7 @@ from raftckpt.model.state import State
 from raftckpt.model.types import Result
 from raftckpt.model.values import Pages, store
 from raftckpt.protocol.batch import encode_batch
+from raftckpt.protocol.contract import PAGE_BYTES, SA_TIME_MAX
 from tests.fuzz.profile import EXAMPLES
 from tests.messages import ask
 

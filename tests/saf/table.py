@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from raftckpt import saf as S
-from raftckpt.limits import WRITE_BYTES_MAX
+from raftckpt.protocol.contract import WRITE_BYTES_MAX
 
 from .env import (
     ACTIVE,

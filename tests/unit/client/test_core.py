@@ -23,6 +23,7 @@ from raftckpt.errors import (
     Unavailable,
     VersionMismatch,
 )
+from raftckpt.protocol import contract
 from raftckpt.protocol.frames import pack_messages
 
 from .scripted import OPENED, WEAK, Script
@@ -838,15 +839,15 @@ def test_garbage_ends_the_connection() -> None:
 def test_the_window_makes_calls_wait() -> None:
     script = Script()
     script.ready()
-    calls = [script.put() for _ in range(limits.SEQUENCE_WINDOW + 10)]
+    calls = [script.put() for _ in range(contract.SEQUENCE_WINDOW + 10)]
     sent = script.sent()
-    assert len(sent) == limits.SEQUENCE_WINDOW
+    assert len(sent) == contract.SEQUENCE_WINDOW
     script.reply(sent[1], 1)
     assert script.sent() == []  # the first is still open
     script.reply(sent[0], 1)
     assert [message[2] for message in script.sent()] == [
-        limits.SEQUENCE_WINDOW + 1,
-        limits.SEQUENCE_WINDOW + 2,
+        contract.SEQUENCE_WINDOW + 1,
+        contract.SEQUENCE_WINDOW + 2,
     ]
     assert calls[1].done
 
@@ -855,9 +856,11 @@ def test_bytes_in_flight_are_limited_and_frames_split() -> None:
     script = Script()
     script.ready()
     for _ in range(20):
-        script.put(bytes(limits.INLINE_WRITE_BYTES_MAX))
+        script.put(bytes(contract.INLINE_WRITE_BYTES_MAX))
     sent = script.sent()  # the decoder would have refused a frame that is too long
-    assert len(sent) * limits.INLINE_WRITE_BYTES_MAX <= BYTES_MAX + limits.INLINE_WRITE_BYTES_MAX
+    assert (
+        len(sent) * contract.INLINE_WRITE_BYTES_MAX <= BYTES_MAX + contract.INLINE_WRITE_BYTES_MAX
+    )
     total = len(sent)
     while sent:
         script.receive(*[[0, message[1], 1, 1] for message in sent])
@@ -1142,7 +1145,7 @@ def test_synchronize_has_a_deadline() -> None:
 
 # --- large data ----------------------------------------------------------------------------
 
-LARGE = limits.INLINE_WRITE_BYTES_MAX + 1
+LARGE = contract.INLINE_WRITE_BYTES_MAX + 1
 
 
 def chunks_of(messages: list[Any]) -> list[Any]:
@@ -1183,7 +1186,7 @@ def test_other_writes_slip_in_between() -> None:
     script.put(bytes(16 * limits.MIB))
     first = script.sent()
     small = script.put(b"small")
-    assert len(first) * limits.STAGE_CHUNK_BYTES <= 2 * limits.MIB
+    assert len(first) * contract.STAGE_CHUNK_BYTES <= 2 * limits.MIB
     (slipped_in,) = script.sent()
     script.reply(slipped_in, 1)
     assert small.done
@@ -1226,7 +1229,7 @@ def test_staging_room_is_shared() -> None:
         script.receive(*[[0, message[1], 1, 1] for message in sent])
     assert all(call.error is None and call.done for call in [*calls, tiny])
     assert isinstance(error_of(expired), TryAgain)
-    assert high <= limits.STAGED_BYTES_PER_SESSION_MAX
+    assert high <= contract.STAGED_BYTES_PER_SESSION_MAX
     assert script.core._staged_bytes == 0
 
 

@@ -9,6 +9,7 @@ from raftckpt.client import operations
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError, SessionLost, Timeout, TryAgain, Unavailable
+from raftckpt.protocol import contract
 
 from .naive_cluster import NOT_EXIST, World
 
@@ -29,8 +30,8 @@ def play(seed: int, steps: int = 250, *, lose_session: bool = False) -> World:
             kind = random.choice(["all"] * 8 + ["async"] * 6 + ["refuse"] * 5 + ["large"])
             data = f"{kind}-{number:04d}".encode()
             if kind == "large":
-                size = random.choice([1, 2, 3]) * limits.STAGE_CHUNK_BYTES
-                data = data.ljust(limits.INLINE_WRITE_BYTES_MAX + size, b".")
+                size = random.choice([1, 2, 3]) * contract.STAGE_CHUNK_BYTES
+                data = data.ljust(contract.INLINE_WRITE_BYTES_MAX + size, b".")
             call = operations.put(OPENED, b"s", data)
             call.waiter = ("put", data.rstrip(b"."), number)
             world.start(call, random.choice([0.05, 0.3, 1.0, 5.0]))

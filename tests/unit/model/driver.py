@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftckpt.limits import SA_TIME_MAX
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
 from raftckpt.protocol.batch import encode_batch
+from raftckpt.protocol.contract import SA_TIME_MAX
 from tests.messages import ask
 
 ALL, ACTIVE, WEAK, COLLOCATED = 1, 2, 4, 8

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from raftckpt import limits
-from raftckpt.limits import MIB, PAGE_BYTES
+from raftckpt.limits import MIB
 from raftckpt.model import sessions
+from raftckpt.protocol import contract
+from raftckpt.protocol.contract import PAGE_BYTES
 from tests.messages import command as record_of
 from tests.messages import validate
 
@@ -138,7 +139,7 @@ def test_vector_refusals_change_nothing(
 def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Cluster().session()
     handle = client.open("x", fields=attributes(section=65 * MIB))
-    chunk = bytes(limits.STAGE_CHUNK_BYTES)
+    chunk = bytes(contract.STAGE_CHUNK_BYTES)
     for offset in range(0, 64 * MIB, len(chunk)):
         assert client.do(26, 1, offset, chunk).ok
     refused = client.do(26, 1, 64 * MIB, b"x")
@@ -158,9 +159,9 @@ def test_no_section_grows_without_bound() -> None:
     client = Cluster().session()
     handle = client.open("x", fields=attributes(section=1 << 50))
     client.put(handle, b"a", b"")
-    refused = client.write(handle, [b"a", limits.SECTION_BYTES_MAX, b"x"])
+    refused = client.write(handle, [b"a", contract.SECTION_BYTES_MAX, b"x"])
     assert why(refused) == (NO_RESOURCES, "section_too_big", 0)
-    assert client.write(handle, [b"a", limits.SECTION_BYTES_MAX - 1, b"x"]).ok
+    assert client.write(handle, [b"a", contract.SECTION_BYTES_MAX - 1, b"x"]).ok
 
 
 # --- what succeeds --------------------------------------------------------------------------------
@@ -335,7 +336,7 @@ def test_a_refused_chunk_never_makes_a_truncated_value(big: Client) -> None:
     assert why(big.do(26, 1, 9, b"third")) == (INVALID, "stage", None)  # the second is missing
     assert why(big.do(26, 1, 5, b"second")) == (INVALID, "stage", None)
     assert why(big.put(1, b"a", 1)) == (INVALID, "stage", None)
-    assert why(big.do(26, 1, 0, bytes(limits.STAGE_CHUNK_BYTES + 1))) == (
+    assert why(big.do(26, 1, 0, bytes(contract.STAGE_CHUNK_BYTES + 1))) == (
         NO_RESOURCES,
         "write_too_big",
         None,

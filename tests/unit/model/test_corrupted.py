@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raftckpt.limits import CORRUPTED_SECTIONS_MAX
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
+from raftckpt.protocol.contract import CORRUPTED_SECTIONS_MAX
 from raftckpt.protocol.operations import STRUCTURAL, SectionCorrupt
 from tests.messages import command
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftckpt.limits import PAGE_BYTES
 from raftckpt.model import machine as machine_module
 from raftckpt.model import queries
 from raftckpt.model.express import plain_overwrite, plain_read
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
+from raftckpt.protocol.contract import PAGE_BYTES
 from raftckpt.protocol.operations import Read, SectionPut
 from tests.messages import ask
 

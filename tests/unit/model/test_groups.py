@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raftckpt.limits import COMPONENTS_PER_GROUP_MAX
 from raftckpt.model.groups import HaState
 from raftckpt.model.image import digest
+from raftckpt.protocol.contract import COMPONENTS_PER_GROUP_MAX
 from raftckpt.protocol.operations import SectionPut
 from tests.messages import ask
 

@@ -12,10 +12,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from raftckpt.limits import KIB, PAGE_BYTES
+from raftckpt.limits import KIB
 from raftckpt.model.image import digest, load_image
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.state import State
+from raftckpt.protocol.contract import PAGE_BYTES
 from raftckpt.version import IMAGE_VERSION
 from tests.messages import ask
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from raftckpt import limits
 from raftckpt.model import lifecycle
+from raftckpt.protocol import contract
+from raftckpt.protocol.contract import SECTIONS_MAX
 
 from .driver import (
     ACTIVE,
@@ -28,7 +29,7 @@ from .driver import (
 MS = 10**6
 INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST = 7, 9, 11, 12, 14
 NO_RESOURCES, BAD_OPERATION, BAD_FLAGS, TOO_BIG = 18, 20, 25, 26
-LONGEST = limits.CHECKPOINT_NAME_BYTES_MAX
+LONGEST = contract.CHECKPOINT_NAME_BYTES_MAX
 
 
 @pytest.fixture
@@ -61,7 +62,12 @@ OPEN = [
     (("x", 7, attributes(flags=ALL | 16)), INVALID, "flags", 17),
     (("x", 7, attributes(flags=-1)), INVALID, "flags", -1),
     (("x", 7, attributes(sections=0)), INVALID, "attributes", "max_sections"),
-    (("x", 7, attributes(sections=limits.SECTIONS_MAX + 1)), INVALID, "attributes", "max_sections"),
+    (
+        ("x", 7, attributes(sections=SECTIONS_MAX + 1)),
+        INVALID,
+        "attributes",
+        "max_sections",
+    ),
     (("x", 7, attributes(section=-1)), INVALID, "attributes", "max_section_size"),
     (("x", 7, attributes(section_id=0)), INVALID, "attributes", "max_section_id_size"),
     (("x", 7, attributes(section_id=-1)), INVALID, "attributes", "max_section_id_size"),
@@ -89,7 +95,7 @@ def test_open_refuses(client: Client, fields: Any, code: int, reason: str, detai
         ("n" * LONGEST, 7, attributes()),
         ("x", CREATE, attributes(retention=0)),
         ("x", 7, attributes(sections=1, section_id=0, section=0)),
-        ("x", 7, attributes(sections=limits.SECTIONS_MAX, section_id=1024)),
+        ("x", 7, attributes(sections=SECTIONS_MAX, section_id=1024)),
         ("x", 7, attributes(WEAK | COLLOCATED)),
         ("x", 7, attributes(ALL | COLLOCATED)),
     ],
@@ -244,11 +250,21 @@ def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: Cluster) -
         ((b"s" * 15, "", "", SECOND, 0), INVALID, "schema", "secret"),
         ((b"s" * 16, "n" * 257, "", SECOND, 0), TOO_BIG, "limit", "name"),
         ((b"s" * 16, "", "n" * 65, SECOND, 0), TOO_BIG, "limit", "node"),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MIN - 1, 0), INVALID, "param", "timeout_ns"),
-        ((b"s" * 16, "", "", limits.SESSION_TIMEOUT_NS_MAX + 1, 0), INVALID, "param", "timeout_ns"),
+        (
+            (b"s" * 16, "", "", contract.SESSION_TIMEOUT_NS_MIN - 1, 0),
+            INVALID,
+            "param",
+            "timeout_ns",
+        ),
+        (
+            (b"s" * 16, "", "", contract.SESSION_TIMEOUT_NS_MAX + 1, 0),
+            INVALID,
+            "param",
+            "timeout_ns",
+        ),
         ((b"s" * 16, "", "", SECOND, -1), INVALID, "param", "grace_ns"),
         (
-            (b"s" * 16, "", "", SECOND, limits.SESSION_TIMEOUT_NS_MAX + 1),
+            (b"s" * 16, "", "", SECOND, contract.SESSION_TIMEOUT_NS_MAX + 1),
             INVALID,
             "param",
             "grace_ns",

@@ -9,11 +9,11 @@ import msgpack
 import pytest
 
 from raftckpt.errors import REASONS, InvariantViolation, SaAisError
-from raftckpt.limits import BATCH_COMMANDS_MAX
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags
 from raftckpt.protocol.batch import Batch, decode_batch, encode_batch
+from raftckpt.protocol.contract import BATCH_COMMANDS_MAX
 from raftckpt.protocol.operations import LOGGED, CheckpointOpen, Due, SectionPut, SessionOpen
 from tests.messages import tag_of, validate
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raftckpt.limits import PAGE_BYTES
 from raftckpt.model.queries import EAGER_ROWS, image_rows
 from raftckpt.model.values import Pages
+from raftckpt.protocol.contract import PAGE_BYTES
 from tests.messages import QUERY_TAGS, ask
 
 from .driver import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from raftckpt.limits import SEQUENCE_WINDOW
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.types import success
+from raftckpt.protocol.contract import SEQUENCE_WINDOW
 
 from .driver import Client, Cluster, attributes, why
 

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from raftckpt.limits import PAGE_BYTES
 from raftckpt.model.values import PageBuilder, Pages, Value, cut, join, store, write_at
+from raftckpt.protocol.contract import PAGE_BYTES
 
 P = PAGE_BYTES
 SIZES = st.one_of(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from raftckpt import limits
+from raftckpt.protocol import contract
 from raftckpt.protocol.batch import decode_batch
 from raftckpt.raft.port import Transferred
 from tests.messages import record
@@ -103,12 +104,12 @@ def test_entries_stay_below_the_cap_and_nothing_is_lost(world, client, handle):
 
 
 def test_batches_are_limited_by_the_number_of_commands(world, client, handle):
-    count = limits.BATCH_COMMANDS_MAX + 10
+    count = contract.BATCH_COMMANDS_MAX + 10
     world.submit(client, [[24, 10_000 + i, 2 + i, 1 + i, handle, b"k", b""] for i in range(count)])
     before = len(world.log.payloads)
     world.log.run()
     sizes = [len(decode_batch(entry).commands) for entry in world.log.payloads[before:]]
-    assert sizes == [limits.BATCH_COMMANDS_MAX, 10]
+    assert sizes == [contract.BATCH_COMMANDS_MAX, 10]
 
 
 def test_too_many_batches_on_their_way_make_commands_gather(world, client, handle):

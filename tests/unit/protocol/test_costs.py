@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raftckpt import limits
+from raftckpt.protocol import contract
 from raftckpt.protocol.batch import encode_batch
 from raftckpt.protocol.costs import COST
 from raftckpt.protocol.operations import LOGGED, OPERATIONS
@@ -18,13 +18,13 @@ from tests.unit.protocol.values import records
 
 BY_TAG = sorted(LOGGED, key=lambda kind: OPERATIONS[kind].tag)
 BIG = (1 << 63) - 1
-HEAD_BYTES = len(encode_batch(limits.SA_TIME_MAX, []))
+HEAD_BYTES = len(encode_batch(contract.SA_TIME_MAX, []))
 
 
 def assert_bounded(made: Any) -> None:
     size = len(msgspec.msgpack.encode(made))
     assert size <= COST[type(made)](made)
-    assert len(encode_batch(limits.SA_TIME_MAX, [made])) == HEAD_BYTES + size
+    assert len(encode_batch(contract.SA_TIME_MAX, [made])) == HEAD_BYTES + size
 
 
 def test_every_command_has_a_cost() -> None:
@@ -52,18 +52,18 @@ def test_of_any_well_formed_command(kind: type[Any]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        [24, BIG, BIG, BIG, BIG, b"i" * 1024, b"d" * limits.INLINE_WRITE_BYTES_MAX],
+        [24, BIG, BIG, BIG, BIG, b"i" * 1024, b"d" * contract.INLINE_WRITE_BYTES_MAX],
         [23, BIG, BIG, BIG, BIG, b"", BIG],
-        [26, BIG, BIG, BIG, BIG, BIG, b"d" * limits.STAGE_CHUNK_BYTES],
+        [26, BIG, BIG, BIG, BIG, BIG, b"d" * contract.STAGE_CHUNK_BYTES],
         [25, BIG, BIG, BIG, BIG, [[b"i" * 1024, BIG, b"d" * 5000], [b"", BIG, BIG]] * 200],
-        [25, BIG, BIG, BIG, BIG, [[b"i" * 1024, BIG, b"d" * 256]] * limits.VECTOR_ELEMENTS_MAX],
-        [25, BIG, BIG, BIG, BIG, [[b"i" * 1024, BIG, BIG]] * limits.VECTOR_ELEMENTS_MAX],
+        [25, BIG, BIG, BIG, BIG, [[b"i" * 1024, BIG, b"d" * 256]] * contract.VECTOR_ELEMENTS_MAX],
+        [25, BIG, BIG, BIG, BIG, [[b"i" * 1024, BIG, BIG]] * contract.VECTOR_ELEMENTS_MAX],
         [20, BIG, BIG, BIG, BIG, b"i" * 1024, b"d" * 70_000, BIG, BIG],
         [22, BIG, BIG, BIG, BIG, b"i" * 1024, BIG, BIG],
         [10, BIG, BIG, BIG, "é" * 1024, 7, [BIG] * 6],
         [10, BIG, BIG, BIG, "\N{GRINNING FACE}" * 512, 7, [-BIG] * 6],
         [12, BIG, BIG, BIG, "é" * 1024],
-        [1, 0, 0, 0, b"s" * 16, "é" * 128, "é" * 32, limits.SESSION_TIMEOUT_NS_MAX, 10**10],
+        [1, 0, 0, 0, b"s" * 16, "é" * 128, "é" * 32, contract.SESSION_TIMEOUT_NS_MAX, 10**10],
         [3, 0, 0, 0, [BIG] * 1000],
         [54, 0, 0, 0, [[BIG, BIG]] * 1000],
         [41, 0, 0, 0, b"n" * 64],

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raftckpt import limits
 from raftckpt.errors import REASONS
+from raftckpt.protocol import contract
 from raftckpt.protocol.check import (
     Malformed,
     Reader,
@@ -127,8 +127,8 @@ def test_a_bool_is_no_int_and_types_are_exact(tag: int) -> None:
         (1, 4, b"short", 7, "schema"),
         (1, 5, "x" * 257, 26, "limit"),
         (1, 6, "n" * 65, 26, "limit"),
-        (1, 7, limits.SESSION_TIMEOUT_NS_MIN - 1, 7, "param"),
-        (1, 7, limits.SESSION_TIMEOUT_NS_MAX + 1, 7, "param"),
+        (1, 7, contract.SESSION_TIMEOUT_NS_MIN - 1, 7, "param"),
+        (1, 7, contract.SESSION_TIMEOUT_NS_MAX + 1, 7, "param"),
         (2, 2, 0, 7, "schema"),
         (10, 4, "", 7, "param"),
         (10, 4, "x" * 2049, 26, "limit"),
@@ -140,9 +140,9 @@ def test_a_bool_is_no_int_and_types_are_exact(tag: int) -> None:
         (10, 6, [1, 2, 3, 4, 5, True], 7, "schema"),
         (20, 5, b"", 7, "section_id"),
         (20, 5, b"x" * 1025, 7, "section_id"),
-        (20, 6, b"x" * (limits.INLINE_WRITE_BYTES_MAX + 1), 18, "write_too_big"),
+        (20, 6, b"x" * (contract.INLINE_WRITE_BYTES_MAX + 1), 18, "write_too_big"),
         (23, 5, b"x" * 1025, 7, "section_id"),
-        (23, 6, b"x" * (limits.INLINE_WRITE_BYTES_MAX + 1), 18, "write_too_big"),
+        (23, 6, b"x" * (contract.INLINE_WRITE_BYTES_MAX + 1), 18, "write_too_big"),
         (24, 6, 0, 7, "schema"),
         (24, 6, "text", 7, "schema"),
         (25, 5, [], 7, "param"),
@@ -153,7 +153,7 @@ def test_a_bool_is_no_int_and_types_are_exact(tag: int) -> None:
         (25, 5, [[b"x" * 1025, 0, b""]], 7, "section_id"),
         (25, 5, [[b"i", 0, b"x" * 600_000]] * 2, 18, "write_too_big"),
         (26, 6, b"", 7, "schema"),
-        (26, 6, b"x" * (limits.STAGE_CHUNK_BYTES + 1), 18, "write_too_big"),
+        (26, 6, b"x" * (contract.STAGE_CHUNK_BYTES + 1), 18, "write_too_big"),
         (50, 4, "", 7, "param"),
         (51, 5, "x" * 257, 26, "limit"),
         (53, 6, "", 7, "param"),
@@ -193,9 +193,9 @@ def test_limits_are_inclusive() -> None:
         (10, 4, "x" * 2048),
         (10, 4, "ü" * 1024),
         (23, 5, b"x" * 1024),
-        (23, 6, b"x" * limits.INLINE_WRITE_BYTES_MAX),
+        (23, 6, b"x" * contract.INLINE_WRITE_BYTES_MAX),
         (25, 5, [[b"id", 0, b""]] * 4096),
-        (26, 6, b"x" * limits.STAGE_CHUNK_BYTES),
+        (26, 6, b"x" * contract.STAGE_CHUNK_BYTES),
         (1, 5, "x" * 256),
         (11, 4, 2**63 - 1),
     ]:
@@ -237,9 +237,9 @@ def test_the_judge_agrees_with_the_decoder(field: str) -> None:
 def test_the_judge_agrees_about_the_longest_list() -> None:
     annotation = hints_of(SessionExpire)["sessions"]
     decode = msgspec.msgpack.Decoder(annotation).decode
-    for count in (limits.SESSIONS_MAX, limits.SESSIONS_MAX + 1):
+    for count in (contract.SESSIONS_MAX, contract.SESSIONS_MAX + 1):
         value = [1] * count
-        good = count <= limits.SESSIONS_MAX
+        good = count <= contract.SESSIONS_MAX
         assert accepted(annotation, decode, value) == good
         assert (judge(annotation, value) is True) == good
 

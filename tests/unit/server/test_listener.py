@@ -17,6 +17,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.node.driver import Driver
+from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
@@ -511,8 +512,8 @@ def test_a_large_read_is_streamed_and_stalls_nobody():
     async def scenario(harness):
         peer = await harness.session()
         data = bytes(range(256)) * (size // 256)
-        for offset in range(0, size, limits.STAGE_CHUNK_BYTES):
-            chunk = data[offset : offset + limits.STAGE_CHUNK_BYTES]
+        for offset in range(0, size, contract.STAGE_CHUNK_BYTES):
+            chunk = data[offset : offset + contract.STAGE_CHUNK_BYTES]
             reply = await peer.command(26, 2, offset, chunk)
             assert reply[2] == 1, reply
         assert (await peer.command(24, peer.handle, b"big", 2))[2] == 1

@@ -1,0 +1,74 @@
+"""Numbers that all replicas must share: ``apply``, the image and what decodes depend on them.
+
+Whoever changes one changes what a committed entry means: replicas that disagree diverge. They are
+pinned by a test; a change comes with a level of the cluster. What a single node may choose for
+itself is in :mod:`raftckpt.limits`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raftckpt.limits import KIB, MIB, MILLISECOND_NS, SECOND_NS
+
+SA_TIME_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
+"""SA_TIME_END / SA_TIME_MAX: "never" as a time, "for ever" as a duration (nanoseconds)."""
+
+# --- names and values -------------------------------------------------------------------
+CHECKPOINT_NAME_BYTES_MAX: Final = 2048
+SECTION_ID_BYTES_MAX: Final = 1024
+"""Upper bound of the creation attribute max_section_id_size."""
+SESSION_NAME_BYTES_MAX: Final = 256
+NODE_ID_BYTES_MAX: Final = 64
+SESSION_SECRET_BYTES: Final = 16
+WRITE_BYTES_MAX: Final = 64 * MIB
+"""Most bytes one write element, overwrite or initial data may carry (CKPT-SPEC: NO_RESOURCES)."""
+SECTION_BYTES_MAX: Final = 1024 * MIB
+"""Longest section, whatever max_section_size allows: one byte far out must not make a huge one."""
+VECTOR_ELEMENTS_MAX: Final = 4096
+SECTIONS_MAX: Final = 1 << 32
+CORRUPTED_SECTIONS_MAX: Final = 1024
+"""Most sections of a checkpoint that fault injection may hold in the state CORRUPTED."""
+PAGE_BYTES: Final = 64 * KIB
+"""Sections longer than this are kept as pages of this size (copy on write)."""
+
+# --- defaults of the creation attributes (fixed for ever) ---------------------------------
+DEFAULT_MAX_SECTIONS: Final = 1 << 20
+DEFAULT_MAX_SECTION_SIZE: Final = 64 * MIB
+DEFAULT_MAX_SECTION_ID_SIZE: Final = 255
+RETENTION_IMMEDIATE_NS: Final = 10 * MILLISECOND_NS
+"""A retention below this drops the checkpoint in the very entry that closes it last."""
+
+# --- sessions ----------------------------------------------------------------------------
+SESSIONS_MAX: Final = 100_000
+CHECKPOINTS_MAX: Final = 1_000_000
+HANDLES_PER_SESSION_MAX: Final = 10_000
+SEQUENCE_WINDOW: Final = 4096
+"""Most mutating requests of a session that may be unanswered at once (bound of its reply table)."""
+STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
+STAGED_BYTES_MAX: Final = 512 * MIB
+STAGES_PER_SESSION_MAX: Final = 4096
+"""Most stages a session may hold at once (a vector write may refer to one per element)."""
+SESSION_TIMEOUT_NS_MIN: Final = 100 * MILLISECOND_NS
+SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
+DUE_PER_ENTRY_MAX: Final = 4096
+"""Most expirations and retentions that one entry carries out."""
+
+# --- service groups ------------------------------------------------------------------------
+GROUPS_MAX: Final = 10_000
+COMPONENTS_PER_GROUP_MAX: Final = 256
+COMPONENTS_PER_SESSION_MAX: Final = 1000
+GROUP_NAME_BYTES_MAX: Final = 256
+"""Longest name of a group or component."""
+COMPONENT_RANK_MAX: Final = 1 << 31
+COMPONENT_SILENCE_NS_MIN: Final = 100 * MILLISECOND_NS
+COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
+"""Bounds of the time a component has for an answer, and of its health check."""
+
+# --- wire --------------------------------------------------------------------------------
+INLINE_WRITE_BYTES_MAX: Final = 1 * MIB
+STAGE_CHUNK_BYTES: Final = 256 * KIB
+"""Size of a staged chunk: small enough that others' writes slip in between."""
+
+# --- replica -----------------------------------------------------------------------------
+BATCH_COMMANDS_MAX: Final = 1024
