@@ -242,6 +242,22 @@ class BadOperation(CheckpointError):
     """The operation is not allowed on this checkpoint."""
 
 
+class Conflict(BadOperation):
+    """The section does not have the revision that ``if_revision`` asked for: nothing was done.
+
+    Attributes:
+        section: id of the section.
+        revision: what it has; 0: it does not exist.
+    """
+
+    section: bytes | None = None
+
+    @property
+    def revision(self) -> int:
+        """Revision that was found; 0: there is no such section."""
+        return self.detail if type(self.detail) is int else 0
+
+
 @_code(SaAisError.ERR_BAD_FLAGS)
 class BadFlags(CheckpointError, ValueError):
     """The open flags are not valid."""
@@ -295,6 +311,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "flags": (None, "the open or creation flags are not valid: {0}"),
     "attributes": (None, "the creation attributes are not valid: {0}"),
     "param": (None, "a parameter is not valid: {0}"),
+    "conflict": (Conflict, "the section has another revision ({0}; 0: it does not exist)"),
     "corrupted": (None, "section {0} is corrupted; overwrite or delete it"),
     "time_past": (None, "the time lies in the past"),
     "synchronous": (None, "the checkpoint is synchronous: there is nothing to wait for"),

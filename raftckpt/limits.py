@@ -30,6 +30,8 @@ FRAME_BYTES_MAX: Final = 2 * MIB
 FRAGMENT_BYTES: Final = 256 * KIB
 """A reply longer than this is streamed as fragments of about this size."""
 REPLY_BYTES_MAX: Final = 1 << 32
+PAGE_ROWS_MAX: Final = 10_000
+"""Most rows one page of a listing may have."""
 MESSAGES_PER_FRAME_MAX: Final = 16_384
 CONNECTIONS_MAX: Final = 4096
 CONNECTION_INFLIGHT_MAX: Final = 4096

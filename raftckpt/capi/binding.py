@@ -21,6 +21,7 @@ from raftckpt import saf
 from raftckpt.capi.following import Following, Sink
 from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract
+from raftckpt.saf.data import VECTOR_BYTES_MAX
 from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.initialization import OpenCheckpoint
 from raftckpt.saf.lifecycle import dispatching
@@ -317,7 +318,7 @@ class _Binding:
     # --- data ----------------------------------------------------------------------------
 
     def py_write(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
-        elements = self._vector(vector, count, self._write)
+        elements = self._writes(vector, count)
         following = self._followed.get(checkpoint)
         if following is None or elements is None:
             rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
@@ -374,14 +375,24 @@ class _Binding:
             return [element(vector[0])] * (contract.VECTOR_ELEMENTS_MAX + 1)
         return [element(vector[position]) for position in range(count)]
 
-    def _write(self, element: Any) -> saf.SaCkptIOVectorElementT:
-        data, size = element.dataBuffer, element.dataSize
-        return saf.SaCkptIOVectorElementT(
-            self._id(element.sectionId),
-            None if data == self._null else self._data(data, size),
-            size,
-            element.dataOffset,
-        )
+    def _writes(self, vector: Any, count: int) -> list[saf.SaCkptIOVectorElementT] | None:
+        copied = 0
+
+        def write(element: Any) -> saf.SaCkptIOVectorElementT:
+            nonlocal copied
+            data, size = element.dataBuffer, element.dataSize
+            copied += size
+            if data == self._null:
+                content = None
+            elif copied > VECTOR_BYTES_MAX:
+                content = self._view(data, size)  # refused by its length alone
+            else:
+                content = self._data(data, size)
+            return saf.SaCkptIOVectorElementT(
+                self._id(element.sectionId), content, size, element.dataOffset
+            )
+
+        return self._vector(vector, count, write)
 
     def _read(self, element: Any) -> saf.SaCkptIOVectorElementT:
         data, size = element.dataBuffer, element.dataSize

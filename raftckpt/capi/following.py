@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from raftckpt.client.changes import Change
@@ -24,7 +24,7 @@ __all__ = ["Following", "Sink", "Write"]
 
 Sink: TypeAlias = Callable[[OpenCheckpoint, list[SaCkptIOVectorElementT]], None]
 
-_WRITTEN: Final = frozenset({"written", "overwritten", "resync"})
+_WRITTEN: Final = frozenset({"written", "overwritten", "transaction", "resync"})
 """What both are told; SAFplus tells deletions, too, and neither tells of a creation."""
 _MAY_HAVE_HAPPENED: Final = frozenset({SaAisError.OK, SaAisError.ERR_TIMEOUT})
 
@@ -80,8 +80,8 @@ class _OwnWrites:
         return True
 
 
-def _digest(kind: str, parts: Iterable[tuple[bytes, int, bytes]]) -> int:
-    return hash((kind, tuple(parts)))
+def _digest(kind: str, parts: Iterable[Sequence[Any]]) -> int:
+    return hash((kind, tuple([tuple(part[:3]) for part in parts])))
 
 
 class Following:
@@ -104,7 +104,7 @@ class Following:
             self._checkpoint.handle, self._tell, through_dispatch=False, own=True
         )
 
-    def begins(self, kind: str, parts: Iterable[tuple[bytes, int, bytes]]) -> Write | None:
+    def begins(self, kind: str, parts: Iterable[Sequence[Any]]) -> Write | None:
         """Note that something is about to be written through the handle."""
         return None if self.arrival is None else self._own.begin(_digest(kind, parts))
 

@@ -16,11 +16,21 @@ _NOTHING: Final[Mapping[bytes, float]] = {}
 
 
 class Part(NamedTuple):
-    """Data that a change put somewhere."""
+    """One of the things that a change did.
+
+    Attributes:
+        section: where.
+        offset: of the data in the section.
+        data: what was written; b"" for "deleted".
+        kind: what happened, in a transaction: "created", "written", "overwritten" or "deleted".
+        expires: when a section that was created in a transaction expires (None: never).
+    """
 
     section: bytes
     offset: int
     data: bytes
+    kind: str = ""
+    expires: float | None = None
 
 
 class Change(NamedTuple):
@@ -28,7 +38,8 @@ class Change(NamedTuple):
 
     Attributes:
         kind: "image", "created", "written", "overwritten", "deleted", "expired",
-            "expiration_set", "active_changed", "retention_set", "unlinked", "destroyed" or
+            "expiration_set", "active_changed", "retention_set", "unlinked", "destroyed",
+            "transaction" (several at once, in the order of its parts) or
             "resync" (an image, because the tracker was too far behind: it replaces everything).
         revision: of the change; for an image that of the state.
         session: whose command made it, or whose end did; 0: the cluster (a time ran out).
@@ -98,13 +109,15 @@ class Change(NamedTuple):
                 change.apply_to(copy)
         """
         kind = self.kind
-        if kind == "written":
-            for section, offset, data in self.parts:
-                old = sections[section].ljust(offset, b"\0")
-                sections[section] = old[:offset] + data + old[offset + len(data) :]
-        elif kind in ("created", "overwritten"):
-            for section, _, data in self.parts:
-                sections[section] = data
+        if kind in ("written", "created", "overwritten", "transaction"):
+            for section, offset, data, part_kind, _ in self.parts:
+                if part_kind == "deleted":
+                    del sections[section]
+                elif kind == "written" or part_kind == "written":
+                    old = sections[section].ljust(offset, b"\0")
+                    sections[section] = old[:offset] + data + old[offset + len(data) :]
+                else:
+                    sections[section] = data
         elif kind in ("deleted", "expired"):
             if self.section is not None:
                 del sections[self.section]
@@ -128,7 +141,16 @@ def change_from_wire(fields: list[Any]) -> Change:
     if number == ChangeKind.WRITTEN:
         parts = tuple([Part(*part) for part in data])
         if len(parts) == 1:
-            return Change(kind, revision, session, *parts[0], parts)
+            section, offset, data, *_ = parts[0]
+            return Change(kind, revision, session, section, offset, data, parts)
+        return Change(kind, revision, session, parts=parts)
+    if number == ChangeKind.TRANSACTION:
+        parts = tuple(
+            [
+                Part(section_id, offset, content, _KINDS[part_kind], seconds_or_none(expires))
+                for part_kind, section_id, offset, content, expires in data
+            ]
+        )
         return Change(kind, revision, session, parts=parts)
     if number in (ChangeKind.IMAGE, ChangeKind.RESYNC):
         (active, epoch, exclusive, owner), retention_ns, unlinked = detail

@@ -49,6 +49,9 @@ class ChangeKind(IntEnum):
     """The checkpoint is gone: its last change."""
     RESYNC = 12
     """As IMAGE, to a tracker that was too far behind: it replaces what the tracker had."""
+    TRANSACTION = 13
+    """Several changes at once, in order; data: [[kind, section id, offset, data, expiration], ...],
+    kinds CREATED, WRITTEN, OVERWRITTEN, DELETED."""
 
 
 def replay(sections: MutableMapping[bytes, tuple[Value, int]], change: Change) -> None:
@@ -62,6 +65,11 @@ def replay(sections: MutableMapping[bytes, tuple[Value, int]], change: Change) -
         for part_id, offset, part in data:
             content, expiration_ns = sections[part_id]
             sections[part_id] = (write_at(content, offset, part), expiration_ns)
+    elif kind == ChangeKind.TRANSACTION:
+        for part_kind, part_id, offset, part, expiration_ns in data:
+            written = part_kind == ChangeKind.WRITTEN
+            told = None if written else part_id, [(part_id, offset, part)] if written else part
+            replay(sections, (*change[:2], part_kind, change[3], *told, expiration_ns))
     elif kind == ChangeKind.DESTROYED:
         sections.clear()
     elif section_id is None:

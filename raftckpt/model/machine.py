@@ -15,7 +15,7 @@ import google_crc32c
 from msgspec.structs import replace
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model import content, group_commands, lifecycle, queries
+from raftckpt.model import content, group_commands, lifecycle, parts, queries
 from raftckpt.model.express import plain_overwrite
 from raftckpt.model.image import encode_image, load_image
 from raftckpt.model.sessions import NO_SESSION, STAGE, Session
@@ -56,6 +56,8 @@ _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.CheckpointWrite: content.checkpoint_write,
     ops.StageChunk: lifecycle.stage_chunk,
     ops.SectionCorrupt: content.section_corrupt,
+    ops.SectionChange: parts.section_change,
+    ops.Transaction: parts.transaction,
     ops.GroupJoin: group_commands.group_join,
     ops.GroupLeave: group_commands.group_leave,
     ops.GroupRespond: group_commands.group_respond,
@@ -101,19 +103,28 @@ def _with_stage(field: str, handler: _Handler) -> _Handler:
     return staged
 
 
-def _with_stages(state: State, session: Session, c: ops.CheckpointWrite) -> Result:
-    """Resolve the stages of a vector, then write it."""
-    missing = None
-    vector: list[Any] = list(c.vector)
-    for position, (section_id, offset, data) in enumerate(vector):
-        if type(data) is int:
-            value = _take(state, session, data)
-            if value is None and missing is None:
-                missing = position
-            vector[position] = (section_id, offset, value)
-    if missing is not None:
-        return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
-    return content.checkpoint_write(state, session, replace(c, vector=vector))
+def _with_stages(field: str, at: int, handler: _Handler) -> _Handler:
+    """The same for a tuple, or a list of them, with data at a place."""
+
+    def staged(state: State, session: Session, c: Any) -> Result:
+        missing = None
+        value = getattr(c, field)
+        rows = [value] if type(value) is tuple else list(value)
+        for position, row in enumerate(rows):
+            if type(row[at]) is int:
+                data = _take(state, session, row[at])
+                if data is None and missing is None:
+                    missing = position
+                rows[position] = (*row[:at], data, *row[at + 1 :])
+        if type(value) is tuple:
+            if missing is not None:
+                return STAGE
+            return handler(state, session, replace(c, **{field: rows[0]}))
+        if missing is not None:
+            return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
+        return handler(state, session, replace(c, **{field: rows}))
+
+    return staged
 
 
 def _take(state: State, session: Session, number: int) -> Any:
@@ -123,11 +134,15 @@ def _take(state: State, session: Session, number: int) -> Any:
     return value
 
 
+_DATA_AT: Final = {"vector": 2, "part": 3, "parts": 3}
+"""Where the rows of these fields have their data."""
+
+
 def _handlers() -> Iterator[tuple[type[Any], _Handler]]:
     for record, handler in _OF_SESSION.items():
         field = OPERATIONS[record].data
-        if field == "vector":
-            yield record, _with_stages
+        if field in _DATA_AT:
+            yield record, _with_stages(field, _DATA_AT[field], handler)
         else:
             yield record, _with_stage(field, handler) if field else handler
 

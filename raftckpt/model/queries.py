@@ -8,6 +8,7 @@ administrative read that needs neither an open nor a session and always shows wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from heapq import nsmallest
 from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -27,7 +28,7 @@ from raftckpt.model.types import (
     refuse,
     success,
 )
-from raftckpt.model.values import Frozen, Listing, share
+from raftckpt.model.values import Frozen, Listing, PageOf, share
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import SA_TIME_MAX
 from raftckpt.protocol.operations import Query
@@ -58,6 +59,8 @@ def answer(state: State, session: int | None, query: Query) -> Result:
         return of_group(state, session, query)
     if kind is ops.Checkpoints:
         return success([state.revision, _checkpoints(state)])
+    if isinstance(query, ops.CheckpointPage):
+        return success([state.revision, _checkpoint_page(state, query)])
     function, refuse_handle = _QUERIES[kind]
     target_of: Any = query
     if target_of.target is None:
@@ -164,11 +167,16 @@ def _listing(
     if len(sections) <= EAGER_ROWS:
         items = sections.items()
         return [state.revision, [row(*item) for item in items if not choose or choose(*item)]]
+    return [state.revision, Listing(_frozen(state, checkpoint), row, choose)]
+
+
+def _frozen(state: State, checkpoint: Checkpoint) -> Frozen:
+    """The sections as they are; several listings of one state share a copy."""
     copies = _copies(state)
-    frozen = copies.get((checkpoint.uid, checkpoint.revision))
+    frozen: Frozen | None = copies.get((checkpoint.uid, checkpoint.revision))
     if frozen is None:
-        frozen = copies[checkpoint.uid, checkpoint.revision] = Frozen(sections.copy())
-    return [state.revision, Listing(frozen, row, choose)]
+        frozen = copies[checkpoint.uid, checkpoint.revision] = Frozen(checkpoint.sections.copy())
+    return frozen
 
 
 def _copies(state: State) -> WeakValueDictionary[tuple[int, int], Any]:
@@ -217,6 +225,43 @@ def _sections(state: State, checkpoint: Checkpoint, query: ops.Sections) -> Any:
         row,
         lambda section_id, section: choose(section_id, section, query.expiration_ns),
     )
+
+
+def _page(
+    state: State,
+    checkpoint: Checkpoint,
+    query: ops.SectionIdPage | ops.SectionPage,
+    row: Callable[[bytes, Section], Any],
+) -> list[Any]:
+    """The sections of a page, in the order of their ids."""
+    prefix, after = query.prefix, query.after
+
+    def belongs(section_id: bytes) -> bool:
+        return section_id.startswith(prefix) and (after is None or section_id > after)
+
+    page = PageOf(_frozen(state, checkpoint), row, belongs, query.limit)
+    if len(checkpoint.sections) > EAGER_ROWS:
+        return [state.revision, page]
+    for _ in page.prepare():
+        pass
+    return [state.revision, list(page.rows())]
+
+
+def _section_id_page(state: State, checkpoint: Checkpoint, query: ops.SectionIdPage) -> Any:
+    return _page(state, checkpoint, query, lambda section_id, _: section_id)
+
+
+def _section_page(state: State, checkpoint: Checkpoint, query: ops.SectionPage) -> Any:
+    return _page(state, checkpoint, query, _describer(checkpoint.corrupted))
+
+
+def _checkpoint_page(state: State, query: ops.CheckpointPage) -> list[Any]:
+    """Checkpoints by name: those that have one, which the unlinked have not."""
+    after, prefix = query.after, query.prefix
+    names = (
+        name for name in state.names if name.startswith(prefix) and (after is None or name > after)
+    )
+    return [describe(state, state.names[name]) for name in nsmallest(query.limit, names)]
 
 
 def _describer(corrupted: frozenset[bytes]) -> Callable[[bytes, Section], SectionDescriptor]:
@@ -376,12 +421,14 @@ _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
     ops.ReadVersioned: (_read_versioned, _reading),
     ops.SectionIds: (_section_ids, _reading),
     ops.SectionStatuses: (_section_statuses, _looking),
+    ops.SectionIdPage: (_section_id_page, _reading),
+    ops.SectionPage: (_section_page, _looking),
     ops.Synchronize: (_synchronize, _synchronizing),
     ops.TrackPoint: (_track_point, _tracking),
 }
 """What answers a query about a checkpoint, and what it asks of a handle."""
 
 ensure(
-    {*_QUERIES, *group_commands.QUERIES, ops.Checkpoints} == ops.QUERIES,
+    {*_QUERIES, *group_commands.QUERIES, ops.Checkpoints, ops.CheckpointPage} == ops.QUERIES,
     "every query has what answers it",
 )

@@ -12,7 +12,8 @@ This module owns the representation and nothing else: no limits, no errors. Inva
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from heapq import nsmallest
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
 from raftckpt.protocol.contract import PAGE_BYTES
@@ -21,6 +22,7 @@ __all__ = [
     "Frozen",
     "Listing",
     "PageBuilder",
+    "PageOf",
     "Pages",
     "Value",
     "cut",
@@ -95,6 +97,39 @@ class Listing:
         else:
             for section_id in self._chosen:
                 yield row(section_id, sections[section_id])
+
+
+class PageOf(Listing):
+    """The first rows behind an id, in the order of the ids, found in short steps.
+
+    Arguments:
+        frozen: the sections; nobody changes them any more.
+        row: makes a row.
+        belongs: whether a section's id may be on the page.
+        limit: most rows.
+    """
+
+    __slots__ = ("_belongs", "_limit")
+
+    def __init__(
+        self,
+        frozen: Frozen,
+        row: Callable[[bytes, Any], Any],
+        belongs: Callable[[bytes], bool],
+        limit: int,
+    ) -> None:
+        super().__init__(frozen, row)
+        self._belongs = belongs
+        self._limit = limit
+
+    def prepare(self) -> Iterator[None]:
+        """Find the ids: the smallest of each step and of all before it."""
+        page: list[bytes] = []
+        ids = iter(self._frozen.sections)
+        while some := list(islice(ids, _CHOSEN_PER_STEP)):
+            page = nsmallest(self._limit, chain(page, filter(self._belongs, some)))
+            yield
+        self._chosen = page
 
 
 class Pages:

@@ -9,6 +9,7 @@ value from the annotation alone. Types are exact: a bool is no int.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
@@ -25,6 +26,8 @@ __all__ = [
     "READ",
     "SCHEMA",
     "WRITE",
+    "After",
+    "AfterName",
     "AttributeFields",
     "Chosen",
     "Chunk",
@@ -45,12 +48,18 @@ __all__ = [
     "MaybeTarget",
     "MaybeTime",
     "Name",
+    "NamePrefix",
     "Natural",
     "NewSectionId",
     "NodeName",
     "Nonce",
     "OpenFlags",
+    "PageRows",
+    "Part",
+    "PartKind",
+    "Parts",
     "Positive",
+    "Prefix",
     "Problem",
     "Rank",
     "ReadVector",
@@ -89,6 +98,17 @@ Problem: TypeAlias = tuple[SaAisError, str, Any, int | None]
 """(code, reason of ``errors.REASONS``, detail, position in a vector) of a refusal."""
 
 _SCHEMA: Final[Problem] = (SaAisError.ERR_INVALID_PARAM, SCHEMA, None, None)
+
+
+class PartKind(IntEnum):
+    """What one part of a transaction does to a section."""
+
+    CREATE = 1
+    PUT = 2
+    OVERWRITE = 3
+    WRITE = 4
+    APPEND = 5
+    DELETE = 6
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -162,6 +182,27 @@ def _inline(vector: list[Any]) -> Problem | None:
     if inline <= contract.INLINE_WRITE_BYTES_MAX:
         return None
     return _WRITE_TOO_BIG
+
+
+def _part(part: Any) -> Problem | None:
+    """What a kind of change does not look at is not given: nothing accepted is ignored."""
+    kind, section_id, offset, data, _, expiration_ns, ttl_ns = part
+    if kind != PartKind.CREATE and (
+        section_id is None or ttl_ns is not None or expiration_ns != contract.SA_TIME_MAX
+    ):
+        return _SCHEMA
+    if (offset and kind != PartKind.WRITE) or (data != b"" and kind == PartKind.DELETE):
+        return _SCHEMA
+    return None
+
+
+def _parts(parts: list[Any]) -> Problem | None:
+    """Each by itself, and the data that travels in them fits into one entry."""
+    wrong = next(filter(None, map(_part, parts)), None)
+    return wrong or _inline([(None, None, part[3]) for part in parts])
+
+
+_PART_SIZE: Final = "80 + len({0}[1] or b'') + (len({0}[3]) if type({0}[3]) is bytes else 9)"
 
 
 def _target(value: int | str | None) -> Problem | None:
@@ -400,6 +441,61 @@ SectionIds: TypeAlias = Annotated[
         "limit",
         f"at most {contract.VECTOR_ELEMENTS_MAX} section ids",
     ),
+]
+Part: TypeAlias = Annotated[
+    tuple[
+        Annotated[int, Meta(ge=1, le=len(PartKind)), Field((5,))],
+        Annotated[SectionId | None, Field((b"id",))],
+        Natural,
+        Data,
+        MaybeNatural,
+        Time,
+        MaybeTime,
+    ],
+    Field(
+        (
+            (5, b"id", 0, b"data", None, contract.SA_TIME_MAX, None),
+            (2, b"id", 0, 9, 7, contract.SA_TIME_MAX, None),
+        ),
+        size=_PART_SIZE.format("{0}"),
+        check=_part,
+    ),
+]
+"""(kind, section id, offset, data, revision the section must have or None, expiration, ttl)."""
+Parts: TypeAlias = Annotated[
+    list[Part],
+    Meta(min_length=1, max_length=contract.VECTOR_ELEMENTS_MAX),
+    Field(
+        (
+            [(6, b"id", 0, b"", 7, contract.SA_TIME_MAX, None)],
+            [
+                (1, None, 0, b"data", None, contract.SA_TIME_MAX, 10),
+                (4, b"id", 3, 9, 0, contract.SA_TIME_MAX, None),
+            ],
+        ),
+        SaAisError.ERR_NO_RESOURCES,
+        "limit",
+        f"a transaction has 1..{contract.VECTOR_ELEMENTS_MAX} parts",
+        check=_parts,
+        low=(SaAisError.ERR_INVALID_PARAM, "param", "the transaction is empty", None),
+        size=f"sum([{_PART_SIZE.format('p')} for p in {{}}])",
+    ),
+]
+Prefix: TypeAlias = Annotated[
+    bytes, Meta(max_length=contract.SECTION_ID_BYTES_MAX), Field((b"", b"user:"))
+]
+After: TypeAlias = Annotated[Prefix | None, Field((None, b"user:7"))]
+"""Id behind which a page begins."""
+NamePrefix: TypeAlias = Annotated[
+    str,
+    Meta(max_length=contract.CHECKPOINT_NAME_BYTES_MAX),
+    _text_kind(contract.CHECKPOINT_NAME_BYTES_MAX, _NAME_SAYS, "", "app/"),
+]
+AfterName: TypeAlias = Annotated[NamePrefix | None, Field((None, "app/x"))]
+PageRows: TypeAlias = Annotated[
+    int,
+    Meta(ge=1, le=limits.PAGE_ROWS_MAX),
+    Field((100,), reason="param", detail=f"a page has 1..{limits.PAGE_ROWS_MAX} rows"),
 ]
 Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[

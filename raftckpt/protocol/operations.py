@@ -41,6 +41,7 @@ __all__ = [
     "CheckStart",
     "CheckpointClose",
     "CheckpointOpen",
+    "CheckpointPage",
     "CheckpointUnlink",
     "CheckpointWrite",
     "Checkpoints",
@@ -68,12 +69,15 @@ __all__ = [
     "Right",
     "RolesRequest",
     "Route",
+    "SectionChange",
     "SectionCorrupt",
     "SectionCreate",
     "SectionDelete",
     "SectionExpirationSet",
+    "SectionIdPage",
     "SectionIds",
     "SectionOverwrite",
+    "SectionPage",
     "SectionPut",
     "SectionStatuses",
     "Sections",
@@ -87,6 +91,7 @@ __all__ = [
     "TrackPoint",
     "TrackStop",
     "TrackSync",
+    "Transaction",
     "Transfer",
     "WitnessRequest",
 ]
@@ -397,6 +402,27 @@ class SectionCorrupt(Command, tag=27):
     section_id: k.SectionId
 
 
+@operation(Right.WRITE, ("revision", "result"), since=2, structural=True, data="part")
+class SectionChange(Command, tag=28):
+    """One change of a section under a condition, or an append; result: the offset of an append."""
+
+    handle: k.Handle
+    part: k.Part
+
+
+@operation(Right.WRITE, ("revision", "results"), since=2, structural=True, data="parts")
+class Transaction(Command, tag=29):
+    """Several changes of a checkpoint, all or nothing, one revision; conditions are judged first.
+
+    Each part is [kind, section id, offset, data, condition, expiration, ttl]; kinds: 1 create
+    (result: the id that was chosen for None), 2 put, 3 overwrite, 4 write, 5 append (result: its
+    offset), 6 delete. A condition is the revision the section must have, 0: it must not exist.
+    """
+
+    handle: k.Handle
+    parts: k.Parts
+
+
 # --- the cluster's own ---------------------------------------------------------------------------
 
 
@@ -566,6 +592,35 @@ class ComponentAlive(Query, tag=118):
     """Sign of life of a component; its consistency does not matter."""
 
     member: k.Positive
+
+
+@operation(Right.READ, ("revision", "section ids"), since=2)
+class SectionIdPage(Query, tag=125):
+    """Ids that begin with a prefix, in their order, from behind one on."""
+
+    target: k.Target
+    prefix: k.Prefix
+    after: k.After
+    limit: k.PageRows
+
+
+@operation(Right.READ, ("revision", "descriptors"), since=2)
+class SectionPage(Query, tag=126):
+    """Describe sections whose ids begin with a prefix, in the order of the ids, behind one."""
+
+    target: k.Target
+    prefix: k.Prefix
+    after: k.After
+    limit: k.PageRows
+
+
+@operation(Right.SESSION, ("revision", "descriptors"), since=2)
+class CheckpointPage(Query, tag=127):
+    """Describe checkpoints whose names begin with a prefix, in the order of the names."""
+
+    prefix: k.NamePrefix
+    after: k.AfterName
+    limit: k.PageRows
 
 
 # --- tracking ------------------------------------------------------------------------------------

@@ -94,7 +94,10 @@ def _vector(change: Change) -> list[SaCkptIOVectorElementT]:
         return [SaCkptIOVectorElementT(SaCkptSectionIdT(change.section), None, 0, 0)]
     return [
         SaCkptIOVectorElementT(
-            SaCkptSectionIdT(part.section), part.data, len(part.data), part.offset
+            SaCkptSectionIdT(part.section),
+            None if part.kind in _GONE else part.data,
+            len(part.data),
+            part.offset,
         )
         for part in change.parts
     ]

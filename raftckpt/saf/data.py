@@ -9,7 +9,12 @@ from raftckpt.client import operations
 from raftckpt.client.calls import Call
 from raftckpt.client.operations import decoded
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.protocol.contract import SA_TIME_MAX, WRITE_BYTES_MAX
+from raftckpt.protocol.contract import (
+    INLINE_WRITE_BYTES_MAX,
+    SA_TIME_MAX,
+    STAGED_BYTES_PER_SESSION_MAX,
+    WRITE_BYTES_MAX,
+)
 from raftckpt.saf.checkpoint import seconds_of
 from raftckpt.saf.handles import CHECKPOINTS, find
 from raftckpt.saf.initialization import OpenCheckpoint
@@ -17,6 +22,7 @@ from raftckpt.saf.section import id_of, is_possible
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 
 __all__ = [
+    "VECTOR_BYTES_MAX",
     "saCkptCheckpointRead",
     "saCkptCheckpointSynchronize",
     "saCkptCheckpointSynchronizeAsync",
@@ -30,6 +36,8 @@ _INVALID: Final = SaAisError.ERR_INVALID_PARAM
 _BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
 _ACCESS: Final = SaAisError.ERR_ACCESS
 _NO_RESOURCES: Final = SaAisError.ERR_NO_RESOURCES
+VECTOR_BYTES_MAX: Final = STAGED_BYTES_PER_SESSION_MAX + INLINE_WRITE_BYTES_MAX
+"""Data of one vector write: what can be staged at once, and what travels with the command."""
 
 
 def _vector(ioVector: Any) -> list[Any] | None:
@@ -64,6 +72,8 @@ def saCkptCheckpointWrite(checkpointHandle: int, ioVector: Any) -> tuple[SaAisEr
         writes.append(write)
     if not checkpoint.writes:
         return _ACCESS, None
+    if sum(len(data) for _, _, data in writes) > VECTOR_BYTES_MAX:
+        return _NO_RESOURCES, None  # here, because the client would copy it all to find out
     try:
         checkpoint.run(operations.write_many(checkpoint.opened, writes))
     except CheckpointError as error:

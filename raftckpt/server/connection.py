@@ -40,7 +40,17 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _OK: Final = int(SaAisError.OK)
-_LISTINGS: Final = frozenset((ops.ReadAll, ops.Sections, ops.Checkpoints, ops.SectionIds))
+_LISTINGS: Final = frozenset(
+    (
+        ops.ReadAll,
+        ops.Sections,
+        ops.Checkpoints,
+        ops.SectionIds,
+        ops.SectionIdPage,
+        ops.SectionPage,
+        ops.CheckpointPage,
+    )
+)
 _WIDE_ELEMENTS: Final = 64
 """A READ of more elements counts as a listing."""
 _LISTINGS_MAX: Final = 4

@@ -22,6 +22,7 @@ from raftckpt.model.changes import Change, ChangeKind
 __all__ = ["History", "Trail", "cost"]
 
 _WRITTEN: Final = int(ChangeKind.WRITTEN)
+_TRANSACTION: Final = int(ChangeKind.TRANSACTION)
 _OVERHEAD_BYTES: Final = 256
 """What a change takes beside its data: tuple, numbers, id."""
 _TIDY_FROM: Final = 1024
@@ -38,6 +39,8 @@ def cost(change: Change) -> int:
         return _OVERHEAD_BYTES
     if change[2] == _WRITTEN:
         return _OVERHEAD_BYTES + sum([_OVERHEAD_BYTES + len(part[2]) for part in data])
+    if change[2] == _TRANSACTION:
+        return _OVERHEAD_BYTES + sum([_OVERHEAD_BYTES + len(part[3]) for part in data])
     return _OVERHEAD_BYTES + len(data)
 
 

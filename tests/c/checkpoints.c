@@ -81,11 +81,14 @@ void check_open(void) {
         OK(saCkptCheckpointOpen(client, &counted, &attributes, CREATE | READ, WAIT, &same));
         OK(saCkptCheckpointClose(same));
     }
-    memset(&counted, 0, sizeof counted);
-    counted.length = 1;
-    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpen(client, &counted, NULL, READ, WAIT, &same));
-    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpenAsync(client, 1, &counted, NULL, READ));
-    IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointUnlink(client, &counted));
+    static const char *const no_names[] = {"\0", "\xff\xfe", "half \xc3"};
+    for (size_t which = 0; which < sizeof no_names / sizeof *no_names; which++) {
+        SaNameT none = name_of(no_names[which]);
+        none.length += which == 0; /* nothing before a NUL; the others are no UTF-8 */
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpen(client, &none, NULL, READ, WAIT, &same));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointOpenAsync(client, 1, &none, NULL, READ));
+        IS(SA_AIS_ERR_INVALID_PARAM, saCkptCheckpointUnlink(client, &none));
+    }
 
     /* asynchronously */
     SaNameT name = name_of("c-open"), missing = name_of("c-missing"), empty = name_of("");

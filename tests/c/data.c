@@ -162,6 +162,19 @@ void check_data(void) {
     THAT(read.readSize == LARGE && memcmp(read.dataBuffer, large, LARGE) == 0);
     OK(saCkptIOVectorElementDataFree(both, read.dataBuffer));
     IS(SA_AIS_ERR_NO_RESOURCES, saCkptSectionOverwrite(both, &section, large, (64 << 20) + 1));
+
+    /* 100 GB, without a copy of it: the same memory in each element */
+    enum { MANY = 4096 };
+    static SaCkptIOVectorElementT vector[MANY];
+    SaUint32T wrong = 77;
+    for (int number = 0; number < MANY; number++)
+        vector[number] = element("1", large, LARGE, 0);
+    IS(SA_AIS_ERR_NO_RESOURCES, saCkptCheckpointWrite(both, vector, MANY, &wrong));
+    IS(SA_AIS_ERR_NO_RESOURCES, saCkptCheckpointWrite(both, vector, 6, &wrong));
+    IS(SA_AIS_ERR_NO_RESOURCES, saCkptCheckpointWrite(both, vector, MANY + 1, &wrong));
+    IS(SA_AIS_ERR_NO_RESOURCES, saCkptCheckpointRead(both, vector, MANY + 1, &wrong));
+    IS(SA_AIS_ERR_NO_RESOURCES, saCkptCheckpointRead(both, vector, 0xffffffff, NULL));
+    THAT(wrong == 77);
     free(large);
     OK(saCkptFinalize(client));
 }

@@ -412,7 +412,7 @@ RAFTCKPT_CALLS
 
 /*
  * They run on the thread that called saCkptDispatch(), with nothing of Python below them: they may
- * be cancelled, end their thread, or jump away. A dispatch that has nothing to do waits here, too.
+ * be cancelled or end their thread. A dispatch that has nothing to do waits here, too.
  */
 static pthread_mutex_t waking = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t woken = PTHREAD_COND_INITIALIZER;
