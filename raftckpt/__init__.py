@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from raftckpt.client.blocking import Checkpoint, Service, connect
 from raftckpt.client.changes import Change
+from raftckpt.client.parts import Appended
+from raftckpt.client.sync import Transaction
 from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.types import (
     Attributes,
@@ -31,6 +33,7 @@ from raftckpt.errors import (
     BadHandle,
     BadOperation,
     CheckpointError,
+    Conflict,
     Exist,
     Fenced,
     InvalidParam,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access",
+    "Appended",
     "Attributes",
     "BadFlags",
     "BadHandle",
@@ -69,6 +73,7 @@ __all__ = [
     "CheckpointStatus",
     "Client",
     "ClusterStatus",
+    "Conflict",
     "Exist",
     "Fenced",
     "Image",
@@ -92,6 +97,7 @@ __all__ = [
     "TlsOptions",
     "TooBig",
     "Tracker",
+    "Transaction",
     "TryAgain",
     "Unavailable",
     "VersionMismatch",

@@ -18,6 +18,8 @@ _RULES = (
      '``_unasync.py``: do not edit."""\n'),
     (r"\basync def\b", "def"),
     (r"\bawait ", ""),
+    (r"\basync with\b", "with"),
+    (r"\b__a(enter|exit)__", r"__\1__"),
     (r"aio_driver", "sync_driver"),
     (r"aio_extras", "sync_extras"),
     (r"aio_tracking", "sync_tracking"),

@@ -6,15 +6,18 @@ so that the two cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 from raftckpt.client import operations
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.aio_extras import CheckpointExtras, ServiceExtras
 from raftckpt.client.aio_tracking import Tracker, open_tracker
+from raftckpt.client.calls import Call
 from raftckpt.client.operations import Opened, checkpoint_name_of
+from raftckpt.client.parts import Appended, Parts, appended, change, new_part
 from raftckpt.client.probe import digest, replica_status
 from raftckpt.client.tracking import target_of, track_point
 from raftckpt.client.types import (
@@ -28,9 +31,48 @@ from raftckpt.client.types import (
     SectionId,
     SectionStatus,
 )
-from raftckpt.errors import BadHandle, CheckpointError, SectionNotExist, TryAgain
+from raftckpt.errors import (
+    BadHandle,
+    BadOperation,
+    CheckpointError,
+    InvalidParam,
+    SectionNotExist,
+    TryAgain,
+)
+from raftckpt.limits import PAGE_ROWS_MAX
+from raftckpt.protocol.kinds import PartKind
 
-__all__ = ["Checkpoint", "Service"]
+__all__ = ["Checkpoint", "Service", "Transaction"]
+
+
+_PLAIN: Final[dict[PartKind, Callable[[Opened, Any, Any, int], Call]]] = {
+    PartKind.PUT: lambda opened, id, data, _: operations.put(opened, id, data),
+    PartKind.OVERWRITE: lambda opened, id, data, _: operations.overwrite(opened, id, data),
+    PartKind.WRITE: operations.write,
+    PartKind.DELETE: lambda opened, id, *_: operations.delete(opened, id),
+}
+"""The changes that have a command of their own without a condition."""
+
+
+async def _pages(
+    run: Callable[..., Any],
+    page: Callable[[Any, int], Call],
+    key: Callable[[Any], Any],
+    after: Any,
+    limit: int | None,
+    timeout: float | None,
+) -> list[Any]:
+    """Ask for pages until there are ``limit`` rows, or no more."""
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidParam(f"limit is at least 1, not {limit!r}")
+    found: list[Any] = []
+    while True:
+        rows = PAGE_ROWS_MAX if limit is None else min(PAGE_ROWS_MAX, limit - len(found))
+        more = await run(page(after, rows), timeout)
+        found += more
+        if len(more) < rows or len(found) == limit:
+            return found
+        after = key(more[-1])
 
 
 class Service(ServiceExtras):
@@ -80,13 +122,32 @@ class Service(ServiceExtras):
         return revision
 
     async def checkpoints(
-        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+        self,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
     ) -> list[CheckpointStatus]:
-        """Describe all checkpoints."""
-        found: list[CheckpointStatus] = await self._run(
-            operations.checkpoints(consistency), timeout
-        )
-        return found
+        """Describe all checkpoints, or a page of those that have a name, in the order of the names.
+
+        Arguments:
+            prefix: only names that begin with it.
+            after: only names behind this one.
+            limit: at most so many; None: all.
+            consistency: "linearizable" or "local".
+            timeout: seconds, of each page.
+        """
+        if not prefix and after is None and limit is None:
+            call = operations.checkpoints(consistency)
+            found: list[CheckpointStatus] = await self._run(call, timeout)
+            return found
+
+        def page(after: Any, rows: int) -> Call:
+            return operations.checkpoint_page(prefix, after, rows, consistency)
+
+        return await _pages(self._run, page, lambda row: row.name, after, limit, timeout)
 
     async def track(
         self,
@@ -213,43 +274,122 @@ class Checkpoint(CheckpointExtras):
 
     # --- changes -------------------------------------------------------------------------
 
-    async def put(self, id: SectionId, data: Any, *, timeout: float | None = None) -> int | None:
+    async def put(
+        self,
+        id: SectionId,
+        data: Any,
+        *,
+        if_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> int | None:
         """Replace the content of a section; create the section if it is missing. Atomic.
 
+        Arguments:
+            id: of the section.
+            data: its new content.
+            if_revision: only if the section has this revision (as :meth:`read_versioned` tells),
+                0: only if it does not exist. Then it returns the revision in every update mode.
+            timeout: seconds.
+
         Raises:
+            Conflict: the section has another revision; nothing was done.
             NoSpace: the checkpoint holds its maximum of sections.
             InvalidParam: the id or the data is longer than the checkpoint allows.
         """
-        revision: int | None = await self._run(operations.put(self._opened, id, data), timeout)
+        return await self._change("put", PartKind.PUT, id, data, 0, if_revision, timeout)
+
+    async def _change(
+        self,
+        name: str,
+        kind: PartKind,
+        id: SectionId,
+        data: Any,
+        offset: int,
+        if_revision: int | None,
+        timeout: float | None,
+    ) -> int | None:
+        """Make a change, under a condition if there is one."""
+        opened = self._opened
+        if if_revision is None:
+            call = _PLAIN[kind](opened, id, data, offset)
+        else:
+            part = new_part(kind, id, data, offset=offset, if_revision=if_revision)
+            call = change(name, opened, part)
+        revision: int | None = await self._run(call, timeout)
         return revision
 
+    async def append(
+        self,
+        id: SectionId,
+        data: Any,
+        *,
+        if_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> Appended:
+        """Write at the end of a section; create the section if it is missing.
+
+        Returns:
+            The offset at which the data stands, and the revision; in every update mode.
+
+        Raises:
+            Conflict: the section does not have the revision ``if_revision``.
+            NoResources: it would grow over the checkpoint's maximum.
+        """
+        part = new_part(PartKind.APPEND, id, data, if_revision=if_revision)
+        call = change("append", self._opened, part, appended)
+        found: Appended = await self._run(call, timeout)
+        return found
+
+    def transaction(self, *, timeout: float | None = None) -> Transaction:
+        """Collect changes of this checkpoint that are made together, or not at all.
+
+        Example::
+
+            async with ckpt.transaction() as tx:
+                tx.put("balance", b"90", if_revision=seen)
+                tx.append("log", b"-10")
+            print(tx.revision)
+
+        They are sent at the end of the block, not after an exception.
+        """
+        return Transaction(self, timeout)
+
     async def overwrite(
-        self, id: SectionId, data: Any, *, timeout: float | None = None
+        self,
+        id: SectionId,
+        data: Any,
+        *,
+        if_revision: int | None = None,
+        timeout: float | None = None,
     ) -> int | None:
         """Replace the content of a section.
 
         Raises:
+            Conflict: the section does not have the revision ``if_revision``.
             SectionNotExist: there is no such section.
             InvalidParam: the data is longer than the checkpoint allows.
         """
-        revision: int | None = await self._run(
-            operations.overwrite(self._opened, id, data), timeout
+        return await self._change(
+            "overwrite", PartKind.OVERWRITE, id, data, 0, if_revision, timeout
         )
-        return revision
 
     async def write(
-        self, id: SectionId, data: Any, offset: int = 0, *, timeout: float | None = None
+        self,
+        id: SectionId,
+        data: Any,
+        offset: int = 0,
+        *,
+        if_revision: int | None = None,
+        timeout: float | None = None,
     ) -> int | None:
         """Write into a section at ``offset``; it grows if need be (gaps read as zeros).
 
         Raises:
+            Conflict: the section does not have the revision ``if_revision``.
             SectionNotExist: there is no such section.
             NoResources: it would grow over the checkpoint's maximum.
         """
-        revision: int | None = await self._run(
-            operations.write(self._opened, id, data, offset), timeout
-        )
-        return revision
+        return await self._change("write", PartKind.WRITE, id, data, offset, if_revision, timeout)
 
     async def write_many(
         self, writes: Iterable[tuple[SectionId, int, Any]], *, timeout: float | None = None
@@ -289,14 +429,16 @@ class Checkpoint(CheckpointExtras):
         )
         return section_id
 
-    async def delete(self, id: SectionId, *, timeout: float | None = None) -> int | None:
+    async def delete(
+        self, id: SectionId, *, if_revision: int | None = None, timeout: float | None = None
+    ) -> int | None:
         """Delete a section.
 
         Raises:
+            Conflict: the section does not have the revision ``if_revision``.
             SectionNotExist: there is no such section.
         """
-        revision: int | None = await self._run(operations.delete(self._opened, id), timeout)
-        return revision
+        return await self._change("delete", PartKind.DELETE, id, b"", 0, if_revision, timeout)
 
     async def set_expiration(
         self,
@@ -438,13 +580,33 @@ class Checkpoint(CheckpointExtras):
         return image
 
     async def ids(
-        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+        self,
+        *,
+        prefix: SectionId = b"",
+        after: SectionId | None = None,
+        limit: int | None = None,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
     ) -> list[bytes]:
-        """List the ids of the sections."""
-        found: list[bytes] = await self._run(
-            operations.section_ids(self._opened, consistency), timeout
-        )
-        return found
+        """List the ids of the sections: all, or a page of them in the order of the ids.
+
+        Arguments:
+            prefix: only ids that begin with it.
+            after: only ids behind this one: the last of the page before.
+            limit: at most so many; None: all. More than 10,000 are asked for in several pages,
+                each of a state of its own.
+            consistency: "linearizable" or "local".
+            timeout: seconds, of each page.
+        """
+        if not prefix and after is None and limit is None:
+            call = operations.section_ids(self._opened, consistency)
+            found: list[bytes] = await self._run(call, timeout)
+            return found
+
+        def page(after: Any, rows: int) -> Call:
+            return operations.section_id_page(self._opened, prefix, after, rows, consistency)
+
+        return await _pages(self._run, page, lambda row: row, after, limit, timeout)
 
     async def count(
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
@@ -458,22 +620,35 @@ class Checkpoint(CheckpointExtras):
         which: str = "any",
         expiration: float | datetime | None = None,
         *,
+        prefix: SectionId = b"",
+        after: SectionId | None = None,
+        limit: int | None = None,
         consistency: Consistency = "linearizable",
         timeout: float | None = None,
     ) -> list[SectionStatus]:
-        """Describe the sections.
+        """Describe the sections: all, or a page of them in the order of the ids (:meth:`ids`).
 
         Arguments:
             which: "any", "forever", "expiring_by" or "expiring_from" (``expiration``),
                 "corrupted".
             expiration: aware datetime or seconds since the epoch.
+            prefix: only ids that begin with it.
+            after: only ids behind this one.
+            limit: at most so many.
             consistency: "linearizable" or "local".
             timeout: seconds.
         """
-        found: list[SectionStatus] = await self._run(
-            operations.sections(self._opened, which, expiration, consistency), timeout
-        )
-        return found
+        if not prefix and after is None and limit is None:
+            call = operations.sections(self._opened, which, expiration, consistency)
+            found: list[SectionStatus] = await self._run(call, timeout)
+            return found
+        if which != "any" or expiration is not None:
+            raise InvalidParam("give which, or prefix, after and limit")
+
+        def page(after: Any, rows: int) -> Call:
+            return operations.section_page(self._opened, prefix, after, rows, consistency)
+
+        return await _pages(self._run, page, lambda row: row.id, after, limit, timeout)
 
     async def status(
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
@@ -538,3 +713,34 @@ class Checkpoint(CheckpointExtras):
 
     async def _run_closed(self, call: Any, timeout: float | None = None) -> Any:
         raise BadHandle(f"{call.what}: the checkpoint is closed; open it again")
+
+
+class Transaction(Parts):
+    """Changes of a checkpoint that happen together or not at all; see ``Checkpoint.transaction``.
+
+    Raises at the end of the block:
+        Conflict: the first condition that does not hold; ``.section`` and ``.revision`` say where
+            and what was found. Nothing was done.
+        CheckpointError: ``.index`` is the position of the part that was refused; nothing was done.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, timeout: float | None) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Transaction:
+        if self._over:
+            raise BadOperation("the transaction is over: begin another one")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over = True
+        if kind is None and self._parts:
+            checkpoint = self._checkpoint
+            await checkpoint._run(self._call(checkpoint._opened), self._timeout)

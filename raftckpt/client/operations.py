@@ -31,15 +31,20 @@ __all__ = [
     "Opened",
     "active_replica_set",
     "check_start",
+    "checkpoint_page",
     "checkpoints",
     "close_checkpoint",
     "close_session",
     "corrupt_section",
     "count",
     "create",
+    "data_of",
     "decoded",
     "delete",
+    "expiry_of",
+    "first_of",
     "may_synchronize",
+    "natural_of",
     "open_checkpoint",
     "open_raw",
     "overwrite",
@@ -49,11 +54,15 @@ __all__ = [
     "read_many",
     "read_versioned",
     "ready",
+    "section_id_of",
+    "section_id_page",
     "section_ids",
+    "section_page",
     "section_statuses",
     "sections",
     "set_expiration",
     "set_retention",
+    "stage",
     "status",
     "synchronize",
     "transfer",
@@ -125,7 +134,13 @@ def _utf8(text: str, what: str) -> bytes:
         raise InvalidParam(f"{what} has characters that are none: {text!r}") from None
 
 
-def _data_of(value: Any, index: int | None = None) -> bytes:
+def data_of(value: Any, index: int | None = None) -> bytes:
+    """Return data as bytes.
+
+    Raises:
+        InvalidParam: it is nothing of that kind.
+        NoResources: it is more than one write takes.
+    """
     if type(value) is not bytes:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise InvalidParam(f"data is bytes, not {type(value).__name__}", index=index)
@@ -141,7 +156,12 @@ def _data_of(value: Any, index: int | None = None) -> bytes:
     return data
 
 
-def _natural(value: Any, what: str, index: int | None = None) -> int:
+def natural_of(value: Any, what: str, index: int | None = None) -> int:
+    """Check a number that is not negative.
+
+    Raises:
+        InvalidParam: it is none.
+    """
     if type(value) is not int or not 0 <= value <= contract.SA_TIME_MAX:
         raise InvalidParam(f"{what} is an int >= 0, not {value!r}", index=index)
     return value
@@ -176,9 +196,14 @@ def checkpoint_name_of(name: str | bytes) -> str:
     return name
 
 
-def _expiry(
+def expiry_of(
     expires: float | datetime | None, ttl: float | None, what: str
 ) -> tuple[int, int | None]:
+    """Return (expiration, ttl) in nanoseconds, as they travel.
+
+    Raises:
+        InvalidParam: both are given, or one is no time.
+    """
     if ttl is not None:
         if expires is not None:
             raise InvalidParam(f"give {what} or ttl, not both")
@@ -193,7 +218,8 @@ def _nothing(value: Any) -> None:
     return None
 
 
-def _first(value: Any) -> Any:
+def first_of(value: Any) -> Any:
+    """Decode a success whose first item is what the user gets."""
     return value[0]
 
 
@@ -376,7 +402,7 @@ def _data_write(
     data: Any,
 ) -> Call:
     key = section_id_of(section_id)
-    data = _data_of(data)
+    data = data_of(data)
     call = Call(
         name,
         _COMMAND,
@@ -398,8 +424,8 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
     for index, (section_id, offset, data) in enumerate(writes):
         element: list[Any] = [
             section_id_of(section_id),
-            _natural(offset, "an offset", index),
-            _data_of(data, index),
+            natural_of(offset, "an offset", index),
+            data_of(data, index),
         ]
         inline += len(element[2])
         size += len(element[0]) + 32
@@ -430,7 +456,7 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
     if call.bytes_ > _MESSAGE_BYTES_MAX:
         raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
     if stages:
-        _stage(call, stages)
+        stage(call, stages)
     return call
 
 
@@ -450,11 +476,14 @@ def create(
     wanted = None if section_id is None else section_id_of(section_id)
     if wanted is not None and not wanted:
         raise InvalidParam("a section id has at least one byte", reason="section_id")
-    data = _data_of(data)
+    data = data_of(data)
+    expiry = expiry_of(expires, ttl, "expires")
     call = Call(
         "create",
         _COMMAND,
-        ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *_expiry(expires, ttl, "expires")),
+        ops.SectionCreate(
+            0, 0, 0, opened.handle, wanted, data, *expiry_of(expires, ttl, "expires")
+        ),
         subject=opened.name,
         handle=opened.handle,
         decode=_second,
@@ -470,10 +499,10 @@ def _stage_field(call: Call, data: bytes) -> None:
     message = call.message
     call.bytes_ -= len(data)
     message.data = 0
-    _stage(call, [Stage(data, partial(setattr, message, "data"))])
+    stage(call, [Stage(data, partial(setattr, message, "data"))])
 
 
-def _stage(call: Call, stages: list[Stage]) -> None:
+def stage(call: Call, stages: list[Stage]) -> None:
     """Let data that was taken out of a command travel as chunks."""
     call.stages = stages
     staged = call.staged_bytes
@@ -496,7 +525,7 @@ def set_expiration(
 ) -> Call:
     """Build saCkptSectionExpirationTimeSet -> revision."""
     message = ops.SectionExpirationSet(
-        0, 0, 0, opened.handle, section_id_of(section_id), *_expiry(at, ttl, "at")
+        0, 0, 0, opened.handle, section_id_of(section_id), *expiry_of(at, ttl, "at")
     )
     return _change("set_expiration", opened, message)
 
@@ -517,7 +546,7 @@ def active_replica_set(opened: Opened, exclusive: bool) -> Call:
     """Build saCkptActiveReplicaSet -> epoch."""
     message = ops.ActiveReplicaSet(0, 0, 0, opened.handle, bool(exclusive))
     call = _change("active_replica_set", opened, message)
-    call.decode = _first
+    call.decode = first_of
     return call
 
 
@@ -560,8 +589,8 @@ def read(
 ) -> Call:
     """Build saCkptCheckpointRead of one element -> bytes."""
     if size is not None:
-        _natural(size, "size")
-    vector = [[section_id_of(section_id), _natural(offset, "an offset"), size]]
+        natural_of(size, "size")
+    vector = [[section_id_of(section_id), natural_of(offset, "an offset"), size]]
     return _query("read", ops.Read, opened, [vector], consistency, _only_data)
 
 
@@ -573,8 +602,8 @@ def read_many(
     bytes_ = 0
     for index, (section_id, offset, size) in enumerate(reads):
         if size is not None:
-            _natural(size, "size", index)
-        vector.append([section_id_of(section_id), _natural(offset, "an offset", index), size])
+            natural_of(size, "size", index)
+        vector.append([section_id_of(section_id), natural_of(offset, "an offset", index), size])
         bytes_ += len(vector[-1][0]) + 32
     if not vector:
         raise InvalidParam("an I/O vector has at least one element", reason="param")
@@ -607,6 +636,42 @@ def read_all(opened: Opened, consistency: str) -> Call:
 def section_ids(opened: Opened, consistency: str) -> Call:
     """Build the listing of the section ids."""
     return _query("ids", ops.SectionIds, opened, [], consistency, _second)
+
+
+def section_id_page(
+    opened: Opened, prefix: bytes | str, after: bytes | str | None, limit: int, consistency: str
+) -> Call:
+    """Build a page of section ids -> list of ids."""
+    fields = _page_of(prefix, after, limit)
+    return _query("ids", ops.SectionIdPage, opened, fields, consistency, _second)
+
+
+def section_page(
+    opened: Opened, prefix: bytes | str, after: bytes | str | None, limit: int, consistency: str
+) -> Call:
+    """Build a page of sections -> list of SectionStatus."""
+    fields = _page_of(prefix, after, limit)
+    return _query("sections", ops.SectionPage, opened, fields, consistency, _section_statuses)
+
+
+def _page_of(prefix: bytes | str, after: bytes | str | None, limit: int) -> tuple[Any, ...]:
+    behind = None if after is None else section_id_of(after)
+    return section_id_of(prefix), behind, _rows(limit)
+
+
+def _rows(limit: int) -> int:
+    if type(limit) is not int or not 1 <= limit <= limits.PAGE_ROWS_MAX:
+        raise InvalidParam(f"limit is 1..{limits.PAGE_ROWS_MAX}, not {limit!r}")
+    return limit
+
+
+def checkpoint_page(prefix: str, after: str | None, limit: int, consistency: str) -> Call:
+    """Build a page of the checkpoints that have a name -> list of CheckpointStatus."""
+    for text in (prefix, after):
+        if text:
+            checkpoint_name_of(text)
+    message = ops.CheckpointPage(0, 0, _consistency(consistency), prefix, after, _rows(limit))
+    return Call("list checkpoints", Needs.LEADER, message, decode=_checkpoint_statuses)
 
 
 def sections(

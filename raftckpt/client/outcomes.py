@@ -11,12 +11,14 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.errors import (
     REASONS,
     CheckpointError,
+    Conflict,
     SessionLost,
     Timeout,
     TryAgain,
     Unavailable,
     error_for,
 )
+from raftckpt.protocol.operations import Transaction
 
 __all__ = ["at_deadline", "interrupted", "lost", "recorded", "refused"]
 
@@ -43,13 +45,23 @@ def refused(
         error = error_for(code, "", detail, definite=definite, index=index, message=reason)
     text = f"{call.what}: {error.message}"
     if index is not None:
-        text += f" (vector element {index})"
+        word = "part" if isinstance(call.message, Transaction) else "vector element"
+        text += f" ({word} {index})"
     if code == 2 and reason not in REASONS:
         text += "; the replica's log may tell more"
     error.message = text
     error.args = (text,)
     error.reason = reason
+    if isinstance(error, Conflict):
+        error.section = _section(call.message, index or 0)
     return error
+
+
+def _section(message: Any, position: int) -> bytes | None:
+    """Id of the section that a part of a command is about."""
+    parts = message.parts if isinstance(message, Transaction) else [message.part]
+    section_id: bytes | None = parts[position][1] if position < len(parts) else None
+    return section_id
 
 
 def at_deadline(call: Call, *, reached: bool, where: str) -> CheckpointError:
