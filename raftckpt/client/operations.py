@@ -481,9 +481,7 @@ def create(
     call = Call(
         "create",
         _COMMAND,
-        ops.SectionCreate(
-            0, 0, 0, opened.handle, wanted, data, *expiry_of(expires, ttl, "expires")
-        ),
+        ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *expiry),
         subject=opened.name,
         handle=opened.handle,
         decode=_second,
