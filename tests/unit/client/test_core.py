@@ -1415,3 +1415,24 @@ def test_a_reconnect_that_nobody_needs_any_more_is_not_made() -> None:
 def test_calls_need_what_they_need() -> None:
     assert operations.ready().needs is Needs.ATTACHED
     assert not hasattr(operations.ready(), "__dict__")
+
+
+def test_what_the_faces_ask_of_the_core() -> None:
+    script = Script()
+    assert script.core.credentials == (0, b"s" * 16)
+    script.ready()
+    assert script.core.credentials == (7, b"s" * 16)
+    assert script.core.endpoint == "h:1"
+    assert script.core.commands_sent == 0
+    script.put()
+    script.sent()
+    assert script.core.commands_sent == 1
+
+
+def test_a_role_is_put_where_the_component_takes_it() -> None:
+    script = Script()
+    script.ready()
+    script.core.roles.serve(("g", "c"), lambda: None)
+    role = {"group": "g", "component": "c", "assignment": 3}
+    script.receive([2, "role", role], [2, "of a later version", 5])
+    assert script.core.roles.take(("g", "c")) == role
