@@ -26,7 +26,7 @@ class Gate(NamedTuple):
 
 GATES: Final = (
     Gate("model", ("raftckpt/model/",), 99),
-    Gate("wire", ("raftckpt/wire/",), 99),
+    Gate("protocol", ("raftckpt/protocol/",), 99),
     Gate("storage", ("raftckpt/storage/",), 99),
     Gate(
         "client core",
@@ -41,6 +41,7 @@ GATES: Final = (
                 "group_operations",
                 "operations",
                 "outcomes",
+                "parts",
                 "pipeline",
                 "roles",
                 "routing",
