@@ -185,7 +185,7 @@ class Parts:
     def _call(self, opened: Opened) -> Call:
         """Build the command of all parts."""
         parts = self._parts
-        message = ops.Transaction(0, 0, 0, opened.handle, parts)  # type: ignore[arg-type]
+        message = ops.CheckpointTransaction(0, 0, 0, opened.handle, parts)  # type: ignore[arg-type]
         return _call("transaction", opened, message, parts, self._committed)
 
     def _committed(self, value: Any) -> int:

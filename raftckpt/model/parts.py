@@ -18,7 +18,7 @@ from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Value, store, write_at
 from raftckpt.protocol.contract import SA_TIME_MAX, WRITE_BYTES_MAX
 from raftckpt.protocol.kinds import PartKind
-from raftckpt.protocol.operations import SectionChange, Transaction
+from raftckpt.protocol.operations import CheckpointTransaction, SectionChange
 
 __all__ = ["section_change", "transaction"]
 
@@ -268,7 +268,7 @@ def section_change(state: State, session: Session, c: SectionChange) -> Result:
     return success([revision, plan.results[0]])
 
 
-def transaction(state: State, session: Session, c: Transaction) -> Result:
+def transaction(state: State, session: Session, c: CheckpointTransaction) -> Result:
     """Several changes of a checkpoint, all or nothing, under one revision."""
     plan = _begin(state, session, c.handle, c.parts, several=True)
     if not isinstance(plan, _Plan):

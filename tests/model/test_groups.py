@@ -13,9 +13,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from raftckpt.model import groups
+from raftckpt.model import assignments
 from raftckpt.model.checkpoints import FENCED, WRITE
-from raftckpt.model.groups import AdminState, HaState
+from raftckpt.model.groups import AdminState, Group, HaState, Member
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
@@ -86,7 +86,7 @@ class Run:
             self.heard.pop((who, group), None)
             self.believes.discard((who, group))
 
-    def member(self, who: int, group: str) -> groups.Member | None:
+    def member(self, who: int, group: str) -> Member | None:
         record = self.machine.groups.by_name.get(group)
         if record is None:
             return None
@@ -188,7 +188,7 @@ class Run:
         session = self.machine.sessions.get(number)
         return session is not None and any(flags & WRITE for _, flags in session.handles.values())
 
-    def look_at(self, group: groups.Group) -> None:
+    def look_at(self, group: Group) -> None:
         holders = [m.name for m in group.members.values() if m.state in HOLDING]
         assert holders == ([group.active] if group.active else [])
         if group.admin == AdminState.UNLOCKED:
@@ -254,13 +254,13 @@ def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     def swap(state: Any, group: Any, holder: Any, successor: str) -> None:
-        groups._relieve(state, group, holder)
+        assignments._relieve(state, group, holder)
 
-    monkeypatch.setattr(groups, "swap", swap)
+    monkeypatch.setattr(assignments, "swap", swap)
 
 
 def no_heir(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "settle_ended", lambda state: None)
+    monkeypatch.setattr(assignments, "settle_ended", lambda state: None)
     monkeypatch.setattr("raftckpt.model.lifecycle.settle_ended", lambda state: None)
 
 

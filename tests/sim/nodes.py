@@ -12,7 +12,8 @@ from raftckpt import limits
 from raftckpt.client import operations
 from raftckpt.raft import node, sending
 from raftckpt.raft.engine import LogSeam
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import DiskFailed, DiskFull, Storage, StorageError
 from tests.sim import crashpoints
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
