@@ -183,7 +183,7 @@ def test_a_conflict_says_what_is_there_and_does_nothing(run, arguments: list[str
     what, why, remedy = refused.err.splitlines()
     assert what.startswith("error: raftckpt ")
     assert what.endswith(": failed")
-    assert f"({revision};" in why
+    assert f"the section has revision {revision}, not the one asked for" in why
     assert remedy.startswith("  try: raftckpt section read CHECKPOINT ID -o json")
     read = run("section", "read", "conflict", "k", "-o", "json").json
     assert (read["data"], read["revision"]) == ("seen", revision)
