@@ -36,6 +36,7 @@ RINGS: Final = {
     "tests/unit/client/test_sync.py": LOOPBACK,
     "tests/unit/node/test_process.py": PROCESSES,
     "tests/unit/raft/test_links.py": LOOPBACK,
+    "tests/unit/server/test_connection.py": LOOPBACK,
     "tests/unit/server/test_listener.py": LOOPBACK,
     "tests/unit/server/test_tls.py": LOOPBACK,
     "tests/unit/testing/test_proxy.py": LOOPBACK,
