@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.rings import MACHINE, PURE, ring_of
+from tests.rings import PURE, ring_of
 
 _running = ""
 """Ring of the test that runs."""
@@ -19,10 +19,15 @@ _running = ""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = str(__file__).rsplit("/tests/", 1)[0]
     for item in items:
-        ring = ring_of(str(item.path).removeprefix(root + "/"))
-        item.add_marker(ring)
-        if ring != PURE:
-            item.add_marker(pytest.mark.xdist_group(MACHINE))
+        item.add_marker(ring_of(str(item.path).removeprefix(root + "/")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``: all that is not pure goes to one worker."""
+    from tests.scheduling import RingScheduling
+
+    return RingScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,21 +5,19 @@ loopback    sockets on loopback, in the test's own process
 processes   replicas, programs or a compiler, as processes of their own
 
 Each test gets its ring as a marker. With ``-n 2`` all that is not pure runs in one worker, one
-after the other: replicas that share two processors with other replicas have elections they should
-not have, and ports that were free a moment ago are taken.
+after the other (``scheduling``): replicas that share two processors with other replicas have
+elections they should not have, and ports that were free a moment ago are taken.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MACHINE", "RINGS", "ring_of"]
+__all__ = ["LOOPBACK", "PROCESSES", "PURE", "RINGS", "ring_of"]
 
 PURE: Final = "pure"
 LOOPBACK: Final = "loopback"
 PROCESSES: Final = "processes"
-MACHINE: Final = "machine"
-"""Name of the group of tests that have the machine to themselves."""
 
 RINGS: Final = {
     "tests": PROCESSES,

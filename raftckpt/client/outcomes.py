@@ -39,10 +39,7 @@ def refused(
     """Return the error for a final refusal."""
     if call.uncertain and not recorded(reason):
         definite = False  # this copy was refused, an earlier one may have been executed
-    try:
-        error = error_for(code, reason, detail, definite=definite, index=index)
-    except (IndexError, KeyError, ValueError):  # braces in a reason of a newer replica
-        error = error_for(code, "", detail, definite=definite, index=index, message=reason)
+    error = error_for(code, reason, detail, definite=definite, index=index)
     text = f"{call.what}: {error.message}"
     if index is not None:
         word = "part" if isinstance(call.message, CheckpointTransaction) else "vector element"

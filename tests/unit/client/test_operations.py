@@ -18,6 +18,7 @@ from raftckpt.client.types import (
     CheckReport,
     ClusterStatus,
     Image,
+    Nanoseconds,
     ReplicaStatus,
     SectionStatus,
     duration_ns,
@@ -260,3 +261,9 @@ def test_check_reports() -> None:
     assert CheckReport(5, {"n1": "a", "n2": "a", "n3": None}).consistent
     assert not CheckReport(5, {"n1": "a", "n2": "b"}).consistent
     assert not CheckReport(5, {"n1": None}).consistent
+
+
+def test_times_and_ids_of_exact_types() -> None:
+    assert duration_ns(Nanoseconds(7), "x") == 7
+    assert operations.delete(OPENED, memoryview(b"id")).args == [5, b"id"]  # type: ignore[arg-type]
+    assert operations.delete(OPENED, bytearray(b"id")).args == [5, b"id"]  # type: ignore[arg-type]

@@ -221,6 +221,16 @@ def test_refusals_that_pass_and_those_that_stay() -> None:
     assert script.core.problem == script.core.error.message
 
 
+def test_who_waits_in_vain_is_told_what_a_replica_said_last() -> None:
+    script = Script(make(since=5))
+    script.up()
+    script.send([0, 2, 6, ["behind", 4, None], True])
+    assert script.core.error is None
+    refusal = not_started(script.core, Target(1, "c", 5, True, 7), 1.0)
+    assert isinstance(refusal, TryAgain)
+    assert "revision 4" in str(refusal)
+
+
 def test_a_greeting_refused() -> None:
     script = Script(make())
     target = script.core.target()
