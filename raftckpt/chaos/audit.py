@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from raftckpt.chaos.history import Kind, Operation, Outcome, Part, seen_of
 from raftckpt.chaos.keeper import Replicas, state_of
-from raftckpt.chaos.worker import LASTING_NAMES, LEDGERS
+from raftckpt.chaos.worker import LASTING_NAMES, LEDGERS, LOGS
 from raftckpt.errors import CheckpointError
 from raftckpt.model.types import Chosen
 from raftckpt.protocol import operations as ops
@@ -153,14 +153,13 @@ def _audit_one(
         if op.outcome is not Outcome.OK or op.revision is None:
             continue
         audited.add(op.number)
-        for part in op.parts:
+        for part, offset in zip(op.parts, op.results or (None,) * len(op.parts), strict=True):
             known = revisions.get(part.section)
-            if known is None:
-                there = op.kind is Kind.DELETE or part.section in mortal
-            else:
-                there = known >= op.revision
+            there = part.section in mortal if known is None else known >= op.revision
             if there and name in LEDGERS:
                 there = contents.get(part.section) == part.data
+            if there and name in LOGS and offset is not None and isinstance(part.data, bytes):
+                there = contents[part.section].startswith(part.data, offset)
             if not there:
                 what = "is missing" if known is None else f"has revision {known} or other content"
                 lost[op.number] = (
@@ -174,6 +173,6 @@ def _mortal(operations: Iterable[Operation]) -> set[str]:
     return {
         part.section
         for op in operations
-        if op.kind is Kind.DELETE or op.ttl_ns is not None
         for part in op.parts
+        if (part.kind or op.kind) is Kind.DELETE or op.ttl_ns is not None
     }

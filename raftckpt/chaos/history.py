@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "Part",
     "Recorder",
+    "Write",
     "load",
     "payload",
     "seen_of",
@@ -48,6 +49,8 @@ class Kind(StrEnum):
     CREATE = "create"
     DELETE = "delete"
     EXPIRATION = "set_expiration"
+    APPEND = "append"
+    TRANSACTION = "transaction"
     FENCE = "active_replica_set"
     OPEN = "open"
     UNLINK = "unlink"
@@ -101,11 +104,38 @@ Content: TypeAlias = bytes | Digest | _Absent
 
 
 class Part(NamedTuple):
-    """A section an operation is about: the data to be written, or what was seen."""
+    """A section an operation is about: the data to be written, or what was seen.
+
+    Attributes:
+        section: its id.
+        offset: where the data is to be written.
+        data: that, or what was seen.
+        kind: of a part of a transaction: what it does.
+        revision: of a change: what the section must have had (0: it must not have been there);
+            of a read: what it had. None: that did not matter, or was not told.
+    """
 
     section: str
     offset: int = 0
     data: Content = b""
+    kind: Kind | None = None
+    revision: int | None = None
+
+
+class Write(NamedTuple):
+    """A part of a change as it is written down: its content by name."""
+
+    section: str
+    offset: int = 0
+    tag: str = ""
+    size: int = 0
+    kind: Kind | None = None
+    revision: int | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The content."""
+        return payload(self.tag, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +154,11 @@ class Operation:
         revision: of the change, or of the state that was read; None: not told.
         accepted: when an asynchronous write was accepted.
         reason: of a refusal.
-        index: element of a vector that was refused.
+        index: element of a vector, or part of a transaction, that was refused.
         ttl_ns: life that was asked for the section.
-        value: of a FENCE: the epoch; of an OPEN: whether it created.
+        value: of a FENCE: the epoch; of an OPEN: whether it created; of a refused condition: the
+            revision that was found.
+        results: what was told about each part of an APPEND or a TRANSACTION: offsets of appends.
         replica: of a local read: which incarnation of which replica answered. Empty: linearizable.
     """
 
@@ -144,6 +176,7 @@ class Operation:
     index: int | None = None
     ttl_ns: int | None = None
     value: int | None = None
+    results: tuple[int | None, ...] = ()
     replica: str = ""
 
     @property
@@ -200,15 +233,15 @@ class Recorder:
         session: str,
         kind: Kind,
         unit: int,
-        parts: Iterable[tuple[str, int, str, int]],
+        parts: Iterable[Write],
         now: int,
         **more: Any,
     ) -> int:
-        """Note that an operation is about to be sent; parts are (section, offset, tag, size)."""
+        """Note that an operation is about to be sent."""
         with self._lock:
             self._next += 1
             number = self._next
-        self._line([number, session, kind.value, unit, list(parts), now, more])
+        self._line([number, session, kind.value, unit, list(map(_plain, parts)), now, more])
         return number
 
     def accept(self, number: int, now: int) -> None:
@@ -216,11 +249,16 @@ class Recorder:
         self._line([-number, now, "accepted", {}])
 
     def end(self, number: int, outcome: Outcome, now: int, **more: Any) -> None:
-        """Note the outcome: revision, reason, index, value, unit, seen."""
+        """Note the outcome: revision, reason, index, value, results, unit, seen."""
         self._line([-number, now, outcome.value, more])
 
     def _line(self, fields: list[Any]) -> None:
         self._file.write(json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n")
+
+
+def _plain(part: Write) -> list[Any]:
+    """A part without what most have not."""
+    return list(part if any(each is not None for each in part[4:]) else part[:4])
 
 
 def load(paths: Iterable[Path]) -> list[Operation]:
@@ -259,11 +297,12 @@ def _operation(
         number=number,
         kind=Kind(kind),
         unit=more.get("unit", unit),
-        parts=tuple(
-            Part(section, offset, payload(tag, size)) for section, offset, tag, size in parts
-        )
+        parts=tuple(_asked(*part) for part in parts)
         if seen is None
-        else tuple(Part(section, 0, _seen(content)) for section, content in seen),
+        else tuple(
+            Part(section, 0, _seen(content), None, *revision)
+            for section, content, *revision in seen
+        ),
         invoked=invoked,
         returned=None if outcome == "unknown" else returned,
         outcome=Outcome(outcome),
@@ -273,8 +312,20 @@ def _operation(
         index=more.get("index"),
         ttl_ns=more.get("ttl_ns"),
         value=more.get("value"),
+        results=tuple(more.get("results", ())),
         replica=more.get("replica", ""),
     )
+
+
+def _asked(
+    section: str,
+    offset: int,
+    tag: str,
+    size: int,
+    kind: str | None = None,
+    revision: int | None = None,
+) -> Part:
+    return Part(section, offset, payload(tag, size), Kind(kind) if kind else None, revision)
 
 
 def _seen(content: Any) -> Content:

@@ -20,15 +20,18 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from raftckpt.chaos.history import ABSENT, Content, Digest, Kind, Operation, Outcome
+from raftckpt.chaos.history import ABSENT, Content, Digest, Kind, Operation, Outcome, Part
 from raftckpt.chaos.history import show as show_content
 from raftckpt.chaos.order import CLOCK_SLACK_NS, FAR, Order, Violation, check_order, describe
 from raftckpt.chaos.search import Event, Floating, OutOfTime, Refuted, Step, search
 
 __all__ = ["Judgement", "Violation", "judge"]
 
-Value: TypeAlias = tuple[Any, int | None] | None
-"""A section in the model: content and the number of the operation that set its expiration."""
+Value: TypeAlias = tuple[Any, int | None, int | None] | None
+"""A section in the model: content, number of the operation that set its expiration, and revision of
+its last change (None: it was not told, or nobody asked for the revisions of these sections)."""
+Made: TypeAlias = tuple[Any, int | None] | None
+"""What a change makes of a section: content and expiration."""
 
 _SUSPECTS: Final = 3
 _VIOLATIONS_MAX: Final = 20
@@ -152,6 +155,9 @@ class _Unit:
         self._lives_at = _by_section(
             op for op in operations if op.ttl_ns is not None and op.outcome is not Outcome.REFUSED
         )
+        self._versioned = {
+            part.section for op in operations for part in op.parts if part.revision is not None
+        }
 
     def check(self) -> list[Violation]:
         """Find what contradicts the contents."""
@@ -166,27 +172,31 @@ class _Unit:
         return found
 
     def _check_group(self, sections: list[str]) -> list[Violation]:
-        index = {section: at for at, section in enumerate(sections)}
+        # without need revisions would only tell apart states that are alike
+        order = None if self._versioned.isdisjoint(sections) else self._order
+        group = _Group({section: at for at, section in enumerate(sections)}, order)
         fixed = sorted((*_of(self._at, sections), *self._whole), key=_position)
-        events = [Event(op.revision or 0, op.changes, self._step(op, index), op) for op in fixed]
-        items = [item for op in _of(self._floats_at, sections) for item in self._items(op, index)]
-        items += [item for op in _of(self._lives_at, sections) for item in self._expiry(op, index)]
+        events = [Event(op.revision or 0, op.changes, self._step(op, group), op) for op in fixed]
+        items = [item for op in _of(self._floats_at, sections) for item in self._items(op, group)]
+        items += [
+            item for op in _of(self._lives_at, sections) for item in self._expiry(op, group.places)
+        ]
         self.placed += len(items)
         name = sections[0] if len(sections) == 1 else f"{sections[0]} and {len(sections) - 1} more"
         return self._search(name, (None,) * len(sections), events, items, sections, None)
 
-    def _step(self, op: Operation, index: dict[str, int]) -> Step:
+    def _step(self, op: Operation, group: _Group) -> Step:
         if op.kind is not Kind.READ_ALL:
-            return _step(op, index)
+            return _step(op, group)
         seen = self._views[op.number]
-        expected = [(at, seen.get(section, ABSENT)) for section, at in index.items()]
+        expected = [(at, seen.get(section, ABSENT)) for section, at in group.places.items()]
         return lambda state: state if _matches(state, expected) else None
 
-    def _items(self, op: Operation, index: dict[str, int]) -> Iterable[Floating]:
+    def _items(self, op: Operation, group: _Group) -> Iterable[Floating]:
         order = self._order
-        low = order.floor(op.invoked)
+        low = max(order.floor(op.invoked), _least(op))
         if op.outcome is Outcome.REFUSED:
-            step = _refusal(op, index)
+            step = _refusal(op, group)
             if step is not None:
                 yield Floating(low, order.ceiling(op.returned), False, True, step, op)
             return
@@ -194,7 +204,7 @@ class _Unit:
         high = order.ceiling(op.returned) if must else FAR
         fence = self._fence
         allowed = None if fence is None else (lambda position: fence.allows(position, op.session))
-        yield Floating(low, high, not op.kind.reads, must, _step(op, index), op, allowed)
+        yield Floating(low, high, not op.kind.reads, must, _step(op, group), op, allowed)
 
     def _expiry(self, op: Operation, index: dict[str, int]) -> Iterable[Floating]:
         low = self._order.floor(op.invoked + (op.ttl_ns or 0) - CLOCK_SLACK_NS)
@@ -279,10 +289,14 @@ class _Unit:
 
 
 def _differs(op: Operation, section: str, value: Value) -> list[str]:
-    seen = {part.section: part.data for part in op.parts}.get(section, ABSENT)
-    if op.kind.reads and _same(None if value is None else value[0], seen):
+    part = next((part for part in op.parts if part.section == section), Part(section, 0, ABSENT))
+    alike = _same(None if value is None else value[0], part.data)
+    if op.kind.reads and alike and (part.revision is None or value is None):
         return []
-    return [f"{section} = {'absent' if value is None else _show(value[0])}"]
+    if value is None:
+        return [f"{section} = absent"]
+    revision = "" if value[2] is None else f" of revision {value[2]}"
+    return [f"{section} = {_show(value[0])}{revision}"]
 
 
 def _show(content: Any) -> str:
@@ -299,6 +313,13 @@ def _floats(op: Operation) -> bool:
     if op.outcome is Outcome.REFUSED:
         return op.reason in _REFUSALS
     return op.revision is None
+
+
+def _least(op: Operation) -> int:
+    """Return a revision that had been taken for certain when an operation happened."""
+    if op.outcome is Outcome.REFUSED:
+        return (op.value or 0) if op.reason == _CONFLICT else 0
+    return max((part.revision or 0 for part in op.parts), default=0)
 
 
 def _about(op: Operation) -> list[str]:
@@ -357,23 +378,73 @@ def _groups(fixed: list[Operation], floats: list[Operation]) -> list[list[str]]:
 # --- the model ---------------------------------------------------------------------------------
 
 
-def _step(op: Operation, index: dict[str, int]) -> Step:
+class _Group(NamedTuple):
+    """Sections that belong together.
+
+    Attributes:
+        places: section -> its place in a state.
+        order: tells which revisions are free; None: revisions of sections do not matter.
+    """
+
+    places: dict[str, int]
+    order: Order | None
+
+    def parts(self, op: Operation) -> list[tuple[int, Part]]:
+        """The parts of an operation that are about these sections, with their places."""
+        return [
+            (self.places[part.section], part) for part in op.parts if part.section in self.places
+        ]
+
+    def has(self, value: Value, revision: int) -> bool:
+        """Whether a section may have a revision; 0: whether it is not there.
+
+        One that was not told may be any that no known change has taken.
+        """
+        if value is None or not revision:
+            return value is None and not revision
+        known = value[2]
+        if known is None:
+            return self.order is None or self.order.is_free(revision)
+        return known == revision
+
+    def holds(self, state: tuple[Any, ...], parts: list[tuple[int, Part]]) -> bool:
+        """Whether the sections have the revisions that parts name."""
+        return all(
+            part.revision is None or self.has(state[at], part.revision) for at, part in parts
+        )
+
+
+def _step(op: Operation, group: _Group) -> Step:
     """Return what executes an operation on the sections of a group."""
-    parts = [(index[part.section], part) for part in op.parts if part.section in index]
+    parts = group.parts(op)
     if op.kind is Kind.READ:
         expected = [(at, part.data) for at, part in parts]
-        return lambda state: state if _matches(state, expected) else None
+        return lambda state: (
+            state if _matches(state, expected) and group.holds(state, parts) else None
+        )
     if op.kind is Kind.OPEN and not op.value:
         return lambda state: _opened(state, parts)
-    change = _CHANGES[op.kind]
+    told = zip(op.parts, op.results or (None,) * len(op.parts), strict=True)
+    work = [
+        (group.places[part.section], part, result)
+        for part, result in told
+        if part.section in group.places
+    ]
+    revision = None if group.order is None else op.revision
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        # conditions are about the state before, whatever the parts in front of them do
+        if not group.holds(state, parts):
+            return None
         values = list(state)
-        for at, part in parts:
-            value = change(values[at], part, op)
-            if value is _REFUSED:
+        for at, part, result in work:
+            old = values[at]
+            if result is not None and result != _end(old):
                 return None
-            values[at] = value
+            made = _made(old, part, op)
+            if made is _REFUSED:
+                return None
+            values[at] = None if made is None else (*made, revision)
         return tuple(values)
 
     return step
@@ -382,15 +453,25 @@ def _step(op: Operation, index: dict[str, int]) -> Step:
 _REFUSED: Final = ("refused", None)
 
 
-def _put(old: Value, part: Any, op: Operation) -> Value:
+def _made(old: Value, part: Part, op: Operation) -> Made:
+    """Return what a part makes of a section."""
+    return _CHANGES[part.kind or op.kind](old, part, op)
+
+
+def _end(old: Value) -> int:
+    """Where an append goes."""
+    return 0 if old is None else len(old[0])
+
+
+def _put(old: Value, part: Any, op: Operation) -> Made:
     return (part.data, None if old is None else old[1])
 
 
-def _overwrite(old: Value, part: Any, op: Operation) -> Value:
+def _overwrite(old: Value, part: Any, op: Operation) -> Made:
     return _REFUSED if old is None else (part.data, old[1])
 
 
-def _write(old: Value, part: Any, op: Operation) -> Value:
+def _write(old: Value, part: Any, op: Operation) -> Made:
     if old is None:
         return _REFUSED
     content, offset, data = old[0], part.offset, part.data
@@ -399,38 +480,44 @@ def _write(old: Value, part: Any, op: Operation) -> Value:
     return (content[:offset] + data + content[offset + len(data) :], old[1])
 
 
-def _create(old: Value, part: Any, op: Operation) -> Value:
+def _append(old: Value, part: Any, op: Operation) -> Made:
+    return (part.data, None) if old is None else (old[0] + part.data, old[1])
+
+
+def _create(old: Value, part: Any, op: Operation) -> Made:
     if old is not None:
         return _REFUSED
     return (part.data, None if op.ttl_ns is None else op.number)
 
 
-def _delete(old: Value, part: Any, op: Operation) -> Value:
+def _delete(old: Value, part: Any, op: Operation) -> Made:
     return _REFUSED if old is None else None
 
 
-def _set_expiration(old: Value, part: Any, op: Operation) -> Value:
+def _set_expiration(old: Value, part: Any, op: Operation) -> Made:
     if old is None:
         return _REFUSED
     return (old[0], None if op.ttl_ns is None else op.number)
 
 
-def _open(old: Value, part: Any, op: Operation) -> Value:
+def _open(old: Value, part: Any, op: Operation) -> Made:
     if old is not None:
         return _REFUSED
     return (part.data if op.outcome is Outcome.OK else _Unknown(), None)
 
 
-_CHANGES: Final[dict[Kind, Callable[[Value, Any, Operation], Value]]] = {
+_CHANGES: Final[dict[Kind, Callable[[Value, Any, Operation], Made]]] = {
     Kind.PUT: _put,
     Kind.OVERWRITE: _overwrite,
     Kind.WRITE: _write,
+    Kind.APPEND: _append,
     Kind.CREATE: _create,
     Kind.DELETE: _delete,
     Kind.EXPIRATION: _set_expiration,
     Kind.OPEN: _open,
     Kind.UNLINK: _delete,
 }
+"""Whatever one change does; a transaction does several of them."""
 
 
 def _opened(state: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...] | None:
@@ -440,7 +527,7 @@ def _opened(state: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...] | None:
     if value is None:
         return None
     if isinstance(value[0], _Unknown):
-        return (*state[:at], (part.data, None), *state[at + 1 :])
+        return (*state[:at], (part.data, None, None), *state[at + 1 :])
     return state if value[0] == part.data else None
 
 
@@ -457,21 +544,49 @@ def _expire(op: Operation, index: dict[str, int]) -> Step:
     return step
 
 
+_CONFLICT: Final = "conflict"
 _REFUSALS: Final = {
     "section_missing": False,
     "checkpoint_missing": False,
     "section_exists": True,
+    _CONFLICT: None,
 }
-"""Refusals that tell something about a section: whether it is there."""
+"""Refusals that tell something about a section: whether it is there, or what revision it has."""
 
 
-def _refusal(op: Operation, index: dict[str, int]) -> Step | None:
-    present = _REFUSALS.get(op.reason)
-    sections = _about(op)
-    if present is None or len(sections) != 1:
+def _refusal(op: Operation, group: _Group) -> Step | None:
+    """Return what tells whether an operation was refused rightly; None: it tells nothing."""
+    at = 0 if op.index is None and len(op.parts) == 1 else op.index
+    if at is None or at >= len(op.parts) or op.reason not in _REFUSALS:
         return None
-    at = index[sections[0]]
-    return lambda state: state if (state[at] is not None) == present else None
+    refused = op.parts[at]
+    place = group.places[refused.section]
+    before = group.parts(replace(op, parts=op.parts[:at]))
+    if op.reason == _CONFLICT:
+
+        def conflicts(state: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            # it is told of the first condition that does not hold, and of what is there instead
+            found = op.value is not None and op.value != refused.revision
+            right = found and group.holds(state, before) and group.has(state[place], op.value or 0)
+            return state if right else None
+
+        return conflicts
+    present = _REFUSALS[op.reason]
+    parts = group.parts(op)
+
+    def refuses(state: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not group.holds(state, parts):
+            return None
+        values = list(state)
+        if op.kind is Kind.TRANSACTION:  # each part finds what those before it made
+            for each, part in before:
+                made = _made(values[each], part, op)
+                if made is _REFUSED:
+                    return None
+                values[each] = None if made is None else (*made, None)
+        return state if (values[place] is not None) == present else None
+
+    return refuses
 
 
 def _matches(state: tuple[Any, ...], expected: list[tuple[int, Content]]) -> bool:

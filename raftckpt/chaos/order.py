@@ -31,6 +31,7 @@ CLOCK_SLACK_NS: Final = 500_000_000
 """So much earlier than a section's life says by our clock may it expire by cluster time."""
 
 _PARTS_SHOWN: Final = 3
+_WITHOUT_DATA: Final = (Kind.DELETE, Kind.EXPIRATION, Kind.UNLINK, Kind.FENCE)
 
 
 class Violation(NamedTuple):
@@ -54,20 +55,28 @@ def describe(operation: Operation) -> str:
     end = "?" if operation.returned is None else f"{operation.returned / 1e9:.6f}"
     told = {
         Outcome.OK: f"revision {operation.revision}",
-        Outcome.REFUSED: f"refused ({operation.reason})",
+        Outcome.REFUSED: f"refused ({_refusal(operation)})",
         Outcome.UNKNOWN: "outcome unknown",
     }[operation.outcome]
     local = f" locally at {operation.replica}" if operation.replica else ""
     return f"{operation.session}: {what}{local}: {told} [{operation.invoked / 1e9:.6f}..{end} s]"
 
 
+def _refusal(operation: Operation) -> str:
+    found = "" if operation.value is None else f": it has {operation.value}"
+    at = "" if operation.index is None else f", part {operation.index}"
+    return f"{operation.reason}{found}{at}"
+
+
 def _part(operation: Operation, part: Part) -> str:
-    if operation.kind in (Kind.DELETE, Kind.EXPIRATION, Kind.UNLINK, Kind.FENCE):
-        return part.section
-    if operation.kind.reads and operation.outcome is not Outcome.OK:
-        return part.section
-    at = f"[{part.offset}:]" if part.offset else ""
-    return f"{part.section}{at} = {show(part.data)}"
+    kind = part.kind or operation.kind
+    text = part.section if part.kind is None else f"{part.kind.value} {part.section}"
+    if kind not in _WITHOUT_DATA and not (kind.reads and operation.outcome is not Outcome.OK):
+        at = f"[{part.offset}:]" if part.offset else ""
+        text += f"{at} = {show(part.data)}"
+    if part.revision is not None:
+        text += f" of revision {part.revision}" if kind.reads else f" if it has {part.revision}"
+    return text
 
 
 class Order:
@@ -111,6 +120,11 @@ class Order:
         """Return the revision below which lies everything that was over at ``time``."""
         at = 0 if time is None else bisect_left(self._begins, -time)
         return self._ceilings[at - 1] if at else FAR
+
+    def is_free(self, revision: int) -> bool:
+        """Whether no known change has taken a revision."""
+        at = bisect_left(self.taken, revision)
+        return revision > 0 and (at == len(self.taken) or self.taken[at] != revision)
 
     def free_after(self, position: int) -> int:
         """Return the first revision behind ``position`` that no known change has taken."""

@@ -10,24 +10,32 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from raftckpt.chaos.history import Kind, Outcome, Recorder, seen_of
+from raftckpt.chaos.history import Kind, Outcome, Recorder, Write, seen_of
 from raftckpt.client import operations
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import Options
 from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
+from raftckpt.client.parts import Parts, change, new_part
 from raftckpt.client.types import Attributes
-from raftckpt.errors import CheckpointError, SessionLost
+from raftckpt.errors import CheckpointError, Conflict, SessionLost
 from raftckpt.protocol.contract import SESSION_SECRET_BYTES
+from raftckpt.protocol.kinds import PartKind
 
-__all__ = ["Cut", "Told", "Witness", "Write", "seen_rows"]
+__all__ = ["Cut", "Told", "Witness", "seen_rows"]
 
-Write = tuple[str, int, str, int]
-"""Section, offset, tag and size of the content."""
+_PARTS: Final = {
+    Kind.CREATE: PartKind.CREATE,
+    Kind.PUT: PartKind.PUT,
+    Kind.OVERWRITE: PartKind.OVERWRITE,
+    Kind.WRITE: PartKind.WRITE,
+    Kind.APPEND: PartKind.APPEND,
+    Kind.DELETE: PartKind.DELETE,
+}
 
 
 class Told(NamedTuple):
@@ -39,6 +47,12 @@ class Told(NamedTuple):
 
 class Cut(Exception):
     """The session is gone: connect again."""
+
+
+_RESULTS: Final[dict[Kind, Callable[[Any], list[Any]]]] = {
+    Kind.APPEND: lambda offset: [offset],
+    Kind.TRANSACTION: list,
+}
 
 
 class _Core(ClientCore):
@@ -65,9 +79,12 @@ class _Core(ClientCore):
             if kind is Kind.FENCE:
                 epoch, revision = value
                 self.recorder.end(number, Outcome.OK, now, revision=revision, value=epoch)
+            elif type(value) is int or value is None:
+                self.recorder.end(number, Outcome.OK, now, revision=value)
             else:
-                revision = value[0] if kind is Kind.CREATE else value
-                self.recorder.end(number, Outcome.OK, now, revision=revision)
+                revision, result = value
+                more = {} if kind not in _RESULTS else {"results": _RESULTS[kind](result)}
+                self.recorder.end(number, Outcome.OK, now, revision=revision, **more)
         super()._succeeded(call, value)
 
     def _refused_for_good(self, call: Call, error: CheckpointError) -> None:
@@ -89,7 +106,15 @@ class _Driver(Driver):
 
 def _note_error(recorder: Recorder, number: int, error: CheckpointError) -> None:
     outcome = Outcome.REFUSED if error.definite else Outcome.UNKNOWN
-    recorder.end(number, outcome, time.monotonic_ns(), reason=error.reason or "", index=error.index)
+    more = {"value": error.revision} if isinstance(error, Conflict) else {}
+    recorder.end(
+        number,
+        outcome,
+        time.monotonic_ns(),
+        reason=error.reason or "",
+        index=error.index,
+        **more,
+    )
 
 
 class Witness:
@@ -145,7 +170,7 @@ class Witness:
     async def open(self, name: str, attributes: Attributes) -> Opened | None:
         """Open a checkpoint, create it if it is not there."""
         call = operations.open_checkpoint(name, attributes, "rw")
-        number = self._begin(Kind.OPEN, 0, [(name, 0, "", 0)], value=1)
+        number = self._begin(Kind.OPEN, 0, [Write(name)], value=1)
         try:
             opened: Opened = await self._driver.run(call)
         except CheckpointError as error:
@@ -163,7 +188,7 @@ class Witness:
 
     async def unlink(self, name: str) -> None:
         """Unlink a name."""
-        number = self._begin(Kind.UNLINK, 0, [(name, 0, "", 0)])
+        number = self._begin(Kind.UNLINK, 0, [Write(name)])
         await self._change(number, Kind.UNLINK, operations.unlink(name))
 
     async def release(self, opened: Opened) -> None:
@@ -179,26 +204,27 @@ class Witness:
         self,
         kind: Kind,
         opened: Opened,
-        writes: list[Write],
-        data: list[bytes],
+        writes: Sequence[Write],
         ttl: float | None = None,
     ) -> Told:
-        """Change a checkpoint; ``data`` are the contents of the writes."""
+        """Change a checkpoint."""
         more = {} if ttl is None else {"ttl_ns": round(ttl * 1e9)}
-        section = writes[0][0] if writes else ""
+        first = writes[0] if writes else Write("")
+        section = first.section
         match kind:
+            case Kind.TRANSACTION:
+                call = _Asked(writes).call(opened)
+            case _ if kind is Kind.APPEND or first.revision is not None:
+                call = change(kind.value, opened, _part(first, kind))
             case Kind.PUT:
-                call = operations.put(opened, section, data[0])
+                call = operations.put(opened, section, first.data)
             case Kind.OVERWRITE:
-                call = operations.overwrite(opened, section, data[0])
+                call = operations.overwrite(opened, section, first.data)
             case Kind.WRITE:
-                vector = [
-                    (write[0], write[1], content)
-                    for write, content in zip(writes, data, strict=True)
-                ]
+                vector = [(write.section, write.offset, write.data) for write in writes]
                 call = operations.write_many(opened, vector)
             case Kind.CREATE:
-                call = operations.create(opened, section, data[0], None, ttl)
+                call = operations.create(opened, section, first.data, None, ttl)
             case Kind.DELETE:
                 call = operations.delete(opened, section)
             case Kind.EXPIRATION:
@@ -224,7 +250,7 @@ class Witness:
         """Read sections of one state."""
         call = operations.read_many(opened, [(each, 0, None) for each in sections], "linearizable")
         call.decode = None
-        number = self._begin(Kind.READ, opened.uid, [(each, 0, "", 0) for each in sections])
+        number = self._begin(Kind.READ, opened.uid, [Write(each) for each in sections])
         try:
             revision, values = await self._driver.run(call)
         except CheckpointError as error:
@@ -232,6 +258,22 @@ class Witness:
             return
         seen = [[each, _json(bytes(value))] for each, value in zip(sections, values, strict=True)]
         self._recorder.end(number, Outcome.OK, time.monotonic_ns(), revision=revision, seen=seen)
+
+    async def read_versioned(self, opened: Opened, section: str) -> tuple[bytes, int] | None:
+        """Read a section and the revision of its last change; (b"", 0): there is none.
+
+        Which state it was is not told; None: nothing was.
+        """
+        call = operations.read_versioned(opened, section, "linearizable")
+        number = self._begin(Kind.READ, opened.uid, [Write(section)])
+        try:
+            data, revision = await self._driver.run(call)
+        except CheckpointError as error:
+            self._failed(number, error, read=True)
+            return (b"", 0) if error.reason == "section_missing" else None
+        seen = [[section, _json(bytes(data)), revision]]
+        self._recorder.end(number, Outcome.OK, time.monotonic_ns(), seen=seen)
+        return bytes(data), revision
 
     async def read_all(self, opened: Opened) -> None:
         """Read everything."""
@@ -249,7 +291,7 @@ class Witness:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _begin(self, kind: Kind, unit: int, parts: list[Write], **more: Any) -> int:
+    def _begin(self, kind: Kind, unit: int, parts: Sequence[Write], **more: Any) -> int:
         return self._recorder.begin(self.name, kind, unit, parts, time.monotonic_ns(), **more)
 
     async def _change(self, number: int, kind: Kind, call: Call) -> Told:
@@ -276,6 +318,25 @@ class Witness:
             _note_error(self._recorder, number, error)
         if isinstance(error, SessionLost):
             raise Cut from error
+
+
+class _Asked(Parts):
+    """A transaction of these parts."""
+
+    def __init__(self, writes: Sequence[Write]) -> None:
+        super().__init__()
+        for write in writes:
+            self._add(_part(write, write.kind or Kind.PUT))
+
+    def call(self, opened: Opened) -> Call:
+        """Build the command."""
+        return self._call(opened)
+
+
+def _part(write: Write, kind: Kind) -> list[Any]:
+    data = b"" if kind is Kind.DELETE else write.data
+    part = _PARTS[kind]
+    return new_part(part, write.section, data, offset=write.offset, if_revision=write.revision)
 
 
 def _json(data: bytes) -> Any:

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from raftckpt.chaos.history import Kind, Outcome, Recorder, payload
-from raftckpt.chaos.witness import Cut, Told, Witness, Write, seen_rows
+from raftckpt.chaos.history import Kind, Outcome, Recorder, Write
+from raftckpt.chaos.witness import Cut, Told, Witness, seen_rows
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError
@@ -28,20 +28,27 @@ from raftckpt.protocol.operations import ReadAll
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.testing.probe import Probe
 
-__all__ = ["LASTING_NAMES", "LEDGERS", "Spec", "arguments", "main"]
+__all__ = ["LASTING_NAMES", "LEDGERS", "LOGS", "Spec", "arguments", "main"]
 
 LEDGER = "chaos-ledger"
 STREAM = "chaos-stream"
 REGISTERS = "chaos-registers"
 OWNED = "chaos-owned"
 LARGE = "chaos-large"
+LOG = "chaos-log"
+COUNTERS = "chaos-counters"
+BANK = "chaos-bank"
 NAMES = ("chaos-g1", "chaos-g2")
 """Checkpoints that are unlinked and made again."""
 
 LEDGERS = {LEDGER: "all", STREAM: "active"}
 """Every write makes a section of its own, so that each can be looked for at the end."""
 
-LASTING_NAMES = (LEDGER, STREAM, REGISTERS, OWNED, LARGE)
+LOGS = frozenset({LOG})
+"""Sections only grow, so that each append can be looked for where it was told to be."""
+
+_SHARED = {REGISTERS: "all", OWNED: "all", LARGE: "all", LOG: "weak", COUNTERS: "all", BANK: "all"}
+LASTING_NAMES = (*LEDGERS, *_SHARED)
 
 _REGISTERS = [f"r{number}" for number in range(16)]
 _LASTING = [f"s{number}" for number in range(8)]
@@ -49,6 +56,11 @@ _LASTING = [f"s{number}" for number in range(8)]
 _SHORT_LIVED = [f"t{number}" for number in range(4)]
 _SLOT = 12
 _SYNC_EVERY = 32
+_COUNTERS = [f"v{number}" for number in range(4)]
+_ACCOUNTS = [f"b{number}" for number in range(6)]
+_START = 1000
+_PER_LOG = 40
+"""Appends of each client to a section, which would grow for ever."""
 _W = TypeVar("_W")
 
 
@@ -98,6 +110,8 @@ class _Client:
         self._counter = os.open(spec.counter, os.O_RDWR | os.O_CREAT, 0o600)
         self._stop = asyncio.Event()
         self._tags = 0
+        self._appends = 0
+        self._moves = 0
         self._before = 0
         self._fenced = True  # somebody has to begin
         self._witness: Witness | None = None
@@ -152,7 +166,7 @@ class _Client:
 
     async def _work(self, witness: Witness) -> None:
         opened: dict[str, Opened] = {}
-        for name, update in {**LEDGERS, REGISTERS: "all", OWNED: "all", LARGE: "all"}.items():
+        for name, update in {**LEDGERS, **_SHARED}.items():
             while name not in opened:
                 found = await witness.open(name, Attributes(update=update))  # type: ignore[arg-type]
                 if found is not None:
@@ -174,6 +188,9 @@ class _Client:
             group.create_task(self._paced(0.25, self._expiring, witness, opened[REGISTERS]))
             group.create_task(self._paced(0.1, self._owned, witness, opened[OWNED]))
             group.create_task(self._paced(1.5, self._large, witness, opened[LARGE]))
+            group.create_task(self._paced(0.06, self._append, witness, opened[LOG]))
+            group.create_task(self._paced(0.08, self._compare, witness, opened[COUNTERS]))
+            group.create_task(self._paced(0.1, self._transact, witness, opened[BANK]))
             group.create_task(self._generations(witness))
             if spec.local:
                 reading = _LocalReader(spec, self._recorder, opened[REGISTERS])
@@ -203,17 +220,24 @@ class _Client:
         ttl: float | None = None,
     ) -> Told:
         """Write a content of its own to each place (section, offset, size)."""
-        writes: list[Write] = []
-        data = []
-        for section, offset, size in places:
-            tag = self._tag()
-            writes.append((section, offset, tag, size or len(tag) + 1))
-            data.append(payload(tag, size or len(tag) + 1))
-        return await witness.change(kind, opened, writes, data, ttl)
+        writes = [self._content(section, offset, size) for section, offset, size in places]
+        return await witness.change(kind, opened, writes, ttl)
+
+    def _content(
+        self,
+        section: str,
+        offset: int = 0,
+        size: int = 0,
+        kind: Kind | None = None,
+        revision: int | None = None,
+        prefix: str = "",
+    ) -> Write:
+        tag = prefix + self._tag()
+        return Write(section, offset, tag, size or len(tag) + 1, kind, revision)
 
     async def _ledger(self, witness: Witness, opened: Opened) -> None:
         tag = self._tag()
-        await witness.change(Kind.PUT, opened, [(tag, 0, tag, 100)], [payload(tag, 100)])
+        await witness.change(Kind.PUT, opened, [Write(tag, 0, tag, 100)])
 
     async def _stream(self, witness: Witness, opened: Opened) -> None:
         await self._ledger(witness, opened)
@@ -269,7 +293,7 @@ class _Client:
         dice = self._dice
         section = f"o{dice.randrange(2)}"
         if self._fenced and dice.random() < 0.1:
-            await witness.change(Kind.FENCE, opened, [], [])
+            await witness.change(Kind.FENCE, opened, [])
             self._fenced = False
         elif dice.random() < 0.3:
             await witness.read(opened, [section])
@@ -285,6 +309,74 @@ class _Client:
         else:
             size = dice.choice([200_000, 1_100_000, 2_500_000])
             await self._write(witness, Kind.PUT, opened, [(section, 0, size)])
+
+    async def _append(self, witness: Witness, opened: Opened) -> None:
+        """Append to sections that others append to, too, behind writes that were accepted."""
+        dice = self._dice
+        self._appends += 1
+        section = f"a{self._appends // _PER_LOG}"
+        if dice.random() < 0.15:
+            await witness.read(opened, [section])
+        elif dice.random() < 0.15:
+            await witness.change(Kind.PUT, opened, [self._content(f"p{dice.randrange(4)}")])
+        else:
+            await witness.change(Kind.APPEND, opened, [self._content(section)])
+
+    async def _compare(self, witness: Witness, opened: Opened) -> None:
+        """Change what was read, if nobody has since; sometimes with a revision that is wrong."""
+        dice = self._dice
+        section = dice.choice(_COUNTERS)
+        known = await witness.read_versioned(opened, section)
+        if known is None:
+            return
+        _, revision = known
+        if revision and dice.random() < 0.1:
+            revision -= dice.choice([1, revision])  # another one, or: that there is none
+        kinds = [Kind.PUT, Kind.PUT, Kind.APPEND]
+        if revision:
+            kinds += [Kind.OVERWRITE, Kind.WRITE]
+            kinds += [Kind.DELETE] if dice.random() < 0.2 else []
+        kind = dice.choice(kinds)
+        offset = _SLOT * dice.randrange(3) if kind is Kind.WRITE else 0
+        write = self._content(section, offset, revision=revision)
+        await witness.change(kind, opened, [write])
+
+    async def _transact(self, witness: Witness, opened: Opened) -> None:
+        """Move an amount from a section to another; a journal tells of it."""
+        dice = self._dice
+        if dice.random() < 0.1:
+            await witness.read_all(opened)
+            return
+        source, target = dice.sample(_ACCOUNTS, 2)
+        less = await witness.read_versioned(opened, source)
+        more = await witness.read_versioned(opened, target)
+        if less is None or more is None:
+            return
+        self._moves += 1
+        amount = dice.randrange(100)
+        writes = [
+            self._amount(source, less, -amount),
+            self._content(f"j{self._moves // _PER_LOG}", kind=Kind.APPEND),
+            self._amount(target, more, amount),
+        ]
+        match dice.randrange(10):
+            case 0:  # refused at its end, whatever was done before
+                writes.append(self._content("nowhere", kind=Kind.OVERWRITE))
+            case 1:  # gone as soon as it was there
+                passing = f"x{dice.randrange(4)}"
+                writes.append(self._content(passing, kind=Kind.CREATE))
+                writes.append(Write(passing, kind=Kind.DELETE))
+            case 2:
+                writes.append(self._content("note", kind=Kind.PUT))
+            case _:
+                pass
+        await witness.change(Kind.TRANSACTION, opened, writes)
+
+    def _amount(self, section: str, known: tuple[bytes, int], more: int) -> Write:
+        """What an account holds then, if it has not been changed since."""
+        data, revision = known
+        amount = int(data.partition(b".")[0]) if revision else _START
+        return self._content(section, kind=Kind.PUT, revision=revision, prefix=f"{amount + more}.")
 
     async def _generations(self, witness: Witness) -> None:
         dice = self._dice

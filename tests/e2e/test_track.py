@@ -18,7 +18,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.routing import Router
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing import LocalCluster
-from raftckpt.testing.proxy import LinkProxy
+from tests.e2e.link import Link
 from tests.waiting import until
 
 MIB = 1024 * 1024
@@ -230,34 +230,6 @@ def test_the_asyncio_face(cluster) -> None:
 
 
 # --- cut off for a while ------------------------------------------------------------------------
-
-
-class Link:
-    """A proxy before one replica, in a loop of its own."""
-
-    def __init__(self, cluster: LocalCluster, node: str) -> None:
-        host, port = cluster.endpoint(node).rsplit(":", 1)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._proxy = LinkProxy(host, int(port))
-        self._do(self._proxy.start())
-        self.endpoint = f"127.0.0.1:{self._proxy.port}"
-
-    def _do(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    def cut(self, stalled: bool) -> None:
-        async def work() -> None:
-            self._proxy.stall(forward=stalled, backward=stalled)
-
-        self._do(work())
-
-    def close(self) -> None:
-        self._do(self._proxy.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
 
 
 @pytest.fixture
