@@ -20,7 +20,7 @@ from raftckpt.limits import SAF_PENDING_CALLBACKS_MAX
 from raftckpt.saf import SaCkptIOVectorElementT, immediate_consumption_register
 from raftckpt.saf.initialization import OpenCheckpoint
 
-__all__ = ["Following", "Sink", "OwnWrite"]
+__all__ = ["Following", "OwnWrite", "Sink"]
 
 Sink: TypeAlias = Callable[[OpenCheckpoint, list[SaCkptIOVectorElementT]], None]
 
