@@ -60,7 +60,8 @@ def new_part(
     Raises:
         InvalidParam, NoResources: an argument is not valid.
     """
-    key = None if section_id is None else section_id_of(section_id)
+    chosen = section_id is None and kind == PartKind.CREATE
+    key = None if chosen else section_id_of(section_id)  # type: ignore[arg-type]
     if kind == PartKind.CREATE and key == b"":
         raise InvalidParam("a section id has at least one byte", reason="section_id")
     return [
