@@ -110,13 +110,17 @@ class State:
         self, checkpoint: Checkpoint, section_id: bytes, kind: int, session: int
     ) -> int:
         """Delete or expire a section that exists; returns the revision."""
+        self.drop_section(checkpoint, section_id)
+        return self.revise(checkpoint, kind, session, section_id)
+
+    def drop_section(self, checkpoint: Checkpoint, section_id: bytes) -> None:
+        """Take a section out, as part of a change that somebody else tells of."""
         section = checkpoint.sections.pop(section_id)
         checkpoint.memory_used -= len(section[0])
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
         if checkpoint.corrupted:
             checkpoint.mend(section_id)
-        return self.revise(checkpoint, kind, session, section_id)
 
     def end_session(self, session: Session) -> None:
         """Close all handles, drop what was staged, forget the session (implicit Finalize).

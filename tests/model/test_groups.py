@@ -20,6 +20,7 @@ from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
 from raftckpt.protocol.batch import encode_batch
+from tests.messages import ask
 
 SECOND = 10**9
 GROUPS = ("g", "h")
@@ -42,6 +43,7 @@ STEP = st.one_of(
     st.tuples(st.just("die"), st.lists(WHO, min_size=1, max_size=2, unique=True)),
     st.tuples(st.just("bye"), WHO),
     st.tuples(st.just("stale"), WHO, st.sampled_from(GROUPS), st.integers(0, 40), st.booleans()),
+    st.tuples(st.just("ask"), WHO, st.sampled_from(GROUPS)),
     st.tuples(st.just("restore")),
 )
 
@@ -156,6 +158,15 @@ class Run:
         self.believes -= {(who, group) for group in GROUPS}
         self.do(who, 2)
         self.open(who)
+
+    def do_ask(self, who: int, group: str) -> None:
+        """What is told of a group is what there is, and the double tells the same."""
+        for tag, *fields in ((115,), (116, group), (117,)):
+            told = ask(self.machine, self.clients[who][0], tag, *fields)
+            assert told == ask(self.double, self.clients[who][0], tag, *fields)
+            assert told.ok == (tag != 116 or group in self.machine.groups.by_name)
+            if tag == 115:
+                assert len(told.value[1]) == len(self.machine.groups.by_name)
 
     def do_restore(self) -> None:
         assert digest(self.machine.freeze()) == digest(self.double.freeze())

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt import limits
-from raftckpt.client import operations
+from raftckpt.client import operations, parts
 from raftckpt.protocol import contract
 from raftckpt.raft import node, sending
 from raftckpt.raft.engine import LogSeam
@@ -71,6 +71,7 @@ class Tuning(NamedTuple):
             (limits, "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             (node, "APPLY_ENTRIES", self.apply_entries),
             (operations, "_INLINE_MAX", INLINE_BYTES),
+            (parts, "INLINE_WRITE_BYTES_MAX", INLINE_BYTES),
             (contract, "STAGE_CHUNK_BYTES", INLINE_BYTES // 2),
         )
         former = [getattr(module, name) for module, name, _ in places]

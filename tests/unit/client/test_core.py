@@ -26,7 +26,7 @@ from raftckpt.errors import (
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import pack_messages
 
-from .scripted import OPENED, WEAK, Script
+from .scripted import OPENED, WEAK, Script, a_transaction, appending
 
 
 def error_of(call: Call) -> Any:
@@ -1029,6 +1029,12 @@ def synchronized(script: Script, opened: Opened = OPENED) -> Any:
         (lambda: operations.section_ids(OPENED, "linearizable"), [31, []]),
         (lambda: operations.status(OPENED, "linearizable"), [31, []]),
         (lambda: operations.checkpoints("linearizable"), [31, []]),
+        (lambda: appending(b"x"), [31, 5]),
+        (lambda: appending(bytes(LARGE)), [31, 5]),
+        (lambda: a_transaction(), [31, [None]]),
+        (lambda: operations.section_id_page(OPENED, b"", None, 5, "linearizable"), [31, []]),
+        (lambda: operations.section_page(OPENED, b"", None, 5, "linearizable"), [31, []]),
+        (lambda: operations.checkpoint_page("", None, 5, "linearizable"), [31, []]),
     ],
 )
 def test_every_revision_that_is_told_is_known(call: Any, value: Any) -> None:
