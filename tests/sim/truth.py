@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OK: Final = 1
 _TRY_AGAIN: Final = 6
 _PUTS: Final = frozenset((int(Tag.SECTION_PUT), int(Tag.SECTION_OVERWRITE)))
-_PARTS: Final = frozenset((int(Tag.SECTION_CHANGE), int(Tag.TRANSACTION)))
+_PARTS: Final = frozenset((int(Tag.SECTION_CHANGE), int(Tag.CHECKPOINT_TRANSACTION)))
 _DATA: Final = _PARTS | frozenset(
     map(int, (*_PUTS, Tag.SECTION_CREATE, Tag.SECTION_DELETE, Tag.CHECKPOINT_WRITE))
 )
@@ -207,7 +207,7 @@ class Truth:
             )  # fmt: skip
         revision, results = result.value
         for part, told in zip(
-            parts, results if command[0] == Tag.TRANSACTION else [results], strict=True
+            parts, results if command[0] == Tag.CHECKPOINT_TRANSACTION else [results], strict=True
         ):
             kind, section, offset, data = part[:4]
             key = (uid, told if section is None else section)
@@ -381,7 +381,7 @@ class Truth:
 
 def _parts(command: Any) -> list[Any]:
     """Parts of a change under a condition, or of a transaction."""
-    return list(command[5]) if command[0] == Tag.TRANSACTION else [command[5]]
+    return list(command[5]) if command[0] == Tag.CHECKPOINT_TRANSACTION else [command[5]]
 
 
 def _plain(value: Any) -> Any:

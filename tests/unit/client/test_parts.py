@@ -427,7 +427,7 @@ def test_nothing_is_sent_after_an_exception_or_without_parts(replica: LoopbackRe
         with ckpt.transaction() as empty:
             pass
         assert empty.revision is None
-        assert Tag.TRANSACTION not in tags(replica)
+        assert Tag.CHECKPOINT_TRANSACTION not in tags(replica)
         assert len(ckpt) == 0
         for over in (tx, empty):
             with pytest.raises(BadOperation, match="over"):
@@ -446,7 +446,7 @@ def test_nothing_is_sent_after_an_exception_or_without_parts(replica: LoopbackRe
         assert await ckpt.count() == 0
 
     play(replica, story)
-    assert Tag.TRANSACTION not in tags(replica)
+    assert Tag.CHECKPOINT_TRANSACTION not in tags(replica)
 
 
 def test_a_block_that_is_cancelled_sends_nothing(replica: LoopbackReplica) -> None:
@@ -467,7 +467,7 @@ def test_a_block_that_is_cancelled_sends_nothing(replica: LoopbackReplica) -> No
         assert await ckpt.count() == 0
 
     play(replica, story)
-    assert Tag.TRANSACTION not in tags(replica)
+    assert Tag.CHECKPOINT_TRANSACTION not in tags(replica)
 
 
 def test_without_a_condition_the_commands_are_those_of_old(replica: LoopbackReplica) -> None:
