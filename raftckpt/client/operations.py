@@ -667,7 +667,9 @@ def _rows(limit: int) -> int:
 
 def checkpoint_page(prefix: str, after: str | None, limit: int, consistency: str) -> Call:
     """Build a page of the checkpoints that have a name -> list of CheckpointStatus."""
-    for text in (prefix, after):
+    for text, what in ((prefix, "a prefix"), (after or "", "after")):
+        if type(text) is not str:
+            raise InvalidParam(f"{what} is text, not {text!r}")
         if text:
             checkpoint_name_of(text)
     message = ops.CheckpointPage(0, 0, _consistency(consistency), prefix, after, _rows(limit))

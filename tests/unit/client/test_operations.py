@@ -303,5 +303,5 @@ def test_check_reports() -> None:
 
 def test_times_and_ids_of_exact_types() -> None:
     assert duration_ns(Nanoseconds(7), "x") == 7
-    assert operations.delete(OPENED, memoryview(b"id")).args == [5, b"id"]  # type: ignore[arg-type]
-    assert operations.delete(OPENED, bytearray(b"id")).args == [5, b"id"]  # type: ignore[arg-type]
+    assert operations.delete(OPENED, memoryview(b"id")).message.section_id == b"id"  # type: ignore[arg-type]
+    assert operations.delete(OPENED, bytearray(b"id")).message.section_id == b"id"  # type: ignore[arg-type]

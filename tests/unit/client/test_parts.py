@@ -155,7 +155,7 @@ def test_a_conflict_says_where_and_what_was_found() -> None:
     assert isinstance(error, Conflict)
     assert isinstance(error, BadOperation)
     assert (error.definite, error.section, error.revision, error.index) == (True, b"id", 6, None)
-    assert "another revision (6" in error.message
+    assert "has revision 6, not the one" in error.message
     call = script.start(a_transaction(b"x", b"y", b"z"))
     (sent,) = script.sent()
     script.receive([0, sent[1], 20, ["conflict", 0, 2], True])
