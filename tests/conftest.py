@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.rings import PURE, ring_of
+from tests.rings import PURE, SLOW, ring_of
 
 _running = ""
 """Ring of the test that runs."""
@@ -19,7 +19,10 @@ _running = ""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = str(__file__).rsplit("/tests/", 1)[0]
     for item in items:
-        item.add_marker(ring_of(str(item.path).removeprefix(root + "/")))
+        path = str(item.path).removeprefix(root + "/")
+        item.add_marker(ring_of(path))
+        if path in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(optionalhook=True)

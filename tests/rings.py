@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LOOPBACK", "PROCESSES", "PURE", "RINGS", "ring_of"]
+__all__ = ["LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
 
 PURE: Final = "pure"
 LOOPBACK: Final = "loopback"
@@ -40,6 +40,16 @@ RINGS: Final = {
     "tests/unit/server/test_tls.py": LOOPBACK,
     "tests/unit/testing/test_proxy.py": LOOPBACK,
 }
+
+SLOW: Final = frozenset(
+    {
+        "tests/sim/test_crashpoints.py",
+        "tests/sim/test_planted.py",
+        "tests/sim/test_sim.py",
+        "tests/sim/test_standbys.py",
+    }
+)
+"""Files that get the marker ``slow`` as a whole: nine tenths of what the simulator takes."""
 
 
 def ring_of(path: str) -> str:

@@ -52,7 +52,7 @@ GATES: Final = (
         ),
         99,
     ),
-    Gate("everything", ("raftckpt/", "cli/"), 70),
+    Gate("everything", ("raftckpt/", "cli/"), 71),
 )
 
 
