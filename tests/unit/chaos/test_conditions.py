@@ -181,6 +181,23 @@ def test_condition_on_a_revision_of_another_section(book) -> None:
     bad(book, "impossible change")
 
 
+def test_condition_on_a_revision_that_a_change_of_unknown_outcome_cannot_have(book) -> None:
+    book.maybe("a", "k", "1", 6)
+    book.put("b", "j", "x", (10, 20), 3)
+    book.versioned("c", (30, 40), "1", 2)
+    book.set("c", "2", (50, 60), 4, 3)
+    bad(book, "impossible change")
+
+
+def test_versioned_read_of_a_revision_that_was_not_taken_yet(book) -> None:
+    for section in "kxyz":
+        book.maybe("a", section, "1", 6)
+    book.versioned("c", (10, 20), "1", 5)
+    book.put("b", "j", "x", (30, 40), 4)
+    book.put("b", "j", "y", (50, 60), 6)
+    bad(book, "wrong content")
+
+
 def test_unknown_change_whose_condition_cannot_have_held(book) -> None:
     book.put("a", "k", "1", (10, 20), 2)
     book.put("a", "k", "2", (30, 40), 3)
