@@ -311,6 +311,11 @@ def test_append_of_a_transaction_at_another_offset(book) -> None:
     bad(book, "impossible change")
 
 
+def test_transaction_that_was_told_about_fewer_parts(book) -> None:
+    book.transact("b", (20, 30), 2, (PUT, "j", "2"), (APPEND, "k", "2"), results=(None,))
+    bad(book, "impossible change")
+
+
 def test_refused_transaction_that_was_done_in_part(book) -> None:
     parts = (PUT, "k", "refused"), (OVERWRITE, "j", "2")
     book.undone("a", (10, 20), "section_missing", 1, *parts)
