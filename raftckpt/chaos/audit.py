@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final, Protocol
 
 from raftckpt.chaos.history import Kind, Operation, Outcome, Part, seen_of
@@ -153,7 +154,7 @@ def _audit_one(
         if op.outcome is not Outcome.OK or op.revision is None:
             continue
         audited.add(op.number)
-        for part, offset in zip(op.parts, op.results or (None,) * len(op.parts), strict=True):
+        for part, offset in zip_longest(op.parts, op.results[: len(op.parts)]):
             known = revisions.get(part.section)
             there = part.section in mortal if known is None else known >= op.revision
             if there and name in LEDGERS:

@@ -424,7 +424,10 @@ def _step(op: Operation, group: _Group) -> Step:
         )
     if op.kind is Kind.OPEN and not op.value:
         return lambda state: _opened(state, parts)
-    told = zip(op.parts, op.results or (None,) * len(op.parts), strict=True)
+    results = op.results or (None,) * len(op.parts)
+    if len(results) != len(op.parts):
+        return lambda state: None
+    told = zip(op.parts, results, strict=True)
     work = [
         (group.places[part.section], part, result)
         for part, result in told

@@ -7,65 +7,97 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-from raftckpt.model import content, queries
+from msgspec.structs import replace
+
+from raftckpt.model import content, machine, parts, queries
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.node.main import main
+from raftckpt.protocol import operations as ops
 from tests.sim import sabotage
 
 VARIABLE = "CHAOS_SABOTAGE"
 
 
-def _vectors_are_torn() -> Iterator[tuple[Any, str, Any]]:
-    original = content.checkpoint_write
+def _executed_otherwise(record: type[Any], spoil: Callable[[Any, Any], Any]) -> None:
+    """Let a command be another one when it is executed, as the state is then."""
+    original = machine._HANDLERS[record]
 
-    def torn(state: Any, session: Any, c: Any, dry: bool = False) -> Any:
-        if not dry and state.revision % 7 == 0:
-            c = [*c[:5], c[5][:1]]
-        return original(state, session, c, dry)
+    def execute(state: Any, session: Any, c: Any) -> Any:
+        return original(state, session, spoil(state, c))
 
-    yield content, "checkpoint_write", torn
+    machine._HANDLERS[record] = execute
 
 
-def _fence_has_gaps() -> Iterator[tuple[Any, str, Any]]:
+def _vectors_are_torn() -> None:
+    _executed_otherwise(
+        ops.CheckpointWrite,
+        lambda state, c: c if state.revision % 7 else replace(c, vector=c.vector[:1]),
+    )
+
+
+def _transactions_are_torn() -> None:
+    original = parts._carry_out
+
+    def carry_out(state: Any, plan: Any, revision: int) -> None:
+        if len(plan.content) > 1 and revision % 3 == 0:
+            plan.content.popitem()
+        original(state, plan, revision)
+
+    parts._carry_out = carry_out
+
+
+def _conditions_do_not_matter() -> None:
+    def unconditional(part: Any) -> Any:
+        return (*part[:4], None, *part[5:])
+
+    _executed_otherwise(ops.SectionChange, lambda state, c: replace(c, part=unconditional(c.part)))
+    _executed_otherwise(
+        ops.Transaction, lambda state, c: replace(c, parts=tuple(map(unconditional, c.parts)))
+    )
+
+
+def _fence_has_gaps() -> None:
     original = Checkpoint.refuse_change
 
     def refuse_change(self: Any, flags: int, session: int) -> Any:
         refused = original(self, flags, session)
         return None if refused is not None and self.revision % 3 == 0 else refused
 
-    yield Checkpoint, "refuse_change", refuse_change
+    Checkpoint.refuse_change = refuse_change  # type: ignore[method-assign]
 
 
-def _expires_early() -> Iterator[tuple[Any, str, Any]]:
+def _expires_early() -> None:
     original = content._due
 
-    def due(state: Any, expiration_ns: int, ttl_ns: Any) -> int:
-        return original(state, expiration_ns, ttl_ns and ttl_ns // 10)
+    def due(state: Any, c: Any) -> int:
+        return original(state, replace(c, ttl_ns=c.ttl_ns and c.ttl_ns // 10))
 
-    yield content, "_due", due
+    content._due = due
 
 
-def _reads_come_from_a_cache() -> Iterator[tuple[Any, str, Any]]:
+def _reads_come_from_a_cache() -> None:
     original = queries.answer
     cache: dict[str, Any] = {}
 
-    def answer(state: Any, session: Any, tag: int, args: Any) -> Any:
-        key = f"{session} {tag} {args}"
+    def answer(state: Any, session: Any, query: Any) -> Any:
+        key = f"{session} {replace(query, request=0, after_sequence=0, consistency=0)}"
         cached = cache.pop(key, None)
         if cached is not None:  # every other answer is the one before
             return cached
-        cache[key] = original(state, session, tag, args)
+        cache[key] = original(state, session, query)
         return cache[key]
 
-    yield queries, "answer", answer
+    queries.answer = answer
 
 
 PLANTS = {
     "reads come from a cache": _reads_come_from_a_cache,
     "vectors are torn": _vectors_are_torn,
+    "transactions are torn": _transactions_are_torn,
+    "conditions do not matter": _conditions_do_not_matter,
     "fence has gaps": _fence_has_gaps,
     "expires early": _expires_early,
 }
@@ -74,8 +106,7 @@ PLANTS = {
 if __name__ == "__main__":
     name = os.environ[VARIABLE]
     if name in PLANTS:
-        for owner, attribute, spoiled in PLANTS[name]():
-            setattr(owner, attribute, spoiled)
+        PLANTS[name]()
         sys.exit(main())
     with sabotage.planted(name):
         sys.exit(main())

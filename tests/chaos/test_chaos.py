@@ -45,6 +45,7 @@ def test_chaos_run_is_judged_ok(tmp_path) -> None:
     assert root.tag.endswith("svg")
     kinds = Counter(op.kind.value for op in load(sorted(data.glob("*.jsonl"))))
     expected = {"put", "write", "create", "delete", "read", "read_all", "open", "set_expiration"}
+    expected |= {"append", "transaction"}
     assert expected <= set(kinds)
 
 

@@ -37,6 +37,13 @@ TABLE = [
         4.0,
     ),
     Planted("vectors are torn", ("transfer leadership",), ("wrong content",), 4.0),
+    Planted(
+        "transactions are torn",
+        ("transfer leadership",),
+        ("wrong content", "impossible change"),
+        4.0,
+    ),
+    Planted("conditions do not matter", ("transfer leadership",), ("impossible change",), 4.0),
     Planted("fence has gaps", ("transfer leadership",), ("impossible change",), 4.0),
     Planted("expires early", ("transfer leadership",), ("wrong content", "unfounded"), 4.0),
 ]

@@ -69,13 +69,23 @@ class Execution:
         seed: of everything random.
         trouble: share of changes whose outcome the client is not told.
         quiet: share of changes whose revision it is not told.
+        conditions: whether there are appends, conditions and transactions, too.
     """
 
-    def __init__(self, seed: int, steps: int, *, trouble: float = 0.0, quiet: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        steps: int,
+        *,
+        trouble: float = 0.0,
+        quiet: float = 0.0,
+        conditions: bool = False,
+    ) -> None:
+        self.more = ["append", "set", "transact", "versioned"] * 2 if conditions else []
         self.dice = random.Random(seed)
         self.book = Book()
         self.content: dict[str, bytes] = {}
-        self.lives: dict[str, int] = {}
+        self.versions: dict[str, int] = {}
         self.revision = 1  # the checkpoint was created
         self.now = 0
         self.trouble = trouble
@@ -98,7 +108,8 @@ class Execution:
         dice = self.dice
         section = dice.choice("abc")
         data = b"v%d" % number
-        match dice.choice(["put", "put", "write", "create", "delete", "read", "read", "all"]):
+        kinds = ["put", "put", "write", "create", "delete", "read", "read", "all"]
+        match dice.choice([*kinds, *self.more]):
             case "put":
                 self.content[section] = data
                 self._changed(Kind.PUT, [(section, 0, data)])
@@ -131,17 +142,76 @@ class Execution:
                 seen = [(each, 0, data) for each, data in self.content.items()]
                 self._add(Kind.READ_ALL, seen, revision=self.revision)
 
-    def _changed(self, kind: Kind, parts: Any) -> None:
+            case "append":
+                offset = len(self.content.get(section, b""))
+                self.content[section] = self.content.get(section, b"") + data
+                self._changed(Kind.APPEND, [(section, 0, data)], results=(offset,))
+            case "set":
+                found = self.versions.get(section, 0)
+                wanted = dice.choice([found, found, found - 1 if found else self.revision])
+                part = (section, 0, data, None, wanted)
+                if wanted != found:
+                    self._add(Kind.PUT, [part], **_CONFLICT, value=found)
+                    return
+                self.content[section] = data
+                self._changed(Kind.PUT, [part])
+            case "transact":
+                self._transact(data)
+            case "versioned" if section in self.content:
+                seen = (section, 0, self.content[section], None, self.versions[section])
+                self._add(Kind.READ, [seen])
+            case "versioned":
+                self._refused(Kind.READ, [(section,)], "section_missing")
+
+    def _transact(self, data: bytes) -> None:
+        """Several parts, each on what those before it made, the conditions on what was before."""
+        dice = self.dice
+        content = dict(self.content)
+        parts: list[Any] = []
+        results: list[int | None] = []
+        refused: int | None = None
+        for section in dice.choices("abc", k=dice.choice([2, 2, 3])):
+            kind = dice.choice([Kind.PUT, Kind.APPEND, Kind.APPEND, Kind.OVERWRITE, Kind.DELETE])
+            wanted = self.versions.get(section, 0) if dice.random() < 0.5 else None
+            parts.append((section, 0, data, kind, wanted))
+            results.append(len(content.get(section, b"")) if kind is Kind.APPEND else None)
+            if refused is not None:
+                continue
+            if kind in (Kind.OVERWRITE, Kind.DELETE) and section not in content:
+                refused = len(parts) - 1
+            elif kind is Kind.DELETE:
+                del content[section]
+            else:
+                old = content.get(section, b"") if kind is Kind.APPEND else b""
+                content[section] = old + data
+        at = dice.randrange(len(parts))
+        section = parts[at][0]
+        if dice.random() < 0.2:
+            found = self.versions.get(section, 0)
+            parts[at] = (*parts[at][:4], found + 1)
+            self._add(Kind.TRANSACTION, parts, **_CONFLICT, value=found, index=at)
+        elif refused is not None:
+            self._refused(Kind.TRANSACTION, parts, "section_missing", refused)
+        else:
+            self.content = content
+            self._changed(Kind.TRANSACTION, parts, results=tuple(results))
+
+    def _changed(self, kind: Kind, parts: Any, **told: Any) -> None:
         self.revision += 1
+        for section in {part[0] for part in parts}:
+            self.versions[section] = self.revision
+            if section not in self.content:
+                del self.versions[section]
         chance = self.dice.random()
         if chance < self.trouble:
             self._add(kind, parts, outcome=Outcome.UNKNOWN)
         elif chance < self.trouble + self.quiet:
-            self._add(kind, parts)
+            self._add(kind, parts, **told)
         else:
-            self._add(kind, parts, revision=self.revision)
+            self._add(kind, parts, revision=self.revision, **told)
         if self.dice.random() < self.trouble:  # one that never happened
-            self._add(kind, [(part[0], *part[1:2], b"never") for part in parts], never=True)
+            never = [(part[0], *part[1:2], b"never", *part[3:]) for part in parts]
+            self._add(kind, never, never=True)
 
     def _refused(self, kind: Kind, parts: Any, reason: str, index: int | None = None) -> None:
         self._add(kind, parts, outcome=Outcome.REFUSED, reason=reason, index=index)
@@ -156,6 +226,9 @@ class Execution:
             end = None  # type: ignore[assignment]
         name = f"c{len(self.book.operations)}"
         self.book.add(name, kind, parts, (start, end), **more)
+
+
+_CONFLICT: dict[str, Any] = {"outcome": Outcome.REFUSED, "reason": "conflict"}
 
 
 def changed(operation: Operation, **more: Any) -> Operation:

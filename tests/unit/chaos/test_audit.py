@@ -6,7 +6,7 @@ import pytest
 
 from raftckpt.chaos.audit import audit
 from raftckpt.chaos.history import Kind, Operation, Part
-from raftckpt.chaos.worker import LASTING_NAMES, LEDGER
+from raftckpt.chaos.worker import LASTING_NAMES, LEDGER, LOG
 from raftckpt.errors import Timeout, Unavailable
 from raftckpt.protocol import operations as ops
 from raftckpt.testing.local_cluster import ClusterNotReady
@@ -29,6 +29,7 @@ class Cluster:
         self.nodes = ["n1", "n2", "n3"]
         self.codes: dict[str, int] = {}
         self.held = {node: {"a": 11, "b": 12} for node in self.nodes}
+        self.logs: dict[str, bytes] = {}
         self.silent: set[str] = set()
         self.breaks: set[str] = set()
         self.led = True
@@ -73,8 +74,11 @@ class Probe:
         held = self._cluster.held[self._node] if name == LEDGER else {}
         if record is ops.Status:
             return None, [100 + LASTING_NAMES.index(name)]
+        if name == LOG:
+            held = {"log": 13}
         if record is ops.ReadAll:
-            return 20, [(section.encode(), section.encode()) for section in held]
+            log = self._cluster.logs.get(self._node, b"<1><2>")
+            return 20, [(s.encode(), log if s == "log" else s.encode()) for s in held]
         assert record is ops.Sections
         return None, [(s.encode(), 0, 0, 0, 0, revision) for s, revision in held.items()]
 
@@ -149,3 +153,28 @@ def test_where_nothing_was_audited_nobody_knows_what_is_lost(cluster, why, monke
     assert all(
         each.endswith(": it runs and does not answer") for each in found.not_audited.values()
     )
+
+
+def test_appends_are_looked_for_where_they_were_told_to_be(cluster) -> None:
+    uid = 100 + LASTING_NAMES.index(LOG)
+    parts = Part("log", 0, b"<1>"), Part("log", 0, b"<2>")
+    appends = [
+        Operation("c1", at, Kind.APPEND, uid, (part,), revision=12 + at, results=(3 * at,))
+        for at, part in enumerate(parts)
+    ]
+    found = audit(cluster, appends)
+    assert (found.audited, found.lost_count) == (2, 0)
+    cluster.logs["n2"] = b"<1>???"
+    cluster.logs["n3"] = b"<1>"
+    (lost,) = audit(cluster, appends).lost
+    assert "append of log" in lost
+    assert "on n3" in lost  # the last that was looked at
+
+
+def test_sections_that_a_transaction_deleted_are_not_missed(cluster) -> None:
+    uid = 100 + LASTING_NAMES.index(LOG)
+    parts = Part("a", 0, b"", Kind.DELETE), Part("c", 0, b"", Kind.PUT)
+    put = Operation("c1", 2, Kind.PUT, uid, (Part("a"),), revision=12)
+    transaction = Operation("c1", 3, Kind.TRANSACTION, uid, parts, revision=13)
+    (lost,) = audit(cluster, [put, transaction]).lost
+    assert "transaction of c" in lost

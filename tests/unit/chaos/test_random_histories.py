@@ -41,6 +41,82 @@ def test_troubled_executions_are_accepted(seed, count, trouble, quiet) -> None:
     assert judgement.linearizable, "\n".join(map(str, judgement.violations))
 
 
+@given(seeds, steps, st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.0, 0.2]))
+@settings(deadline=None, max_examples=200)
+def test_appends_conditions_and_transactions_are_accepted(seed, count, trouble, quiet) -> None:
+    execution = Execution(seed, count, trouble=trouble, quiet=quiet, conditions=True)
+    judgement = judge(execution.book.operations)
+    assert judgement.undecided == []
+    assert judgement.linearizable, "\n".join(map(str, judgement.violations))
+
+
+@given(seeds, st.integers(10, 40), st.data())
+@settings(deadline=None, max_examples=100)
+def test_another_offset_is_rejected(seed, count, data) -> None:
+    execution = Execution(seed, count, conditions=True)
+    told = [op for op in execution.book.operations if any(at is not None for at in op.results)]
+    assume(told)
+    append = data.draw(st.sampled_from(told))
+    more = data.draw(st.sampled_from([-1, 1, 2]))
+    results = tuple(None if at is None else at + more for at in append.results)
+    assert not accepted(spoiled(execution, append.number, results=results))
+
+
+@given(seeds, st.integers(10, 40), st.data())
+@settings(deadline=None, max_examples=100)
+def test_another_revision_of_a_section_is_rejected(seed, count, data) -> None:
+    """Of a condition that held, of one that did not (what was found), and of a versioned read."""
+    execution = Execution(seed, count, conditions=True)
+    told = [
+        op
+        for op in execution.book.operations
+        if op.reason == "conflict"
+        or (op.outcome is Outcome.OK and any(part.revision is not None for part in op.parts))
+    ]
+    assume(told)
+    op = data.draw(st.sampled_from(told))
+    if op.reason == "conflict":  # what the section never had: it may have been told of any other
+        section = op.parts[op.index or 0].section
+        had = {
+            other.revision
+            for other in execution.book.operations
+            if any(part.section == section for part in other.parts)
+        }
+        never = st.integers(1, execution.revision).filter(lambda at: at not in had)
+        assume(len(had) < execution.revision)
+        assert not accepted(spoiled(execution, op.number, value=data.draw(never)))
+        return
+    at = next(at for at, part in enumerate(op.parts) if part.revision is not None)
+    known = op.parts[at].revision
+    other = data.draw(st.integers(0, execution.revision).filter(lambda at: at != known))
+    parts = (*op.parts[:at], op.parts[at]._replace(revision=other), *op.parts[at + 1 :])
+    assert not accepted(spoiled(execution, op.number, parts=parts))
+
+
+@given(seeds, st.integers(10, 40), st.data())
+@settings(deadline=None, max_examples=100)
+def test_a_part_of_a_transaction_that_is_missing_is_rejected(seed, count, data) -> None:
+    """Its content is looked at by what reads the section at that revision."""
+    execution = Execution(seed, count, conditions=True)
+    operations = execution.book.operations
+    done = [op for op in operations if op.kind is Kind.TRANSACTION and op.changes]
+    assume(done)
+    op = data.draw(st.sampled_from(done))
+    at = data.draw(st.integers(0, len(op.parts) - 1))
+    part = op.parts[at]
+    assume(part.kind is not Kind.DELETE)
+    assume(all(other.section != part.section for other in op.parts[at + 1 :]))
+    read = changed(
+        op,
+        number=len(operations),
+        session="reader",
+        kind=Kind.READ,
+        parts=(Part(part.section, 0, b"without it"),),
+        results=(),
+    )
+    assert not accepted([*operations, read])
+
+
 @given(seeds, steps, st.data())
 @settings(deadline=None, max_examples=100)
 def test_content_that_nobody_wrote_is_rejected(seed, count, data) -> None:
