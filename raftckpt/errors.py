@@ -311,7 +311,10 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "flags": (None, "the open or creation flags are not valid: {0}"),
     "attributes": (None, "the creation attributes are not valid: {0}"),
     "param": (None, "a parameter is not valid: {0}"),
-    "conflict": (Conflict, "the section has another revision ({0}; 0: it does not exist)"),
+    "conflict": (
+        Conflict,
+        "the section has revision {0}, not the one asked for (0: there is none)",
+    ),
     "corrupted": (None, "section {0} is corrupted; overwrite or delete it"),
     "time_past": (None, "the time lies in the past"),
     "synchronous": (None, "the checkpoint is synchronous: there is nothing to wait for"),

@@ -4,9 +4,52 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+from tests.rings import PURE, SLOW, ring_of
+
+_running = ""
+"""Ring of the test that runs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = str(__file__).rsplit("/tests/", 1)[0]
+    for item in items:
+        path = str(item.path).removeprefix(root + "/")
+        item.add_marker(ring_of(path))
+        if path in SLOW:
+            item.add_marker("slow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``: all that is not pure goes to one worker."""
+    from tests.scheduling import RingScheduling
+
+    return RingScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global _running
+    _running = PURE if item.get_closest_marker(PURE) else ""
+    try:
+        return (yield)
+    finally:
+        _running = ""
+
+
+def _no_sockets(event: str, arguments: tuple[Any, ...]) -> None:
+    """Hold a pure test to it: whoever opens a port is none."""
+    if event in ("socket.bind", "socket.connect") and _running and type(arguments[1]) is tuple:
+        raise AssertionError(f"{event} to {arguments[1]} in a pure test: see tests/rings.py")
+
+
+sys.addaudithook(_no_sockets)
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def validate(fields: Any) -> Result | None:
 
 def ask(machine: Any, session: int | None, tag: int, *args: Any) -> Result:
     """Ask a machine as a client would; a malformed query is refused as a replica refuses it."""
-    head = [0, 0] if tag < 110 or tag in (113, 115, 116, 117, 109) else []
+    head = [0, 0] if tag in QUERY_TAGS else []
     made = request_reader.record([tag, 0, *head, *args])
     if type(made) is Malformed:
         return refuse(*made.problem)

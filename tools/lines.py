@@ -1,4 +1,4 @@
-"""Count lines of code per room: ``python tools/lines.py``.
+"""Count lines of code per room: ``python -m tools.lines``.
 
 Lines of raftckpt/ and cli/ that hold code: no blank lines, comments or docstrings (texts that stand
 alone as a statement), and no files that are made from others.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,7 +24,22 @@ from raftckpt_cli.output import (
 if TYPE_CHECKING:
     from raftckpt import CheckpointStatus, SectionStatus
 
-__all__ = ["checkpoint", "json_of_section"]
+__all__ = ["checkpoint", "json_of_section", "page_options", "print_sections"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def page_options(key: str) -> Callable[[_F], _F]:
+    """Add ``--after`` and ``--limit`` to a listing in the order of ``key``."""
+
+    def decorate(function: _F) -> _F:
+        after = click.option(
+            "--after", metavar=key, help=f"Begin behind this {key}: the last of the page before."
+        )
+        limit = click.option("--limit", type=click.IntRange(1), help="At most so many.")
+        return after(limit(function))
+
+    return decorate
 
 
 @click.group()
@@ -32,17 +48,23 @@ def checkpoint() -> None:
 
 
 @checkpoint.command("list")
+@click.argument("prefix", default="")
+@page_options("NAME")
 @cluster_options
-def list_(target: Target) -> None:
-    """List all checkpoints.
+def list_(target: Target, prefix: str, after: str | None, limit: int | None) -> None:
+    """List all checkpoints, or those whose names begin with PREFIX, in the order of the names.
+
+    Those that are unlinked and still open have no name any more: only the list of all has them.
 
     \b
     Examples:
       raftckpt checkpoint list
+      raftckpt checkpoint list app/ --limit 100 --after app/sessions
       raftckpt checkpoint list -o json | jq -r '.[].name'
     """  # noqa: D301
     with target.connect(session=False) as service:
-        found = sorted(service.checkpoints(), key=lambda status: (status.name, status.uid))
+        found = service.checkpoints(prefix=prefix, after=after, limit=limit)
+    found.sort(key=lambda status: (status.name, status.uid))
     if target.json:
         print_json([json_of(status) for status in found])
         return

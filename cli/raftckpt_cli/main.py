@@ -19,7 +19,10 @@ _COMMANDS = {
     "dev": ("dev:dev", "Run a local cluster in one command, until Ctrl-C."),
     "demo": ("demo:demo", "Watch csa103 survive kill -9: counter, kills, verdict."),
     "checkpoint": ("checkpoint:checkpoint", "List, create, show and unlink checkpoints."),
-    "section": ("section:section", "List, read, write, create, delete and expire sections."),
+    "section": (
+        "section:section",
+        "List, read, write, append to, create, delete, expire sections.",
+    ),
     "track": ("track:track", "Follow a checkpoint: every change as it is committed."),
     "group": ("group:group", "List, show, lock, unlock, swap, shut down service groups."),
     "run": ("run:run", "Run a program as a component of a service group."),

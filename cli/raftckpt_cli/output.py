@@ -75,6 +75,8 @@ _REMEDIES: dict[type[BaseException], str] = {
     errors.Exist: "choose another name, or use what is there: raftckpt checkpoint show NAME",
     errors.NoSpace: "delete sections, or create the checkpoint with a larger --max-sections",
     errors.TooBig: "raftckpt checkpoint show NAME tells the limits",
+    errors.Conflict: "raftckpt section read CHECKPOINT ID -o json tells data and revision; decide "
+    "anew, then repeat it with that --if-revision",
     errors.InvalidParam: "--help of the command; raftckpt checkpoint show NAME tells the limits",
 }
 

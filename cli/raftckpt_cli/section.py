@@ -1,4 +1,4 @@
-"""``raftckpt section``: list, read, write, create, delete, expire."""
+"""``raftckpt section``: list, read, write, append, create, delete, expire."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftckpt_cli.checkpoint import json_of_section, print_sections
+from raftckpt.errors import SaAisError, error_for
+from raftckpt.protocol.contract import WRITE_BYTES_MAX
+from raftckpt_cli.checkpoint import json_of_section, page_options, print_sections
 from raftckpt_cli.options import Target, cluster_options, confirm
 from raftckpt_cli.output import json_bytes, print_json, show_bytes, show_time
 
@@ -25,27 +28,36 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @click.group()
 def section() -> None:
-    """List, read, write, create, delete and expire sections."""
+    """List, read, write, append to, create, delete and expire sections.
+
+    DATA is the bytes themselves, - for standard input, or @FILE for the content of a file; a text
+    that begins with an @ of its own is written with two.
+    """
 
 
-def _hex_option(function: _F) -> _F:
-    """Add ``--hex``; the command gets the section id as bytes."""
+def _hex_option(*names: str, what: str = "ID is") -> Callable[[_F], _F]:
+    """Add ``--hex``; the command gets the parameters named as bytes."""
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **options: Any) -> Any:
-        in_hex = options.pop("in_hex")
-        text = options.pop("section_id")
-        if text is not None and in_hex:
-            try:
-                options["section_id"] = bytes.fromhex(text.removeprefix("0x"))
-            except ValueError:
-                raise click.BadParameter(f"{text!r} is not hexadecimal", param_hint="ID") from None
-        else:
-            options["section_id"] = None if text is None else os.fsencode(text)
-        return function(*args, **options)
+    def decorate(function: _F) -> _F:
+        @functools.wraps(function)
+        def wrapper(*args: Any, in_hex: bool, **options: Any) -> Any:
+            for name in names:
+                options[name] = _bytes(options[name], in_hex=in_hex)
+            return function(*args, **options)
 
-    option = click.option("--hex", "in_hex", is_flag=True, help="ID is given in hexadecimal.")
-    return option(wrapper)  # type: ignore[return-value]
+        option = click.option("--hex", "in_hex", is_flag=True, help=f"{what} given in hexadecimal.")
+        return option(wrapper)  # type: ignore[return-value]
+
+    return decorate
+
+
+def _bytes(text: str | None, *, in_hex: bool) -> bytes | None:
+    if text is None or not in_hex:
+        return None if text is None else os.fsencode(text)
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise click.UsageError(f"{text!r} is not hexadecimal") from None
 
 
 def _time_options(function: _F) -> _F:
@@ -76,9 +88,30 @@ def _parse_time(_: click.Context, __: click.Parameter, text: str | None) -> floa
     return when.timestamp()
 
 
+_if_revision = click.option(
+    "--if-revision",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Only if the section has this revision (section read -o json tells it); "
+    "0: only if it does not exist.",
+)
+
+
 def _data(argument: str) -> bytes:
+    """The bytes that DATA stands for; of more than a write may have, just enough to be refused."""
     # Arguments that are not valid UTF-8 arrive with surrogates; fsencode restores their bytes.
-    return sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    if argument == "-":
+        return sys.stdin.buffer.read(WRITE_BYTES_MAX + 1)
+    if not argument.startswith("@") or argument.startswith("@@"):
+        return os.fsencode(argument.removeprefix("@"))
+    try:
+        with Path(argument[1:]).open("rb") as file:
+            return file.read(WRITE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"cannot read the file {argument[1:]!r}: {getattr(error, 'strerror', None) or error}; "
+            "a text that begins with @ is given as @@"
+        ) from None
 
 
 def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:
@@ -88,16 +121,21 @@ def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:
 
 @section.command("list")
 @click.argument("ckpt")
+@click.option("--prefix", default="", help="Only ids that begin with this.")
+@page_options("ID")
+@_hex_option("prefix", "after", what="--prefix and --after are")
 @cluster_options
-def list_(target: Target, ckpt: str) -> None:
-    """List the sections of checkpoint CKPT.
+def list_(target: Target, ckpt: str, prefix: bytes, after: bytes | None, limit: int | None) -> None:
+    """List the sections of checkpoint CKPT: all, or some of them in the order of their ids.
 
     \b
     Examples:
       raftckpt section list csa103Ckpt
+      raftckpt section list sessions --prefix user:1 --limit 100
+      raftckpt section list sessions --prefix user:1 --limit 100 --after user:1:7
     """  # noqa: D301
     with target.connect() as service, service.open(ckpt, mode="r") as checkpoint:
-        found = checkpoint.sections()
+        found = checkpoint.sections(prefix=prefix, after=after, limit=limit)
     if target.json:
         print_json([json_of_section(each) for each in found])
     else:
@@ -107,7 +145,7 @@ def list_(target: Target, ckpt: str) -> None:
 @section.command("read")
 @click.argument("ckpt")
 @click.argument("section_id", metavar="ID")
-@_hex_option
+@_hex_option("section_id")
 @click.option("--offset", type=click.IntRange(0), default=0, help="First byte to read.")
 @click.option("--size", type=click.IntRange(0), help="Bytes to read.  [default: to the end]")
 @click.option(
@@ -123,16 +161,23 @@ def read(
 ) -> None:
     """Write the bytes of section ID of checkpoint CKPT to standard output.
 
+    With -o json a section that is read as a whole comes with its revision, for --if-revision.
+
     \b
     Examples:
       raftckpt section read csa103Ckpt 1 | xxd
       raftckpt section read sessions alice -o json
     """  # noqa: D301
     with target.connect() as service, service.open(ckpt, mode="r") as checkpoint:
-        data = checkpoint.read(section_id, offset, size, consistency=consistency)
+        revision = None
+        if offset == 0 and size is None:
+            data, revision = checkpoint.read_versioned(section_id, consistency=consistency)
+        else:
+            data = checkpoint.read(section_id, offset, size, consistency=consistency)
     if target.json:
         shown = {"checkpoint": ckpt, **json_bytes("id", section_id), "offset": offset}
-        print_json({**shown, "size": len(data), **json_bytes("data", data)})
+        shown |= {"size": len(data), "revision": revision}
+        print_json({**shown, **json_bytes("data", data)})
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -141,38 +186,102 @@ def read(
 @section.command("write")
 @click.argument("ckpt")
 @click.argument("section_id", metavar="ID")
-@click.argument("data", default="-", metavar="[DATA|-]")
-@_hex_option
+@click.argument("data", default="-", metavar="[DATA|-|@FILE]")
+@_hex_option("section_id")
 @click.option(
     "--offset",
     type=click.IntRange(0),
     help="Write into the existing section from this byte on.  [default: replace or create it]",
 )
+@_if_revision
+@click.option(
+    "--ttl",
+    type=click.FloatRange(0),
+    help="Seconds from now the section expires in, new or replaced.  "
+    "[default: one that is replaced keeps its expiration, a new one has none]",
+)
 @cluster_options
-def write(target: Target, ckpt: str, section_id: bytes, data: str, offset: int | None) -> None:
-    """Write DATA (or standard input) to section ID of checkpoint CKPT.
+def write(
+    target: Target,
+    ckpt: str,
+    section_id: bytes,
+    data: str,
+    offset: int | None,
+    if_revision: int | None,
+    ttl: float | None,
+) -> None:
+    """Write DATA (or standard input, or a file) to section ID of checkpoint CKPT.
 
     \b
     Examples:
       raftckpt section write sessions alice '{"page": 3}'
+      raftckpt section write sessions alice @alice.json --if-revision 12
+      raftckpt section write sessions bob hello --ttl 3600
       raftckpt section write firmware image --offset 4096 - < patch.bin
     """  # noqa: D301
+    if ttl is not None and offset is not None:
+        raise click.UsageError("--ttl is for a section that is replaced or created: no --offset")
     content = _data(data)
     with target.connect() as service, service.open(ckpt, mode="w") as checkpoint:
-        if offset is None:
-            revision = checkpoint.put(section_id, content)
+        revision: int | None
+        if ttl is not None:
+            revision = _write_with_ttl(checkpoint, section_id, content, ttl, if_revision)
+        elif offset is None:
+            revision = checkpoint.put(section_id, content, if_revision=if_revision)
         else:
-            revision = checkpoint.write(section_id, content, offset)
+            revision = checkpoint.write(section_id, content, offset, if_revision=if_revision)
         revision = _commit(checkpoint, revision)
     text = f"wrote {len(content)} bytes to section {show_bytes(section_id)}"
     _done(target, text, ckpt, section_id, revision, size=len(content))
 
 
+def _write_with_ttl(
+    checkpoint: raftckpt.Checkpoint,
+    section_id: bytes,
+    content: bytes,
+    ttl: float,
+    if_revision: int | None,
+) -> int | None:
+    """Replace or create a section that expires, in one step.
+
+    Whether it exists is not asked: put makes it so, then it can be deleted and created anew.
+    """
+    with checkpoint.transaction() as transaction:
+        transaction.put(section_id, b"", if_revision=if_revision)
+        transaction.delete(section_id)
+        transaction.create(section_id, content, ttl=ttl)
+    return transaction.revision
+
+
+@section.command("append")
+@click.argument("ckpt")
+@click.argument("section_id", metavar="ID")
+@click.argument("data", default="-", metavar="[DATA|-|@FILE]")
+@_hex_option("section_id")
+@_if_revision
+@cluster_options
+def append(
+    target: Target, ckpt: str, section_id: bytes, data: str, if_revision: int | None
+) -> None:
+    """Append DATA (or standard input, or a file) to section ID; a missing one is created.
+
+    \b
+    Examples:
+      raftckpt section append audit 2031-05-01 'alice logged in'
+      raftckpt section append audit 2031-05-01 @entries.log -o json | jq .offset
+    """  # noqa: D301
+    content = _data(data)
+    with target.connect() as service, service.open(ckpt, mode="w") as checkpoint:
+        offset, revision = checkpoint.append(section_id, content, if_revision=if_revision)
+    text = f"appended {len(content)} bytes to section {show_bytes(section_id)} at {offset}"
+    _done(target, text, ckpt, section_id, revision, offset=offset, size=len(content))
+
+
 @section.command("create")
 @click.argument("ckpt")
 @click.argument("section_id", metavar="[ID]", required=False)
-@click.argument("data", default="", metavar="[DATA|-]")
-@_hex_option
+@click.argument("data", default="", metavar="[DATA|-|@FILE]")
+@_hex_option("section_id")
 @_time_options
 @cluster_options
 def create(
@@ -188,10 +297,12 @@ def create(
     \b
     Examples:
       raftckpt section create sessions bob hello --ttl 3600
+      raftckpt section create sessions carol @carol.json
       raftckpt section create sessions
     """  # noqa: D301
+    content = _data(data)
     with target.connect() as service, service.open(ckpt, mode="w") as checkpoint:
-        made = checkpoint.create(section_id, _data(data), expires=at, ttl=ttl)
+        made = checkpoint.create(section_id, content, expires=at, ttl=ttl)
         revision = checkpoint.synchronize()
     _done(target, f"created section {show_bytes(made)}", ckpt, made, revision)
 
@@ -199,35 +310,53 @@ def create(
 @section.command("delete")
 @click.argument("ckpt")
 @click.argument("section_id", metavar="ID")
-@_hex_option
+@_hex_option("section_id")
+@click.option(
+    "--if-revision",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only if the section has this revision.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_options
-def delete(target: Target, ckpt: str, section_id: bytes, dry_run: bool, yes: bool) -> None:
+def delete(
+    target: Target,
+    ckpt: str,
+    section_id: bytes,
+    if_revision: int | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
     """Delete section ID of checkpoint CKPT.
 
     \b
     Examples:
       raftckpt section delete sessions bob --dry-run
       raftckpt section delete sessions bob --yes
+      raftckpt section delete sessions bob --yes --if-revision 12
     """  # noqa: D301
     with target.connect() as service:
         with service.open(ckpt, mode="r") as looking:
-            size = len(looking.read(section_id))
-        what = f"delete section {show_bytes(section_id)} of checkpoint {ckpt} ({size} bytes)"
+            data, found = looking.read_versioned(section_id)
+        if if_revision not in (None, found):
+            raise error_for(SaAisError.ERR_BAD_OPERATION, "conflict", found)
+        facts = f"{len(data)} bytes, revision {found}"
+        what = f"delete section {show_bytes(section_id)} of checkpoint {ckpt} ({facts})"
         if dry_run:
             click.echo(f"would {what}")
             return
         confirm(what, yes=yes)
         with service.open(ckpt, mode="w") as checkpoint:
-            revision = _commit(checkpoint, checkpoint.delete(section_id))
+            deleted = checkpoint.delete(section_id, if_revision=if_revision)
+            revision = _commit(checkpoint, deleted)
     _done(target, f"deleted section {show_bytes(section_id)}", ckpt, section_id, revision)
 
 
 @section.command("expire")
 @click.argument("ckpt")
 @click.argument("section_id", metavar="ID")
-@_hex_option
+@_hex_option("section_id")
 @_time_options
 @click.option("--never", is_flag=True, help="Keep it for ever.")
 @cluster_options

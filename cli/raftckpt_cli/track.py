@@ -128,6 +128,10 @@ def _part(change: raftckpt.Change, part: Any) -> dict[str, Any]:
     shown: dict[str, Any] = {**json_bytes("section", part.section)}
     if change.is_image:
         shown["expires"] = change.expirations.get(part.section)
+    elif change.kind == "transaction":
+        shown |= {"kind": part.kind, "offset": part.offset}
+        if part.kind == "created":
+            shown["expires"] = part.expires
     else:
         shown["offset"] = part.offset
     return {**shown, "size": len(part.data), **json_bytes("data", part.data)}
@@ -145,6 +149,11 @@ def _show_text(change: raftckpt.Change) -> None:
             expires = change.expirations.get(part.section)
             until = "" if expires is None else f"  expires {show_time(expires)}"
             click.echo(f"    {show_bytes(part.section)}  {_data(part.data)}{until}")
+        return
+    if change.kind == "transaction":
+        click.echo(f"{head}  {len(change.parts)} parts  by {by}")
+        for part in change.parts:
+            click.echo(f"    {_told(part)}")
         return
     words = [head]
     if change.section is not None:
@@ -164,6 +173,18 @@ def _show_text(change: raftckpt.Change) -> None:
     if change.kind == "retention_set":
         words.append(show_seconds(change.retention))
     click.echo("  ".join([*words, f"by {by}"]))
+
+
+def _told(part: Any) -> str:
+    """A part of a transaction, in the words of a change of its own."""
+    words = [part.kind, show_bytes(part.section)]
+    if part.kind == "written":
+        words.append(f"at {part.offset}: {_data(part.data)}")
+    elif part.kind != "deleted":
+        words.append(_data(part.data))
+    if part.expires is not None:
+        words.append(f"expires {show_time(part.expires)}")
+    return "  ".join(words)
 
 
 def _active(change: raftckpt.Change) -> str:

@@ -22,8 +22,7 @@ from raftckpt.capi.following import Following, Sink
 from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract
 from raftckpt.saf.data import VECTOR_BYTES_MAX
-from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
-from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, LIBRARIES, OpenCheckpoint
 from raftckpt.saf.lifecycle import dispatching
 
 __all__ = ["attach"]

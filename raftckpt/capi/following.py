@@ -20,7 +20,7 @@ from raftckpt.limits import SAF_PENDING_CALLBACKS_MAX
 from raftckpt.saf import SaCkptIOVectorElementT, immediate_consumption_register
 from raftckpt.saf.initialization import OpenCheckpoint
 
-__all__ = ["Following", "Sink", "Write"]
+__all__ = ["Following", "OwnWrite", "Sink"]
 
 Sink: TypeAlias = Callable[[OpenCheckpoint, list[SaCkptIOVectorElementT]], None]
 
@@ -29,7 +29,7 @@ _WRITTEN: Final = frozenset({"written", "overwritten", "transaction", "resync"})
 _MAY_HAVE_HAPPENED: Final = frozenset({SaAisError.OK, SaAisError.ERR_TIMEOUT})
 
 
-class Write:
+class OwnWrite:
     """A write through a followed handle: a digest of what it wrote, when it began and ended."""
 
     __slots__ = ("begun", "digest", "ended")
@@ -52,15 +52,15 @@ class _OwnWrites:
         self._lock = threading.Lock()
         self._times = itertools.count()
         # who never dispatches hears of none: the oldest are forgotten, and told if ever
-        self._writes: deque[Write] = deque(maxlen=SAF_PENDING_CALLBACKS_MAX)
+        self._writes: deque[OwnWrite] = deque(maxlen=SAF_PENDING_CALLBACKS_MAX)
 
-    def begin(self, digest: int) -> Write:
+    def begin(self, digest: int) -> OwnWrite:
         with self._lock:
-            write = Write(digest, next(self._times))
+            write = OwnWrite(digest, next(self._times))
             self._writes.append(write)
         return write
 
-    def end(self, write: Write, rc: int) -> None:
+    def end(self, write: OwnWrite, rc: int) -> None:
         with self._lock:
             write.ended = next(self._times)
             if rc not in _MAY_HAVE_HAPPENED and write in self._writes:
@@ -104,11 +104,11 @@ class Following:
             self._checkpoint.handle, self._tell, through_dispatch=False, own=True
         )
 
-    def begins(self, kind: str, parts: Iterable[Sequence[Any]]) -> Write | None:
+    def begins(self, kind: str, parts: Iterable[Sequence[Any]]) -> OwnWrite | None:
         """Note that something is about to be written through the handle."""
         return None if self.arrival is None else self._own.begin(_digest(kind, parts))
 
-    def ends(self, write: Write | None, rc: int) -> None:
+    def ends(self, write: OwnWrite | None, rc: int) -> None:
         """Note what became of it."""
         if write is not None:
             self._own.end(write, rc)

@@ -28,6 +28,7 @@ from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import Query
 
 __all__ = [
+    "MESSAGE_BYTES_MAX",
     "Opened",
     "active_replica_set",
     "check_start",
@@ -74,7 +75,8 @@ __all__ = [
 _COMMAND: Final = Needs.COMMAND
 _INLINE_MAX: Final = contract.INLINE_WRITE_BYTES_MAX
 _ID_MAX: Final = contract.SECTION_ID_BYTES_MAX
-_MESSAGE_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 128 * limits.KIB
+MESSAGE_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 128 * limits.KIB
+"""Most bytes of a command beside its stages: more does not fit into an entry."""
 _MODES: Final[dict[str, int]] = {
     "r": int(OpenFlags.READ),
     "w": int(OpenFlags.WRITE),
@@ -453,7 +455,7 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
         decode=_nothing if opened.asynchronous else None,
         bytes_=inline + size + 64,
     )
-    if call.bytes_ > _MESSAGE_BYTES_MAX:
+    if call.bytes_ > MESSAGE_BYTES_MAX:
         raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
     if stages:
         stage(call, stages)
@@ -481,9 +483,7 @@ def create(
     call = Call(
         "create",
         _COMMAND,
-        ops.SectionCreate(
-            0, 0, 0, opened.handle, wanted, data, *expiry_of(expires, ttl, "expires")
-        ),
+        ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *expiry),
         subject=opened.name,
         handle=opened.handle,
         decode=_second,
@@ -607,7 +607,7 @@ def read_many(
         bytes_ += len(vector[-1][0]) + 32
     if not vector:
         raise InvalidParam("an I/O vector has at least one element", reason="param")
-    if len(vector) > contract.VECTOR_ELEMENTS_MAX or bytes_ > _MESSAGE_BYTES_MAX:
+    if len(vector) > contract.VECTOR_ELEMENTS_MAX or bytes_ > MESSAGE_BYTES_MAX:
         raise NoResources(
             f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
         )
@@ -667,7 +667,9 @@ def _rows(limit: int) -> int:
 
 def checkpoint_page(prefix: str, after: str | None, limit: int, consistency: str) -> Call:
     """Build a page of the checkpoints that have a name -> list of CheckpointStatus."""
-    for text in (prefix, after):
+    for text, what in ((prefix, "a prefix"), (after or "", "after")):
+        if type(text) is not str:
+            raise InvalidParam(f"{what} is text, not {text!r}")
         if text:
             checkpoint_name_of(text)
     message = ops.CheckpointPage(0, 0, _consistency(consistency), prefix, after, _rows(limit))

@@ -18,7 +18,7 @@ from raftckpt.errors import (
     Unavailable,
     error_for,
 )
-from raftckpt.protocol.operations import Transaction
+from raftckpt.protocol.operations import CheckpointTransaction
 
 __all__ = ["at_deadline", "interrupted", "lost", "recorded", "refused"]
 
@@ -39,13 +39,10 @@ def refused(
     """Return the error for a final refusal."""
     if call.uncertain and not recorded(reason):
         definite = False  # this copy was refused, an earlier one may have been executed
-    try:
-        error = error_for(code, reason, detail, definite=definite, index=index)
-    except (IndexError, KeyError, ValueError):  # braces in a reason of a newer replica
-        error = error_for(code, "", detail, definite=definite, index=index, message=reason)
+    error = error_for(code, reason, detail, definite=definite, index=index)
     text = f"{call.what}: {error.message}"
     if index is not None:
-        word = "part" if isinstance(call.message, Transaction) else "vector element"
+        word = "part" if isinstance(call.message, CheckpointTransaction) else "vector element"
         text += f" ({word} {index})"
     if code == 2 and reason not in REASONS:
         text += "; the replica's log may tell more"
@@ -59,7 +56,7 @@ def refused(
 
 def _section(message: Any, position: int) -> bytes | None:
     """Id of the section that a part of a command is about."""
-    parts = message.parts if isinstance(message, Transaction) else [message.part]
+    parts = message.parts if isinstance(message, CheckpointTransaction) else [message.part]
     section_id: bytes | None = parts[position][1] if position < len(parts) else None
     return section_id
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from raftckpt.client.calls import Call, Needs, Stage
 from raftckpt.client.operations import (
+    MESSAGE_BYTES_MAX,
     Opened,
     data_of,
     expiry_of,
@@ -59,7 +60,8 @@ def new_part(
     Raises:
         InvalidParam, NoResources: an argument is not valid.
     """
-    key = None if section_id is None else section_id_of(section_id)
+    chosen = section_id is None and kind == PartKind.CREATE
+    key = None if chosen else section_id_of(section_id)  # type: ignore[arg-type]
     if kind == PartKind.CREATE and key == b"":
         raise InvalidParam("a section id has at least one byte", reason="section_id")
     return [
@@ -93,13 +95,17 @@ def _call(
     decode: Callable[[Any], Any],
 ) -> Call:
     inline = sum(len(part[_DATA]) for part in parts)
+    beside = sum(_OVERHEAD_BYTES + len(part[1] or b"") for part in parts)
+    inline_max = min(INLINE_WRITE_BYTES_MAX, MESSAGE_BYTES_MAX - beside)
     stages: list[Stage] = []
     for part in sorted(parts, key=lambda part: -len(part[_DATA])):
-        if inline <= INLINE_WRITE_BYTES_MAX:
+        if inline <= inline_max or not part[_DATA]:
             break
         inline -= len(part[_DATA])
         stages.append(Stage(part[_DATA], partial(part.__setitem__, _DATA)))
         part[_DATA] = 0
+    if inline > inline_max:
+        raise NoResources("the ids of the transaction are too many bytes", reason="limit")
     call = Call(
         name,
         Needs.COMMAND,
@@ -107,7 +113,7 @@ def _call(
         subject=opened.name,
         handle=opened.handle,
         decode=decode,
-        bytes_=inline + sum(_OVERHEAD_BYTES + len(part[1] or b"") for part in parts),
+        bytes_=inline + beside,
     )
     if stages:
         stage(call, stages)
@@ -172,20 +178,21 @@ class Parts:
     def _add(self, part: list[Any]) -> None:
         if self._over:
             raise BadOperation("the transaction is over: begin another one")
-        self._bytes += len(part[_DATA])
-        if len(self._parts) == VECTOR_ELEMENTS_MAX or self._bytes > WRITE_BYTES_MAX:
+        size = self._bytes + len(part[_DATA])
+        if len(self._parts) == VECTOR_ELEMENTS_MAX or size > WRITE_BYTES_MAX:
             raise NoResources(
                 f"a transaction has at most {VECTOR_ELEMENTS_MAX} parts and {WRITE_BYTES_MAX} "
                 "bytes of data",
                 reason="limit",
                 detail="a transaction",
             )
+        self._bytes = size
         self._parts.append(part)
 
     def _call(self, opened: Opened) -> Call:
         """Build the command of all parts."""
         parts = self._parts
-        message = ops.Transaction(0, 0, 0, opened.handle, parts)  # type: ignore[arg-type]
+        message = ops.CheckpointTransaction(0, 0, 0, opened.handle, parts)  # type: ignore[arg-type]
         return _call("transaction", opened, message, parts, self._committed)
 
     def _committed(self, value: Any) -> int:

@@ -6,7 +6,8 @@ the state around it.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
@@ -251,13 +252,22 @@ class Checkpoint:
         self.regard()
         return True
 
-    def next_section_id(self) -> bytes | None:
-        """Make an id no section has (tries until one is free); None if there is none."""
+    def next_section_id(
+        self, find: Callable[[bytes], Any] | None = None, sections: int | None = None
+    ) -> bytes | None:
+        """Make an id no section has (tries until one is free); None if there is none.
+
+        Arguments:
+            find: what there is under an id, None: nothing; by default the sections as they are.
+            sections: how many there are.
+        """
+        find = find or self.sections.get
+        sections = len(self.sections) if sections is None else sections
         width = min(4, self.attributes.max_section_id_size)
         space = 1 << 8 * width
-        for _ in range(min(space, len(self.sections) + 1)):
+        for _ in range(min(space, sections + 1)):
             section_id = self.generated.to_bytes(width, "big")
             self.generated = (self.generated + 1) % space
-            if section_id not in self.sections:
+            if find(section_id) is None:
                 return section_id
         return None

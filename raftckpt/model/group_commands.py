@@ -2,7 +2,7 @@
 
 Each command is ``(state, session, command) -> Result``, a query ``(state, session, query) ->
 Result``. Fields are within their bounds; what follows from an accepted command is decided in
-``groups``.
+``assignments``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.model import groups
+from raftckpt.model import assignments
 from raftckpt.model.checkpoints import DEPOSED
 from raftckpt.model.groups import AdminState, Group, HaState, Member, Operation
 from raftckpt.model.sessions import NO_SESSION, Session
@@ -64,7 +64,9 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
         if len(state.groups.by_name) >= GROUPS_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
         group = state.groups.by_name[name] = Group(name)
-    member = groups.join(state, session, group, [component, c.rank, c.response_ns, c.health_ns])
+    member = assignments.join(
+        state, session, group, [component, c.rank, c.response_ns, c.health_ns]
+    )
     return success([member.number, member.assignment])
 
 
@@ -89,7 +91,7 @@ def group_leave(state: State, session: Session, c: ops.GroupLeave) -> Result:
         return member
     if member.state == HaState.REMOVED:
         return DEPOSED
-    groups.leave(state, session, member, "component_failed" if c.failed else "left")
+    assignments.leave(state, session, member, "component_failed" if c.failed else "left")
     return success()
 
 
@@ -103,7 +105,7 @@ def group_respond(state: State, session: Session, c: ops.GroupRespond) -> Result
         return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_old", member.assignment)
     if member.answered:
         return refuse(SaAisError.ERR_BAD_OPERATION, "assignment_answered", assignment)
-    groups.respond(state, session, member, c.ok)
+    assignments.respond(state, session, member, c.ok)
     return success()
 
 
@@ -128,7 +130,7 @@ def group_admin(state: State, session: Session, c: ops.GroupAdmin) -> Result:
     if admin == AdminState.UNLOCKED != group.admin and not group.active and group.epoch:
         group.cause = "unlock"
     group.admin = admin
-    groups.settle(state, group)
+    assignments.settle(state, group)
     return success(int(group.admin))
 
 
@@ -144,7 +146,7 @@ def _swap(state: State, group: Group, target: str | None) -> Result:
     ready = [member.name for member in group.waiting() if member.ready]
     if not ready or (target is not None and target not in ready):
         return refuse(SaAisError.ERR_BAD_OPERATION, "no_standby", group.name)
-    groups.swap(state, group, holder, target or "")
+    assignments.swap(state, group, holder, target or "")
     return success(int(group.admin))
 
 
@@ -161,7 +163,7 @@ def group_fail(state: State, c: ops.GroupFail) -> Result:
             continue
         if assignment and (member.assignment != assignment or member.answered):
             continue
-        groups.fail(state, member, "no_answer" if assignment else "health")
+        assignments.fail(state, member, "no_answer" if assignment else "health")
         failed += 1
     return success(failed)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from raftckpt.errors import SaAisError
+from raftckpt.model.assignments import end_components, settle_ended
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
-from raftckpt.model.groups import settle_ended
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Attributes, CreationFlags, Result, refuse, success
@@ -71,10 +71,17 @@ def session_expire(state: State, c: ops.SessionExpire) -> Result:
     for number in c.sessions:
         session = state.sessions.get(number)
         if session is not None:
-            state.end_session(session)
+            _end(state, session)
             ended += 1
     settle_ended(state)
     return success(ended)
+
+
+def _end(state: State, session: Session) -> None:
+    """End a session; ``settle_ended`` must follow when all that end together have ended."""
+    state.end_session(session)
+    if session.members:
+        end_components(state, session)
 
 
 def due(state: State, c: ops.Due) -> Result:
@@ -105,7 +112,7 @@ def check(state: State, c: ops.Check) -> Result:
 
 def session_close(state: State, session: Session, c: ops.SessionClose) -> Result:
     """``saCkptFinalize``."""
-    state.end_session(session)
+    _end(state, session)
     settle_ended(state)
     return success()
 

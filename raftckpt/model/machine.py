@@ -57,7 +57,7 @@ _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.StageChunk: lifecycle.stage_chunk,
     ops.SectionCorrupt: content.section_corrupt,
     ops.SectionChange: parts.section_change,
-    ops.Transaction: parts.transaction,
+    ops.CheckpointTransaction: parts.transaction,
     ops.GroupJoin: group_commands.group_join,
     ops.GroupLeave: group_commands.group_leave,
     ops.GroupRespond: group_commands.group_respond,

@@ -18,7 +18,7 @@ from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Value, store, write_at
 from raftckpt.protocol.contract import SA_TIME_MAX, WRITE_BYTES_MAX
 from raftckpt.protocol.kinds import PartKind
-from raftckpt.protocol.operations import SectionChange, Transaction
+from raftckpt.protocol.operations import CheckpointTransaction, SectionChange
 
 __all__ = ["section_change", "transaction"]
 
@@ -46,7 +46,9 @@ class _Plan:
     """What the parts so far make of a checkpoint.
 
     Attributes:
-        content: id -> (content, expiration) of each section they touch; None: deleted.
+        content: id -> (content, expiration) of each section they touch, new ones in the order of
+            their creation; None: deleted.
+        gone: sections of the state before that they delete, whatever comes in their place.
         told: what trackers are told of each part: (kind, id, offset, data, expiration or None).
         results: what each part returns: an id that was chosen, an offset, or None.
     """
@@ -56,6 +58,7 @@ class _Plan:
         self.now_ns = now_ns
         self.position: int | None = None
         self.content: dict[bytes, tuple[Value, int] | None] = {}
+        self.gone: dict[bytes, None] = {}
         self.sections = len(checkpoint.sections)
         self.told: list[tuple[int, bytes, int, Value, int | None]] = []
         self.results: list[Any] = []
@@ -94,7 +97,9 @@ class _Plan:
         if self.sections >= attributes.max_sections:
             most = attributes.max_sections
             raise _No(SaAisError.ERR_NO_SPACE, "sections_full", most, self.position)
+        data = store(data)
         self.sections += 1
+        self.content.pop(section_id, None)  # one that was deleted: this is another one
         self.content[section_id] = (data, expiration_ns)
         self.told.append((_CREATED, section_id, 0, data, expiration_ns))
 
@@ -109,22 +114,32 @@ class _Plan:
 
     def replace(self, section_id: bytes, data: Value) -> None:
         """Replace the content of a section; its expiration stays."""
+        data = store(data)
         self.content[section_id] = (data, self.existing(section_id)[1])
         self.told.append((_OVERWRITTEN, section_id, 0, data, None))
+
+    def remove(self, section_id: bytes) -> None:
+        """Delete a section."""
+        self.existing(section_id)
+        if section_id in self.checkpoint.sections:
+            self.gone[section_id] = None
+        self.content[section_id] = None
+        self.sections -= 1
+        self.told.append((_DELETED, section_id, 0, b"", None))
+
+    def unused_id(self) -> bytes:
+        """Choose an id that no section has."""
+        chosen = self.checkpoint.next_section_id(self.find, self.sections)
+        if chosen is None:  # short ids: all of them are taken
+            raise _No(SaAisError.ERR_NO_SPACE, "sections_full", self.sections, self.position)
+        return chosen
 
 
 def _create(plan: _Plan, part: _Part) -> Any:
     _, section_id, _, data, _, expiration_ns, ttl_ns = part
     plan.refuse_default(SaAisError.ERR_EXIST)
-    chosen = None
-    if section_id is None:
-        checkpoint = plan.checkpoint
-        chosen = checkpoint.next_section_id()
-        while chosen is not None and plan.content.get(chosen) is not None:
-            chosen = checkpoint.next_section_id()
-        if chosen is None:
-            raise _No(SaAisError.ERR_NO_SPACE, "sections_full", plan.sections, plan.position)
-        section_id = chosen
+    chosen = plan.unused_id() if section_id is None else None
+    section_id = section_id if chosen is None else chosen
     if plan.find(section_id) is not None:
         raise _No(SaAisError.ERR_EXIST, "section_exists", section_id, plan.position)
     due_ns = expiration_ns if ttl_ns is None else min(plan.now_ns + ttl_ns, SA_TIME_MAX)
@@ -159,10 +174,7 @@ def _append(plan: _Plan, part: _Part) -> Any:
 
 def _delete(plan: _Plan, part: _Part) -> Any:
     plan.refuse_default(SaAisError.ERR_INVALID_PARAM)
-    plan.existing(part[1])
-    plan.content[part[1]] = None
-    plan.sections -= 1
-    plan.told.append((_DELETED, part[1], 0, b"", None))
+    plan.remove(part[1])
 
 
 _PARTS: Final[dict[int, Callable[[_Plan, _Part], Any]]] = {
@@ -206,31 +218,27 @@ def _planned(
 def _carry_out(state: State, plan: _Plan, revision: int) -> None:
     """Make the sections what the plan says, at a revision that was taken."""
     checkpoint = plan.checkpoint
+    sections = checkpoint.sections
+    for section_id in plan.gone:
+        state.drop_section(checkpoint, section_id)
+    past = []
     for section_id, planned in plan.content.items():
-        old = checkpoint.sections.get(section_id)
-        was_due = SA_TIME_MAX if old is None else old[1]
-        due_ns = SA_TIME_MAX
-        if old is not None:
+        if planned is None:
+            continue
+        content, due_ns = planned
+        old = sections.get(section_id)
+        if old is None:
+            if due_ns < SA_TIME_MAX:
+                state.due.schedule(due_ns, checkpoint.uid, section_id)
+            if due_ns <= state.now_ns:
+                past.append(section_id)
+        else:
             checkpoint.memory_used -= len(old[0])
             checkpoint.mend(section_id)
-        if planned is None:
-            checkpoint.sections.pop(section_id, None)
-        else:
-            content, due_ns = planned
-            content = store(content)
-            checkpoint.memory_used += len(content)
-            checkpoint.sections[section_id] = (content, due_ns, state.now_ns, revision)
-        if due_ns < SA_TIME_MAX and due_ns != was_due:
-            state.due.schedule(due_ns, checkpoint.uid, section_id)
-        elif due_ns == SA_TIME_MAX > was_due:
-            state.due.cancel(checkpoint.uid, section_id)
-
-
-def _expire_the_past(state: State, plan: _Plan) -> None:
-    """A past time is accepted for a new section, which expires at once."""
-    for section_id, planned in plan.content.items():
-        if planned is not None and planned[1] <= state.now_ns:
-            state.remove_section(plan.checkpoint, section_id, _EXPIRED, 0)
+        checkpoint.memory_used += len(content)
+        sections[section_id] = (content, due_ns, state.now_ns, revision)
+    for section_id in past:  # a past time is accepted, and expires at once
+        state.remove_section(checkpoint, section_id, _EXPIRED, 0)
 
 
 def _begin(
@@ -264,16 +272,14 @@ def section_change(state: State, session: Session, c: SectionChange) -> Result:
         kept = None if kind == _DELETED else data
         revision = state.revise(plan.checkpoint, kind, session.id, section_id, kept, expiration_ns)
     _carry_out(state, plan, revision)
-    _expire_the_past(state, plan)
     return success([revision, plan.results[0]])
 
 
-def transaction(state: State, session: Session, c: Transaction) -> Result:
+def transaction(state: State, session: Session, c: CheckpointTransaction) -> Result:
     """Several changes of a checkpoint, all or nothing, under one revision."""
     plan = _begin(state, session, c.handle, c.parts, several=True)
     if not isinstance(plan, _Plan):
         return plan
     revision = state.revise(plan.checkpoint, _TRANSACTION, session.id, None, plan.told)
     _carry_out(state, plan, revision)
-    _expire_the_past(state, plan)
     return success([revision, plan.results])

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from raftckpt.model import groups
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
+from raftckpt.model.groups import Groups
 from raftckpt.model.sessions import Session
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 
@@ -57,7 +57,7 @@ class State:
         self.checkpoints: dict[int, Checkpoint] = {}
         self.names: dict[str, Checkpoint] = {}
         self.due = DueIndex()
-        self.groups = groups.Groups()
+        self.groups = Groups()
         self.staged_bytes = 0
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
         self.changes: list[Change] = []
@@ -110,23 +110,25 @@ class State:
         self, checkpoint: Checkpoint, section_id: bytes, kind: int, session: int
     ) -> int:
         """Delete or expire a section that exists; returns the revision."""
+        self.drop_section(checkpoint, section_id)
+        return self.revise(checkpoint, kind, session, section_id)
+
+    def drop_section(self, checkpoint: Checkpoint, section_id: bytes) -> None:
+        """Take a section out, as part of a change that somebody else tells of."""
         section = checkpoint.sections.pop(section_id)
         checkpoint.memory_used -= len(section[0])
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
         if checkpoint.corrupted:
             checkpoint.mend(section_id)
-        return self.revise(checkpoint, kind, session, section_id)
 
     def end_session(self, session: Session) -> None:
         """Close all handles, drop what was staged, forget the session (implicit Finalize).
 
-        ``groups.settle_ended`` must follow when all sessions that end together have ended.
+        Its components are ``assignments``' to end.
         """
         for handle in list(session.handles):
             self.close_handle(session, handle)
-        if session.members:
-            groups.end_session(self, session)
         self.staged_bytes -= session.staged_bytes
         del self.sessions[session.id]
         del self.by_secret[session.secret]

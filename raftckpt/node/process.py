@@ -25,8 +25,9 @@ from raftckpt.node.peers import PeerNotes
 from raftckpt.node.replica import Replica
 from raftckpt.node.tls import client_context, peer_contexts
 from raftckpt.raft.links import Hello, PeerLinks
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import Transferred
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from raftckpt.storage import Missing, RealFileSystem, Storage, StorageError

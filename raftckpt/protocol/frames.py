@@ -286,7 +286,7 @@ def payload_of(body: bytes) -> bytes | memoryview:
 
 
 def _unpack(payload: bytes | memoryview) -> list[Any]:
-    """Decode what a replica says: maps have texts as keys, extension types there are none."""
+    """Decode what a replica says: keys of maps are texts or bytes, whose hashes are keyed."""
     try:
         messages = msgpack.unpackb(
             payload,

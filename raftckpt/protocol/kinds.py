@@ -186,10 +186,11 @@ def _inline(vector: list[Any]) -> Problem | None:
 
 def _part(part: Any) -> Problem | None:
     """What a kind of change does not look at is not given: nothing accepted is ignored."""
-    kind, section_id, offset, data, _, expiration_ns, ttl_ns = part
-    if kind != PartKind.CREATE and (
-        section_id is None or ttl_ns is not None or expiration_ns != contract.SA_TIME_MAX
-    ):
+    kind, section_id, offset, data, if_revision, expiration_ns, ttl_ns = part
+    expires = expiration_ns != contract.SA_TIME_MAX
+    if kind != PartKind.CREATE and (section_id is None or ttl_ns is not None or expires):
+        return _SCHEMA
+    if (section_id is None and if_revision is not None) or (ttl_ns is not None and expires):
         return _SCHEMA
     if (offset and kind != PartKind.WRITE) or (data != b"" and kind == PartKind.DELETE):
         return _SCHEMA

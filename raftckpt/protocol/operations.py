@@ -42,6 +42,7 @@ __all__ = [
     "CheckpointClose",
     "CheckpointOpen",
     "CheckpointPage",
+    "CheckpointTransaction",
     "CheckpointUnlink",
     "CheckpointWrite",
     "Checkpoints",
@@ -91,7 +92,6 @@ __all__ = [
     "TrackPoint",
     "TrackStop",
     "TrackSync",
-    "Transaction",
     "Transfer",
     "WitnessRequest",
 ]
@@ -411,7 +411,7 @@ class SectionChange(Command, tag=28):
 
 
 @operation(Right.WRITE, ("revision", "results"), since=2, structural=True, data="parts")
-class Transaction(Command, tag=29):
+class CheckpointTransaction(Command, tag=29):
     """Several changes of a checkpoint, all or nothing, one revision; conditions are judged first.
 
     Each part is [kind, section id, offset, data, condition, expiration, ttl]; kinds: 1 create

@@ -1,7 +1,7 @@
 """Consensus: the only room that knows PySyncObj."""
 
 from raftckpt.raft.messages import PeerProtocolError
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import (
     PeerStatus,
     RaftStatus,
@@ -10,6 +10,7 @@ from raftckpt.raft.port import (
     StateMachine,
     Transferred,
 )
+from raftckpt.raft.settings import RaftConfig
 
 __all__ = [
     "PeerProtocolError",

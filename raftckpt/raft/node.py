@@ -43,10 +43,11 @@ from raftckpt.raft.messages import (
 from raftckpt.raft.port import Clock, PeerStatus, RaftStatus, Role, StateMachine, Transferred
 from raftckpt.raft.reads import Reads
 from raftckpt.raft.sending import Sender
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.raft.snapshotting import Snapshotter
 from raftckpt.storage import Storage
 
-__all__ = ["RaftConfig", "RaftNode"]
+__all__ = ["RaftNode"]
 
 log = logging.getLogger("raftckpt.raft")
 
@@ -67,20 +68,6 @@ _ROLES: Final = {
     lib.CANDIDATE: Role.CANDIDATE,
     lib.LEADER: Role.LEADER,
 }
-
-
-class RaftConfig(NamedTuple):
-    """Who takes part, and the timings (seconds)."""
-
-    node: str
-    voters: list[str]
-    heartbeat_s: float = 0.05
-    election_min_s: float = 0.3
-    election_max_s: float = 0.6
-    snapshot_entries: int = 100_000
-    snapshot_bytes: int = 64 * limits.MIB
-    keep_entries: int = 5_000
-    """Entries kept behind a snapshot, so that a short absence is caught up from the log."""
 
 
 class _Transfer(NamedTuple):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from raftckpt import limits
 from raftckpt.errors import present
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import SnapshotStore, SnapshotWriter
-
-if TYPE_CHECKING:
-    from raftckpt.raft.node import RaftConfig
 
 __all__ = ["Snapshotter"]
 

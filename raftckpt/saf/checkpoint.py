@@ -17,8 +17,8 @@ from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.limits import SECOND_NS
 from raftckpt.model.types import CreationFlags, OpenFlags
 from raftckpt.protocol.contract import CHECKPOINT_NAME_BYTES_MAX, SA_TIME_MAX
-from raftckpt.saf.handles import CHECKPOINTS, LIBRARIES, find
-from raftckpt.saf.initialization import Library, OpenCheckpoint
+from raftckpt.saf.handles import find
+from raftckpt.saf.initialization import CHECKPOINTS, LIBRARIES, Library, OpenCheckpoint
 from raftckpt.saf.settings import Settings, current_rules
 from raftckpt.saf.types import (
     SaCkptCheckpointCreationAttributesT,

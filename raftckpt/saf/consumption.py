@@ -17,8 +17,8 @@ from raftckpt.client.changes import Change
 from raftckpt.client.sync_tracking import open_tracker
 from raftckpt.client.tracking import target_of, track_point
 from raftckpt.errors import CheckpointError, SaAisError
-from raftckpt.saf.handles import CHECKPOINTS, find
-from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.handles import find
+from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.resources import CONSUMPTION_DESCRIPTORS, needing
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 

@@ -16,8 +16,8 @@ from raftckpt.protocol.contract import (
     WRITE_BYTES_MAX,
 )
 from raftckpt.saf.checkpoint import seconds_of
-from raftckpt.saf.handles import CHECKPOINTS, find
-from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.handles import find
+from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.section import id_of, is_possible
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 

@@ -9,20 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from raftckpt.saf.initialization import Library, OpenCheckpoint
-    from raftckpt.saf.section import Iteration
+from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
 
-__all__ = ["CHECKPOINTS", "ITERATIONS", "LIBRARIES", "find", "new_handle"]
+__all__ = ["find", "new_handle", "new_table"]
 
-LIBRARIES: Final[dict[int, Library]] = {}
-CHECKPOINTS: Final[dict[int, OpenCheckpoint]] = {}
-ITERATIONS: Final[dict[int, Iteration]] = {}
-
+_tables: Final[list[dict[int, Any]]] = []
 _inherited: Final[list[Any]] = []
 
 
@@ -32,6 +25,12 @@ def _counter() -> itertools.count[int]:
 
 
 _numbers = _counter()
+
+
+def new_table() -> dict[int, Any]:
+    """Return a table of handles of one kind, which a forked child finds empty."""
+    _tables.append({})
+    return _tables[-1]
 
 
 def new_handle() -> int:
@@ -49,7 +48,7 @@ def find(table: dict[int, _T], handle: Any) -> _T | None:
 
 def _forget_after_fork() -> None:
     global _numbers
-    for table in (LIBRARIES, CHECKPOINTS, ITERATIONS):
+    for table in _tables:
         _inherited.append(dict(table))
         table.clear()
     _numbers = _counter()

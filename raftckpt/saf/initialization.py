@@ -23,11 +23,11 @@ from raftckpt.client.operations import Opened
 from raftckpt.client.sync_driver import Driver
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
 from raftckpt.model.types import OpenFlags
-from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, new_handle
+from raftckpt.saf.handles import new_handle, new_table
 from raftckpt.saf.settings import Settings
 from raftckpt.saf.types import SaCkptCallbacksT
 
-__all__ = ["Library", "OpenCheckpoint", "code_of"]
+__all__ = ["CHECKPOINTS", "ITERATIONS", "LIBRARIES", "Library", "OpenCheckpoint", "code_of"]
 
 log = logging.getLogger("raftckpt.saf")
 
@@ -374,3 +374,8 @@ class Library:
 
 
 _CANCELLED: Final = _Pending(lambda: None, None)
+
+
+LIBRARIES: Final[dict[int, Library]] = new_table()
+CHECKPOINTS: Final[dict[int, OpenCheckpoint]] = new_table()
+ITERATIONS: Final[dict[int, Any]] = new_table()

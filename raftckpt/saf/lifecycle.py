@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMismatch
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
-from raftckpt.saf.handles import LIBRARIES, find
-from raftckpt.saf.initialization import Library, code_of
+from raftckpt.saf.handles import find
+from raftckpt.saf.initialization import LIBRARIES, Library, code_of
 from raftckpt.saf.resources import INITIALIZATION_DESCRIPTORS, needing
 from raftckpt.saf.settings import current
 from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT

@@ -11,8 +11,8 @@ from raftckpt.client.types import Nanoseconds
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.model.types import Chosen, SectionDescriptor
 from raftckpt.protocol.contract import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX
-from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, find, new_handle
-from raftckpt.saf.initialization import OpenCheckpoint
+from raftckpt.saf.handles import find, new_handle
+from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, OpenCheckpoint
 from raftckpt.saf.types import (
     SaCkptSectionCreationAttributesT,
     SaCkptSectionDescriptorT,

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, cast
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
+from raftckpt.node.clock import Clock
 from raftckpt.node.liveness import SessionState
+from raftckpt.node.replica import Replica
 from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.check import Malformed, read_requests
@@ -32,12 +34,10 @@ from raftckpt.protocol.frames import (
 )
 from raftckpt.protocol.operations import COMMANDS
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.tracking import Subscription
 
-if TYPE_CHECKING:
-    from raftckpt.server.listener import ClientListener
-    from raftckpt.server.tracking import Subscription
-
-__all__ = ["Connection"]
+__all__ = ["Connection", "Port"]
 
 _OK: Final = int(SaAisError.OK)
 _LISTINGS: Final = frozenset(
@@ -68,6 +68,32 @@ _PUSHES_PER_TURN: Final = 4
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
 _ANSWERED: Final = "answered"
 _REPLY: Final = int(ReplyKind.REPLY)
+
+
+class Port(Protocol):
+    """The client port as one of its connections sees it."""
+
+    clock: Clock
+    replica: Replica
+    dispatcher: Dispatcher
+
+    def opened(self, connection: Connection) -> bool:
+        """A connection is there; False: there are too many."""
+
+    def closed(self, connection: Connection, *, by_client: bool) -> None:
+        """A connection is gone."""
+
+    def protocol_error(self, connection: Connection, why: str) -> None:
+        """A client broke the protocol."""
+
+    def mark(self, connection: Connection) -> None:
+        """A connection has gathered something to send."""
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call something when others had their turn."""
+
+    def packed(self, messages: list[Any]) -> bytes | None:
+        """One frame for messages that several may get; None: they do not fit."""
 
 
 class Connection(asyncio.Protocol):
@@ -109,7 +135,7 @@ class Connection(asyncio.Protocol):
         "witness",
     )
 
-    def __init__(self, listener: ClientListener) -> None:
+    def __init__(self, listener: Port) -> None:
         self.session: SessionState | None = None
         self.inflight = 0
         self.inflight_bytes = 0

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from raftckpt import limits
-from raftckpt.errors import SaAisError
+from raftckpt.errors import SaAisError, present
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.queries import EAGER_ROWS, image_rows
 from raftckpt.model.state import State
@@ -262,8 +262,7 @@ class Tracking:
         lost = trail is None or (checkpoint is None and trail.position(since) == trail.end)
         if trail is None:
             trail = history.trail(uid, history.revision)
-        if trail is None:  # never: the history reaches back to its own revision
-            raise AssertionError("a history without its newest revision")
+        trail = present(trail, "a history reaches back to its own newest revision")
         position = trail.first - 1 if lost else trail.position(since)
         tracker = _Tracker(subscription, request, trail, position)
         tracker.through = from_revision if from_revision is not None else history.revision

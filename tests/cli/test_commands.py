@@ -150,6 +150,138 @@ def test_sections(run) -> None:
     assert run("section", "read", "nope", "k").code == ExitCode.NOT_FOUND
 
 
+def test_append_tells_where_and_creates_what_is_missing(run) -> None:
+    run("checkpoint", "create", "log", "--update", "active")  # it answers like the others
+    first = run("section", "append", "log", "day", "one,", "-o", "json").json
+    assert (first["offset"], first["size"]) == (0, 4)
+    second = run("section", "append", "log", "day", "two", "-o", "json").json
+    assert (second["offset"], second["size"]) == (4, 3)
+    assert second["revision"] > first["revision"]
+    assert run("section", "read", "log", "day").out == b"one,two"
+    shown = run("section", "append", "log", "day", "", "--if-revision", str(second["revision"]))
+    assert b"appended 0 bytes to section day at 7 (revision " in shown.out
+
+
+CONFLICTS = [
+    ["append", "k", "x", "--if-revision", "1"],
+    ["write", "k", "x", "--if-revision", "1"],
+    ["write", "k", "x", "--if-revision", "0"],
+    ["write", "k", "x", "--if-revision", "1", "--offset", "0"],
+    ["write", "k", "x", "--if-revision", "1", "--ttl", "60"],
+    ["write", "k", "x", "--if-revision", "0", "--ttl", "60"],
+    ["delete", "k", "--if-revision", "1", "--yes"],
+    ["delete", "k", "--if-revision", "1", "--dry-run"],
+]
+
+
+@pytest.mark.parametrize("arguments", CONFLICTS, ids=" ".join)
+def test_a_conflict_says_what_is_there_and_does_nothing(run, arguments: list[str]) -> None:
+    run("checkpoint", "create", "conflict")
+    revision = run("section", "write", "conflict", "k", "seen", "-o", "json").json["revision"]
+    refused = run("section", arguments[0], "conflict", *arguments[1:])
+    assert refused.code == ExitCode.REFUSED
+    what, why, remedy = refused.err.splitlines()
+    assert what.startswith("error: raftckpt ")
+    assert what.endswith(": failed")
+    assert f"the section has revision {revision}, not the one asked for" in why
+    assert remedy.startswith("  try: raftckpt section read CHECKPOINT ID -o json")
+    read = run("section", "read", "conflict", "k", "-o", "json").json
+    assert (read["data"], read["revision"]) == ("seen", revision)
+
+
+def test_a_change_under_the_revision_that_was_read(run) -> None:
+    run("checkpoint", "create", "cas")
+
+    def revision() -> str:
+        return str(run("section", "read", "cas", "k", "-o", "json").json["revision"])
+
+    assert run("section", "write", "cas", "k", "one", "--if-revision", "0").code == 0
+    assert run("section", "write", "cas", "k", "two", "--if-revision", revision()).code == 0
+    patch = ["section", "write", "cas", "k", "T", "--offset", "0", "--if-revision", revision()]
+    assert run(*patch).code == 0
+    assert run(*patch).code == ExitCode.REFUSED
+    assert run("section", "append", "cas", "k", "!", "--if-revision", revision()).code == 0
+    assert run("section", "read", "cas", "k").out == b"Two!"
+    part = run("section", "read", "cas", "k", "--size", "1", "-o", "json").json
+    assert (part["data"], part["revision"]) == ("T", None)
+    delete = ["section", "delete", "cas", "k", "--yes", "--if-revision"]
+    assert run(*delete, revision()).code == 0
+    assert run(*delete, "1").code == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_write_with_a_ttl_replaces_content_and_expiration_at_once(run, cluster, exists) -> None:
+    name = f"ttl-{exists}"
+    run("checkpoint", "create", name, "--max-sections", "2")
+    run("section", "write", name, "other", "x")  # so that it is full with the section written
+    if exists:
+        run("section", "create", name, "k", "a longer one", "--at", "2100-01-01T00:00:00Z")
+    with raftckpt.connect(cluster.endpoints) as service, service.track(name) as tracker:
+        tracker.next(10)
+        wrote = run("section", "write", name, "k", "new", "--ttl", "3600", "-o", "json").json
+        change = tracker.next(10)
+    assert (change.kind, change.revision) == ("transaction", wrote["revision"])
+    (listed,) = run("section", "list", name, "--prefix", "k", "-o", "json").json
+    assert (listed["size"], listed["revision"]) == (3, wrote["revision"])
+    assert 3000 < listed["expires"] - time.time() < 4000
+    assert run("section", "read", name, "k").out == b"new"
+    kept = run("section", "write", name, "k", "newer", "-o", "json")
+    assert kept.code == 0
+    (again,) = run("section", "list", name, "--prefix", "k", "-o", "json").json
+    assert again["expires"] == listed["expires"]
+
+
+def test_data_from_a_file(run, tmp_path) -> None:
+    data = bytes(range(256))
+    (tmp_path / "data").write_bytes(data)
+    run("checkpoint", "create", "files")
+    file = f"@{tmp_path / 'data'}"
+    assert run("section", "write", "files", "w", file).code == 0
+    assert run("section", "append", "files", "w", file).code == 0
+    assert run("section", "create", "files", "c", file).code == 0
+    assert run("section", "read", "files", "w").out == data * 2
+    assert run("section", "read", "files", "c").out == data
+    assert run("section", "write", "files", "at", "@@home@").code == 0
+    assert run("section", "read", "files", "at").out == b"@home@"
+
+
+def test_more_data_than_a_write_may_have_is_refused_unread(run, tmp_path) -> None:
+    run("checkpoint", "create", "endless")
+    refused = run("section", "append", "endless", "k", "@/dev/zero")
+    assert refused.code == ExitCode.REFUSED
+    assert "in one write" in refused.err
+    assert run("section", "list", "endless", "-o", "json").json == []
+
+
+def test_listings_by_prefix_and_page(run) -> None:
+    run("checkpoint", "create", "pages/a")
+    run("checkpoint", "create", "pages/b")
+    run("checkpoint", "create", "pagez")
+    for name in ("user:2:1", "user:1:1", "user:1:3", "user:1:2", "other"):
+        run("section", "create", "pages/a", name)
+
+    def sections(*arguments: str) -> list[str]:
+        listed = run("section", "list", "pages/a", *arguments, "-o", "json").json
+        return [each["id"] for each in listed]
+
+    assert sections("--prefix", "user:1") == ["user:1:1", "user:1:2", "user:1:3"]
+    assert sections("--prefix", "user:1", "--limit", "2") == ["user:1:1", "user:1:2"]
+    assert sections("--prefix", "user:1", "--after", "user:1:2", "--limit", "2") == ["user:1:3"]
+    assert sections("--after", "user:1:3") == ["user:2:1"]
+    assert sections("--hex", "--prefix", b"oth".hex(), "--after", "00") == ["other"]
+    table = run("section", "list", "pages/a", "--prefix", "user:2").out
+    assert b"user:2:1" in table
+    assert b"user:1" not in table
+
+    def checkpoints(*arguments: str) -> list[str]:
+        return [each["name"] for each in run("checkpoint", "list", *arguments, "-o", "json").json]
+
+    assert checkpoints("pages/") == ["pages/a", "pages/b"]
+    assert checkpoints("pages/", "--limit", "1") == ["pages/a"]
+    assert checkpoints("page", "--after", "pages/a") == ["pages/b", "pagez"]
+    assert checkpoints("pages/", "--after", "pages/b") == []
+
+
 def test_ids_and_data_need_not_be_text(run) -> None:
     run("checkpoint", "create", "binary")
     assert run("section", "create", "binary", "ff00", "--hex").code == 0

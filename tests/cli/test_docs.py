@@ -62,6 +62,15 @@ def test_python_of_the_readme_runs(raftckpt_cluster, capsys) -> None:
     assert "go on from {}" in capsys.readouterr().out
 
 
+def test_python_of_the_page_on_changes_runs(raftckpt_cluster, capsys) -> None:
+    text = (ROOT / "docs/changes.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    endpoints = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
+    exec("".join(blocks).replace(endpoints, raftckpt_cluster.endpoints), {})
+    assert capsys.readouterr().out == "7 [None, 14, None, None]\n"
+
+
 def until_told(component: Any) -> None:
     waiting.until(lambda: component.dispatch(1.0), "the component is told its role", 30.0)
     component.close()

@@ -121,6 +121,35 @@ def test_text_from_a_revision_until_ctrl_c(cluster, tmp_path) -> None:
     assert len(lines) == 2
 
 
+def test_a_transaction_is_one_change_with_all_its_parts(cluster, tmp_path) -> None:
+    with raftckpt.connect(cluster.endpoints) as service:
+        checkpoint = service.open("parts", create=raftckpt.Attributes())
+        before = checkpoint.put("old", b"x")
+        with checkpoint.transaction() as transaction:
+            transaction.create("new", b"n", ttl=3600)
+            transaction.append("new", b"!")
+            transaction.put("old", b"y")
+            transaction.delete("old")
+        begin = ["parts", "--from", str(before), "--limit", "1"]
+        with Following(cluster, tmp_path, *begin, "-o", "json") as following:
+            assert following.process.wait(30) == 0
+            (line,) = [json.loads(line) for line in following.lines]
+        with Following(cluster, tmp_path, *begin) as following:
+            assert following.process.wait(30) == 0
+            head, *told = following.lines
+    assert (line["kind"], line["revision"]) == ("transaction", transaction.revision)
+    assert [(p["kind"], p["section"], p["offset"], p["data"]) for p in line["parts"]] == [
+        ("created", "new", 0, "n"),
+        ("written", "new", 1, "!"),
+        ("overwritten", "old", 0, "y"),
+        ("deleted", "old", 0, ""),
+    ]
+    assert ["expires" in part for part in line["parts"]] == [True, False, False, False]
+    assert head.startswith(f"{transaction.revision}  transaction  4 parts  by session ")
+    assert told[0].startswith("    created  new  n  expires 2")
+    assert told[1:] == ["    written  new  at 1: !", "    overwritten  old  y", "    deleted  old"]
+
+
 def test_image_limit_and_a_reader_that_leaves(cluster, tmp_path) -> None:
     with raftckpt.connect(cluster.endpoints) as service:
         service.open("image", create=raftckpt.Attributes()).put("k", b"v")

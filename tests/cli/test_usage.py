@@ -27,6 +27,7 @@ COMMANDS = [
     ["section", "list"],
     ["section", "read"],
     ["section", "write"],
+    ["section", "append"],
     ["section", "create"],
     ["section", "delete"],
     ["section", "expire"],
@@ -102,6 +103,14 @@ def test_import_of_the_command_line_stays_small() -> None:
         ["checkpoint", "list", "--endpoints", "a:1", "--config", "cluster.yaml"],
         ["demo", "--kill", "everybody"],
         ["completion", "tcsh"],
+        ["section", "list", "c", "--endpoints", "a:1", "--limit", "0"],
+        ["section", "list", "c", "--endpoints", "a:1", "--hex", "--after", "zz"],
+        ["section", "write", "c", "k", "x", "--endpoints", "a:1", "--ttl", "1", "--offset", "0"],
+        ["section", "write", "c", "k", "x", "--endpoints", "a:1", "--if-revision", "-1"],
+        ["section", "delete", "c", "k", "--endpoints", "a:1", "--if-revision", "0"],
+        ["section", "append", "c", "k", "@/does/not/exist", "--endpoints", "a:1"],
+        ["section", "create", "c", "k", "@/", "--endpoints", "a:1"],
+        ["section", "create", "c", "k", "@", "--endpoints", "a:1"],
     ],
     ids=" ".join,
 )
@@ -166,6 +175,7 @@ def test_nobody_there_is_4(capsys) -> None:
         (errors.NoActiveReplica("x"), 1),
         (errors.Exist("x"), 1),
         (errors.NoSpace("x"), 1),
+        (errors.Conflict("x"), 1),
         (errors.InvalidParam("x"), 1),
         (errors.Fenced("x"), 6),
         (errors.Access("x"), 6),
@@ -202,14 +212,24 @@ def test_completion(shell: str, capsys) -> None:
     assert "_RAFTCKPT_COMPLETE" in capsys.readouterr().out
 
 
-def test_completion_completes() -> None:
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("raftckpt che", "plain,checkpoint"),
+        ("raftckpt section app", "plain,append"),
+        ("raftckpt section append --if-r", "plain,--if-revision"),
+        ("raftckpt section list --pre", "plain,--prefix"),
+        ("raftckpt checkpoint list --aft", "plain,--after"),
+    ],
+)
+def test_completion_completes(words: str, completed: str) -> None:
     env = {**os.environ, "_RAFTCKPT_COMPLETE": "bash_complete"}
-    env |= {"COMP_WORDS": "raftckpt che", "COMP_CWORD": "1"}
+    env |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     code = "from raftckpt_cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30
     )
-    assert done.stdout.strip() == "plain,checkpoint"
+    assert done.stdout.strip() == completed
 
 
 def test_config_check(tmp_path, capsys) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from raftckpt.client import group_operations, operations
+from raftckpt.client import group_operations, operations, parts
 from raftckpt.client.calls import Call
 from raftckpt.client.types import Attributes
 from raftckpt.model.changes import ChangeKind
@@ -212,8 +212,22 @@ def _status_of() -> Any:
 
 # --- the client ----------------------------------------------------------------------------------
 
-_NAMES = {
+
+def _transaction(*rows: Any) -> Call:
+    """A transaction of (kind, id, data, condition, offset)."""
+    collected = parts.Parts()
+    for kind, section_id, *rest in rows:
+        data, condition, *offset = [*rest, None, None][: max(2, len(rest))]
+        named = {} if condition is None else {"if_revision": condition}
+        arguments = [] if data is None else [data, *offset]
+        getattr(collected, kind)(section_id, *arguments, **named)
+    return collected._call(_NAMES["OPENED"])
+
+
+_NAMES: dict[str, Any] = {
     "ops": operations,
+    "parts": parts,
+    "transaction": _transaction,
     "groups": group_operations,
     "Attributes": Attributes,
     "OPENED": operations.Opened(5, "c", 1, True, Attributes(), 0),

@@ -92,6 +92,9 @@ class Naive:
             self.end(n)
         return len(living)
 
+    def cluster_41(self, nonce: bytes) -> None:
+        pass
+
     def cluster_40(self) -> int:
         done = 0
         while True:
@@ -128,7 +131,7 @@ class Naive:
             c = {
                 "uid": self.uids, "name": name, "attributes": list(attributes), "sections": {},
                 "active": None, "owner": 0, "exclusive": False, "epoch": 0, "unlinked": False,
-                "until": None, "revision": self.revision,
+                "until": None, "revision": self.revision, "generated": 0,
             }  # fmt: skip
             if attributes[3] == 1:
                 c["sections"][b""] = {
@@ -341,17 +344,115 @@ class Naive:
         self.section(c, section_id).update(corrupted=True, revision=self.step(c))
         return self.revision
 
-    # queries
-    def ask(self, number: int, tag: int, target: int, *args: Any) -> Any:
+    # several changes at once: on a copy, which is thrown away if one of them cannot be done
+    def do_28(self, s: Any, handle: int, part: list[Any]) -> Any:
+        revision, results = self.several(s, handle, [part], [None])
+        return [revision, results[0]]
+
+    def do_29(self, s: Any, handle: int, parts: list[Any]) -> Any:
+        if not parts:
+            raise No(INVALID, "param", None)
+        return self.several(s, handle, parts, list(range(len(parts))))
+
+    def several(self, s: Any, handle: int, parts: list[Any], positions: list[Any]) -> Any:
+        for kind, section_id, offset, data, wanted, at, ttl in parts:
+            ignored = kind != 1 and (section_id is None or at != NEVER or ttl is not None)
+            ignored |= bool(offset and kind != 4) or (kind == 6 and data != b"")
+            ignored |= (section_id is None and wanted is not None) or (
+                at != NEVER and ttl is not None
+            )
+            if at < 0 or (ttl or 0) < 0 or ignored:
+                raise No(INVALID, "schema", None)
+        values = [s["stages"].pop(p[3], None) if isinstance(p[3], int) else p[3] for p in parts]
+        if None in values:
+            raise No(INVALID, "stage", positions[values.index(None)])
+        c = self.change(s, handle)
+        self.active(c)
+        for position, (_, section_id, _, _, wanted, _, _) in zip(positions, parts, strict=True):
+            section = c["sections"].get(section_id, {"revision": 0})
+            if wanted not in (None, section["revision"]):
+                raise No(BAD_OP, "conflict", position)
+        before = c["sections"], c["generated"]
+        c["sections"] = {k: dict(v, new=False) for k, v in c["sections"].items()}
         try:
+            results = [
+                self.part(c, part, value, position)
+                for part, value, position in zip(parts, values, positions, strict=True)
+            ]
+        except No:
+            c["sections"], c["generated"] = before
+            raise
+        revision = self.step(c)
+        for section_id, section in list(c["sections"].items()):
+            if section.pop("touched", False):
+                section.update(at=self.now, revision=revision)
+            if section.pop("new") and section["due"] <= self.now:
+                self.step(c)
+                del c["sections"][section_id]
+        return [revision, results]
+
+    def part(self, c: Any, part: list[Any], data: bytes, position: Any) -> Any:
+        kind, section_id, offset, _, _, at, ttl = part
+        sections, default = c["sections"], c["attributes"][3] == 1
+        self.fits(c, data, position)
+        if kind == 1 and default:
+            raise No(EXIST, "default_section", position)
+        if kind == 6 and default:
+            raise No(INVALID, "default_section", position)
+        result = None
+        if section_id is None:
+            while section_id is None or section_id in sections:
+                section_id = c["generated"].to_bytes(4, "big")
+                c["generated"] += 1
+            result = section_id
+        if kind == 1 and section_id in sections:
+            raise No(EXIST, "section_exists", position)
+        if section_id not in sections and kind in (1, 2, 5):
+            if not 1 <= len(section_id) <= c["attributes"][5]:
+                raise No(INVALID, "section_id", position)
+            if len(sections) >= c["attributes"][3]:
+                raise No(NO_SPACE, "sections_full", position)
+            due = at if ttl is None else self.now + ttl
+            sections[section_id] = {"data": data, "due": due, "new": True, "touched": True}
+            return 0 if kind == 5 else result
+        section = self.section(c, section_id, position)
+        section["touched"] = True
+        if kind == 6:
+            del sections[section_id]
+        elif kind in (2, 3):
+            section.update(data=data, corrupted=False)
+        else:
+            old = self.valid(c, section_id, position)["data"]
+            offset = len(old) if kind == 5 else offset
+            if offset + len(data) > c["attributes"][4]:
+                raise No(NO_RES, "section_too_big", position)
+            old = old.ljust(offset, b"\0")
+            section["data"] = old[:offset] + data + old[offset + len(data) :]
+            return offset if kind == 5 else None
+        return None
+
+    # queries
+    def ask(self, number: int, tag: int, *args: Any) -> Any:
+        try:
+            if tag == 127:
+                return (1, [self.revision, self.ask_127(*args)])
+            target, *args = args  # type: ignore[assignment]
             if tag == 100 and not args[0]:
                 raise No(INVALID, "param", None)
             if number not in self.sessions:
                 raise No(BAD_HANDLE, "session", None)
             c, flags = self.handle(self.sessions[number], target)
-            if not flags & READ:
+            if not flags & (WRITE if tag == 109 else READ):
                 raise No(ACCESS, "no_right", None)
-            self.active(c)
+            if tag == 109 and c["attributes"][0] in (1, 9):
+                raise No(BAD_OP, "synchronous", None)
+            if tag != 113:
+                self.active(c)
+            if tag == 105:
+                section = self.valid(c, *args)
+                return (1, [section["revision"], section["data"]])
+            if tag == 109:
+                return (1, [self.revision])
             return (1, [self.revision, getattr(self, f"ask_{tag}")(c, *args)])
         except No as refusal:
             return refusal.args
@@ -370,6 +471,15 @@ class Naive:
     def ask_101(self, c: Any) -> Any:
         return [[k, self.valid(c, k)["data"]] for k in sorted(c["sections"])]
 
+    def ask_102(self, c: Any) -> Any:
+        used = sum(len(v["data"]) for v in c["sections"].values())
+        return [c["uid"], c["name"], len(c["sections"]), used, c["revision"]]
+
+    def described(self, c: Any, k: bytes) -> Any:
+        v = c["sections"][k]
+        state = 1 + v.get("corrupted", False)
+        return [k, v["due"], len(v["data"]), state, v["at"], v["revision"]]
+
     def ask_103(self, c: Any, chosen: int, at: int) -> Any:
         rows = []
         for k, v in c["sections"].items():
@@ -381,11 +491,29 @@ class Naive:
                 or (chosen == 4 and corrupted)
                 or chosen == 5
             ):
-                rows.append([k, v["due"], len(v["data"]), 1 + corrupted, v["at"], v["revision"]])
+                rows.append(self.described(c, k))
         return rows
 
     def ask_106(self, c: Any) -> Any:
         return list(c["sections"])
+
+    def ask_108(self, c: Any, ids: list[bytes]) -> Any:
+        return [self.described(c, k) for k in ids if k in c["sections"]]
+
+    def ask_113(self, c: Any) -> Any:
+        return c["uid"]
+
+    def ask_125(self, c: Any, prefix: bytes, after: Any, limit: int) -> Any:
+        found = [k for k in c["sections"] if k.startswith(prefix) and (after is None or k > after)]
+        return sorted(found)[:limit]
+
+    def ask_126(self, c: Any, prefix: bytes, after: Any, limit: int) -> Any:
+        return [self.described(c, k) for k in self.ask_125(c, prefix, after, limit)]
+
+    def ask_127(self, prefix: str, after: Any, limit: int) -> Any:
+        names = [c["name"] for c in self.checkpoints if not c["unlinked"]]
+        names = [n for n in names if n.startswith(prefix) and (after is None or n > after)]
+        return sorted(names)[:limit]
 
     def do_26(self, s: Any, stage: int, offset: int, data: bytes) -> None:
         if not data:

@@ -13,13 +13,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from raftckpt.model import groups
+from raftckpt.model import assignments
 from raftckpt.model.checkpoints import FENCED, WRITE
-from raftckpt.model.groups import AdminState, HaState
+from raftckpt.model.groups import AdminState, Group, HaState, Member
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
 from raftckpt.protocol.batch import encode_batch
+from tests.messages import ask
 
 SECOND = 10**9
 GROUPS = ("g", "h")
@@ -42,6 +43,7 @@ STEP = st.one_of(
     st.tuples(st.just("die"), st.lists(WHO, min_size=1, max_size=2, unique=True)),
     st.tuples(st.just("bye"), WHO),
     st.tuples(st.just("stale"), WHO, st.sampled_from(GROUPS), st.integers(0, 40), st.booleans()),
+    st.tuples(st.just("ask"), WHO, st.sampled_from(GROUPS)),
     st.tuples(st.just("restore")),
 )
 
@@ -86,7 +88,7 @@ class Run:
             self.heard.pop((who, group), None)
             self.believes.discard((who, group))
 
-    def member(self, who: int, group: str) -> groups.Member | None:
+    def member(self, who: int, group: str) -> Member | None:
         record = self.machine.groups.by_name.get(group)
         if record is None:
             return None
@@ -157,6 +159,15 @@ class Run:
         self.do(who, 2)
         self.open(who)
 
+    def do_ask(self, who: int, group: str) -> None:
+        """What is told of a group is what there is, and the double tells the same."""
+        for tag, *fields in ((115,), (116, group), (117,)):
+            told = ask(self.machine, self.clients[who][0], tag, *fields)
+            assert told == ask(self.double, self.clients[who][0], tag, *fields)
+            assert told.ok == (tag != 116 or group in self.machine.groups.by_name)
+            if tag == 115:
+                assert len(told.value[1]) == len(self.machine.groups.by_name)
+
     def do_restore(self) -> None:
         assert digest(self.machine.freeze()) == digest(self.double.freeze())
         self.double = CheckpointMachine.restore(self.double.freeze())
@@ -188,7 +199,7 @@ class Run:
         session = self.machine.sessions.get(number)
         return session is not None and any(flags & WRITE for _, flags in session.handles.values())
 
-    def look_at(self, group: groups.Group) -> None:
+    def look_at(self, group: Group) -> None:
         holders = [m.name for m in group.members.values() if m.state in HOLDING]
         assert holders == ([group.active] if group.active else [])
         if group.admin == AdminState.UNLOCKED:
@@ -254,13 +265,13 @@ def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     def swap(state: Any, group: Any, holder: Any, successor: str) -> None:
-        groups._relieve(state, group, holder)
+        assignments._relieve(state, group, holder)
 
-    monkeypatch.setattr(groups, "swap", swap)
+    monkeypatch.setattr(assignments, "swap", swap)
 
 
 def no_heir(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "settle_ended", lambda state: None)
+    monkeypatch.setattr(assignments, "settle_ended", lambda state: None)
     monkeypatch.setattr("raftckpt.model.lifecycle.settle_ended", lambda state: None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftckpt import saf as S
-from raftckpt.saf.handles import LIBRARIES
+from raftckpt.saf.initialization import LIBRARIES
 from raftckpt.testing import LocalCluster
 
 from .env import (

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 import pytest
 
 from raftckpt import saf as S
-from raftckpt.saf.handles import CHECKPOINTS, ITERATIONS, LIBRARIES
+from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, LIBRARIES
 from tests.waiting import until
 
 from .env import (

@@ -23,8 +23,9 @@ from raftckpt.raft.messages import (
     encode,
     join_bodies,
 )
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import RaftStatus, Role
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import FileSystem, Storage
 from tests.sim.plain import BenchClock
 

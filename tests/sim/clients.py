@@ -1,8 +1,9 @@
 """Users of a service world: the product's client core, driven by what applications do.
 
-Writes whole and in part, vectors, large staged values, reads, deletes, sections that expire,
-checkpoints that outlive their users or not, unlink and re-create, active replicas and fences;
-clients that freeze past their session's time-out, or die without a word.
+Writes whole and in part, vectors, appends, writes under a condition, transactions, large staged
+values, reads, deletes, sections that expire, checkpoints that outlive their users or not, unlink
+and re-create, active replicas and fences; clients that freeze past their session's time-out, or die
+without a word.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from raftckpt.client.calls import Call
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
+from raftckpt.client.parts import Parts, appended, change, new_part
 from raftckpt.client.types import Attributes
-from raftckpt.errors import CheckpointError, Library, SessionLost
+from raftckpt.errors import CheckpointError, Conflict, Library, SessionLost
+from raftckpt.protocol.kinds import PartKind
 from tests.sim.events import Timer
 from tests.sim.truth import Id, Key, Pending
 
@@ -51,9 +54,14 @@ ACTIONS: Final = {
     "reopen": 1,
     "unlink": 1,
     "retain": 1,
+    "append": 5,
+    "conditional": 5,
+    "transaction": 5,
 }
 """What an application does next, with weights."""
 CALM: Final = ("put", "read", "delete", "synchronize")
+_CONDITIONAL: Final = (PartKind.PUT, PartKind.PUT, PartKind.OVERWRITE, PartKind.WRITE,
+                       PartKind.APPEND, PartKind.DELETE)  # fmt: skip
 _NAMES, _WEIGHTS = tuple(ACTIONS), tuple(ACTIONS.values())
 
 
@@ -219,6 +227,43 @@ class SimClient:
         call = operations.create(opened, section, self.world.unique(), None, ttl)
         self.run(call, "create")
 
+    def _append(self, opened: Opened) -> None:
+        data = self.world.unique() + bytes(self.rng.choice((0, 0, 0, 2000)))
+        part = new_part(PartKind.APPEND, self._section(), data, if_revision=None)
+        self.run(change("append", opened, part, appended), "append")
+
+    def _condition(self, opened: Opened, section: bytes) -> int:
+        """What the section had a moment ago, or something else."""
+        found = self.world.truth.revision_of((opened.uid, section))
+        return self.rng.choice((found, found, found, 0, max(found - 1, 0)))
+
+    def _conditional(self, opened: Opened) -> None:
+        kind, section = self.rng.choice(_CONDITIONAL), self._section()
+        data = b"" if kind == PartKind.DELETE else self.world.unique()
+        part = new_part(kind, section, data, if_revision=self._condition(opened, section))
+        self.run(change("conditional", opened, part), "conditional")
+
+    def _transaction(self, opened: Opened) -> None:
+        """Some parts, most of which can be done; now and then large, so that they are staged."""
+        parts = Parts()
+        for _ in range(self.rng.randint(1, 4)):
+            section, data = self._section(), self.world.unique()
+            data += bytes(self.rng.choice((0, 0, 0, 2000)))
+            dice = self.rng.random()
+            wanted = self._condition(opened, section) if dice < 0.2 else None
+            match self.rng.choice(("put", "put", "append", "append", "write", "delete", "create")):
+                case "put":
+                    parts.put(section, data, if_revision=wanted)
+                case "append":
+                    parts.append(section, data, if_revision=wanted)
+                case "write":
+                    parts.write(section, data, self.rng.randrange(12), if_revision=wanted)
+                case "delete":
+                    parts.delete(section, if_revision=wanted)
+                case _:
+                    parts.create(None, data, ttl=self.rng.choice((None, 0.0, 0.05)))
+        self.run(parts._call(opened), "transaction")
+
     def _delete(self, opened: Opened) -> None:
         section = self.rng.choice((b"s%d", b"t%d")) % self.rng.randrange(3)
         self.run(operations.delete(opened, section), "delete")
@@ -362,6 +407,9 @@ class SimClient:
         )  # fmt: skip
         if error.definite:
             world.truth.refused(self.name, pending)
+        if isinstance(error, Conflict):
+            world.checks.sometimes["conditions that did not hold"] += 1
+            world.checks.expect(error.definite, "a conflict is definite", self.name, error)
         if pending.kind == "synchronize" and error.definite:
             # it reports that accepted writes were refused when they were replayed
             self.world.checks.sometimes["accepted writes refused, and reported"] += 1

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt import limits
-from raftckpt.client import operations
+from raftckpt.client import operations, parts
+from raftckpt.protocol import contract
 from raftckpt.raft import node, sending
 from raftckpt.raft.engine import LogSeam
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import DiskFailed, DiskFull, Storage, StorageError
 from tests.sim import crashpoints
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
@@ -69,7 +71,8 @@ class Tuning(NamedTuple):
             (limits, "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             (node, "APPLY_ENTRIES", self.apply_entries),
             (operations, "_INLINE_MAX", INLINE_BYTES),
-            (limits, "STAGE_CHUNK_BYTES", INLINE_BYTES // 2),
+            (parts, "INLINE_WRITE_BYTES_MAX", INLINE_BYTES),
+            (contract, "STAGE_CHUNK_BYTES", INLINE_BYTES // 2),
         )
         former = [getattr(module, name) for module, name, _ in places]
         for module, name, drawn in places:

@@ -82,6 +82,9 @@ HUNTS: Final[dict[str, Hunt]] = {
     "dead sessions are kept": _service("reset", "dead clients end"),
     "what is due is forgotten": _service("reset", "due is done"),
     "fences are ignored": _service("reset", "a fence holds"),
+    "conditions are not looked at": _service("reset", "a condition holds"),
+    "half a transaction is kept": _service("reset", "all or nothing"),
+    "appends are done twice": _service("reset", "all or nothing"),
 }
 SCRIPTED: Final = {
     "stale acks count (H5)": "tests/unit/raft/test_holes_ours.py",

@@ -16,8 +16,11 @@ import msgpack
 from pysyncobj.syncobj import SyncObj
 
 from raftckpt.client import outcomes, pipeline
-from raftckpt.model import checkpoints, content, replies
+from raftckpt.model import checkpoints, content, parts, replies
+from raftckpt.model.changes import ChangeKind
+from raftckpt.model.types import Result
 from raftckpt.node import liveness, replica, stamps
+from raftckpt.protocol.kinds import PartKind
 from raftckpt.protocol.operations import Due
 from raftckpt.raft import elections, following, node, reads, sending
 from raftckpt.raft.engine import LEADER, Engine
@@ -428,6 +431,41 @@ def _fences_are_ignored() -> Iterator[tuple[Any, str, Any]]:
     yield checkpoints.Checkpoint, "refuse_change", _unfenced(guarded)
 
 
+def _conditions_are_not_looked_at() -> Iterator[tuple[Any, str, Any]]:
+    original = parts._planned
+
+    def planned(checkpoint: Any, now_ns: int, rows: Any, **named: Any) -> Any:
+        return original(checkpoint, now_ns, [(*row[:4], None, *row[5:]) for row in rows], **named)
+
+    yield parts, "_planned", planned
+
+
+def _half_a_transaction_is_kept() -> Iterator[tuple[Any, str, Any]]:
+    original = parts._begin
+
+    def begin(state: Any, session: Any, handle: int, rows: Any, **named: Any) -> Any:
+        plan = original(state, session, handle, rows, **named)
+        half = rows[: len(rows) // 2]
+        some = original(state, session, handle, half, **named) if half else plan
+        if isinstance(plan, Result) and not isinstance(some, Result):
+            told = (ChangeKind.TRANSACTION, session.id, None, some.told)
+            parts._carry_out(state, some, state.revise(some.checkpoint, *told))
+        return plan
+
+    yield parts, "_begin", begin
+
+
+def _appends_are_done_twice() -> Iterator[tuple[Any, str, Any]]:
+    def append(plan: Any, part: Any) -> Any:
+        offset = original(plan, part)
+        original(plan, part)
+        plan.told = plan.told[:-1]  # one of a section alone is told as one
+        return offset
+
+    original = parts._append
+    yield parts, "_PARTS", {**parts._PARTS, PartKind.APPEND: append}
+
+
 _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "ack before sync": _ack_before_sync,
     "truncate always (H4)": _truncate_always,
@@ -469,6 +507,9 @@ _SERVICE_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] 
     "dead sessions are kept": _dead_sessions_are_kept,
     "what is due is forgotten": _what_is_due_is_forgotten,
     "fences are ignored": _fences_are_ignored,
+    "conditions are not looked at": _conditions_are_not_looked_at,
+    "half a transaction is kept": _half_a_transaction_is_kept,
+    "appends are done twice": _appends_are_done_twice,
 }
 SERVICE_SABOTAGES: Final = tuple(_SERVICE_PLANTS)
 NO_FSYNC: Final = "no fsync (H1)"

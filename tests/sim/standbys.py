@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from raftckpt import limits
-from raftckpt.model import groups
+from raftckpt.model import assignments
 from raftckpt.model.sessions import Session
 from raftckpt.server.history import History, Trail
 from tests.sim.components import GroupTruth, Operator, SimComponent
@@ -68,13 +68,13 @@ def _history_across_images() -> tuple[Any, str, Any]:
 
 def _no_takeover_revision() -> tuple[Any, str, Any]:
     """Who takes over is told of too old a revision."""
-    give = groups._give
+    give = assignments._give
 
     def forgetful(state: Any, group: Any, member: Any, ha_state: int, reason: str) -> None:
         give(state, group, member, ha_state, reason)
         member.revision = 0
 
-    return groups, "_give", forgetful
+    return assignments, "_give", forgetful
 
 
 def _fence_off() -> tuple[Any, str, Any]:

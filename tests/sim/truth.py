@@ -7,13 +7,15 @@ time never goes back and follows no single clock, a fence holds, what is due is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt.client.calls import Call
+from raftckpt.model.changes import ChangeKind
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result
 from raftckpt.protocol.batch import Batch, decode_batch
 from raftckpt.protocol.check import array_of
+from raftckpt.protocol.kinds import PartKind
 from tests.messages import Tag
 from tests.sim.nodes import EPOCH_NS
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 _OK: Final = 1
 _TRY_AGAIN: Final = 6
 _PUTS: Final = frozenset((int(Tag.SECTION_PUT), int(Tag.SECTION_OVERWRITE)))
-_DATA: Final = frozenset(
+_PARTS: Final = frozenset((int(Tag.SECTION_CHANGE), int(Tag.CHECKPOINT_TRANSACTION)))
+_DATA: Final = _PARTS | frozenset(
     map(int, (*_PUTS, Tag.SECTION_CREATE, Tag.SECTION_DELETE, Tag.CHECKPOINT_WRITE))
 )
 _REVISED: Final = _DATA | {int(Tag.SECTION_EXPIRATION_SET)}
@@ -50,13 +53,11 @@ class Pending:
         return self.secret, self.call.sequence
 
 
-class Change:
-    """The content of a section from a revision on; vague: somewhere within a range."""
+class Change(NamedTuple):
+    """The content of a section from a revision on."""
 
-    __slots__ = ("content", "first", "last")
-
-    def __init__(self, first: int, last: int, content: bytes | None) -> None:
-        self.first, self.last, self.content = first, last, content
+    revision: int
+    content: bytes | None
 
 
 class Truth:
@@ -73,6 +74,11 @@ class Truth:
         self._refused: set[Id] = set()
         self._history: dict[Key, list[Change]] = {}
         self._content: dict[Key, bytes] = {}
+        self._revisions: dict[Key, int] = {}
+        self._expired: list[tuple[int, Key]] = []
+        """What the entry at hand let expire, and has not been taken yet."""
+        self._touched: list[Key] = []
+        """Sections that parts of the entry at hand are about, done or refused."""
         self._stages: dict[tuple[int, int], bytes] = {}
         self._owners: dict[int, int] = {}
         self._last: dict[int, tuple[int, int]] = {}
@@ -86,16 +92,19 @@ class Truth:
             return self._tags[index]
         batch = decode_batch(payload)
         self._look_at_time(batch)
-        before = self.machine.revision
         commands = [array_of(command) for command in batch.commands]
         uids = [self._uid(command) for command in commands]
         results = self.machine.apply(index, payload)
+        self._expired = [
+            (change[1], (change[0], change[4]))
+            for change in self.machine.changes
+            if change[2] == ChangeKind.EXPIRED and change[4] is not None
+        ]
         for command, uid, result in zip(commands, uids, results, strict=True):
             self._happened(command, uid, result)
-        tags = {command[0] for command in commands}
-        if tags & {int(Tag.DUE), int(Tag.SECTION_CREATE), int(Tag.SECTION_EXPIRATION_SET)}:
-            self._expire(before)
-        self._tags[index] = tuple(sorted(tags))
+        self._expire(self.machine.revision + 1)
+        self._look_at_parts()
+        self._tags[index] = tuple(sorted({command[0] for command in commands}))
         return self._tags[index]
 
     def _look_at_time(self, batch: Batch) -> None:
@@ -137,8 +146,12 @@ class Truth:
         if result.code == _TRY_AGAIN:
             return  # out of turn: it is not recorded, and may be done later
         self._results[ident] = result
+        if tag in _PARTS:
+            self._touched += [(uid, part[1]) for part in _parts(command) if part[1] is not None]
         if result.code != _OK:
             self._drop_stages(command)
+            if tag in _PARTS and result.value.reason == "conflict":
+                self._conflicted(command, uid, result)
             return
         expect(ident not in self._refused, "a definite failure never happens", command[:3])
         self._effect(command, uid, result)
@@ -157,7 +170,9 @@ class Truth:
 
     def _revised(self, command: Any, uid: int, result: Result) -> None:
         tag, session, sequence = command[:3]
-        revision = result.value[0] if tag == Tag.SECTION_CREATE else result.value
+        several = tag == Tag.SECTION_CREATE or tag in _PARTS
+        revision = result.value[0] if several else result.value
+        self._expire(revision)
         _, before = self._last.get(session, (0, 0))
         expect = self.world.checks.expect
         expect(revision > before, "a session's writes happen in its order", command[:4])
@@ -176,30 +191,98 @@ class Truth:
                 old = self._content.get(key, b"").ljust(offset, b"\0")
                 self._set(key, revision, old[:offset] + new + old[offset + len(new) :])
 
+        elif tag == Tag.SECTION_EXPIRATION_SET:
+            self._revisions[uid, command[5]] = revision
+        else:
+            self._changed(command, uid, result)
+
+    def _changed(self, command: Any, uid: int, result: Result) -> None:
+        """Conditions held before, and all parts happened, one after the other."""
+        expect, parts = self.world.checks.expect, _parts(command)
+        for part in parts:
+            expect(
+                part[4] in (None, self._revisions.get((uid, part[1]), 0)),
+                "a condition holds", command[:4], part[1], part[4],
+                "but", self._revisions.get((uid, part[1]), 0),
+            )  # fmt: skip
+        revision, results = result.value
+        for part, told in zip(
+            parts, results if command[0] == Tag.CHECKPOINT_TRANSACTION else [results], strict=True
+        ):
+            kind, section, offset, data = part[:4]
+            key = (uid, told if section is None else section)
+            new = self._data(command[1], data)
+            old = self._content.get(key, b"")
+            if kind == PartKind.APPEND:
+                expect(told == len(old), "an append goes to the end", command[:4], told, len(old))
+                offset = told
+            if kind in (PartKind.APPEND, PartKind.WRITE):
+                old = old.ljust(offset, b"\0")
+                new = old[:offset] + new + old[offset + len(new) :]
+            self._set(key, revision, None if kind == PartKind.DELETE else new)
+            self._touched.append(key)
+
+    def _conflicted(self, command: Any, uid: int, result: Result) -> None:
+        """The first condition that did not hold is told, with what was found."""
+        code, value = result
+        for position, part in enumerate(_parts(command)):
+            found = self._revisions.get((uid, part[1]), 0)
+            if part[4] not in (None, found):
+                self.world.checks.expect(
+                    (value.detail, value.position or 0) == (found, position),
+                    "a conflict tells what there is", command[:4], code, value, found, position,
+                )  # fmt: skip
+                return
+        self.world.checks.expect(False, "a condition that holds is no conflict", command[:4])
+
+    def _look_at_parts(self) -> None:
+        """Behind each entry: parts that were refused left nothing, the others left everything."""
+        touched, self._touched = self._touched, []
+        for key in touched:
+            checkpoint = self.machine.checkpoints.get(key[0])
+            if checkpoint is None:
+                continue
+            section = checkpoint.sections.get(key[1])
+            real = None if section is None else (bytes(section[0]), section[3])
+            due = (self._content[key], self._revisions[key]) if key in self._content else None
+            self.world.checks.expect(
+                real == due, "all or nothing",
+                key, real and (real[0][:40], real[1]), "is not", due and (due[0][:40], due[1]),
+            )  # fmt: skip
+
+    def revision_of(self, key: Key) -> int:
+        """Revision of a section, 0: there is none."""
+        return self._revisions.get(key, 0)
+
     def _data(self, session: int, data: Any) -> bytes:
         return self._stages.pop((session, data)) if isinstance(data, int) else bytes(data)
 
     def _drop_stages(self, command: Any) -> None:
-        places = command[5] if command[0] == Tag.CHECKPOINT_WRITE else [command[4:7]]
-        for place in places if command[0] in _DATA else ():
-            if len(place) == 3 and isinstance(place[2], int):
-                self._stages.pop((command[1], place[2]), None)
+        if command[0] in _PARTS:
+            places = [part[3] for part in _parts(command)]
+        elif command[0] == Tag.CHECKPOINT_WRITE:
+            places = [element[2] for element in command[5]]
+        else:
+            places = command[6:7] if command[0] in _DATA else []
+        for place in places:
+            if isinstance(place, int):
+                self._stages.pop((command[1], place), None)
 
-    def _set(self, key: Key, revision: int, content: bytes | None, first: int = 0) -> None:
-        self._history.setdefault(key, []).append(Change(first or revision, revision, content))
+    def _set(self, key: Key, revision: int, content: bytes | None) -> None:
+        self._history.setdefault(key, []).append(Change(revision, content))
         if content is None:
             self._content.pop(key, None)
+            self._revisions.pop(key, None)
         else:
             self._content[key] = content
+            self._revisions[key] = revision
 
     def _expire(self, before: int) -> None:
-        """Sections that the machine let expire in this entry, at some revision within it."""
-        machine = self.machine
-        for uid, section in list(self._content):
-            checkpoint = machine.checkpoints.get(uid)
-            if checkpoint is not None and section not in checkpoint.sections:
-                self.world.checks.sometimes["sections expired"] += 1
-                self._set((uid, section), machine.revision, None, before + 1)
+        """Take what the machine let expire before a revision."""
+        while self._expired and self._expired[0][0] < before:
+            revision, key = self._expired.pop(0)
+            self.world.checks.sometimes["sections expired"] += 1
+            self._set(key, revision, None)
 
     # --- what clients were told -------------------------------------------------------------
     def saw(self, revision: int) -> None:
@@ -228,7 +311,10 @@ class Truth:
             _plain(told) == _plain(result.value),
             "the reply tells the truth", name, pending.kind, told, "is not", result.value,
         )  # fmt: skip
-        if type(result.value) is int and array_of(pending.call.message)[0] in _REVISED:
+        tag = array_of(pending.call.message)[0]
+        if tag in _PARTS:
+            self.saw(result.value[0])
+        elif type(result.value) is int and tag in _REVISED:
             self.saw(result.value)
 
     def must_exist(self, name: str, ident: Id) -> Result:
@@ -259,10 +345,10 @@ class Truth:
     def final(self) -> None:
         """Reads saw the content of their revision; the state is what the writes add up to."""
         for name, pending, revision, data in self._reads:
+            written = self._content_at(pending.key, revision)
             self.world.checks.expect(
-                data in self._possible(pending.key, revision), "reads see what was written",
-                name, pending.key, revision, data[:40],
-                "is not", [c and c[:40] for c in self._possible(pending.key, revision)],
+                data == written, "reads see what was written",
+                name, pending.key, revision, data[:40], "is not", written and written[:40],
             )  # fmt: skip
         for uid, checkpoint in self.machine.checkpoints.items():
             real = {section: bytes(s[0]) for section, s in checkpoint.sections.items()}
@@ -273,15 +359,13 @@ class Truth:
             )  # fmt: skip
         self._look_at_leftovers()
 
-    def _possible(self, key: Key, revision: int) -> list[bytes | None]:
+    def _content_at(self, key: Key, revision: int) -> bytes | None:
         content: bytes | None = None
         for change in self._history.get(key, ()):
-            if change.first > revision:
+            if change.revision > revision:
                 break
-            if change.last > revision:
-                return [content, change.content]
             content = change.content
-        return [content]
+        return content
 
     def _look_at_leftovers(self) -> None:
         world, machine = self.world, self.machine
@@ -293,6 +377,11 @@ class Truth:
         living = {client.core_secret for client in world.clients}
         left = [s.name for s in machine.sessions.values() if s.secret not in living]
         world.checks.expect(not left, "sessions of dead clients end", left)
+
+
+def _parts(command: Any) -> list[Any]:
+    """Parts of a change under a condition, or of a transaction."""
+    return list(command[5]) if command[0] == Tag.CHECKPOINT_TRANSACTION else [command[5]]
 
 
 def _plain(value: Any) -> Any:

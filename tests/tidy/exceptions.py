@@ -53,6 +53,7 @@ CLASS_NAMES = {
     "Target": {"cli/raftckpt_cli/options.py", "raftckpt/client/tracking.py"},
     "Tracker": {"raftckpt/client/aio_tracking.py", "raftckpt/client/sync_tracking.py"},
     "Witness": {"raftckpt/chaos/witness.py", "raftckpt/ha/witness.py"},
+    "Transaction": {"raftckpt/client/aio.py", "raftckpt/client/sync.py"},
     "_Axis": {"raftckpt/bench/plots.py", "raftckpt/chaos/picture.py"},
     "_Closing": {"raftckpt/client/aio_extras.py", "raftckpt/client/sync_extras.py"},
     "_Connection": {

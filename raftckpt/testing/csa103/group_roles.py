@@ -7,14 +7,24 @@ every number the previous active got committed, and goes on without a read.
 from __future__ import annotations
 
 import struct
+from typing import Protocol
 
 from raftckpt import Change, ha
 from raftckpt.testing.csa103.checkpoint_fns import CKPT_NAME, CKPT_SID_NAME
-from raftckpt.testing.csa103.component import Component
 
-__all__ = ["GROUP", "GroupRoles"]
+__all__ = ["GROUP", "GroupRoles", "Roled"]
 
 GROUP = "csa103SGI0"
+
+
+class Roled(Protocol):
+    """Who is given a role."""
+
+    def activate(self, known: int | None, /) -> None:
+        """Be active, and go on after the number that is known."""
+
+    def deactivate(self) -> None:
+        """Be active no more."""
 
 
 class GroupRoles:
@@ -34,7 +44,7 @@ class GroupRoles:
         self._group = group
         self._known: dict[bytes, bytes] = {}
         self._ha: ha.Component | None = None
-        self._component: Component | None = None
+        self._component: Roled | None = None
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to dispatch."""
@@ -42,7 +52,7 @@ class GroupRoles:
             self._ha = self._join()
         return self._ha.fileno()
 
-    def dispatch(self, component: Component) -> bool:
+    def dispatch(self, component: Roled) -> bool:
         """Take changes and assignments; it goes on for ever."""
         self._component = component
         if self._ha is not None:

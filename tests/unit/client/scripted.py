@@ -8,13 +8,28 @@ from raftckpt.client import operations
 from raftckpt.client.calls import Call
 from raftckpt.client.core import ClientCore, CoreConfig
 from raftckpt.client.operations import Opened
+from raftckpt.client.parts import Parts, appended, change, new_part
 from raftckpt.client.types import Attributes
 from raftckpt.protocol.frames import FrameDecoder, pack_messages
+from raftckpt.protocol.kinds import PartKind
 from tests.messages import check_request, unpack_messages
 
 OPENED = Opened(5, "c", 1, True, Attributes(), 0)
 WEAK = Opened(6, "w", 2, True, Attributes(update="weak"), 0)
 ENDPOINTS = {"n1": "h:1", "n2": "h:2", "n3": "h:3"}
+
+
+def appending(data: Any, opened: Opened = OPENED) -> Call:
+    """An append to section "id"."""
+    return change("append", opened, new_part(PartKind.APPEND, b"id", data), appended)
+
+
+def a_transaction(*data: Any, opened: Opened = OPENED) -> Call:
+    """A transaction that puts these."""
+    parts = Parts()
+    for number, each in enumerate(data or (b"d",)):
+        parts.put(b"%d" % number, each)
+    return parts._call(opened)
 
 
 class Script:

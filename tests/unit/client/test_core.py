@@ -26,7 +26,7 @@ from raftckpt.errors import (
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import pack_messages
 
-from .scripted import OPENED, WEAK, Script
+from .scripted import OPENED, WEAK, Script, a_transaction, appending
 
 
 def error_of(call: Call) -> Any:
@@ -1029,6 +1029,12 @@ def synchronized(script: Script, opened: Opened = OPENED) -> Any:
         (lambda: operations.section_ids(OPENED, "linearizable"), [31, []]),
         (lambda: operations.status(OPENED, "linearizable"), [31, []]),
         (lambda: operations.checkpoints("linearizable"), [31, []]),
+        (lambda: appending(b"x"), [31, 5]),
+        (lambda: appending(bytes(LARGE)), [31, 5]),
+        (lambda: a_transaction(), [31, [None]]),
+        (lambda: operations.section_id_page(OPENED, b"", None, 5, "linearizable"), [31, []]),
+        (lambda: operations.section_page(OPENED, b"", None, 5, "linearizable"), [31, []]),
+        (lambda: operations.checkpoint_page("", None, 5, "linearizable"), [31, []]),
     ],
 )
 def test_every_revision_that_is_told_is_known(call: Any, value: Any) -> None:
@@ -1415,3 +1421,24 @@ def test_a_reconnect_that_nobody_needs_any_more_is_not_made() -> None:
 def test_calls_need_what_they_need() -> None:
     assert operations.ready().needs is Needs.ATTACHED
     assert not hasattr(operations.ready(), "__dict__")
+
+
+def test_what_the_faces_ask_of_the_core() -> None:
+    script = Script()
+    assert script.core.credentials == (0, b"s" * 16)
+    script.ready()
+    assert script.core.credentials == (7, b"s" * 16)
+    assert script.core.endpoint == "h:1"
+    assert script.core.commands_sent == 0
+    script.put()
+    script.sent()
+    assert script.core.commands_sent == 1
+
+
+def test_a_role_is_put_where_the_component_takes_it() -> None:
+    script = Script()
+    script.ready()
+    script.core.roles.serve(("g", "c"), lambda: None)
+    role = {"group": "g", "component": "c", "assignment": 3}
+    script.receive([2, "role", role], [2, "of a later version", 5])
+    assert script.core.roles.take(("g", "c")) == role

@@ -47,7 +47,20 @@ def test_cluster_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[", "5", "replicas: 5", "replicas: {}", "replicas: {n1: {}}", "{}", "\x00"]
+    "content",
+    [
+        "[",
+        "5",
+        "replicas: 5",
+        "replicas: {}",
+        "replicas: {n1: {}}",
+        "replicas: {n1: {client: 7401}}",
+        "{}",
+        "\x00",
+        pytest.param("# long\n" * 200_000, id="long"),
+        pytest.param("[" * 17 + "]" * 17, id="deep"),
+        "a: &a 1\nb: *a",
+    ],
 )
 def test_what_is_no_cluster_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.yaml"

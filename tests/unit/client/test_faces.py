@@ -27,7 +27,16 @@ SERVICE = [
 CHECKPOINT = [
     *("put", "get", "exists", "count", "ids", "create", "overwrite", "write", "write_many"),
     *("read", "read_many", "read_versioned", "read_all", "delete", "set_expiration", "sections"),
-    *("synchronize", "active_replica_set", "status", "set_retention", "close", "unlink", "track"),
+    *(
+        "append",
+        "synchronize",
+        "active_replica_set",
+        "status",
+        "set_retention",
+        "close",
+        "unlink",
+        "track",
+    ),
 ]
 
 

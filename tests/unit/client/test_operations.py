@@ -12,12 +12,14 @@ from raftckpt import errors
 from raftckpt.client import operations
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.operations import Opened
+from raftckpt.client.parts import Parts, change, new_part
 from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
     CheckReport,
     ClusterStatus,
     Image,
+    Nanoseconds,
     ReplicaStatus,
     SectionStatus,
     duration_ns,
@@ -26,6 +28,7 @@ from raftckpt.client.types import (
 from raftckpt.model.types import Attributes as ModelAttributes
 from raftckpt.model.types import CheckpointDescriptor, SectionDescriptor
 from raftckpt.protocol import contract
+from raftckpt.protocol.kinds import PartKind
 from raftckpt.protocol.operations import StageChunk
 from tests.messages import check_request
 
@@ -62,6 +65,19 @@ def messages_of(call: Call) -> list[Any]:
     for query in messages:
         query.request = 1
     return messages
+
+
+def changed(kind: PartKind, section_id: Any, data: Any, offset: Any, if_revision: Any) -> Call:
+    """As the faces make it: only a write has an offset."""
+    at = {"offset": offset} if kind == PartKind.WRITE else {}
+    return change("x", OPENED, new_part(kind, section_id, data, if_revision=if_revision, **at))
+
+
+def together(rows: list[tuple[Any, ...]]) -> Call:
+    parts = Parts()
+    for name, *arguments in rows:
+        getattr(parts, name)(*arguments)
+    return parts._call(OPENED)
 
 
 BUILDERS = st.one_of(
@@ -101,6 +117,29 @@ BUILDERS = st.one_of(
     ),
     st.tuples(st.just(operations.unlink), TEXTS),
     st.tuples(st.just(operations.transfer), TEXTS),
+    st.tuples(
+        st.just(changed),
+        st.sampled_from([PartKind.PUT, PartKind.OVERWRITE, PartKind.WRITE, PartKind.APPEND]),
+        IDS,
+        DATA,
+        NUMBERS,
+        NUMBERS,
+    ),
+    st.tuples(
+        st.just(together),
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("create"), IDS, DATA),
+                st.tuples(st.sampled_from(["put", "overwrite", "write", "append"]), IDS, DATA),
+                st.tuples(st.just("delete"), IDS),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+    ),
+    st.tuples(st.just(operations.section_id_page), st.just(OPENED), IDS, IDS, NUMBERS, CHOICE),
+    st.tuples(st.just(operations.section_page), st.just(OPENED), IDS, IDS, NUMBERS, CHOICE),
+    st.tuples(st.just(operations.checkpoint_page), TEXTS, TEXTS, NUMBERS, CHOICE),
 )
 
 
@@ -260,3 +299,9 @@ def test_check_reports() -> None:
     assert CheckReport(5, {"n1": "a", "n2": "a", "n3": None}).consistent
     assert not CheckReport(5, {"n1": "a", "n2": "b"}).consistent
     assert not CheckReport(5, {"n1": None}).consistent
+
+
+def test_times_and_ids_of_exact_types() -> None:
+    assert duration_ns(Nanoseconds(7), "x") == 7
+    assert operations.delete(OPENED, memoryview(b"id")).message.section_id == b"id"  # type: ignore[arg-type]
+    assert operations.delete(OPENED, bytearray(b"id")).message.section_id == b"id"  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.client.changes import Change, Part, change_from_wire
+from raftckpt.client.core import ClientCore, CoreConfig
 from raftckpt.client.operations import Opened
 from raftckpt.client.tracking import (
     Stage,
@@ -18,6 +19,7 @@ from raftckpt.client.tracking import (
     not_started,
     target_of,
     track_point,
+    tracker_core,
 )
 from raftckpt.client.types import Attributes
 from raftckpt.errors import Access, InvalidParam, Library, NotExist, TryAgain, Unavailable
@@ -219,6 +221,16 @@ def test_refusals_that_pass_and_those_that_stay() -> None:
     assert script.core.problem == script.core.error.message
 
 
+def test_who_waits_in_vain_is_told_what_a_replica_said_last() -> None:
+    script = Script(make(since=5))
+    script.up()
+    script.send([0, 2, 6, ["behind", 4, None], True])
+    assert script.core.error is None
+    refusal = not_started(script.core, Target(1, "c", 5, True, 7), 1.0)
+    assert isinstance(refusal, TryAgain)
+    assert "revision 4" in str(refusal)
+
+
 def test_a_greeting_refused() -> None:
     script = Script(make())
     target = script.core.target()
@@ -330,6 +342,43 @@ def test_it_stops_reading_when_the_application_does_not_take(
     script.run(19)
     assert not script.core.hungry
     assert [c.revision for c in script.taken()] == list(range(10, 20))
+
+
+def test_less_than_was_sent_is_a_lie() -> None:
+    script = Script(make(since=5))
+    script.run(5)
+    script.core.sync(9, script.now)
+    assert script.sent() == [[111, 16, 2, 9]]
+    script.send([0, 16, 1, 4])
+    assert "less has been sent" in (script.core.problem or "")
+
+
+def test_what_comes_of_former_connections_is_ignored() -> None:
+    script = Script(make(since=5))
+    script.run(5)
+    number, _ = script.core.target() or (0, "")
+    script.core.connected(number, script.now)  # it is up already
+    script.core.connection_lost(number - 1, "late", script.now)
+    script.send([3, 99, [put(6)], 6], [7, "a kind of a later version"])
+    assert script.core.stage is Stage.RUNNING
+    assert script.core.waiting == 0
+    sync = script.core.sync(9, script.now)
+    script.core.give_up(sync)
+    script.core.give_up(sync)
+    script.core.close()
+    script.core.connection_lost(number, "closed", script.now)
+    assert script.core.problem == "it has ended"
+
+
+def test_a_tracker_begins_with_the_replica_on_its_node() -> None:
+    client = ClientCore(
+        CoreConfig(client_name="me", node="n3"), ["h:1"], secret=b"s" * 16, jitter=lambda: 0.5
+    )
+    client.members.update(MEMBERS)
+    core = tracker_core(client, Target(1, "c", None, True, 7), lambda: 0.5)
+    core.seek(1.0)
+    core.tick(1.0)
+    assert (core.target() or (0, ""))[1] == "h:3"
 
 
 def test_close() -> None:

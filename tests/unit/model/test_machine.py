@@ -42,6 +42,8 @@ GOOD: dict[int, list[Any]] = {
     25: [1, [[b"a", 0, b"x"]]],
     26: [1, 0, b"x"],
     27: [1, b"a"],
+    28: [1, [5, b"a", 0, b"x", None, NEVER, None]],
+    29: [1, [[6, b"a", 0, b"", None, NEVER, None], [1, None, 0, b"x", None, NEVER, 5]]],
     40: [],
     41: [b"nonce"],
     50: ["group", "c1", 0, SECOND, 0],

@@ -312,7 +312,7 @@ def test_it_is_cheap_for_the_load() -> None:
     ]
     body = pack_messages(messages)[8:]
     best = min(_seconds(body) for _ in range(5))
-    assert best / 100 < 20e-6  # measured: 0.3 us; the bound only catches a lost fast path
+    assert best / 100 < 20e-6  # only catches a lost fast path
 
 
 def _seconds(body: bytes) -> float:

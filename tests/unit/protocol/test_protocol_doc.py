@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 
 from raftckpt.client import outcomes
+from raftckpt.model.changes import ChangeKind
 from raftckpt.protocol.frames import MessageStream, pack_messages, reply_frames
+from raftckpt.protocol.kinds import PartKind
 from raftckpt.protocol.operations import OPERATIONS, REQUESTS
 from tests.messages import check_request
+from tools import protocol_tables
 
+TABLE_ROW = re.compile(r"^\| \d+ \| [A-Z_]{4,}.*\n", re.MULTILINE)
 TEXT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text("utf-8")
 
 
@@ -44,7 +48,7 @@ def test_the_tables_name_every_message_with_its_fields() -> None:
     rows = {
         int(tag): (name, fields or "")
         for tag, name, fields in re.findall(
-            r"^\| (\d+) \| ([A-Z_]+)(?=[:, ])(?:, any replica|, leader)?:? ?(?:`([^`]*)`)?",
+            r"^\| (\d+) \| ([A-Z_]+)(?=[: ]):? ?(?:`([^`]*)`)?",
             TEXT,
             re.MULTILINE,
         )
@@ -54,8 +58,32 @@ def test_the_tables_name_every_message_with_its_fields() -> None:
     for tag, row in requests.items():
         name, fields = rows[tag]
         assert name == row.name
-        said = [field.strip("[] ") for field in fields.split(",") if field.strip()]
+        said = [field.strip() for field in fields.split(",") if field.strip()]
         assert said == list(row.fields), name
+
+
+def test_the_tables_are_made_from_the_operations() -> None:
+    assert set(re.findall(r"^<!-- table: (\w+) -->$", TEXT, re.MULTILINE)) == {
+        *protocol_tables.TABLES
+    }
+    assert protocol_tables.rewritten(TEXT) == TEXT, "python -m tools.protocol_tables --write"
+
+
+def test_a_table_that_is_old_is_noticed() -> None:
+    old = TEXT.replace("| 24 | SECTION_PUT", "| 24 | SECTION_SET")
+    assert old != TEXT
+    assert protocol_tables.rewritten(old) == TEXT
+    assert protocol_tables.rewritten(TEXT.replace(TABLE_ROW.findall(TEXT)[0], "")) == TEXT
+
+
+def test_every_kind_of_part_and_change_is_in_its_table() -> None:
+    parts = re.findall(r"^\| (\d+) (\w+)[^|]*\|", TEXT, re.MULTILINE)
+    assert {(int(number), name.upper()) for number, name in parts} == {
+        (kind.value, kind.name) for kind in PartKind
+    }
+    changes = TEXT.partition("| kind | what |")[2].partition("\n\n")[0]
+    numbers = re.findall(r"^\| (\d+) \|", changes, re.MULTILINE)
+    assert [int(number) for number in numbers] == [kind.value for kind in ChangeKind]
 
 
 def test_the_reasons_that_leave_a_number_unused() -> None:

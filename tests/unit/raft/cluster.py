@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 
-from raftckpt.raft.node import RaftConfig, RaftNode
+from raftckpt.raft.node import RaftNode
+from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import RealFileSystem, Storage
 
 

@@ -1,0 +1,62 @@
+"""What each test needs, in one table: the longest path that fits a test counts.
+
+pure        a processor and a scratch directory; no sockets, no replicas
+loopback    sockets on loopback, in the test's own process
+processes   replicas, programs or a compiler, as processes of their own
+
+Each test gets its ring as a marker. With ``-n 2`` all that is not pure runs in one worker, one
+after the other (``scheduling``): replicas that share two processors with other replicas have
+elections they should not have, and ports that were free a moment ago are taken.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
+
+PURE: Final = "pure"
+LOOPBACK: Final = "loopback"
+PROCESSES: Final = "processes"
+
+RINGS: Final = {
+    "tests": PROCESSES,
+    "tests/fuzz/test_config.py": PURE,
+    "tests/golden": PURE,
+    "tests/model": PURE,
+    "tests/scripts": PURE,
+    "tests/sim": PURE,
+    "tests/tidy": PURE,
+    "tests/unit": PURE,
+    "tests/unit/client/test_aio.py": LOOPBACK,
+    "tests/unit/client/test_double.py": LOOPBACK,
+    "tests/unit/client/test_examples.py": PROCESSES,
+    "tests/unit/client/test_parts.py": LOOPBACK,
+    "tests/unit/client/test_sync.py": LOOPBACK,
+    "tests/unit/node/test_process.py": PROCESSES,
+    "tests/unit/raft/test_links.py": LOOPBACK,
+    "tests/unit/server/test_connection.py": LOOPBACK,
+    "tests/unit/server/test_listener.py": LOOPBACK,
+    "tests/unit/server/test_tls.py": LOOPBACK,
+    "tests/unit/testing/test_proxy.py": LOOPBACK,
+}
+
+SLOW: Final = frozenset(
+    {
+        "tests/sim/test_crashpoints.py",
+        "tests/sim/test_planted.py",
+        "tests/sim/test_sim.py",
+        "tests/sim/test_standbys.py",
+    }
+)
+"""Files that get the marker ``slow`` as a whole: nine tenths of what the simulator takes."""
+
+
+def ring_of(path: str) -> str:
+    """Ring of the tests in a file; those that the table does not know need everything."""
+    parts = path.split("/")
+    return next(
+        RINGS[prefix]
+        for count in range(len(parts), 0, -1)
+        if (prefix := "/".join(parts[:count])) in RINGS
+    )
