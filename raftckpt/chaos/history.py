@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 __all__ = [
     "ABSENT",
     "DIRECTORY",
+    "Asked",
     "Content",
     "Digest",
     "Kind",
@@ -27,7 +28,6 @@ __all__ = [
     "Outcome",
     "Part",
     "Recorder",
-    "Write",
     "load",
     "payload",
     "seen_of",
@@ -122,7 +122,7 @@ class Part(NamedTuple):
     revision: int | None = None
 
 
-class Write(NamedTuple):
+class Asked(NamedTuple):
     """A part of a change as it is written down: its content by name."""
 
     section: str
@@ -233,7 +233,7 @@ class Recorder:
         session: str,
         kind: Kind,
         unit: int,
-        parts: Iterable[Write],
+        parts: Iterable[Asked],
         now: int,
         **more: Any,
     ) -> int:
@@ -256,7 +256,7 @@ class Recorder:
         self._file.write(json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n")
 
 
-def _plain(part: Write) -> list[Any]:
+def _plain(part: Asked) -> list[Any]:
     """A part without what most have not."""
     return list(part if any(each is not None for each in part[4:]) else part[:4])
 

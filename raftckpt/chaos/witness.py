@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from raftckpt.chaos.history import Kind, Outcome, Recorder, Write, seen_of
+from raftckpt.chaos.history import Asked, Kind, Outcome, Recorder, seen_of
 from raftckpt.client import operations
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.calls import Call
@@ -170,7 +170,7 @@ class Witness:
     async def open(self, name: str, attributes: Attributes) -> Opened | None:
         """Open a checkpoint, create it if it is not there."""
         call = operations.open_checkpoint(name, attributes, "rw")
-        number = self._begin(Kind.OPEN, 0, [Write(name)], value=1)
+        number = self._begin(Kind.OPEN, 0, [Asked(name)], value=1)
         try:
             opened: Opened = await self._driver.run(call)
         except CheckpointError as error:
@@ -188,7 +188,7 @@ class Witness:
 
     async def unlink(self, name: str) -> None:
         """Unlink a name."""
-        number = self._begin(Kind.UNLINK, 0, [Write(name)])
+        number = self._begin(Kind.UNLINK, 0, [Asked(name)])
         await self._change(number, Kind.UNLINK, operations.unlink(name))
 
     async def release(self, opened: Opened) -> None:
@@ -204,16 +204,16 @@ class Witness:
         self,
         kind: Kind,
         opened: Opened,
-        writes: Sequence[Write],
+        writes: Sequence[Asked],
         ttl: float | None = None,
     ) -> Told:
         """Change a checkpoint."""
         more = {} if ttl is None else {"ttl_ns": round(ttl * 1e9)}
-        first = writes[0] if writes else Write("")
+        first = writes[0] if writes else Asked("")
         section = first.section
         match kind:
             case Kind.TRANSACTION:
-                call = _Asked(writes).call(opened)
+                call = _Parts(writes).call(opened)
             case _ if kind is Kind.APPEND or first.revision is not None:
                 call = change(kind.value, opened, _part(first, kind))
             case Kind.PUT:
@@ -250,7 +250,7 @@ class Witness:
         """Read sections of one state."""
         call = operations.read_many(opened, [(each, 0, None) for each in sections], "linearizable")
         call.decode = None
-        number = self._begin(Kind.READ, opened.uid, [Write(each) for each in sections])
+        number = self._begin(Kind.READ, opened.uid, [Asked(each) for each in sections])
         try:
             revision, values = await self._driver.run(call)
         except CheckpointError as error:
@@ -265,7 +265,7 @@ class Witness:
         Which state it was is not told; None: nothing was.
         """
         call = operations.read_versioned(opened, section, "linearizable")
-        number = self._begin(Kind.READ, opened.uid, [Write(section)])
+        number = self._begin(Kind.READ, opened.uid, [Asked(section)])
         try:
             data, revision = await self._driver.run(call)
         except CheckpointError as error:
@@ -291,7 +291,7 @@ class Witness:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _begin(self, kind: Kind, unit: int, parts: Sequence[Write], **more: Any) -> int:
+    def _begin(self, kind: Kind, unit: int, parts: Sequence[Asked], **more: Any) -> int:
         return self._recorder.begin(self.name, kind, unit, parts, time.monotonic_ns(), **more)
 
     async def _change(self, number: int, kind: Kind, call: Call) -> Told:
@@ -320,10 +320,10 @@ class Witness:
             raise Cut from error
 
 
-class _Asked(Parts):
+class _Parts(Parts):
     """A transaction of these parts."""
 
-    def __init__(self, writes: Sequence[Write]) -> None:
+    def __init__(self, writes: Sequence[Asked]) -> None:
         super().__init__()
         for write in writes:
             self._add(_part(write, write.kind or Kind.PUT))
@@ -333,7 +333,7 @@ class _Asked(Parts):
         return self._call(opened)
 
 
-def _part(write: Write, kind: Kind) -> list[Any]:
+def _part(write: Asked, kind: Kind) -> list[Any]:
     data = b"" if kind is Kind.DELETE else write.data
     part = _PARTS[kind]
     return new_part(part, write.section, data, offset=write.offset, if_revision=write.revision)

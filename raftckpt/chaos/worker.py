@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from raftckpt.chaos.history import Kind, Outcome, Recorder, Write
+from raftckpt.chaos.history import Asked, Kind, Outcome, Recorder
 from raftckpt.chaos.witness import Cut, Told, Witness, seen_rows
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
@@ -231,13 +231,13 @@ class _Client:
         kind: Kind | None = None,
         revision: int | None = None,
         prefix: str = "",
-    ) -> Write:
+    ) -> Asked:
         tag = prefix + self._tag()
-        return Write(section, offset, tag, size or len(tag) + 1, kind, revision)
+        return Asked(section, offset, tag, size or len(tag) + 1, kind, revision)
 
     async def _ledger(self, witness: Witness, opened: Opened) -> None:
         tag = self._tag()
-        await witness.change(Kind.PUT, opened, [Write(tag, 0, tag, 100)])
+        await witness.change(Kind.PUT, opened, [Asked(tag, 0, tag, 100)])
 
     async def _stream(self, witness: Witness, opened: Opened) -> None:
         await self._ledger(witness, opened)
@@ -365,14 +365,14 @@ class _Client:
             case 1:  # gone as soon as it was there
                 passing = f"x{dice.randrange(4)}"
                 writes.append(self._content(passing, kind=Kind.CREATE))
-                writes.append(Write(passing, kind=Kind.DELETE))
+                writes.append(Asked(passing, kind=Kind.DELETE))
             case 2:
                 writes.append(self._content("note", kind=Kind.PUT))
             case _:
                 pass
         await witness.change(Kind.TRANSACTION, opened, writes)
 
-    def _amount(self, section: str, known: tuple[bytes, int], more: int) -> Write:
+    def _amount(self, section: str, known: tuple[bytes, int], more: int) -> Asked:
         """What an account holds then, if it has not been changed since."""
         data, revision = known
         amount = int(data.partition(b".")[0]) if revision else _START

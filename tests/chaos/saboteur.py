@@ -55,7 +55,8 @@ def _conditions_do_not_matter() -> None:
 
     _executed_otherwise(ops.SectionChange, lambda state, c: replace(c, part=unconditional(c.part)))
     _executed_otherwise(
-        ops.Transaction, lambda state, c: replace(c, parts=tuple(map(unconditional, c.parts)))
+        ops.CheckpointTransaction,
+        lambda state, c: replace(c, parts=list(map(unconditional, c.parts))),
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from raftckpt.chaos.history import (
     ABSENT,
+    Asked,
     Digest,
     Kind,
     Outcome,
     Part,
     Recorder,
-    Write,
     load,
     payload,
     seen_of,
@@ -20,13 +20,13 @@ from raftckpt.chaos.history import (
 def test_what_is_recorded_is_loaded(tmp_path) -> None:
     path = tmp_path / "c1.jsonl"
     recorder = Recorder(path)
-    put = recorder.begin("c1.1", Kind.PUT, 7, [Write("k", 0, "c1-1", 10)], 100)
-    read = recorder.begin("c1.1", Kind.READ, 7, [Write("k"), Write("j")], 150)
-    slow = recorder.begin("c1.1", Kind.WRITE, 7, [Write("k", 2, "c1-2", 4)], 160, ttl_ns=5)
+    put = recorder.begin("c1.1", Kind.PUT, 7, [Asked("k", 0, "c1-1", 10)], 100)
+    read = recorder.begin("c1.1", Kind.READ, 7, [Asked("k"), Asked("j")], 150)
+    slow = recorder.begin("c1.1", Kind.WRITE, 7, [Asked("k", 2, "c1-2", 4)], 160, ttl_ns=5)
     recorder.accept(slow, 170)
     recorder.end(put, Outcome.OK, 200, revision=3)
     recorder.end(read, Outcome.OK, 210, revision=3, seen=[["k", "c1-1|c1-1|"], ["j", None]])
-    open_ = recorder.begin("c1.1", Kind.OPEN, 0, [Write("name")], 220)
+    open_ = recorder.begin("c1.1", Kind.OPEN, 0, [Asked("name")], 220)
     recorder.end(open_, Outcome.UNKNOWN, 230)
     recorder.close()
     one, two, three, four = load([path])
@@ -49,15 +49,15 @@ def test_conditions_and_parts_are_recorded(tmp_path) -> None:
     path = tmp_path / "c1.jsonl"
     recorder = Recorder(path)
     asked = [
-        Write("k", 0, "c1-1", 5, Kind.PUT, 7),
-        Write("j", 0, "c1-2", 5, Kind.APPEND),
-        Write("i", kind=Kind.DELETE),
+        Asked("k", 0, "c1-1", 5, Kind.PUT, 7),
+        Asked("j", 0, "c1-2", 5, Kind.APPEND),
+        Asked("i", kind=Kind.DELETE),
     ]
     done = recorder.begin("c1.1", Kind.TRANSACTION, 7, asked, 100)
     recorder.end(done, Outcome.OK, 110, revision=9, results=[None, 3, None])
-    refused = recorder.begin("c1.1", Kind.PUT, 7, [Write("k", 0, "c1-3", 5, revision=0)], 120)
+    refused = recorder.begin("c1.1", Kind.PUT, 7, [Asked("k", 0, "c1-3", 5, revision=0)], 120)
     recorder.end(refused, Outcome.REFUSED, 130, reason="conflict", index=None, value=9)
-    read = recorder.begin("c1.1", Kind.READ, 7, [Write("k")], 140)
+    read = recorder.begin("c1.1", Kind.READ, 7, [Asked("k")], 140)
     recorder.end(read, Outcome.OK, 150, seen=[["k", "c1-1|", 9]])
     recorder.close()
     one, two, three = load([path])
@@ -76,7 +76,7 @@ def test_histories_without_conditions_are_what_they_were(tmp_path) -> None:
     """Written as ever, and old ones are read."""
     path = tmp_path / "c1.jsonl"
     recorder = Recorder(path)
-    put = recorder.begin("c1.1", Kind.PUT, 7, [Write("k", 0, "c1-1", 10)], 100)
+    put = recorder.begin("c1.1", Kind.PUT, 7, [Asked("k", 0, "c1-1", 10)], 100)
     recorder.end(put, Outcome.OK, 200, revision=3)
     recorder.close()
     old = b'[1,"c1.1","put",7,[["k",0,"c1-1",10]],100,{}]\n[-1,200,"ok",{"revision":3}]\n'
@@ -89,7 +89,7 @@ def test_histories_without_conditions_are_what_they_were(tmp_path) -> None:
 def test_line_that_was_cut_off_by_a_kill_had_no_effect(tmp_path) -> None:
     path = tmp_path / "c1.jsonl"
     recorder = Recorder(path)
-    number = recorder.begin("c1.1", Kind.PUT, 7, [Write("k", 0, "c1-1", 10)], 100)
+    number = recorder.begin("c1.1", Kind.PUT, 7, [Asked("k", 0, "c1-1", 10)], 100)
     recorder.end(number, Outcome.REFUSED, 110, reason="limit", index=0)
     recorder.close()
     with path.open("ab") as file:
