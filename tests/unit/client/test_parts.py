@@ -384,7 +384,9 @@ def test_the_blocking_face(replica: LoopbackReplica, update: Any) -> None:
         ckpt = service.open("c", create=Attributes(update=update))
         assert ckpt.append("a", b"12") == (0, 2)
         assert ckpt.put("a", b"1", if_revision=2) == 3
-        with pytest.raises(Conflict, match="'c': the section has revision 3, not the one") as conflict:
+        with pytest.raises(
+            Conflict, match="'c': the section has revision 3, not the one"
+        ) as conflict:
             ckpt.delete("a", if_revision=2)
         assert (conflict.value.section, conflict.value.revision) == (b"a", 3)
         with ckpt.transaction() as tx:
