@@ -44,6 +44,7 @@ RINGS: Final = {
 SLOW: Final = frozenset(
     {
         "tests/sim/test_crashpoints.py",
+        "tests/sim/test_determinism.py",
         "tests/sim/test_planted.py",
         "tests/sim/test_sim.py",
         "tests/sim/test_standbys.py",
