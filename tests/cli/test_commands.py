@@ -44,6 +44,7 @@ def run(cluster, capfdbinary, monkeypatch) -> Callable[..., Ran]:
 
     def run_(*arguments: str) -> Ran:
         capfdbinary.readouterr()
+        monkeypatch.setattr("sys.argv", ["raftckpt", *arguments])
         code = cli_main.run(list(arguments))
         captured = capfdbinary.readouterr()
         return Ran(code, captured.out, captured.err.decode())
@@ -181,8 +182,7 @@ def test_a_conflict_says_what_is_there_and_does_nothing(run, arguments: list[str
     refused = run("section", arguments[0], "conflict", *arguments[1:])
     assert refused.code == ExitCode.REFUSED
     what, why, remedy = refused.err.splitlines()
-    assert what.startswith("error: raftckpt ")
-    assert what.endswith(": failed")
+    assert what == f"error: raftckpt section {arguments[0]}: failed"
     assert f"the section has revision {revision}, not the one asked for" in why
     assert remedy.startswith("  try: raftckpt section read CHECKPOINT ID -o json")
     read = run("section", "read", "conflict", "k", "-o", "json").json

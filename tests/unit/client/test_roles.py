@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from raftckpt import limits
 from raftckpt.client import group_operations as groups
 from raftckpt.client.roles import RoleInbox
 from raftckpt.errors import InvalidParam, TooBig
 from raftckpt.model.groups import Operation
+from raftckpt.protocol import contract
 
 KEY = ("g", "c")
 
@@ -68,7 +68,7 @@ def test_the_end_wakes_everybody(inbox: RoleInbox, woken: list[int]) -> None:
     assert sorted(woken) == [1, 2]
 
 
-LONG = "g" * (limits.GROUP_NAME_BYTES_MAX + 1)
+LONG = "g" * (contract.GROUP_NAME_BYTES_MAX + 1)
 
 
 @pytest.mark.parametrize("name", ["", None, b"g", "\ud800"])
@@ -84,7 +84,7 @@ def test_a_long_name_is_too_big() -> None:
         groups.join(LONG, "c", 0, 1.0, None)
 
 
-@pytest.mark.parametrize("rank", [-1, limits.COMPONENT_RANK_MAX + 1, True, "1"])
+@pytest.mark.parametrize("rank", [-1, contract.COMPONENT_RANK_MAX + 1, True, "1"])
 def test_a_rank_has_bounds(rank: int) -> None:
     with pytest.raises(InvalidParam, match="a rank is"):
         groups.join("g", "c", rank, 1.0, None)

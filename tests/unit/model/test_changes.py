@@ -37,6 +37,18 @@ HELD = {b"a": (b"one", NEVER), b"b": (b"two", 5)}
         (ChangeKind.RETENTION_SET, None, None, 9, HELD),
         (ChangeKind.UNLINKED, None, None, None, HELD),
         (ChangeKind.DESTROYED, None, None, None, {}),
+        (
+            ChangeKind.TRANSACTION,
+            None,
+            [
+                [ChangeKind.DELETED, b"b", 0, b"", None],
+                [ChangeKind.CREATED, b"c", 0, b"x", 9],
+                [ChangeKind.WRITTEN, b"c", 1, b"y", None],
+                [ChangeKind.OVERWRITTEN, b"a", 0, b"z", None],
+            ],
+            None,
+            {b"a": (b"z", NEVER), b"c": (b"xy", 9)},
+        ),
     ],
 )
 def test_a_change_is_replayed(kind, section_id, data, detail, after) -> None:

@@ -7,8 +7,8 @@ import socketserver
 import threading
 
 import pytest
-from raftckpt.wire.frames import MessageStream, pack_messages
 
+from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing.probe import replica_digests
 
 
