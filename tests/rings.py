@@ -38,6 +38,7 @@ RINGS: Final = {
     "tests/unit/server/test_connection.py": LOOPBACK,
     "tests/unit/server/test_listener.py": LOOPBACK,
     "tests/unit/server/test_tls.py": LOOPBACK,
+    "tests/unit/testing/test_probe.py": LOOPBACK,
     "tests/unit/testing/test_proxy.py": LOOPBACK,
 }
 

@@ -9,6 +9,7 @@ from raftckpt.client.roles import RoleInbox
 from raftckpt.errors import InvalidParam, TooBig
 from raftckpt.model.groups import Operation
 from raftckpt.protocol import contract
+from raftckpt.protocol.operations import GroupAdmin
 
 KEY = ("g", "c")
 
@@ -99,8 +100,10 @@ def test_silence_has_bounds(seconds: float) -> None:
 
 
 def test_a_swap_names_who_is_to_be_active() -> None:
-    assert groups.admin("g", Operation.SWAP, "c").args == ["g", 4, "c"]
-    assert groups.admin("g", Operation.LOCK_INSTANTIATION).args == ["g", 3, None]
+    assert groups.admin("g", Operation.SWAP, "c").message == GroupAdmin(0, 0, 0, "g", 4, "c")
+    assert groups.admin("g", Operation.LOCK_INSTANTIATION).message == GroupAdmin(
+        0, 0, 0, "g", 3, None
+    )
     assert "lock-instantiation" in groups.admin("g", Operation.LOCK_INSTANTIATION).what
 
 
