@@ -136,7 +136,7 @@ class Reader:
             return self._own(
                 msgspec.convert(fields, self.union, builtin_types=_AS_THEY_ARE), fields
             )
-        except ValidationError:
+        except (ValidationError, UnicodeError):  # a surrogate, which cannot arrive but be given
             return Malformed(fields, self._problem(fields))
 
     def _own(self, message: Any, fields: Any) -> Any:
