@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
-from raftckpt.model.types import Attributes, CreationFlags, OpenFlags, Result, refuse
+from raftckpt.model.types import Attributes, CreationFlags, Result, refuse
 from raftckpt.model.values import Value
 from raftckpt.protocol.contract import (
     CORRUPTED_SECTIONS_MAX,
@@ -18,13 +18,10 @@ from raftckpt.protocol.contract import (
     SECTION_BYTES_MAX,
     WRITE_BYTES_MAX,
 )
+from raftckpt.protocol.kinds import B01, CREATE, READ, WRITE
 
 __all__ = ["B01", "CREATE", "DEPOSED", "FENCED", "READ", "WRITE", "Checkpoint", "Section"]
 
-READ: Final = int(OpenFlags.READ)
-WRITE: Final = int(OpenFlags.WRITE)
-CREATE: Final = int(OpenFlags.CREATE)
-B01: Final = int(OpenFlags.B01)
 FENCED: Final = 0x8
 """In the place of WRITE while the session of the handle is fenced: the hot path asks no more."""
 

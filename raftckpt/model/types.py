@@ -10,7 +10,7 @@ from enum import IntEnum, IntFlag
 from typing import Any, Final, NamedTuple
 
 from raftckpt.errors import SaAisError
-from raftckpt.protocol import contract
+from raftckpt.protocol import contract, kinds
 
 __all__ = [
     "Attributes",
@@ -30,10 +30,10 @@ __all__ = [
 class OpenFlags(IntFlag):
     """SaCkptCheckpointOpenFlagsT."""
 
-    READ = 0x1
-    WRITE = 0x2
-    CREATE = 0x4
-    B01 = 0x10
+    READ = kinds.READ
+    WRITE = kinds.WRITE
+    CREATE = kinds.CREATE
+    B01 = kinds.B01
     """Not of the standard: the handle lives by version B.01 of it (rights, match of retention)."""
 
 
