@@ -280,6 +280,7 @@ class Unavailable(CheckpointError, ConnectionError):
 
 REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     # reason: (more specific class than the code's, text; {0} is the detail)
+    "level": (None, "the cluster is not at level {0} yet, which this operation needs"),
     "checkpoint_missing": (None, "no checkpoint of this name exists"),
     "checkpoint_destroyed": (None, "the checkpoint no longer exists"),
     "attributes_differ": (None, "the checkpoint exists with other creation attributes: {0}"),

@@ -30,15 +30,20 @@ __all__ = ["serve"]
     "--rejoin",
     is_flag=True,
     help="The data of this replica is lost for good: come back empty. It votes and counts only "
-    "once it holds everything that was committed. Never use it on a majority.",
+    "once it holds everything that was committed.",
 )
-def serve(config: str, node: str, data_dir: str | None, rejoin: bool) -> int:
+@click.option("--join", metavar="TOKEN", help="Take the place that `cluster add` has kept.")
+@click.option("--found", is_flag=True, help="Found a cluster of this one replica.")
+def serve(
+    config: str, node: str, data_dir: str | None, rejoin: bool, join: str | None, found: bool
+) -> int:
     """Run one replica in the foreground until SIGTERM or Ctrl-C.
 
     \b
     Examples:
       raftckpt serve --config cluster.yaml --node n1
       raftckpt serve --config cluster.yaml --node n2 --rejoin     # after its disk was replaced
+      raftckpt serve --config cluster.yaml --node n4 --join TOKEN # after `raftckpt cluster add n4`
     """  # noqa: D301
     from raftckpt.node.main import main
 
@@ -47,4 +52,8 @@ def serve(config: str, node: str, data_dir: str | None, rejoin: bool) -> int:
         arguments += ["--data-dir", data_dir]
     if rejoin:
         arguments.append("--rejoin")
+    if join is not None:
+        arguments += ["--join", join]
+    if found:
+        arguments.append("--found")
     return int(main(arguments) or 0)

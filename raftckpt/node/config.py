@@ -137,6 +137,8 @@ class ClusterConfig:
     tls_peer: TlsFiles | None
     tls_client: TlsFiles | None
     log: LogConfig
+    routes: Mapping[str, Address] = field(default_factory=dict)
+    """Where this host reaches the peer port of other nodes, if not where they say they are."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def directory(self, node: str) -> Path:
@@ -265,7 +267,7 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     "log.level": (_choice("debug", "info", "warning", "error"), "info", "level: info"),
     "log.format": (_choice("text", "json"), "text", "format: text"),
 }
-_TREE: Final = {"replicas"} | {
+_TREE: Final = {"replicas", "routes"} | {
     path.rsplit(".", depth)[0] for path in _SETTINGS for depth in range(path.count(".") + 1)
 }
 _SECTIONS: Final = {path for path in _TREE if path not in _SETTINGS}
@@ -296,6 +298,7 @@ class _Parser:
         self.problems: list[Problem] = []
         self.values: dict[str, _Value] = {}
         self.replicas: dict[str, ReplicaAddresses] = {}
+        self.routes: dict[str, Address] = {}
         self.lines: dict[str, int] = {}
         self._taken: dict[Address, tuple[str, int]] = {}
 
@@ -318,6 +321,8 @@ class _Parser:
             self.lines[path] = mapping.keys[key]
             if path == "replicas":
                 self._replicas(node)
+            elif path == "routes":
+                self._routes(node)
             elif path in _SECTIONS:
                 if isinstance(node, yamltext.Mapping):
                     self._walk(node, path + ".")
@@ -382,6 +387,17 @@ class _Parser:
                 )
                 continue
             self._replica(name, entry, line)
+
+    def _routes(self, node: yamltext.Node) -> None:
+        if not isinstance(node, yamltext.Mapping):
+            self.problem(node.line, "routes must map node ids to addresses", 'n2: "10.1.0.2:7501"')
+            return
+        for name, value in node.items.items():
+            text = value.value if isinstance(value, yamltext.Scalar) else None
+            try:
+                self.routes[_name(name)] = parse_address(_text(text))
+            except ValueError as error:
+                self.problem(value.line, f"routes.{name}: {error}", f'{name}: "host:port"')
 
     def _replica(self, name: str, entry: yamltext.Mapping, line: int) -> None:
         found: dict[str, Address] = {}
@@ -549,6 +565,7 @@ class _Parser:
             tls_peer=tls_peer,
             tls_client=tls_client,
             log=LogConfig(self.get("log.level"), self.get("log.format")),
+            routes=dict(sorted(self.routes.items())),
             warnings=tuple(warnings),
         )
 

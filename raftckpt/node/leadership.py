@@ -30,7 +30,7 @@ class Leadership:
         term: the term.
         now: monotonic time of its beginning.
         machine: the state; a leader's is never replaced.
-        voters: how many replicas vote.
+        voters: tells how many replicas vote.
         wall_clocks: the clocks of those of them that were heard from lately.
         witnesses: tell who died before anybody led.
     """
@@ -40,7 +40,7 @@ class Leadership:
         term: int,
         now: float,
         machine: CheckpointMachine,
-        voters: int,
+        voters: Callable[[], int],
         wall_clocks: Callable[[], Sequence[int]],
         witnesses: Witnesses,
     ) -> None:

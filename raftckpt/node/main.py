@@ -20,7 +20,9 @@ from typing import Final, NoReturn
 from raftckpt.node import logs
 from raftckpt.node.config import ClusterConfig, ConfigError, load
 from raftckpt.node.process import ReplicaProcess
-from raftckpt.storage import StorageError
+from raftckpt.raft.peering import Refused
+from raftckpt.raft.port import Removal
+from raftckpt.storage import REJOINS, StorageError, Unsupported
 
 __all__ = ["EXIT_CONFIG", "EXIT_DISK", "EXIT_FAILED", "EXIT_REFUSED", "main", "run"]
 
@@ -39,6 +41,12 @@ def _say(text: str) -> None:
 
 def _fail_stop(error: BaseException) -> NoReturn:
     """End the process here and now: nothing more is promised, sent or synced."""
+    if isinstance(error, Removal):
+        _say(str(error))
+        os._exit(0)
+    if isinstance(error, Refused | Unsupported):
+        _say(str(error))
+        os._exit(EXIT_REFUSED)
     if isinstance(error, StorageError):
         _say(str(error))
         os._exit(EXIT_DISK)
@@ -46,13 +54,17 @@ def _fail_stop(error: BaseException) -> NoReturn:
     _say(
         "the replica stopped itself: its state can no longer be trusted\n"
         f"{type(error).__name__}: {error}\n"
-        "restart it (what was acknowledged is on disk); if it happens again, report the lines above"
+        "what was acknowledged is on disk; report the lines above"
     )
     os._exit(EXIT_FAILED)
 
 
 def run(
-    config: ClusterConfig, node: str, data_dir: Path | None = None, rejoin: bool = False
+    config: ClusterConfig,
+    node: str,
+    data_dir: Path | None = None,
+    joins: str = "",
+    found: bool = False,
 ) -> int:
     """Run one replica until it is told to stop.
 
@@ -60,7 +72,9 @@ def run(
         config: the cluster.
         node: node id of the replica.
         data_dir: root of the data directories, over that of the configuration.
-        rejoin: it lost its disk: come back without a voice until it has caught up.
+        joins: ``storage.REJOINS`` (it lost its disk) or the token of ``cluster add``: it is let in
+            by the cluster, and counts once it has caught up.
+        found: a list of one replica is a cluster: found it.
 
     Returns:
         The exit code; see the module. A replica that stops itself ends the process.
@@ -79,7 +93,7 @@ def run(
         log.warning("config %s", warning)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(config, node, rejoin))
+            runner.run(_serve(config, node, joins, found))
     except ConfigError as error:
         _say(str(error))
         return EXIT_CONFIG
@@ -96,8 +110,8 @@ def run(
     return 0
 
 
-async def _serve(config: ClusterConfig, node: str, rejoin: bool) -> None:
-    await ReplicaProcess(config, node, rejoin=rejoin, failed=_fail_stop).run()
+async def _serve(config: ClusterConfig, node: str, joins: str, found: bool) -> None:
+    await ReplicaProcess(config, node, joins=joins, found=found, failed=_fail_stop).run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -118,9 +132,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default=environ.get("RAFTCKPT_CONFIG", "cluster.yaml"))
     parser.add_argument("--node", default=environ.get("RAFTCKPT_NODE"))
     parser.add_argument("--data-dir", help="root of the data directories (default: of the file)")
-    parser.add_argument(
-        "--rejoin", action="store_true", help="come back with an empty directory after a lost disk"
+    let_in = parser.add_mutually_exclusive_group()
+    let_in.add_argument(
+        "--rejoin",
+        dest="joins",
+        action="store_const",
+        const=REJOINS,
+        default="",
+        help="come back with an empty directory after a lost disk",
     )
+    let_in.add_argument("--join", dest="joins", metavar="TOKEN", help="the token of cluster add")
+    let_in.add_argument("--found", action="store_true", help="found a cluster of this one replica")
     arguments = parser.parse_args(argv)
     if arguments.node is None:
         parser.error("--node (or RAFTCKPT_NODE) says which replica this is")
@@ -129,4 +151,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         _say(str(error))
         return EXIT_CONFIG
-    return run(config, arguments.node, rejoin=arguments.rejoin)
+    return run(config, arguments.node, joins=arguments.joins, found=arguments.found)

@@ -1,90 +1,48 @@
 """A replica as a process: opens the data directory, puts the parts together, runs, leaves.
 
-The one place that knows all rooms. Order of a start: may we use the directory (founding), lock and
-verify it, build the machine from snapshot and journal, listen, tell that we are ready.
+The one place that knows all rooms. Order of a start: lock the directory, wait until its founding
+is complete, verify what it holds, build the machine from snapshot and journal, listen, tell that we
+are ready.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
-from raftckpt.node.config import ClusterConfig
+from raftckpt.node.config import Address, ClusterConfig, parse_address
 from raftckpt.node.driver import Driver
-from raftckpt.node.founding import Decision, Founding
 from raftckpt.node.memory import Gardener, tame_malloc
-from raftckpt.node.peers import PeerNotes
 from raftckpt.node.replica import Replica
 from raftckpt.node.tls import client_context, peer_contexts
-from raftckpt.raft.links import Hello, PeerLinks
+from raftckpt.raft.engine import open_log
+from raftckpt.raft.founding import Outcome, Verdict
+from raftckpt.raft.links import PeerLinks
 from raftckpt.raft.node import RaftNode
+from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from raftckpt.storage import Missing, RealFileSystem, Storage, StorageError
-from raftckpt.storage.identity import IGNORED, IdentityState, read_identity
+from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
 __all__ = ["ReplicaProcess"]
 
 log = logging.getLogger("raftckpt.node")
 
-_FOUNDING_POLL_S: Final = 0.05
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
-
-
-class _FoundingHandler:
-    """Listens to handshakes while there is no log yet."""
-
-    def __init__(self, founding: Founding) -> None:
-        self._founding = founding
-
-    def met(self, hello: Hello) -> None:
-        self._founding.met(hello)
-
-    def connected(self, node: str) -> None: ...
-
-    def disconnected(self, node: str, broken: bool) -> None: ...
-
-    def receive(self, node: str, body: bytes) -> None: ...
-
-
-class _RaftHandler:
-    """Hands what links tell to the log; an unexpected exception stops the process."""
-
-    def __init__(self, raft: RaftNode, driver: Driver) -> None:
-        self._raft = raft
-        self._driver = driver
-
-    def met(self, hello: Hello) -> None: ...
-
-    def connected(self, node: str) -> None:
-        self._guard(lambda: self._raft.connected(node))
-
-    def disconnected(self, node: str, broken: bool) -> None:
-        self._guard(lambda: self._raft.disconnected(node, broken))
-
-    def receive(self, node: str, body: bytes) -> None:
-        self._raft.receive(node, body)  # raises PeerProtocolError: the link's business
-
-    def _guard(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # a broken belief about the peers: do not go on
-            self._driver.fail(error)
 
 
 class ReplicaProcess:
@@ -93,7 +51,8 @@ class ReplicaProcess:
     Arguments:
         config: the cluster.
         node: which of its replicas.
-        rejoin: the data directory was lost; come back without a voice.
+        joins: ``storage.REJOINS`` (its disk was lost) or the token of ``cluster add``.
+        found: a list of one replica is a cluster.
         failed: told of what stops the replica; must not return to normal work.
     """
 
@@ -102,18 +61,22 @@ class ReplicaProcess:
         config: ClusterConfig,
         node: str,
         *,
-        rejoin: bool = False,
+        joins: str = "",
+        found: bool = False,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._config = config
         self._node = node
-        self._rejoin = rejoin
+        self._joins = joins
+        self._found = found
         self._failed = failed
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
         self._clock = SystemClock()
         self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
         self._signals = 0
+        self._driver: Driver | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -128,47 +91,56 @@ class ReplicaProcess:
             loop.add_signal_handler(number, self._on_signal, number)
         tame_malloc()
         config, node = self._config, self._node
-        notes = PeerNotes(self._fs, self._path)
-        founding = Founding(node, list(config.replicas))
-        links = PeerLinks(
-            config.cluster,
-            node,
-            {name: (at.peer.host, at.peer.port) for name, at in config.replicas.items()},
-            notes,
-            _FoundingHandler(founding),
-            peer_contexts(config),
+        directory = DataDirectory.open(
+            self._fs, self._path, config.cluster, node, joins=self._joins
         )
-        listening = False
-        new = not self._rejoin and self._is_new()
-        if new and len(config.replicas) > 1:
-            await links.start()
-            listening = True
-            if not await self._found(founding, links):
-                await links.stop()
-                return
-        storage = Storage.open(
-            self._fs,
-            self._path,
-            config.cluster,
-            node,
-            new_ok=new,
-            rejoin=self._rejoin,
-            fsync=config.fsync,
+        at = config.replicas[node]
+        links: PeerLinks | None = None
+
+        def send(to: str, body: bytes) -> None:
+            if links is not None:
+                links.send(to, body)
+
+        def changed() -> None:
+            if links is not None:
+                links.dial(self._targets(peering))
+            self._changed.set()
+
+        peering = Peering(
+            directory,
+            self._raft_config(),
+            list(config.replicas),
+            alone=self._found,
+            founding_id=lambda: os.urandom(16).hex(),
+            send=send,
+            changed=changed,
+            failed=self._on_failure,
         )
-        replica, raft, listener, driver = self._build(storage, links, notes)
+        links = PeerLinks((at.peer.host, at.peer.port), peering, peering, peer_contexts(config))
+        await links.start()
+        changed()
+        verdict = await self._founded(peering)
+        if verdict.outcome is not Outcome.COMPLETE:
+            await links.stop()
+            directory.close()
+            if verdict.outcome is Outcome.REFUSED:
+                raise Missing(
+                    f"starting {node} with the data directory {self._path} failed",
+                    verdict.why,
+                    verdict.remedy,
+                )
+            return
+        storage = open_log(directory, fsync=config.fsync)
+        replica, raft, listener, driver = self._build(storage, peering, links)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
-        links.handler = _RaftHandler(raft, driver)
-        notes.adopt(storage.identity.uuid)
-        addresses = config.replicas[node]
-        await listener.start(*addresses.client)
-        if not listening:
-            await links.start()
+        peering.hand_over(raft)
+        await listener.start(*at.client)
         driver.start(raft)
         log.info(
             "ready client=%s peer=%s pid=%d version=%s data_dir=%s durability=%s",
-            addresses.client,
-            addresses.peer,
+            at.client,
+            at.peer,
             os.getpid(),
             VERSION,
             self._path,
@@ -177,40 +149,49 @@ class ReplicaProcess:
         await self._stop.wait()
         await self._leave(replica, raft, listener, links, driver)
 
-    def _is_new(self) -> bool:
-        """Whether the directory never held data (a first start cut short counts as new)."""
-        identity = read_identity(self._fs, self._path)
-        if identity is not None:
-            return identity.state is IdentityState.FOUNDING
-        return not [name for name in self._fs.listdir(self._path) if name not in IGNORED]
+    def _raft_config(self) -> RaftConfig:
+        config, timing = self._config, self._config.timing
+        at = config.replicas[self._node]
+        return RaftConfig(
+            str(at.peer),
+            str(at.client),
+            heartbeat_s=timing.heartbeat_ms / 1000,
+            election_min_s=timing.election_min_ms / 1000,
+            election_max_s=timing.election_max_ms / 1000,
+            snapshot_entries=config.snapshot.entries,
+            snapshot_bytes=config.snapshot.bytes,
+        )
 
-    async def _found(self, founding: Founding, links: PeerLinks) -> bool:
-        """Wait until an empty directory may be used; False: asked to stop meanwhile."""
-        told, told_at = "", 0.0
-        while not self._stop.is_set():
-            now = self._clock.monotonic()
-            verdict = founding.verdict(now)
-            if verdict.decision is Decision.REFUSE:
-                await links.stop()
-                raise Missing(
-                    f"starting {self._node} with the empty data directory {self._path} failed",
-                    verdict.why,
-                    "check the path and the mount; if the disk was lost: raftckpt serve --rejoin",
-                )
-            if verdict.why != told or now - told_at > _FOUNDING_TOLD_EVERY_S:
-                told, told_at = verdict.why, now
-                log.info('founding decision=%s why="%s"', verdict.decision.value, verdict.why)
-            if verdict.decision is Decision.START:
-                return True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _FOUNDING_POLL_S)
-        return False
+    def _targets(self, peering: Peering) -> Iterator[tuple[str, tuple[str, int]]]:
+        """What is dialled: the file, the configuration, what peers told; routes go before all."""
+        config = self._config
+        listed = {(node, str(at.peer)) for node, at in config.replicas.items()}
+        for node, text in listed | peering.targets():
+            address = config.routes.get(node) or _address(text)
+            if node != self._node and address is not None:
+                yield node, (address.host, address.port)
+
+    async def _founded(self, peering: Peering) -> Verdict:
+        """Wait until the founding is complete or refused, or until we are asked to stop."""
+        told = ""
+        while True:
+            self._changed.clear()
+            verdict = peering.verdict()
+            if verdict.why != told or verdict.outcome is not Outcome.WAIT:
+                told = verdict.why
+                log.info('founding outcome=%s why="%s"', verdict.outcome.value, verdict.why)
+            if verdict.outcome is not Outcome.WAIT or self._stop.is_set():
+                return verdict
+            try:
+                await asyncio.wait_for(self._changed.wait(), _FOUNDING_TOLD_EVERY_S)
+            except TimeoutError:
+                told = ""
 
     def _build(
-        self, storage: Storage, links: PeerLinks, notes: PeerNotes
+        self, storage: Storage, peering: Peering, links: PeerLinks
     ) -> tuple[Replica, RaftNode, ClientListener, Driver]:
         config, node, clock = self._config, self._node, self._clock
-        endpoints = {name: str(at.client) for name, at in config.replicas.items()}
+        endpoints: dict[str, str] = {}
         driver: Driver
 
         def wake() -> None:
@@ -219,15 +200,17 @@ class ReplicaProcess:
         def fail(error: BaseException) -> None:
             driver.fail(error)
 
-        replica = Replica(node, endpoints, clock, wake, voters=len(config.replicas), failed=fail)
+        replica = Replica(node, endpoints, clock, wake, failed=fail, configured=peering.configured)
         info = ReplicaInfo(
             node,
             config.cluster,
+            storage.identity.directory,
             endpoints,
             config.durability,
             clock.monotonic(),
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
+            peering.alarms,
             lambda: driver.longest.value,
         )
         listener = ClientListener(replica, info, clock, client_context(config))
@@ -239,17 +222,8 @@ class ReplicaProcess:
             self._on_failure,
             lambda: self._fs.sync_s,
         )
-        timing = config.timing
         raft = RaftNode(
-            RaftConfig(
-                node,
-                sorted(config.replicas),
-                heartbeat_s=timing.heartbeat_ms / 1000,
-                election_min_s=timing.election_min_ms / 1000,
-                election_max_s=timing.election_max_ms / 1000,
-                snapshot_entries=config.snapshot.entries,
-                snapshot_bytes=config.snapshot.bytes,
-            ),
+            self._raft_config(),
             replica,
             storage,
             links.send,
@@ -258,7 +232,7 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
-        notes.log_is_empty = lambda: raft.status().last_index <= 1
+        self._driver = driver
         return replica, raft, listener, driver
 
     # --- leaving ------------------------------------------------------------------------------
@@ -270,6 +244,7 @@ class ReplicaProcess:
             os._exit(128 + number)
         log.info("stopping signal=%d", number)
         self._stop.set()
+        self._changed.set()
 
     async def _leave(
         self,
@@ -281,7 +256,7 @@ class ReplicaProcess:
     ) -> None:
         """Hand leadership over, answer what is in flight, sync, close."""
         listener.stop_accepting()
-        if replica.leading and len(self._config.replicas) > 1:
+        if replica.leading and raft.voters() > 1:
             await self._hand_over(replica, raft)
         for _ in range(int(_DRAIN_SECONDS_MAX / _DRAIN_POLL_S)):
             if not listener.inflight:
@@ -305,9 +280,9 @@ class ReplicaProcess:
 
         replica.transfer(None, done)
         until = self._clock.monotonic() + _TRANSFER_SECONDS_MAX
-        majority = len(self._config.replicas) // 2 + 1
+        majority = raft.voters() // 2 + 1
         while not handed.done() and self._clock.monotonic() < until:
-            if sum(peer.connected for peer in raft.status().peers) < majority:
+            if sum(peer.connected and peer.voter for peer in raft.status().peers) < majority:
                 break  # without us they are no majority: nobody can take over
             await asyncio.wait([handed], timeout=_TRANSFER_POLL_S)
         outcome = handed.result().value if handed.done() else "given_up"
@@ -315,6 +290,8 @@ class ReplicaProcess:
 
     # --- failing ------------------------------------------------------------------------------
     def _on_failure(self, error: BaseException) -> None:
+        if self._driver is not None:
+            self._driver.stop()
         self._failed(error)
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -331,3 +308,11 @@ class ReplicaProcess:
             log.error("unexpected %s", context.get("message"), exc_info=error)
         else:
             log.error("unexpected %s", context.get("message"))
+
+
+def _address(text: str) -> Address | None:
+    """Read what a peer told; None if it is no address."""
+    try:
+        return parse_address(text)
+    except ValueError:
+        return None

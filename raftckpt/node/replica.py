@@ -15,7 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
@@ -34,8 +34,9 @@ from raftckpt.node.roles import Witnesses
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, encode_batch
 from raftckpt.protocol.costs import COST
-from raftckpt.protocol.operations import EARLY, STRUCTURAL, AnyCommand, Query
+from raftckpt.protocol.operations import EARLY, OPERATIONS, STRUCTURAL, AnyCommand, Query
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
+from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
 
@@ -102,11 +103,11 @@ class Replica:
 
     Arguments:
         node: this replica's node id.
-        endpoints: client address of each node, for redirects.
+        endpoints: client address of each node, for redirects; follows the configuration.
         clock: monotonic time.
         wake: called when a step of the log is due because there is new work.
         machine: the state to begin with (default: empty).
-        voters: how many replicas vote (default: each that has an endpoint).
+        configured: told of each configuration as it is applied.
         failed: told of an exception out of a request, which ends this replica; it may be called
             again. (Exceptions out of a step are the driver's to see.)
     """
@@ -114,12 +115,12 @@ class Replica:
     def __init__(
         self,
         node: str,
-        endpoints: Mapping[str, str],
+        endpoints: dict[str, str],
         clock: Clock,
         wake: Callable[[], None],
         machine: CheckpointMachine | None = None,
         *,
-        voters: int | None = None,
+        configured: Callable[[Configuration], None] = lambda configuration: None,
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
@@ -133,7 +134,9 @@ class Replica:
         self.stepping = False
         """Whether a step is being taken: replies made meanwhile are sent by who takes it."""
         self.applied_commands = 0
-        self._voters = voters if voters is not None else len(endpoints)
+        self._tell_configured = configured
+        self._above: frozenset[type[Any]] = frozenset()
+        """Operations above the level in force."""
         self._clock = clock
         self._wake = wake
         self._log: ReplicatedLog | None = None
@@ -171,7 +174,9 @@ class Replica:
     @property
     def leader_endpoint(self) -> str | None:
         """Client address of the leader, if known."""
-        return self.endpoints.get(self.leader) if self.leader is not None else None
+        if self.leader is None:
+            return None
+        return self.endpoints.get(self.leader) or self.log.client_address(self.leader)
 
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
@@ -194,6 +199,7 @@ class Replica:
         room_bytes = limits.PENDING_BYTES_MAX - self._flying_bytes - queue.bytes
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
+        above = self._above
         before, added_bytes = len(commands), 0
         try:
             for message in messages:
@@ -205,7 +211,7 @@ class Replica:
                 if room <= 0 or cost > room_bytes:
                     owner.refuse(request, _TRY_AGAIN, "busy")
                     continue
-                if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX:
+                if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX or kind in above:
                     self._refuse_unfit(owner, message)
                     continue
                 message.session = session
@@ -235,10 +241,16 @@ class Replica:
         No reason of the model will do: a client takes those for results, which use it up.
         """
         request = message.session
-        if type(message) is ops.SessionOpen:
+        if type(message) in self._above:
+            self._refuse_above(owner, request, message)
+        elif type(message) is ops.SessionOpen:
             owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
         else:
             owner.refuse(request, SaAisError.ERR_TOO_BIG, "entry_too_big", ENTRY_BYTES_MAX)
+
+    def _refuse_above(self, owner: Requester, request: int, message: Any) -> None:
+        """It is of a level that the cluster has not been raised to (definite)."""
+        owner.refuse(request, SaAisError.ERR_VERSION, "level", OPERATIONS[type(message)].since)
 
     def _submit_outside(self, owner: Requester, message: AnyCommand) -> None:
         """A command that no attached session of a leader sent: only opening a session is one."""
@@ -283,6 +295,9 @@ class Replica:
         """Take a query of ``operations.QUERIES``."""
         request, after = query.request, query.after_sequence
         state = owner.session
+        if type(query) in self._above:
+            self._refuse_above(owner, request, query)
+            return
         if query.consistency == CONSISTENCY_LOCAL:
             if not after or (state is not None and self._caught_up(state, after)):
                 self._answer(owner, query)
@@ -571,6 +586,15 @@ class Replica:
         if self._blocked:
             self._retry_blocked()
 
+    def configured(self, configuration: Configuration) -> None:
+        """Another configuration holds from here on: its members, its level."""
+        self.endpoints.clear()
+        self.endpoints.update({m.node: m.client for m in configuration.members if m.client})
+        self._above = frozenset(
+            operation for operation, spec in OPERATIONS.items() if spec.since > configuration.level
+        )
+        self._tell_configured(configuration)
+
     def role_changed(self, status: RaftStatus) -> None:
         """Leadership was won, lost, or another leader became known."""
         leading = status.leader == status.node
@@ -582,7 +606,12 @@ class Replica:
         if leading and self._leadership is None:
             now = self._clock.monotonic()
             self._leadership = Leadership(
-                status.term, now, self.machine, self._voters, self.log.wall_clocks, self._witnesses
+                status.term,
+                now,
+                self.machine,
+                self.log.voters,
+                self.log.wall_clocks,
+                self._witnesses,
             )
             self._wake()
         if self.leader != leader_before and self.listener is not None:

@@ -25,12 +25,13 @@ class ClusterTime:
         self,
         previous_ns: int,
         now: float,
-        voters: int,
+        voters: Callable[[], int],
         wall_clocks: Callable[[], Sequence[int]],
     ) -> None:
         """Start at leadership: ``previous_ns`` is the last stamp applied, ``now`` monotonic.
 
-        ``wall_clocks`` gives the clocks of those of the ``voters`` that were heard from lately.
+        ``wall_clocks`` gives the clocks of those of the voters that were heard from lately,
+        ``voters`` how many there are.
         """
         self._stamp_ns = previous_ns
         self._at = now
@@ -43,7 +44,7 @@ class ClusterTime:
         stamp = self._stamp_ns
         if elapsed_ns > 0:
             stamp += elapsed_ns
-        clock = trusted_clock(self._wall_clocks(), self._voters)
+        clock = trusted_clock(self._wall_clocks(), self._voters())
         if clock is not None and clock > stamp:
             stamp = clock
         self._stamp_ns = stamp

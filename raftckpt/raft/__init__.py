@@ -1,8 +1,10 @@
 """Consensus: the only room that knows PySyncObj."""
 
+from raftckpt.raft.configuration import Configuration, Member
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import (
+    PeerInfo,
     PeerStatus,
     RaftStatus,
     ReplicatedLog,
@@ -13,6 +15,9 @@ from raftckpt.raft.port import (
 from raftckpt.raft.settings import RaftConfig
 
 __all__ = [
+    "Configuration",
+    "Member",
+    "PeerInfo",
     "PeerProtocolError",
     "PeerStatus",
     "RaftConfig",

@@ -44,13 +44,11 @@ class ElectionTimer:
         rng: random.Random,
         timeout_min_s: float,
         timeout_max_s: float,
-        majority: int,
     ) -> None:
         self._now = monotonic
         self._rng = rng
         self._min = timeout_min_s
         self._max = timeout_max_s
-        self._majority = majority
         self.heard_at = _LONG_AGO
         self.fires_at = 0.0
         self.transfer_term: int | None = None
@@ -91,12 +89,12 @@ class ElectionTimer:
         """Whether the timer fired."""
         return self._now() >= self.fires_at
 
-    def ask(self, term: int, myself: str) -> bool:
+    def ask(self, term: int, myself: str, majority: int) -> bool:
         """Open a PreVote round for ``term``; True if our own voice is a majority."""
         self.rearm()
         self._asked_term = term
         self._grants = {myself}
-        return len(self._grants) >= self._majority
+        return len(self._grants) >= majority
 
     def gives_way(self, asked_term: int, *, asker_first: bool) -> bool:
         """Whether we let another one ask for ``asked_term``; if so, our own round is over.
@@ -110,12 +108,12 @@ class ElectionTimer:
         self.rearm()
         return True
 
-    def granted(self, voter: str, asked_term: int, own_term: int) -> bool:
+    def granted(self, voter: str, asked_term: int, own_term: int, majority: int) -> bool:
         """Count a PreVote grant; True exactly once, when a majority is reached."""
         if asked_term != self._asked_term or asked_term != own_term + 1:
             return False
         self._grants.add(voter)
-        if len(self._grants) < self._majority:
+        if len(self._grants) < majority:
             return False
         self._asked_term = None
         return True
@@ -131,21 +129,22 @@ class ElectionTimer:
 
 
 class Voting:
-    """Takes the messages of elections in, and starts elections when the timer fires."""
+    """Takes the messages of elections in, and starts elections when the timer fires.
+
+    Who is asked answers by term and log alone, voter or not; the *asker* counts, by the
+    configuration that it holds. Nobody campaigns who is no voter in its own.
+    """
 
     def __init__(
         self,
         engine: Engine,
         timer: ElectionTimer,
         emit: Callable[[str, PeerMessage], None],
-        node: str,
-        may_vote: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._timer = timer
         self._emit = emit
-        self._node = node
-        self._may_vote = may_vote
+        self._configurations = engine.log.configurations
 
     def adopt(self, term: int) -> None:
         """Step down if ``term`` is newer than ours."""
@@ -157,30 +156,27 @@ class Voting:
         engine = self._engine
         if engine.role == LEADER or not self._timer.due():
             return
-        if not self._may_vote():
+        if not engine.votes:
             self._timer.rearm()
             return
-        asked = engine.term + 1
-        if self._timer.ask(asked, self._node):
+        asked, now = engine.term + 1, self._configurations.now
+        if self._timer.ask(asked, engine.own, now.majority):
             engine.campaign()
             engine.doTick(0.0)
             return
         last = engine.log[-1]
         question = PreVote(KINDS[PreVote], engine.term, asked, last[1], last[2])
-        for name in engine.peers:
-            if engine.is_connected(name):
+        for name in engine.others:
+            if name in now.voters and engine.is_connected(name):
                 self._emit(name, question)
 
     def on_request(self, node: str, request: VoteRequest) -> None:
-        """Let PySyncObj decide, unless a living leader or our own lost disk forbids it."""
+        """Let PySyncObj decide, unless a living leader forbids it."""
         if request.term < self._engine.term:
             self._emit(node, TermIs(KINDS[TermIs], self._engine.term))
             return
         if not request.transfer and (self._engine.role == LEADER or self._timer.leader_is_alive()):
             return  # stickiness: not even its term is taken over
-        if not self._may_vote():
-            self.adopt(request.term)
-            return
         self._engine.deliver(
             node,
             {
@@ -193,6 +189,8 @@ class Voting:
 
     def on_grant(self, node: str, grant: VoteGrant) -> None:
         """Count a vote once per term and voter."""
+        if node not in self._configurations.now.voters:
+            return
         if grant.term == self._engine.term and self._timer.first_vote(node, grant.term):
             self._engine.deliver(node, {"type": "response_vote", "term": grant.term})
 
@@ -202,13 +200,12 @@ class Voting:
         granted = (
             question.asked_term > engine.term
             and (question.last_term, question.last_index) >= (last[2], last[1])
-            and self._may_vote()
             and engine.role != LEADER
             and not self._timer.leader_is_alive()
             and self._timer.gives_way(
                 question.asked_term,
                 asker_first=(question.last_term, question.last_index, node)
-                > (last[2], last[1], self._node),
+                > (last[2], last[1], engine.own),
             )
         )
         answer = PreVoteAnswer(KINDS[PreVoteAnswer], engine.term, question.asked_term, granted)
@@ -217,12 +214,18 @@ class Voting:
     def on_answer(self, node: str, answer: PreVoteAnswer) -> None:
         """Campaign once a majority would vote for us."""
         self.adopt(answer.term)
-        if answer.granted and self._timer.granted(node, answer.asked_term, self._engine.term):
+        now = self._configurations.now
+        if (
+            answer.granted
+            and node in now.voters
+            and self._timer.granted(node, answer.asked_term, self._engine.term, now.majority)
+            and self._engine.votes  # a configuration may have come since we asked
+        ):
             self._engine.campaign()
 
     def on_timeout_now(self, node: str, message: TimeoutNow) -> None:
         """Campaign at once: the leader itself asks for it."""
-        if not self._may_vote():
+        if not self._engine.votes:
             return
         if message.term == self._engine.term and node == self._engine.leader:
             self._timer.transfer_term = message.term + 1

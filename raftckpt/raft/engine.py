@@ -10,7 +10,9 @@ stalls or trusts its peers):
   sender, with snapshots beside it;
 * dumps (forked, unverified, swallowed errors) by the node's own snapshots;
 * applying (a raising apply is repeated for ever) by one that stops the process;
-* the election timer (no PreVote) by one that only the node may fire.
+* the election timer (no PreVote) by one that only the node may fire;
+* membership (changed when it commits, by addresses) by :meth:`Engine.reconfigure`, which sets the
+  library's sets of voters and learners to what ``raft.configuration`` says is in force.
 
 The module never reads a clock of its own: :meth:`Engine.use_clock` points the library's clock to
 the node's before each entry into the library.
@@ -28,15 +30,23 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftckpt.errors import ensure
-from raftckpt.storage import Journal
+from raftckpt.raft.configuration import CONFIGURATION, Configurations
+from raftckpt.storage import DataDirectory, Journal, Storage
 
-__all__ = ["CANDIDATE", "FOLLOWER", "LEADER", "NO_OP", "Engine", "EngineHooks", "LogSeam", "Peer"]
+__all__ = [
+    "CANDIDATE",
+    "FOLLOWER",
+    "LEADER",
+    "Engine",
+    "EngineHooks",
+    "LogSeam",
+    "Peer",
+    "open_log",
+]
 
 FOLLOWER: Final = 0
 CANDIDATE: Final = 1
 LEADER: Final = 2
-REGULAR: Final = b"\x00"
-NO_OP: Final = b"\x01"
 _NEVER: Final = float("inf")
 
 _RELIED_ON: Final = (
@@ -62,6 +72,7 @@ _RELIED_ON_FIELDS: Final = (
     "_SyncObj__needLoadDumpFile",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
+    "_SyncObj__otherNodes",
     "_SyncObj__raftCommitIndex",
     "_SyncObj__raftCurrentTerm",
     "_SyncObj__raftElectionDeadline",
@@ -71,6 +82,7 @@ _RELIED_ON_FIELDS: Final = (
     "_SyncObj__raftMatchIndex",
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftState",
+    "_SyncObj__readonlyNodes",
     "_SyncObj__serializer",
     "_SyncObj__transferInProgress",
     "_poller",
@@ -78,7 +90,10 @@ _RELIED_ON_FIELDS: Final = (
 
 
 class Peer(Node):  # type: ignore[misc]
-    """A voter as PySyncObj sees it; its hash is the same in every process (sets are iterated)."""
+    """A data directory as PySyncObj sees it.
+
+    Its hash is the same in every process (sets are iterated).
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, stable_hash=zlib.crc32(name.encode()))
@@ -91,13 +106,35 @@ class Peer(Node):  # type: ignore[misc]
 
 
 class LogSeam(Journal):
-    """The journal under the names PySyncObj calls; the durable commit index is never trusted."""
+    """The journal under the names PySyncObj calls; the durable commit index is never trusted.
 
-    __slots__ = ()  # so that an opened journal can take this class on
+    Attributes:
+        configurations: what the log holds of them; follows every change of the log.
+        reconfigured: called when the one in force may be another.
+    """
+
+    configurations: Configurations
+    reconfigured: Callable[[], None]
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Append an entry."""
         self.append_entry(command, idx, term)
+        if command[:1] == CONFIGURATION:
+            self.configurations.appended(command, idx, term)
+            self.reconfigured()
+
+    def truncate_from(self, index: int) -> None:
+        """Drop the entries from ``index`` on, and what they configured."""
+        super().truncate_from(index)
+        if index <= self.configurations.now.index:
+            self.configurations.truncated(index)
+            self.reconfigured()
+
+    def install(self, entries: list[tuple[bytes, int, int]], placed: bytes) -> None:
+        """Replace the whole log by what a snapshot with the configuration ``placed`` stands for."""
+        self.reset_to(entries)
+        self.configurations.replaced(placed, self)
+        self.reconfigured()
 
     def deleteEntriesFrom(self, entry_from: int) -> None:
         """Truncate from list position ``entry_from``."""
@@ -131,6 +168,14 @@ class LogSeam(Journal):
 
     def _destroy(self) -> None:
         pass
+
+
+def open_log(directory: DataDirectory, **options: Any) -> Storage:
+    """Open what a founded data directory holds, the journal as the library wants it.
+
+    The options and errors are those of :meth:`raftckpt.storage.Storage.open`.
+    """
+    return Storage.open(directory, journal_class=LogSeam, **options)
 
 
 class _QueueTransport(Transport):  # type: ignore[misc]
@@ -196,8 +241,7 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def __init__(
         self,
-        node: str,
-        voters: list[str],
+        own: str,
         log: LogSeam,
         hooks: EngineHooks,
         monotonic: Callable[[], float],
@@ -212,7 +256,9 @@ class Engine(SyncObj):  # type: ignore[misc]
         self.hooks = hooks
         self._monotonic = monotonic
         self.transport_seam: _QueueTransport
-        self.peers = {name: Peer(name) for name in sorted(voters) if name != node}
+        self.own = own
+        self.log = log
+        self._peers: dict[str, Peer] = {}
         conf = SyncObjConf(
             autoTick=False,
             useFork=False,
@@ -233,7 +279,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         library.createJournal = lambda _path: log
         try:
             self.use_clock()
-            super().__init__(Peer(node), list(self.peers.values()), conf, transportClass=self._seam)
+            super().__init__(Peer(own), [], conf, transportClass=self._seam)
         finally:
             library.createJournal = former
         for name in _RELIED_ON_FIELDS:
@@ -243,7 +289,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__needLoadDumpFile = False  # the snapshot was verified and loaded by the node
         self._SyncObj__raftLastApplied = first_applied
         self._SyncObj__raftCommitIndex = first_applied
-        self.log = log
+        self.reconfigure()
 
     def _seam(self, engine: Engine, self_node: Node, others: Any) -> _QueueTransport:
         self.transport_seam = _QueueTransport(engine, self_node, others)
@@ -329,29 +375,79 @@ class Engine(SyncObj):  # type: ignore[misc]
         """Index of the no-op of our leadership."""
         return self._SyncObj__noopIDx  # type: ignore[no-any-return]
 
+    # --- members -----------------------------------------------------------------------------
+
+    def peer(self, directory: str) -> Peer:
+        """The library's object for ``directory``, member or not."""
+        found = self._peers.get(directory)
+        if found is None:
+            found = self._peers[directory] = Peer(directory)
+        return found
+
+    @property
+    def others(self) -> list[str]:
+        """Directories of all other members, voters and learners, sorted."""
+        return sorted(self.log.configurations.now.directories - {self.own})
+
+    @property
+    def votes(self) -> bool:
+        """Whether this directory is a voter."""
+        return self.own in self.log.configurations.now.voters
+
+    def reconfigure(self) -> None:
+        """Follow the configuration in force: who counts, and who is only sent entries.
+
+        The library counts itself always: what is no voter never campaigns and never leads.
+        """
+        now = self.log.configurations.now
+        voters = {self.peer(name) for name in sorted(now.voters - {self.own})}
+        learners = {self.peer(name) for name in sorted(now.directories - now.voters - {self.own})}
+        known = self._SyncObj__raftMatchIndex
+        following = self.log[-1][1] + 1
+        for peer in sorted(voters | learners, key=str):
+            if peer not in known:
+                known[peer] = 0
+                self._SyncObj__raftNextIndex[peer] = following
+                # as at the beginning of a leadership: it has one time-out to answer
+                self._SyncObj__lastResponseTime[peer] = self._monotonic()
+        for peer in [p for p in known if p not in voters and p not in learners]:
+            del known[peer]
+            self._SyncObj__raftNextIndex.pop(peer, None)
+            self._SyncObj__lastResponseTime.pop(peer, None)
+        for mine, members in (
+            (self._SyncObj__otherNodes, voters),
+            (self._SyncObj__readonlyNodes, learners),
+        ):
+            mine.clear()
+            mine.update(members)
+
+    def disown(self, directory: str) -> None:
+        """What ``directory`` said as a leader, or answered, does not count."""
+        if self.leader == directory:
+            self._SyncObj__raftLeader = None
+        peer = self.peer(directory)
+        if peer in self._SyncObj__raftMatchIndex:
+            self._SyncObj__raftMatchIndex[peer] = 0
+
     def next_index(self, node: str) -> int:
         """Next entry to send to ``node``."""
-        return self._SyncObj__raftNextIndex[self.peers[node]]  # type: ignore[no-any-return]
+        return self._SyncObj__raftNextIndex[self._peers[node]]  # type: ignore[no-any-return]
 
     def set_next_index(self, node: str, index: int) -> None:
         """Go on sending to ``node`` from ``index``."""
-        self._SyncObj__raftNextIndex[self.peers[node]] = index
+        self._SyncObj__raftNextIndex[self._peers[node]] = index
 
     def match_index(self, node: str) -> int:
-        """Highest entry known to be on the disk of ``node``."""
-        return self._SyncObj__raftMatchIndex.get(self.peers[node], 0)  # type: ignore[no-any-return]
-
-    def forget_match(self, node: str) -> None:
-        """Count nothing of ``node`` any more (its disk was lost)."""
-        self._SyncObj__raftMatchIndex[self.peers[node]] = 0
+        """Highest entry known to be on the disk of ``node``; 0 if it is no member."""
+        return self._SyncObj__raftMatchIndex.get(self.peer(node), 0)  # type: ignore[no-any-return]
 
     def heard_from(self, node: str) -> None:
         """``node`` answered in our term: CheckQuorum counts it."""
-        self._SyncObj__lastResponseTime[self.peers[node]] = self._monotonic()
+        self._SyncObj__lastResponseTime[self._peers[node]] = self._monotonic()
 
     def last_heard(self, node: str) -> float | None:
         """When ``node`` last answered in our term."""
-        return self._SyncObj__lastResponseTime.get(self.peers[node])  # type: ignore[no-any-return]
+        return self._SyncObj__lastResponseTime.get(self.peer(node))  # type: ignore[no-any-return]
 
     @property
     def append_due(self) -> float:
@@ -364,7 +460,12 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def is_connected(self, node: str) -> bool:
         """Whether a connection with ``node`` is up."""
-        return self.peers[node] in self._SyncObj__connectedNodes
+        return self.peer(node) in self._SyncObj__connectedNodes
+
+    @property
+    def linked(self) -> list[str]:
+        """Directories with a connection, sorted."""
+        return sorted(peer.id for peer in self._SyncObj__connectedNodes)
 
     def campaign(self) -> None:
         """Let PySyncObj start an election in its next tick."""
@@ -377,19 +478,14 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def deliver(self, node: str, message: dict[str, Any]) -> None:
         """Hand a (filtered) message to PySyncObj."""
-        self.transport_seam.deliver(self.peers[node], message)
+        self.transport_seam.deliver(self.peer(node), message)
 
     def adopt_term(self, term: int) -> None:
         """Step down to ``term`` without granting anything: a vote request nobody can win."""
-        node = next(iter(self.peers.values()))
         self.transport_seam.deliver(
-            node,
+            self.peer(""),
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1},
         )
-
-    def spend_vote(self, node: str) -> None:
-        """Vote for ``node`` in the current term, whatever happens."""
-        self._SyncObj__setCurrentTerm(self.term, node)
 
     def installed(self, index: int) -> None:
         """A snapshot up to ``index`` replaced state and log."""

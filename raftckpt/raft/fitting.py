@@ -9,7 +9,8 @@ highest index known to be committed or applied here:
 4. If nothing is left, the append becomes a heartbeat at our last entry, and the answer claims only
    what matched.
 
-A difference at or below ``settled`` is a broken promise of Raft: :class:`InvariantViolation`.
+A difference at or below ``settled`` is another history: :class:`Contradicts`, and nothing of it is
+taken.
 """
 
 from __future__ import annotations
@@ -17,12 +18,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from raftckpt.errors import ensure
 from raftckpt.raft.messages import Append
 
-__all__ = ["Entry", "Fitted", "fit"]
+__all__ = ["Contradicts", "Entry", "Fitted", "fit"]
 
 Entry: TypeAlias = "tuple[bytes, int, int]"
+
+
+class Contradicts(Exception):
+    """An append says otherwise than what is known to be committed here."""
+
+    def __init__(self, index: int, term: int, their_term: int) -> None:
+        super().__init__(f"entry {index} is of term {term} here and {their_term} there")
+        self.index = index
+        self.term = term
+        self.their_term = their_term
 
 
 class Fitted(NamedTuple):
@@ -46,20 +56,16 @@ def fit(log: Sequence[Entry], settled: int, append: Append) -> Fitted:
         prev = settled
         prev_term = log[prev - first][2]
     elif prev > last or log[prev - first][2] != prev_term:
-        ensure(
-            prev > settled,
-            f"the leader of term {append.term} contradicts the committed entry {prev}",
-        )
+        if prev <= settled:
+            raise Contradicts(prev, log[prev - first][2], prev_term)
         return Fitted(prev, prev_term, entries, append.commit, None)
     matched = prev
     count = len(entries)
     while skip < count and matched < last:
         held = log[matched + 1 - first][2]
         if held != entries[skip][2]:
-            ensure(
-                matched + 1 > settled,
-                f"the leader of term {append.term} contradicts the committed entry {matched + 1}",
-            )
+            if matched + 1 <= settled:
+                raise Contradicts(matched + 1, held, entries[skip][2])
             break
         matched += 1
         skip += 1

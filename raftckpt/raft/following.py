@@ -1,4 +1,4 @@
-"""A follower's side of replication: appends and snapshots in, acks out; rejoining."""
+"""A follower's side of replication: appends and snapshots in, acks out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from raftckpt.errors import ensure
+from raftckpt.raft.configuration import (
+    CONFIGURATION,
+    NO_OP,
+    Configuration,
+    decode_configuration,
+)
 from raftckpt.raft.elections import ElectionTimer
-from raftckpt.raft.engine import LEADER, NO_OP, Engine
-from raftckpt.raft.fitting import fit
+from raftckpt.raft.engine import LEADER, Engine
+from raftckpt.raft.fitting import Contradicts, fit
 from raftckpt.raft.installing import Installer
 from raftckpt.raft.messages import (
     KINDS,
@@ -19,7 +25,6 @@ from raftckpt.raft.messages import (
     ChunkAck,
     Echo,
     PeerMessage,
-    RejoinDone,
     TermIs,
 )
 from raftckpt.raft.port import StateMachine
@@ -31,7 +36,7 @@ log = logging.getLogger("raftckpt.raft")
 
 
 class Following:
-    """What this node does as a follower. ``rejoining``: its voice does not count yet."""
+    """What this node does as a follower."""
 
     def __init__(
         self,
@@ -42,6 +47,8 @@ class Following:
         emit: Callable[[str, PeerMessage], None],
         wall_ns: Callable[[], int],
         installed: Callable[[int], None],
+        contradicted: Callable[[str, int, int, int], None],
+        check_level: Callable[[Configuration], None],
     ) -> None:
         self._engine = engine
         self._storage = storage
@@ -50,20 +57,21 @@ class Following:
         self._emit = emit
         self._wall_ns = wall_ns
         self._installed = installed
+        self._contradicted = contradicted
+        self._check_level = check_level
         self._installer = Installer(storage.snapshots)
         self._answering_round = 0
         self._matched: int | None = None
-        self.rejoining = storage.rejoining
 
     def _heard(self, node: str, term: int) -> bool:
         """Take an append or chunk of a leader: False (and an answer) if its term is over."""
         if term < self._engine.term:
             self._emit(node, TermIs(KINDS[TermIs], self._engine.term))
             return False
-        ensure(
-            term > self._engine.term or self._engine.role != LEADER,
-            f"two leaders in term {term}: this node and {node}",
-        )
+        if term == self._engine.term and self._engine.role == LEADER:
+            # another history in which somebody won our term
+            self._contradicted(node, self._engine.log[-1][1], term, term)
+            return False
         self._timer.heard_leader()
         return True
 
@@ -75,11 +83,16 @@ class Following:
         message: dict[str, Any] = {"type": "append_entries", "term": append.term}
         if append.prev_index == 0:
             engine.deliver(node, message | {"commit_index": 0})
-            self._emit(
-                node, Echo(KINDS[Echo], engine.term, append.round, self.rejoining, self._wall_ns())
-            )
+            self._emit(node, Echo(KINDS[Echo], engine.term, append.round, self._wall_ns()))
             return
-        fitted = fit(engine.log, engine.settled, append)
+        for payload, _, _ in append.entries:
+            if payload[:1] == CONFIGURATION:
+                self._check_level(decode_configuration(payload[1:]))
+        try:
+            fitted = fit(engine.log, engine.settled, append)
+        except Contradicts as other:
+            self._contradicted(node, other.index, other.term, other.their_term)
+            return
         message["commit_index"] = fitted.commit
         message["prevLogIdx"] = fitted.prev_index
         message["prevLogTerm"] = fitted.prev_term
@@ -101,6 +114,11 @@ class Following:
         # H6: no commit index before the snapshot is in
         engine.deliver(node, {"type": "append_entries", "term": chunk.term, "commit_index": 0})
         settled = engine.settled
+        if settled >= chunk.log_index >= engine.log[0][1]:
+            held = engine.log[chunk.log_index - engine.log[0][1]][2]
+            if held != chunk.index_term:
+                self._contradicted(node, chunk.log_index, held, chunk.index_term)
+                return
         if settled >= chunk.log_index or self._holds(chunk.log_index, chunk.index_term):
             self._installer.discard()
             self._ack(node, chunk.round, max(settled, chunk.log_index) + 1)
@@ -113,15 +131,15 @@ class Following:
                 chunk.round,
                 chunk.snapshot,
                 received,
-                self.rejoining,
                 self._wall_ns(),
             )
             self._emit(node, answer)
             return
         log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
         self._machine.restore(self._storage.snapshots.pieces(meta))
-        engine.log.reset_to(
-            [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)]
+        engine.log.install(
+            [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)],
+            meta.configuration,
         )
         engine.installed(meta.index)
         self._installed(meta.index)
@@ -148,27 +166,9 @@ class Following:
             success,
             reset,
             next_index,
-            self.rejoining,
             self._wall_ns(),
         )
         self._emit(node, ack)
-
-    def on_rejoin_done(self, node: str, message: RejoinDone) -> None:
-        """The leader says that we hold all that was committed: our voice counts again."""
-        engine = self._engine
-        if (
-            not self.rejoining
-            or message.term != engine.term
-            or node != engine.leader
-            or engine.log[-1][1] < message.log_index
-        ):
-            return
-        # Never vote in this term: who knows for whom the lost disk had voted.
-        engine.spend_vote(node)
-        engine.log.sync()
-        self._storage.rejoin_done()
-        self.rejoining = False
-        log.info("event=rejoined index=%d term=%d", engine.log[-1][1], engine.term)
 
     def link_lost(self, node: str) -> None:
         """Half a snapshot is worth nothing: its chunks may have a hole now."""

@@ -25,13 +25,16 @@ __all__ = [
     "Chunk",
     "ChunkAck",
     "Echo",
+    "Noted",
     "PeerMessage",
     "PeerProtocolError",
     "PreVote",
     "PreVoteAnswer",
-    "RejoinDone",
+    "Removed",
+    "Standing",
     "TermIs",
     "TimeoutNow",
+    "Told",
     "VoteGrant",
     "VoteRequest",
     "decode_body",
@@ -73,7 +76,6 @@ class Ack(NamedTuple):
     success: bool
     reset: bool
     next_index: int
-    rejoining: bool
     wall_ns: int
 
 
@@ -83,7 +85,6 @@ class Echo(NamedTuple):
     kind: int
     term: int
     round: int
-    rejoining: bool
     wall_ns: int
 
 
@@ -162,16 +163,39 @@ class ChunkAck(NamedTuple):
     round: int
     snapshot: str
     received: int
-    rejoining: bool
     wall_ns: int
 
 
-class RejoinDone(NamedTuple):
-    """You hold everything that was committed: vote again, in later terms."""
+class Standing(NamedTuple):
+    """The configuration in force at the sender, said when a link begins and when it changes."""
 
     kind: int
-    term: int
-    log_index: int
+    config_term: int
+    config_index: int
+
+
+class Removed(NamedTuple):
+    """You are no member any more: the committed configuration at this place lacks you."""
+
+    kind: int
+    config_term: int
+    config_index: int
+
+
+class Told(NamedTuple):
+    """Why you are not let in yet, for people."""
+
+    kind: int
+    why: str
+
+
+class Noted(NamedTuple):
+    """A founding: the record that the sender has written down, and whether it is complete."""
+
+    kind: int
+    number: int
+    record: bytes
+    complete: bool
 
 
 PeerMessage: TypeAlias = (
@@ -186,13 +210,14 @@ PeerMessage: TypeAlias = (
     | TermIs
     | Chunk
     | ChunkAck
-    | RejoinDone
+    | Standing
+    | Removed
+    | Told
+    | Noted
 )
 
 KINDS: Final[dict[type[Any], int]] = {
     Append: 1,
-    Ack: 2,
-    Echo: 3,
     VoteRequest: 4,
     VoteGrant: 5,
     PreVote: 6,
@@ -200,9 +225,15 @@ KINDS: Final[dict[type[Any], int]] = {
     TimeoutNow: 8,
     TermIs: 9,
     Chunk: 10,
-    ChunkAck: 11,
-    RejoinDone: 12,
+    Ack: 13,
+    Echo: 14,
+    ChunkAck: 15,
+    Standing: 16,
+    Removed: 17,
+    Told: 18,
+    Noted: 19,
 }
+"""2, 3, 11 and 12 were said by replicas of peer protocol 1 only."""
 _CLASSES: Final = {kind: cls for cls, kind in KINDS.items()}
 _TYPES: Final[dict[int, tuple[type, ...]]] = {
     kind: tuple(get_origin(hint) or hint for hint in get_type_hints(cls).values())

@@ -19,6 +19,15 @@ from typing import Any, Final, NamedTuple, assert_never
 from raftckpt import limits
 from raftckpt.errors import ensure
 from raftckpt.raft import engine as lib
+from raftckpt.raft.changes import Changes
+from raftckpt.raft.configuration import (
+    CONFIGURATION,
+    REGULAR,
+    Configuration,
+    Configurations,
+    InForce,
+    encode_configuration,
+)
 from raftckpt.raft.elections import ElectionTimer, Voting
 from raftckpt.raft.following import Following
 from raftckpt.raft.messages import (
@@ -28,24 +37,38 @@ from raftckpt.raft.messages import (
     Chunk,
     ChunkAck,
     Echo,
+    Noted,
     PeerMessage,
     PreVote,
     PreVoteAnswer,
-    RejoinDone,
+    Removed,
+    Standing,
     TermIs,
     TimeoutNow,
+    Told,
     VoteGrant,
     VoteRequest,
     decode_body,
     encode,
     join_bodies,
 )
-from raftckpt.raft.port import Clock, PeerStatus, RaftStatus, Role, StateMachine, Transferred
+from raftckpt.raft.port import (
+    Change,
+    Changed,
+    Clock,
+    PeerInfo,
+    PeerStatus,
+    RaftStatus,
+    Removal,
+    Role,
+    StateMachine,
+    Transferred,
+)
 from raftckpt.raft.reads import Reads
 from raftckpt.raft.sending import Sender
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.raft.snapshotting import Snapshotter
-from raftckpt.storage import Storage
+from raftckpt.storage import Contradiction, Storage, Unsupported
 
 __all__ = ["RaftNode"]
 
@@ -76,11 +99,29 @@ class _Transfer(NamedTuple):
     done: Callable[[Transferred], None]
 
 
+class _Heard(NamedTuple):
+    """What a voter last answered: its wall clock, when (monotonic), and its term."""
+
+    wall_ns: int
+    at: float
+    term: int
+
+
+class _Asked(NamedTuple):
+    """A change of the configuration on its way."""
+
+    entry: int
+    term: int
+    done: Callable[[Changed], None]
+
+
 class RaftNode(lib.EngineHooks):
-    """One voter. Implements :class:`raftckpt.raft.port.ReplicatedLog`.
+    """One directory of a cluster. Implements :class:`raftckpt.raft.port.ReplicatedLog`.
+
+    Everything that is counted is counted by directory id; node ids are for people.
 
     Arguments:
-        config: the voters (this node included) and the timings.
+        config: own addresses, and the timings.
         machine: what entries are applied to; its ``restore`` is called if there is a snapshot.
         storage: opened data directory.
         send: called with (node, frame body) for everything that may leave.
@@ -99,7 +140,8 @@ class RaftNode(lib.EngineHooks):
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        ensure(config.node in config.voters, "the node is one of the voters")
+        identity = storage.identity
+        self._node, self._id = identity.node, identity.directory
         self._config = config
         self._machine = machine
         self._storage = storage
@@ -107,17 +149,17 @@ class RaftNode(lib.EngineHooks):
         self._wake = wake
         self._clock = clock
         self._now = clock.monotonic
-        self._alone = len(config.voters) == 1
-        self._majority = len(config.voters) // 2 + 1
-        self._timer = ElectionTimer(
-            self._now, rng, config.election_min_s, config.election_max_s, self._majority
-        )
+        self._timer = ElectionTimer(self._now, rng, config.election_min_s, config.election_max_s)
+        self._linked: dict[str, PeerInfo] = {}
+        self._standing: dict[str, tuple[int, int]] = {}
+        self._asked: list[_Asked] = []
+        self._why_waiting = ""
         self._inbox: list[tuple[str, PeerMessage]] = []
         self._early: dict[str, list[bytes]] = {}
         self._late: dict[str, list[PeerMessage]] = {}
         self._contexts: dict[int, tuple[int, Any]] = {}
         self._reads = Reads()
-        self._walls: dict[str, tuple[int, float]] = {}
+        self._walls: dict[str, _Heard] = {}
         self._transfer: _Transfer | None = None
         self._transfer_round = -1
         self._lost_leadership = False
@@ -128,15 +170,22 @@ class RaftNode(lib.EngineHooks):
         self._told: tuple[Role, int, str | None] | None = None
 
         journal = storage.journal
-        journal.__class__ = lib.LogSeam  # the same list, under the names PySyncObj calls
+        ensure(isinstance(journal, lib.LogSeam), "the journal was opened by open_log")
         self._log: lib.LogSeam = journal  # type: ignore[assignment]
         snapshot = storage.snapshots.latest()
+        if snapshot is None and not len(self._log):
+            self._log.append_entry(CONFIGURATION + identity.record, 1, 0)
+        self._configurations = self._log.configurations = Configurations(
+            snapshot.configuration if snapshot is not None else b"", self._log
+        )
+        self._log.reconfigured = self._reconfigured
+        for placed in (self._configurations.at(self._log[-1][1]), self._configurations.now):
+            self._check_level(placed.configuration)
         if snapshot is not None:
             machine.restore(storage.snapshots.pieces(snapshot))
         first_applied = snapshot.index if snapshot is not None else 1
         self._engine = lib.Engine(
-            config.node,
-            config.voters,
+            self._id,
             self._log,
             self,
             self._now,
@@ -145,8 +194,9 @@ class RaftNode(lib.EngineHooks):
             election_max_s=config.election_max_s,
             first_applied=first_applied,
         )
-        self._sender = Sender(
-            self._engine, storage.snapshots, self._now, self._emit_early, self._majority
+        self._sender = Sender(self._engine, storage.snapshots, self._now, self._emit_early)
+        self._changes = Changes(
+            self._engine, self._linked, self._own_info(), self._now, config.election_max_s
         )
         self._snapshotter = Snapshotter(
             storage.snapshots, self._log, machine, config, self._now, first_applied
@@ -158,14 +208,17 @@ class RaftNode(lib.EngineHooks):
             self._timer,
             self._emit,
             clock.wall_ns,
-            self._snapshotter.installed,
+            self._installed,
+            self._contradicted,
+            self._check_level,
         )
-        self._voting = Voting(
-            self._engine,
-            self._timer,
-            self._emit,
-            config.node,
-            lambda: not self._following.rejoining,
+        self._voting = Voting(self._engine, self._timer, self._emit)
+        machine.configured(self._configurations.at(first_applied).configuration)
+
+    def _own_info(self) -> PeerInfo:
+        config, identity = self._config, self._storage.identity
+        return PeerInfo(
+            self._id, self._node, identity.joins, config.peer, config.client, *config.levels
         )
 
     # --- the port: requests --------------------------------------------------------------------
@@ -176,7 +229,7 @@ class RaftNode(lib.EngineHooks):
             return False
         ensure(len(payload) <= ENTRY_BYTES_MAX, "an entry larger than the limit was proposed")
         index = self._log[-1][1] + 1
-        self._log.append_entry(lib.REGULAR + payload, index, self._engine.term)
+        self._log.append_entry(REGULAR + payload, index, self._engine.term)
         self._contexts[index] = (self._engine.term, context)
         self._wake()
         return True
@@ -196,26 +249,72 @@ class RaftNode(lib.EngineHooks):
         if not self._ready() or self._transfer is not None:
             done(Transferred.REFUSED)
             return
-        target = node if node is not None else self._best_follower()
-        if (
-            target is None
-            or target not in self._engine.peers
-            or not self._engine.is_connected(target)
-            or self._sender.is_rejoining(target)
-        ):
+        target = self._best_follower() if node is None else self._directory_of(node)
+        voters = self._configurations.now.voters
+        if target not in voters or not self._engine.is_connected(target) or target == self._id:
             done(Transferred.REFUSED)
             return
         self._transfer = _Transfer(target, self._now() + timeout_s, done)
         self._wake()
 
-    def _best_follower(self) -> str | None:
-        engine = self._engine
+    def _best_follower(self) -> str:
+        engine, voters = self._engine, self._configurations.now.voters
         candidates = [
             (engine.match_index(name), name)
-            for name in engine.peers
-            if engine.is_connected(name) and not self._sender.is_rejoining(name)
+            for name in engine.others
+            if name in voters and engine.is_connected(name)
         ]
-        return max(candidates)[1] if candidates else None
+        return max(candidates)[1] if candidates else ""
+
+    def _directory_of(self, node: str) -> str:
+        member = self._configurations.now.configuration.named(node)
+        return member.directory if member is not None else ""
+
+    def _node_of(self, directory: str) -> str:
+        """Name of a directory for people: a member's, or what it calls itself."""
+        if directory == self._id:
+            return self._node
+        member = self._configurations.now.configuration.member(directory)
+        if member is not None:
+            return member.node
+        info = self._linked.get(directory)
+        return info.node if info is not None else directory[:8]
+
+    def change(self, change: Change, done: Callable[[Changed], None]) -> None:
+        """Change the configuration; see the port."""
+        if self._transfer is not None or not self._ready():
+            done(Changed(False, again=True, why="not_leader"))
+            return
+        wanted = self._changes.asked(change)
+        if wanted.hand_over:
+            self.transfer(None, lambda outcome: None)
+            done(Changed(False, again=True, why=wanted.why))
+        elif wanted.configuration is None:
+            done(Changed(False, why=wanted.why))
+        else:
+            self._append_asked(wanted.configuration, done)
+
+    def _append_asked(self, latter: Configuration, done: Callable[[Changed], None]) -> None:
+        now = self._configurations.now
+        if latter == now.configuration:
+            if self._engine.settled >= now.index:
+                done(Changed(True))
+            else:
+                self._asked.append(_Asked(now.index, now.term, done))
+            return
+        why = self._changes.against(latter)
+        if why:
+            done(Changed(False, again=True, why=why))
+            return
+        self._asked.append(_Asked(self._log[-1][1] + 1, self._engine.term, done))
+        self._append(latter)
+
+    def _append(self, latter: Configuration) -> None:
+        """Append a configuration: it is in force from here on."""
+        latter = latter._replace(base=self._configurations.now.index)
+        payload = CONFIGURATION + encode_configuration(latter)
+        self._log.add(payload, self._log[-1][1] + 1, self._engine.term)
+        self._wake()
 
     def compact(self) -> bool:
         """Start a snapshot now; see the port."""
@@ -225,32 +324,40 @@ class RaftNode(lib.EngineHooks):
 
     # --- the port: links -----------------------------------------------------------------------
 
-    def receive(self, node: str, body: bytes) -> None:
+    def receive(self, directory: str, body: bytes) -> None:
         """Queue the messages of a frame body.
 
         Raises:
             PeerProtocolError: the body is not of the protocol; close the connection.
         """
-        self._inbox.extend([(node, message) for message in decode_body(body)])
+        self._inbox.extend([(directory, message) for message in decode_body(body)])
         self._wake()
 
-    def connected(self, node: str) -> None:
+    def connected(self, peer: PeerInfo) -> None:
         """Take note of a new connection; see the port."""
-        self._drop_from_inbox(node)
-        self._following.link_lost(node)  # whatever came on a former connection may have a hole
-        self._engine.transport_seam.link(self._engine.peers[node], True)
-        self._sender.link_changed(node)
+        directory = peer.directory
+        self._drop_from_inbox(directory)
+        self._linked[directory] = peer
+        self._standing.pop(directory, None)
+        self._following.link_lost(directory)  # what came on a former connection may have a hole
+        self._engine.transport_seam.link(self._engine.peer(directory), True)
+        self._sender.link_changed(directory)
+        self._emit(directory, self._own_standing())
+        self._changes.due_at = self._now()
         self._wake()
 
-    def disconnected(self, node: str, broken: bool) -> None:
+    def disconnected(self, directory: str, broken: bool) -> None:
         """Take note of a lost connection; see the port."""
-        self._drop_from_inbox(node)
-        self._engine.transport_seam.link(self._engine.peers[node], False)
-        self._sender.link_changed(node)
-        if broken and node == self._engine.leader:
+        self._drop_from_inbox(directory)
+        self._linked.pop(directory, None)
+        self._standing.pop(directory, None)
+        self._engine.transport_seam.link(self._engine.peer(directory), False)
+        self._sender.link_changed(directory)
+        if broken and directory == self._engine.leader:
             self._timer.link_to_leader_broke()
-        self._following.link_lost(node)
-        if not any(map(self._engine.is_connected, self._engine.peers)):
+        self._following.link_lost(directory)
+        voters = self._configurations.now.voters
+        if not any(name in voters for name in self._engine.linked):
             # nobody would hear a campaign now; when links are back, ask (PreVote) again
             self._engine.call_off()
             self._timer.transfer_term = None
@@ -285,12 +392,32 @@ class RaftNode(lib.EngineHooks):
         self._half_done = True
         self._engine.use_clock()
         self._voting.campaign_if_due()
-        if self._alone:
+        self._go_on_with_changes()
+        if self._alone:  # perhaps since this very step
             self._log.sync()  # our own copy is the majority: it must be durable before it counts
         if self._engine.role != lib.FOLLOWER:
             self._lead()
         self._follow_up()
         self._release_early()
+
+    @property
+    def _alone(self) -> bool:
+        return self._configurations.now.majority == 1
+
+    def _go_on_with_changes(self) -> None:
+        """Append what the members' intents ask for, before anything of this step is counted."""
+        if self._transfer is not None or not self._ready() or self._now() < self._changes.due_at:
+            return
+        wanted = self._changes.next()
+        for directory, why in self._changes.told.items():
+            self._emit(directory, Told(KINDS[Told], why[:500]))
+        if wanted is None:
+            return
+        if wanted.hand_over:
+            self.transfer(None, lambda outcome: None)
+        elif wanted.configuration is not None:
+            log.info("event=reconfigures %s", _briefly(wanted.configuration))
+            self._append(wanted.configuration)
 
     def finish(self) -> None:
         """Second half: make it durable, then let it be known; a follower applies last."""
@@ -325,6 +452,8 @@ class RaftNode(lib.EngineHooks):
             due = self._engine.append_due
             if self._transfer is not None:
                 due = min(due, self._transfer.until)
+            elif self._ready():
+                due = min(due, self._changes.due_at)
         else:
             due = self._timer.fires_at
         return min(due, self._snapshotter.deadline)
@@ -397,8 +526,6 @@ class RaftNode(lib.EngineHooks):
             return
         if self._ready():
             self._reads.settle(sender.confirmed_round(), engine.applied)
-            for node, message in sender.readmit():
-                self._emit(node, message)
         if self._transfer is not None:
             self._advance_transfer(self._transfer)
 
@@ -412,7 +539,7 @@ class RaftNode(lib.EngineHooks):
             and self._transfer_round != self._sender.round
         ):
             self._transfer_round = self._sender.round  # say it once per heartbeat
-            engine.transferLeadership(engine.peers[transfer.target])
+            engine.transferLeadership(engine.peer(transfer.target))
 
     def _follow_up(self) -> None:
         """Tell the owner what changed in the library's calls (never from inside them)."""
@@ -422,6 +549,9 @@ class RaftNode(lib.EngineHooks):
             self._contexts.clear()
             if contexts:
                 self._machine.abandon(contexts)
+            asked, self._asked = self._asked, []
+            for change in asked:
+                change.done(Changed(False, definite=False, why="leadership_lost"))
             self._reads.fail()
         transfer = self._transfer
         if transfer is not None and self._engine.role != lib.LEADER:
@@ -444,42 +574,167 @@ class RaftNode(lib.EngineHooks):
 
     # --- messages in ---------------------------------------------------------------------------
 
-    def _deliver(self, node: str, message: PeerMessage) -> None:
+    def _deliver(self, directory: str, message: PeerMessage) -> None:
+        match message:
+            case Standing():
+                self._on_standing(directory, (message.config_term, message.config_index))
+                return
+            case Removed():
+                self._on_removed(directory, (message.config_term, message.config_index))
+                return
+            case Told():
+                self._on_told(directory, message.why)
+                return
+            case Noted():
+                if not message.complete:
+                    self._emit(directory, self._own_founding())
+                return
+        if not self._listens_to(directory):
+            return
         match message:
             case Append():
-                self._following.on_append(node, message)
+                self._following.on_append(directory, message)
             case Ack() | Echo() | ChunkAck():
-                self._on_answer(node, message)
+                self._on_answer(directory, message)
             case Chunk():
-                self._following.on_chunk(node, message)
+                self._following.on_chunk(directory, message)
             case VoteRequest():
-                self._voting.on_request(node, message)
+                self._voting.on_request(directory, message)
             case VoteGrant():
-                self._voting.on_grant(node, message)
+                self._voting.on_grant(directory, message)
             case PreVote():
-                self._voting.on_question(node, message)
+                self._voting.on_question(directory, message)
             case PreVoteAnswer():
-                self._voting.on_answer(node, message)
+                self._voting.on_answer(directory, message)
             case TimeoutNow():
-                self._voting.on_timeout_now(node, message)
+                self._voting.on_timeout_now(directory, message)
             case TermIs():
                 self._voting.adopt(message.term)
-            case RejoinDone():
-                self._following.on_rejoin_done(node, message)
             case _:
                 assert_never(message)
 
-    def _on_answer(self, node: str, answer: Ack | Echo | ChunkAck) -> None:
-        self._walls[node] = (answer.wall_ns, self._now())
+    def _listens_to(self, directory: str) -> bool:
+        """Terms are taken over only from members of our configuration or of a newer one."""
+        now = self._configurations.now
+        return (
+            directory in now.directories
+            or self._standing.get(directory, (0, 0)) > now.place
+            or directory == self._engine.leader
+        ) and directory not in self._storage.directory.notes.contradictions
+
+    def _on_answer(self, directory: str, answer: Ack | Echo | ChunkAck) -> None:
+        if directory in self._configurations.now.voters:
+            self._walls[directory] = _Heard(answer.wall_ns, self._now(), answer.term)
         if answer.term != self._engine.term or self._engine.role != lib.LEADER:
             self._voting.adopt(answer.term)
             return
         if type(answer) is Ack:
-            self._sender.on_ack(node, answer)
+            self._sender.on_ack(directory, answer)
         elif type(answer) is ChunkAck:
-            self._sender.on_chunk_ack(node, answer)
+            self._sender.on_chunk_ack(directory, answer)
         else:
-            self._sender.on_echo(node, answer.round, answer.rejoining)
+            self._sender.on_echo(directory, answer.round)
+
+    # --- members -------------------------------------------------------------------------------
+
+    def _own_standing(self) -> Standing:
+        return Standing(KINDS[Standing], *self._configurations.now.place)
+
+    def _own_founding(self) -> Noted:
+        identity = self._storage.identity
+        return Noted(KINDS[Noted], identity.number, identity.record, True)
+
+    def _reconfigured(self) -> None:
+        """Another configuration is in force here: everybody with a link hears of it."""
+        self._engine.reconfigure()
+        if self._engine.role == lib.LEADER:
+            self._sender.reconfigured()
+        for directory in self._linked:
+            self._emit(directory, self._own_standing())
+
+    def _installed(self, index: int) -> None:
+        self._snapshotter.installed(index)
+        self._configured(self._configurations.at(index))
+
+    def _configured(self, placed: InForce) -> None:
+        """A configuration is committed and applied."""
+        configuration = placed.configuration
+        directory = self._storage.directory
+        self._machine.configured(configuration)
+        if self._id in placed.directories:
+            directory.note_admitted()
+            self._why_waiting = ""
+        elif not directory.identity.joins:
+            self._leave(placed.place)
+        directory.notes.settle(placed.directories)
+        for gone in self._sender.left():
+            self._emit(gone, Removed(KINDS[Removed], placed.term, placed.index))
+        for name, standing in self._standing.items():
+            self._judge(name, standing)
+        asked = [a for a in self._asked if a.entry <= placed.index]
+        self._asked = [a for a in self._asked if a.entry > placed.index]
+        for change in asked:
+            done = (change.entry, change.term) == placed.place[::-1]
+            change.done(Changed(done, definite=done, why="" if done else "leadership_lost"))
+
+    def _on_standing(self, directory: str, place: tuple[int, int]) -> None:
+        self._standing[directory] = place
+        self._judge(directory, place)
+
+    def _judge(self, directory: str, place: tuple[int, int]) -> None:
+        """Tell a directory that a committed configuration, newer than its own, has not got it."""
+        now, info = self._configurations.now, self._linked.get(directory)
+        if (
+            info is not None
+            and not info.joins
+            and directory not in now.directories
+            and place < now.place
+            and self._engine.settled >= now.index
+        ):
+            self._emit(directory, Removed(KINDS[Removed], now.term, now.index))
+
+    def _on_removed(self, directory: str, place: tuple[int, int]) -> None:
+        if place >= self._configurations.now.place and not self._storage.identity.joins:
+            self._leave(place)
+
+    def _leave(self, place: tuple[int, int]) -> None:
+        self._storage.directory.note_removed()
+        log.warning("event=removed term=%d index=%d", *place)
+        raise Removal(
+            f"the cluster removed {self._node} (by entry {place[1]}): this replica stops, and its "
+            "data directory does not count any more"
+        )
+
+    def _on_told(self, directory: str, why: str) -> None:
+        if self._why_waiting != why:
+            self._why_waiting = why
+            log.warning('event=waiting told_by=%s why="%s"', self._node_of(directory), why)
+
+    def _check_level(self, configuration: Configuration) -> None:
+        """Refuse what raises the level above what this version can: no ack, and an end."""
+        lowest, highest = self._config.levels
+        if not lowest <= configuration.level <= highest:
+            raise Unsupported(
+                f"following the cluster {configuration.cluster} failed",
+                f"it is at level {configuration.level}, this version can {lowest} to {highest}",
+                "start a version of raftckpt that can",
+            )
+
+    def _contradicted(self, directory: str, index: int, term: int, their_term: int) -> None:
+        """What ``directory`` sent contradicts what is committed here: it counts no more."""
+        configuration = self._configurations.now.configuration
+        self._storage.directory.notes.contradicts(
+            directory,
+            Contradiction(
+                self._node_of(directory), configuration.founding, index, term, their_term,
+                self._clock.wall_ns(),
+            ),
+        )  # fmt: skip
+        log.error(
+            "event=contradiction peer=%s directory=%s index=%d term=%d their_term=%d",
+            self._node_of(directory), directory, index, term, their_term,
+        )  # fmt: skip
+        self._engine.disown(directory)
 
     # --- what PySyncObj asks -------------------------------------------------------------------
 
@@ -521,6 +776,7 @@ class RaftNode(lib.EngineHooks):
             self._timer.rearm()
         if new == lib.LEADER:
             self._sender.lead()
+            self._changes.lead()
             self._timer.transfer_term = None
 
     def engine_applies(self) -> None:
@@ -534,7 +790,7 @@ class RaftNode(lib.EngineHooks):
         while applied < commit and room > 0 and size < APPLY_BYTES:
             payload, index, term = entries[applied + 1 - first]
             ensure(index == applied + 1, "the log has a gap")
-            if payload[:1] == lib.REGULAR:
+            if payload[:1] == REGULAR:
                 proposed = self._contexts.pop(index, None)
                 context = None
                 if proposed is not None:
@@ -545,9 +801,32 @@ class RaftNode(lib.EngineHooks):
                 self._machine.apply(index, term, payload[1:], context)
             applied = index
             engine.applied = applied
+            if payload[:1] == CONFIGURATION:
+                self._configured(self._configurations.at(index))
             room -= 1
             size += len(payload)
         self._snapshotter.grown(size)
+
+    # --- what the links ask --------------------------------------------------------------------
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """(term, index of the last entry), as they are on disk or soon will be."""
+        return self._engine.term, self._log[-1][1]
+
+    def objection(self, peer: PeerInfo) -> str | None:
+        """Whether a directory holds less than it has told this leader in this term."""
+        heard = self._walls.get(peer.directory)
+        counted = 0
+        if self._engine.role == lib.LEADER:
+            counted = self._engine.match_index(peer.directory)
+        if (heard is not None and peer.term < heard.term) or peer.last_index < counted:
+            return (
+                f"its data directory went back in time: it is at term {peer.term} and ends at "
+                f"entry {peer.last_index}, but had said more before. Move it away and start with "
+                "`raftckpt serve --rejoin`"
+            )
+        return None
 
     # --- status --------------------------------------------------------------------------------
 
@@ -561,39 +840,23 @@ class RaftNode(lib.EngineHooks):
         )
 
     def _role(self) -> Role:
-        if self._following.rejoining:
-            return Role.REJOINING
+        if not self._engine.votes:
+            return Role.LEARNER
         return _ROLES[self._engine.role]
 
     def _serving_leader(self) -> str | None:
         if self._engine.role == lib.LEADER:
-            return self._config.node if self._ready() else None
-        return self._engine.leader
+            return self._node if self._ready() else None
+        leader = self._engine.leader
+        return self._node_of(leader) if leader is not None else None
 
     def status(self) -> RaftStatus:
         """Describe the current state; see the port."""
         engine = self._engine
-        leads = engine.role == lib.LEADER
-        now = self._now()
-        peers = []
-        for name in engine.peers:
-            if leads:
-                heard = engine.last_heard(name)
-            else:  # only the leader is listened to
-                heard = self._timer.heard_at if name == engine.leader else None
-            peers.append(
-                PeerStatus(
-                    name,
-                    engine.is_connected(name),
-                    engine.match_index(name) if leads else 0,
-                    engine.next_index(name) if leads else 0,
-                    now - heard if heard is not None else float("inf"),
-                    leads and self._sender.is_rejoining(name),
-                )
-            )
+        now = self._configurations.now
         snapshot = self._storage.snapshots.latest()
         return RaftStatus(
-            self._config.node,
+            self._node,
             self._role(),
             engine.term,
             self._serving_leader(),
@@ -602,17 +865,61 @@ class RaftNode(lib.EngineHooks):
             self._log[0][1],
             self._log[-1][1],
             snapshot.index if snapshot is not None else 0,
-            peers,
+            [self._peer_status(name) for name in engine.others],
+            now.configuration,
+            now.index,
+            self._alarms(),
+            self._why_waiting or self._changes.obstacle,
         )
+
+    def _peer_status(self, name: str) -> PeerStatus:
+        engine, info = self._engine, self._linked.get(name)
+        leads = engine.role == lib.LEADER
+        if leads:
+            heard = engine.last_heard(name)
+        else:  # only the leader is listened to
+            heard = self._timer.heard_at if name == engine.leader else None
+        return PeerStatus(
+            self._node_of(name),
+            name,
+            name in self._configurations.now.voters,
+            engine.is_connected(name),
+            engine.match_index(name) if leads else 0,
+            engine.next_index(name) if leads else 0,
+            self._now() - heard if heard is not None else float("inf"),
+            (info.lowest, info.highest) if info is not None else None,
+        )
+
+    def _alarms(self) -> list[str]:
+        return [
+            f"{what.node} (data directory {directory[:8]}) contradicts what is committed here: "
+            f"entry {what.entry} is of term {what.term} here and of term {what.their_term} there. "
+            f"Move its directory away and start it with --rejoin, or, if the others agree with "
+            f"it, do the same with {self._node}"
+            for directory, what in self._storage.directory.notes.contradictions.items()
+        ]
+
+    def voters(self) -> int:
+        """How many vote; see the port."""
+        return len(self._configurations.now.voters)
+
+    def client_address(self, node: str) -> str | None:
+        """Where clients reach ``node``: what it says itself, else what is in force."""
+        for info in self._linked.values():
+            if info.node == node and info.client:
+                return info.client
+        member = self._configurations.now.configuration.named(node)
+        return (member.client or None) if member is not None else None
 
     def wall_clocks(self) -> Sequence[int]:
         """Wall clocks of the voters heard from lately, this one's first (ns)."""
         now = self._now()
         clocks = [self._clock.wall_ns()]
-        for wall_ns, heard in self._walls.values():
-            age = now - heard
-            if age <= WALL_CLOCK_AGE_S:
-                clocks.append(wall_ns + int(age * limits.SECOND_NS))
+        voters = self._configurations.now.voters
+        for name, heard in self._walls.items():
+            age = now - heard.at
+            if age <= WALL_CLOCK_AGE_S and name in voters:
+                clocks.append(heard.wall_ns + int(age * limits.SECOND_NS))
         return clocks
 
     def close(self) -> None:
@@ -620,3 +927,12 @@ class RaftNode(lib.EngineHooks):
         self._following.close()
         self._snapshotter.abort()
         self._storage.close()
+
+
+def _briefly(configuration: Configuration) -> str:
+    """A configuration for the log file."""
+    kinds = {True: "voter", False: "learner"}
+    members = ",".join(
+        f"{m.node}:{kinds[m.voter] if m.directory else 'place'}" for m in configuration.members
+    )
+    return f"level={configuration.level} members={members}"

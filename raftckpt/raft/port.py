@@ -11,12 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+from raftckpt.raft.configuration import Configuration
+
 __all__ = [
+    "AddMember",
+    "Change",
+    "Changed",
     "Clock",
+    "PeerInfo",
     "PeerStatus",
     "RaftStatus",
+    "Removal",
+    "RemoveMember",
     "ReplicatedLog",
     "Role",
+    "SetPin",
     "StateMachine",
     "Transferred",
 ]
@@ -28,8 +37,8 @@ class Role(Enum):
     FOLLOWER = "follower"
     CANDIDATE = "candidate"
     LEADER = "leader"
-    REJOINING = "rejoining"
-    """Re-admitted with an empty directory: its votes and acks do not count yet."""
+    LEARNER = "learner"
+    """Gets entries and counts for nothing: added or re-admitted, and not promoted yet."""
 
 
 class Clock(Protocol):
@@ -42,16 +51,38 @@ class Clock(Protocol):
         """Nanoseconds since the epoch; may jump. Only ever one voice among the voters' clocks."""
 
 
+class PeerInfo(NamedTuple):
+    """What a replica says of itself when a link begins."""
+
+    directory: str
+    node: str
+    joins: str = ""
+    """``storage.REJOINS`` or a token: it is no member yet and wants to be let in."""
+    peer: str = ""
+    client: str = ""
+    lowest: int = 1
+    highest: int = 1
+    """The levels that it can."""
+    incarnation: int = 0
+    run: str = ""
+    term: int = 0
+    last_index: int = 0
+    """Its term and the end of its log when the link began."""
+
+
 class PeerStatus(NamedTuple):
-    """A leader's view of another voter (a follower knows only ``connected``, and its leader)."""
+    """A leader's view of another member (a follower knows only ``connected``, and its leader)."""
 
     node: str
+    directory: str
+    voter: bool
     connected: bool
     match_index: int
     next_index: int
     silent_s: float
     """Seconds since it last answered in this term, or since this leader was heard (inf: never)."""
-    rejoining: bool
+    levels: tuple[int, int] | None
+    """The levels it can, while it has a link."""
 
 
 class RaftStatus(NamedTuple):
@@ -68,6 +99,58 @@ class RaftStatus(NamedTuple):
     last_index: int
     snapshot_index: int
     peers: list[PeerStatus]
+    configuration: Configuration
+    """In force."""
+    configuration_index: int
+    alarms: list[str]
+    """Sentences for people; empty: all is well."""
+    waiting: str
+    """Why this replica is no member yet, or what holds a change of members up ("": nothing)."""
+
+
+class AddMember(NamedTuple):
+    """Keep a place for a new member; whoever has the token takes it."""
+
+    node: str
+    peer: str
+    client: str
+    token: str
+    """SHA-256 of the token, hexadecimal."""
+    promote: bool = True
+    replaces: str = ""
+    """Node id of the member that leaves for it."""
+
+
+class RemoveMember(NamedTuple):
+    """Take a member out."""
+
+    node: str
+
+
+class SetPin(NamedTuple):
+    """Hold the level where it is, or let it rise again."""
+
+    pinned: bool
+
+
+Change = AddMember | RemoveMember | SetPin
+"""A change of the configuration that an operator asks for; asking again is harmless."""
+
+
+class Changed(NamedTuple):
+    """Outcome of a change."""
+
+    done: bool
+    """The configuration that was asked for is committed."""
+    definite: bool = True
+    """If not done: it will not happen either."""
+    again: bool = False
+    """It may be asked again soon, of whoever leads then."""
+    why: str = ""
+
+
+class Removal(Exception):
+    """The cluster took this replica out; the process is to stop, with success."""
 
 
 class Transferred(Enum):
@@ -95,6 +178,9 @@ class StateMachine(Protocol):
     def restore(self, pieces: Iterable[bytes]) -> None:
         """Replace the state by an image that :meth:`freeze` made (already verified)."""
 
+    def configured(self, configuration: Configuration) -> None:
+        """What is applied from here on is of this configuration (its level, its members)."""
+
     def role_changed(self, status: RaftStatus) -> None:
         """Leadership was won (``leader == node``), lost, or another leader became known."""
 
@@ -120,14 +206,17 @@ class ReplicatedLog(Protocol):
     ) -> None:
         """Hand leadership to ``node`` (None: the most caught-up follower)."""
 
-    def receive(self, node: str, body: bytes) -> None:
-        """Take a frame body that arrived from ``node`` on its current connection."""
+    def change(self, change: Change, done: Callable[[Changed], None]) -> None:
+        """Change the configuration; ``done`` is called once, when it is committed or refused."""
 
-    def connected(self, node: str) -> None:
-        """A connection with ``node`` is up (a former one of the same node is gone)."""
+    def receive(self, directory: str, body: bytes) -> None:
+        """Take a frame body that arrived from ``directory`` on its current connection."""
 
-    def disconnected(self, node: str, broken: bool) -> None:
-        """The connection with ``node`` is gone; ``broken``: closed or reset by the other side."""
+    def connected(self, peer: PeerInfo) -> None:
+        """A connection with a directory is up (a former one with it is gone)."""
+
+    def disconnected(self, directory: str, broken: bool) -> None:
+        """The connection with it is gone; ``broken``: closed or reset by the other side."""
 
     def step(self) -> None:
         """Deliver what arrived, tick, persist, apply, and hand released frames to the sender."""
@@ -137,6 +226,12 @@ class ReplicatedLog(Protocol):
 
     def status(self) -> RaftStatus:
         """Describe the current state."""
+
+    def voters(self) -> int:
+        """How many vote, by the configuration in force."""
+
+    def client_address(self, node: str) -> str | None:
+        """Where clients reach ``node``."""
 
     def wall_clocks(self) -> Sequence[int]:
         """Estimated wall clocks of the voters heard from lately, this one's first (ns)."""

@@ -14,7 +14,7 @@ from typing import Final
 from raftckpt import limits
 from raftckpt.errors import ensure, present
 from raftckpt.raft.engine import Engine
-from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck, RejoinDone, encode
+from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck, encode
 from raftckpt.storage import SnapshotMeta, SnapshotStore
 
 __all__ = ["Sender"]
@@ -50,16 +50,6 @@ class _Transfer:
             self.progressed_at = now
 
 
-class _Rejoining:
-    """A follower that lost its disk: nothing it says counts until it holds ``index``."""
-
-    def __init__(self, asked_round: int) -> None:
-        self.asked_round = asked_round
-        self.index: int | None = None
-        self.match = 0
-        self.told_round = -1
-
-
 class _Follower:
     """What the leader knows of one follower beyond PySyncObj's next and match index."""
 
@@ -69,7 +59,6 @@ class _Follower:
         self.reset_floor = 0
         self.answered_round = 0
         self.transfer: _Transfer | None = None
-        self.rejoining: _Rejoining | None = None
 
     def sent(self, last_index: int, size: int) -> None:
         self.in_flight.append((last_index, size))
@@ -97,25 +86,41 @@ class Sender:
         snapshots: SnapshotStore,
         monotonic: Callable[[], float],
         emit: Callable[[str, bytes], None],
-        majority: int,
     ) -> None:
         self._engine = engine
         self._snapshots = snapshots
         self._now = monotonic
         self._emit = emit
-        self._majority = majority
+        self._configurations = engine.log.configurations
         self.round = 0
         """Number of the last heartbeat round sent (never repeats within a term)."""
         self.sent_end = 0
         self.sent_commit = 0
         self.must_send = False
-        self._followers = {name: _Follower() for name in engine.peers}
+        self._followers: dict[str, _Follower] = {}
+        self._leaving: set[str] = set()
         self._encoded: dict[int, tuple[bytes, int, int]] = {}
 
     def lead(self) -> None:
         """A new leadership begins: nothing of a former one counts."""
-        self._followers = {name: _Follower() for name in self._engine.peers}
+        self._followers = {name: _Follower() for name in self._engine.others}
+        self._leaving.clear()
         self.must_send = True
+
+    def reconfigured(self) -> None:
+        """Another configuration is in force at this leader: follow who came and went."""
+        others = self._engine.others
+        gone = self._followers.keys() - set(others)
+        self._leaving = (self._leaving | gone) - set(others)
+        former, self._followers = self._followers, {}
+        for name in others:
+            self._followers[name] = former.get(name) or _Follower()
+        self.must_send = True
+
+    def left(self) -> list[str]:
+        """The removal of these is committed: they are told, and sent nothing more."""
+        leaving, self._leaving = sorted(self._leaving), set()
+        return leaving
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -126,9 +131,13 @@ class Sender:
         self.sent_end = self._engine.log[-1][1]
         self.sent_commit = self._engine.commit
         self._encoded.clear()
-        for name in self._engine.peers:
+        for name, follower in self._followers.items():
             if self._engine.is_connected(name):
-                self._send_to(name, self._followers[name])
+                self._send_to(name, follower)
+        for name in sorted(self._leaving):
+            # From the entry of its removal on: no entries, but nothing to campaign for either.
+            if self._engine.is_connected(name):
+                self._emit(name, self._calming())
 
     def _send_to(self, name: str, follower: _Follower) -> None:
         engine = self._engine
@@ -218,34 +227,34 @@ class Sender:
             self._emit(name, encode(chunk))
             transfer.sent += len(data)
             sent_any = True
-        if not sent_any:  # keep the follower calm, and have it echo
-            message = Append(KINDS[Append], self._engine.term, self.round, 0, 0, 0, [])
-            self._emit(name, encode(message))
+        if not sent_any:  # and have it echo
+            self._emit(name, self._calming())
+
+    def _calming(self) -> bytes:
+        return encode(Append(KINDS[Append], self._engine.term, self.round, 0, 0, 0, []))
 
     # --- links -------------------------------------------------------------------------------
 
     def link_changed(self, name: str) -> None:
         """A connection came or went: whatever was in flight may be lost."""
-        follower = self._followers[name]
+        follower = self._followers.get(name)
+        if follower is None:
+            return
         match = self._engine.match_index(name)
         if match:
             self._engine.set_next_index(name, match + 1)
         follower.clear_window()
         if follower.transfer is not None:
             follower.transfer.restart(self._now())
-        if follower.rejoining is not None:
-            # it may have lost its disk once more: what it said on another connection is void
-            follower.rejoining = None
-            follower.answered_round = 0
-            self._engine.forget_match(name)
         self.must_send = True
 
     # --- answers -----------------------------------------------------------------------------
 
     def on_ack(self, name: str, ack: Ack) -> None:
         """Take an ack of our term in."""
-        follower = self._followers[name]
-        self._count(name, follower, ack.round, ack.rejoining)
+        follower = self._counted(name, ack.round)
+        if follower is None:
+            return
         last = self._engine.log[-1][1]
         following = min(max(ack.next_index, 2), last + 1)
         if ack.reset:
@@ -258,18 +267,15 @@ class Sender:
         if ended:
             follower.transfer = None
             former = following
-        if follower.rejoining is None:
-            self._engine.deliver(
-                name,
-                {
-                    "type": "next_node_idx",
-                    "next_node_idx": following,
-                    "reset": False,
-                    "success": True,
-                },
-            )
-        else:
-            follower.rejoining.match = max(follower.rejoining.match, following - 1)
+        self._engine.deliver(
+            name,
+            {
+                "type": "next_node_idx",
+                "next_node_idx": following,
+                "reset": False,
+                "success": True,
+            },
+        )
         self._engine.set_next_index(name, max(former, following))
         follower.arrived(following - 1)
         if ended or (self._engine.next_index(name) <= last and follower.window_open):
@@ -286,10 +292,9 @@ class Sender:
 
     def on_chunk_ack(self, name: str, ack: ChunkAck) -> None:
         """Move the window of the snapshot on, or start it over."""
-        follower = self._followers[name]
-        self._count(name, follower, ack.round, ack.rejoining)
-        transfer = follower.transfer
-        if transfer is None or ack.snapshot != transfer.meta.id:
+        follower = self._counted(name, ack.round)
+        transfer = follower.transfer if follower is not None else None
+        if follower is None or transfer is None or ack.snapshot != transfer.meta.id:
             return
         if ack.received > transfer.meta.size:
             return
@@ -304,75 +309,38 @@ class Sender:
             transfer.arrived(ack.received, self._now())
             self.must_send = self.must_send or transfer.sent < transfer.meta.size
 
-    def on_echo(self, name: str, answered: int, rejoining: bool) -> None:
+    def on_echo(self, name: str, answered: int) -> None:
         """Take a bare answer in."""
-        self._count(name, self._followers[name], answered, rejoining)
+        self._counted(name, answered)
 
-    def _count(self, name: str, follower: _Follower, answered: int, rejoining: bool) -> None:
-        if rejoining:
-            if follower.rejoining is None:
-                follower.rejoining = _Rejoining(self.round + 1)
-                self._engine.forget_match(name)
-                self.must_send = True
-            return
-        follower.rejoining = None
-        follower.answered_round = max(follower.answered_round, answered)
-        self._engine.heard_from(name)
+    def _counted(self, name: str, answered: int) -> _Follower | None:
+        """Note that ``name`` answered; None if it is no member."""
+        follower = self._followers.get(name)
+        if follower is not None:
+            follower.answered_round = max(follower.answered_round, answered)
+            self._engine.heard_from(name)
+        return follower
 
     # --- what follows from the answers -----------------------------------------------------------
 
-    def confirmed_round(self, without: str | None = None) -> int:
-        """The newest round that a majority has answered, this leader included."""
-        rounds = [
-            follower.answered_round
-            for name, follower in self._followers.items()
-            if follower.rejoining is None and name != without
-        ]
+    def confirmed_round(self) -> int:
+        """The newest round that a majority of the voters has answered, this leader included."""
+        now = self._configurations.now
+        rounds = [f.answered_round for name, f in self._followers.items() if name in now.voters]
         rounds.append(self.round)
         rounds.sort(reverse=True)
-        return rounds[self._majority - 1] if len(rounds) >= self._majority else 0
+        return rounds[now.majority - 1]
 
     def commits_more(self) -> bool:
-        """Whether a majority holds an entry that is not committed yet."""
-        if not self._followers:
+        """Whether a majority of the voters holds an entry that is not committed yet."""
+        now = self._configurations.now
+        if now.majority == 1:
             return True
-        matches = sorted(map(self._engine.match_index, self._followers), reverse=True)
-        return matches[self._majority - 2] > self._engine.commit
-
-    def readmit(self) -> list[tuple[str, RejoinDone]]:
-        """Who of those that lost their disk may be told that its voice counts again.
-
-        It must hold everything that was committed when a majority without it confirmed this
-        leadership, and *every* other voter must have answered since: a candidate of a later term,
-        to whom the lost disk had given its vote, would be among them, and cannot be in our term.
-        """
-        done = []
-        for name, follower in self._followers.items():
-            rejoining = follower.rejoining
-            if rejoining is None:
-                continue
-            if rejoining.index is None and self._all_answered(rejoining.asked_round, name):
-                rejoining.index = self._engine.commit
-            if (
-                rejoining.index is not None
-                and rejoining.match >= rejoining.index
-                and rejoining.told_round != self.round
-            ):
-                rejoining.told_round = self.round
-                message = RejoinDone(KINDS[RejoinDone], self._engine.term, rejoining.index)
-                done.append((name, message))
-        return done
-
-    def _all_answered(self, asked_round: int, without: str) -> bool:
-        return self.confirmed_round(without) >= asked_round and all(
-            follower.rejoining is not None or follower.answered_round >= asked_round
-            for name, follower in self._followers.items()
-            if name != without
+        match = self._engine.match_index
+        matches = sorted(
+            (match(name) for name in self._followers if name in now.voters), reverse=True
         )
-
-    def is_rejoining(self, name: str) -> bool:
-        """Whether ``name`` lost its disk and does not count yet."""
-        return self._followers[name].rejoining is not None
+        return matches[now.majority - 2] > self._engine.commit
 
     def sending_snapshot(self) -> bool:
         """Whether a snapshot is on its way and gets on: compaction must not overtake it."""

@@ -1,19 +1,24 @@
-"""Who takes part in the consensus, and its timings."""
+"""What a replica says of itself to the others, and the timings of the consensus."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from raftckpt import limits
+from raftckpt.version import HIGHEST_LEVEL, LOWEST_LEVEL
 
 __all__ = ["RaftConfig"]
 
 
 class RaftConfig(NamedTuple):
-    """Who takes part, and the timings (seconds)."""
+    """Own addresses and levels, and the timings (seconds). Who is a member stands in the log."""
 
-    node: str
-    voters: list[str]
+    peer: str = ""
+    """host:port for replicas, as the others are to dial it ("": not to be announced)."""
+    client: str = ""
+    """host:port for clients."""
+    levels: tuple[int, int] = (LOWEST_LEVEL, HIGHEST_LEVEL)
+    """The lowest and the highest level that this version can."""
     heartbeat_s: float = 0.05
     election_min_s: float = 0.3
     election_max_s: float = 0.6

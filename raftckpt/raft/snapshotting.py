@@ -96,7 +96,9 @@ class Snapshotter:
         payload, index, term = self._log[applied - first]
         prev_term = self._log[applied - 1 - first][2]
         self._pieces = self._machine.freeze()
-        self._writer = self._snapshots.create(index, term, payload, prev_term)
+        self._writer = self._snapshots.create(
+            index, term, payload, prev_term, self._log.configurations.placed(index)
+        )
         self._index = index
         self._bytes = 0
         self._resume_at = self._now()
@@ -140,6 +142,7 @@ class Snapshotter:
         writer.commit()
         self._last_index = self._index
         self._plan()
+        self._log.configurations.compacted(self._index)
         self._log.compact_to(self._oldest_to_keep())
 
     def _oldest_to_keep(self) -> int:

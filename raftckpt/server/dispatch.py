@@ -14,6 +14,7 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
+from raftckpt.raft.configuration import Member
 from raftckpt.raft.port import PeerStatus, Transferred
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, VERSION
@@ -47,11 +48,14 @@ class ReplicaInfo:
 
     node: str
     cluster: str
+    directory: str
     endpoints: Mapping[str, str]
     durability: str
     started_at: float
     journal_bytes: Callable[[], int]
     fsyncs: Callable[[], int]
+    alarms: Callable[[], list[str]] = list
+    """Sentences of what is wrong outside the consensus."""
     longest_step_s: Callable[[], float] = lambda: 0.0
     """Longest step of the last minute or two, its syncs not counted."""
 
@@ -184,6 +188,14 @@ class Dispatcher:
             "trackers": self._tracking.count,
             "history_from": self._tracking.history.floor,
             "history_bytes": self._tracking.history.bytes,
+            "directory": info.directory,
+            "founding": raft.configuration.founding,
+            "level": raft.configuration.level,
+            "pinned": raft.configuration.pinned,
+            "config_index": raft.configuration_index,
+            "members": [_member(member) for member in raft.configuration.members],
+            "alarms": raft.alarms + info.alarms(),
+            "waiting": raft.waiting,
             "digest_index": replica.digests.last_index,
             "peers": [_peer(peer) for peer in raft.peers],
             "rss_bytes": resident_bytes(),
@@ -203,7 +215,21 @@ def _peer(peer: PeerStatus) -> dict[str, Any]:
         "match": peer.match_index,
         "next": peer.next_index,
         "silent_ms": None if silent == float("inf") else int(silent * 1000),
-        "rejoining": peer.rejoining,
+        "directory": peer.directory,
+        "voter": peer.voter,
+        "levels": list(peer.levels) if peer.levels is not None else None,
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "node": member.node,
+        "directory": member.directory,
+        "peer": member.peer,
+        "client": member.client,
+        "voter": member.voter,
+        "promote": member.promote,
+        "replaces": member.replaces,
     }
 
 

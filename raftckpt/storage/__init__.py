@@ -1,6 +1,6 @@
 """Storage: what must survive a crash. Journal, snapshots, identity, and the file system's port."""
 
-from raftckpt.storage.directory import Storage
+from raftckpt.storage.directory import DataDirectory, Storage
 from raftckpt.storage.files import (
     Damaged,
     DiskFailed,
@@ -15,8 +15,9 @@ from raftckpt.storage.files import (
     StorageError,
     Unsupported,
 )
-from raftckpt.storage.identity import Identity
+from raftckpt.storage.identity import REJOINS, Identity, IdentityState
 from raftckpt.storage.journal import Journal
+from raftckpt.storage.notes import Contradiction, PeerNotes
 from raftckpt.storage.snapshots import (
     BadTransfer,
     SnapshotMeta,
@@ -27,18 +28,23 @@ from raftckpt.storage.snapshots import (
 )
 
 __all__ = [
+    "REJOINS",
     "BadTransfer",
+    "Contradiction",
     "Damaged",
+    "DataDirectory",
     "DiskFailed",
     "DiskFull",
     "File",
     "FileSystem",
     "Foreign",
     "Identity",
+    "IdentityState",
     "InUse",
     "Journal",
     "Lock",
     "Missing",
+    "PeerNotes",
     "RealFileSystem",
     "SnapshotMeta",
     "SnapshotReceiver",

@@ -1,94 +1,65 @@
-"""A replica's data directory as a whole: lock, identity, snapshots, journal, opened in that order.
+"""A replica's data directory as a whole: lock, identity, notes, snapshots, journal, in that order.
 
 ::
 
     <data>/lock        held while a process uses the directory
-    <data>/identity    whose it is, and how far it has come
+    <data>/identity    whose it is, its founding, and how far it has come
+    <data>/peers       how often it was started, and whom it met
     <data>/snapshots/  atomic slots
     <data>/journal/    checksummed segments
 
-Everything is verified before anything is changed, and before consensus sees any of it.
+Opened in two steps: :class:`DataDirectory` (who are we), then, once the founding is complete,
+:class:`Storage` (what do we hold). Everything is verified before anything is changed, and before
+consensus sees any of it.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from raftckpt.errors import ensure
 from raftckpt.limits import JOURNAL_SEGMENT_BYTES
 from raftckpt.storage.files import FileSystem, Lock, join
 from raftckpt.storage.identity import Identity, IdentityState, check_identity, write_identity
 from raftckpt.storage.journal import Journal
+from raftckpt.storage.notes import PeerNotes
 from raftckpt.storage.snapshots import SnapshotStore
 
-__all__ = ["Storage"]
-
-_FRESH: Final = (IdentityState.FOUNDING, IdentityState.JOINING)
+__all__ = ["DataDirectory", "Storage"]
 
 
-class Storage:
-    """An open data directory.
+class DataDirectory:
+    """A locked data directory and its identity.
 
     Attributes:
         path: the directory.
-        journal: entries and hard state, aligned with the latest snapshot.
-        snapshots: the snapshot slots.
-        identity: whose directory it is.
-        durable: False if durability is left to the page cache.
+        identity: whose it is, as it stands on disk.
+        notes: starts counted, peers met.
     """
 
-    def __init__(
-        self,
-        fs: FileSystem,
-        path: str,
-        lock: Lock,
-        identity: Identity,
-        snapshots: SnapshotStore,
-        journal: Journal,
-        *,
-        durable: bool,
-    ) -> None:
+    def __init__(self, fs: FileSystem, path: str, lock: Lock, identity: Identity) -> None:
         """Use :meth:`open`."""
-        self._fs = fs
-        self._lock = lock
+        self.fs = fs
         self.path = path
+        self._lock = lock
         self.identity = identity
-        self.snapshots = snapshots
-        self.journal = journal
-        self.durable = durable
+        self.notes = PeerNotes(fs, path)
 
     @classmethod
     def open(
-        cls,
-        fs: FileSystem,
-        path: str,
-        cluster: str,
-        node: str,
-        *,
-        new_ok: bool = False,
-        rejoin: bool = False,
-        fsync: bool = True,
-        segment_bytes: int = JOURNAL_SEGMENT_BYTES,
-        journal_class: type[Journal] = Journal,
-    ) -> Storage:
-        """Lock, check and open a data directory.
+        cls, fs: FileSystem, path: str, cluster: str, node: str, *, joins: str = ""
+    ) -> DataDirectory:
+        """Lock a data directory, and name it if it is empty; this counts as a start of it.
 
         Arguments:
             fs: the file system.
-            path: the directory; it is made, and holds nothing but the lock file if it is refused.
-            cluster: cluster id.
+            path: the directory; it is made.
+            cluster: name of the cluster.
             node: node id.
-            new_ok: the operator founds a new cluster: an empty directory is fine.
-            rejoin: the operator re-admits a voter that lost its disk: only an empty directory (or
-                one that is rejoining already) is fine; see :attr:`rejoining`.
-            fsync: False leaves the journal's durability to the page cache.
-            segment_bytes: size at which a journal segment is closed.
-            journal_class: class of :attr:`journal`.
+            joins: ``REJOINS`` (the disk of this node was lost) or the token of ``cluster add``.
 
         Raises:
             InUse: another process uses it.
-            Missing: it is empty, or something in it is gone.
-            Foreign: it belongs to somebody else.
+            Missing: something in it is gone.
+            Foreign: it belongs to somebody else, or was removed.
             Damaged: something durable is wrong.
             Unsupported: it was written by another version.
             DiskFull: no room.
@@ -97,10 +68,125 @@ class Storage:
         ensure(cluster and node, "cluster and node have names")
         fs.mkdir(path)
         lock = fs.lock(join(path, "lock"))
+        try:
+            return cls(fs, path, lock, check_identity(fs, path, cluster, node, joins))
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def founded(self) -> bool:
+        """Whether a complete founding is noted."""
+        return self.identity.state in (IdentityState.FOUNDED, IdentityState.MEMBER)
+
+    def note_offer(self, number: int, founding: str, record: bytes) -> None:
+        """Write an offer of a founding down, durably.
+
+        Raises:
+            StorageError: it failed; the replica must stop.
+        """
+        ensure(not self.founded, "an offer after a complete founding")
+        self._write(state=IdentityState.OFFERED, number=number, founding=founding, record=record)
+
+    def note_complete(self, founding: str, record: bytes) -> None:
+        """Note durably that the founding is complete.
+
+        Raises:
+            StorageError: it failed; the replica must stop.
+        """
+        ensure(not self.founded, "a founding after a complete one")
+        self._write(state=IdentityState.FOUNDED, founding=founding, record=record)
+
+    def note_admitted(self) -> None:
+        """Note that a configuration holds this directory.
+
+        Raises:
+            StorageError: it failed; the replica must stop.
+        """
+        if self.identity.joins:
+            self._write(joins="")
+
+    def note_removed(self) -> None:
+        """Note durably that the cluster took this directory out.
+
+        Raises:
+            StorageError: it failed; the replica must stop.
+        """
+        self._write(state=IdentityState.REMOVED)
+
+    def note_files_made(self) -> None:
+        """From here on the files must be there: their loss is noticed.
+
+        Raises:
+            StorageError: it failed.
+        """
+        self._write(state=IdentityState.MEMBER)
+
+    def _write(self, **changes: object) -> None:
+        identity = self.identity._replace(**changes)  # type: ignore[arg-type]
+        if identity != self.identity:
+            write_identity(self.fs, self.path, identity)
+            self.identity = identity
+
+    def close(self) -> None:
+        """Give the lock up."""
+        self._lock.release()
+
+
+class Storage:
+    """What a founded data directory holds.
+
+    Attributes:
+        directory: whose it is.
+        journal: entries and hard state, aligned with the latest snapshot.
+        snapshots: the snapshot slots.
+        durable: False if durability is left to the page cache.
+    """
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        snapshots: SnapshotStore,
+        journal: Journal,
+        *,
+        durable: bool,
+    ) -> None:
+        """Use :meth:`open`."""
+        self.directory = directory
+        self.snapshots = snapshots
+        self.journal = journal
+        self.durable = durable
+
+    @classmethod
+    def open(
+        cls,
+        directory: DataDirectory,
+        *,
+        fsync: bool = True,
+        segment_bytes: int = JOURNAL_SEGMENT_BYTES,
+        journal_class: type[Journal] = Journal,
+    ) -> Storage:
+        """Check and open what a founded data directory holds; if it fails the lock is given up.
+
+        Arguments:
+            directory: locked and founded.
+            fsync: False leaves the journal's durability to the page cache.
+            segment_bytes: size at which a journal segment is closed.
+            journal_class: class of :attr:`journal`.
+
+        Raises:
+            Missing: something in it is gone.
+            Foreign: it belongs to somebody else.
+            Damaged: something durable is wrong.
+            Unsupported: it was written by another version.
+            DiskFull: no room.
+            DiskFailed: a system call failed.
+        """
+        fs, path, identity = directory.fs, directory.path, directory.identity
+        ensure(directory.founded, "a log before the founding is complete")
         snapshots: SnapshotStore | None = None
         try:
-            identity = check_identity(fs, path, cluster, node, new_ok=new_ok, rejoin=rejoin)
-            fresh = identity.state in _FRESH
+            fresh = identity.state is IdentityState.FOUNDED
             if fresh:
                 _clear(fs, join(path, "journal"))
                 _clear(fs, join(path, "snapshots"))
@@ -116,37 +202,18 @@ class Storage:
                 guard=snapshots.latest_index,
             )
             if fresh:
-                # From here on the files must be there: their loss is noticed.
-                joining = identity.state is IdentityState.JOINING
-                state = IdentityState.REJOINING if joining else IdentityState.MEMBER
-                identity = identity._replace(state=state)
-                write_identity(fs, path, identity)
+                directory.note_files_made()
         except BaseException:
             if snapshots is not None:
                 snapshots.close()
-            lock.release()
+            directory.close()
             raise
-        return cls(fs, path, lock, identity, snapshots, journal, durable=fsync)
+        return cls(directory, snapshots, journal, durable=fsync)
 
     @property
-    def rejoining(self) -> bool:
-        """Whether votes, acks and echoes of this replica must not count yet; survives restarts."""
-        return self.identity.state is IdentityState.REJOINING
-
-    def rejoin_done(self) -> None:
-        """Record durably that this replica holds all that was committed: its voice counts again.
-
-        The journal must be synced before.
-
-        Raises:
-            StorageError: it failed; the replica must stop.
-        """
-        if not self.rejoining:
-            return
-        ensure(not self.journal.dirty, "rejoining ends with a synced journal")
-        identity = self.identity._replace(state=IdentityState.MEMBER)
-        write_identity(self._fs, self.path, identity)
-        self.identity = identity
+    def identity(self) -> Identity:
+        """Whose data they are."""
+        return self.directory.identity
 
     def bytes_on_disk(self) -> int:
         """Return the bytes in use by journal and latest snapshot."""
@@ -162,7 +229,7 @@ class Storage:
             self.journal.close()
         finally:
             self.snapshots.close()
-            self._lock.release()
+            self.directory.close()
 
 
 def _clear(fs: FileSystem, directory: str) -> None:

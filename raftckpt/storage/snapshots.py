@@ -9,13 +9,15 @@ Owns the snapshot directory. Does not own what an image means, nor when one is m
 
 A slot file, little endian::
 
-    header   magic 8, version u32, header length u32, owner 16 (hash of the cluster), id 8,
-             index u64, term u64, previous term u64, payload length u32, payload, CRC32C u32
+    header   magic 8, version u32, header length u32, owner 16 (hash of the founding), id 8,
+             index u64, term u64, previous term u64, payload length u32, payload,
+             configuration length u32, configuration, CRC32C u32
     block*   length u32 (> 0), CRC32C u32 (seeded with the block's number), bytes
     trailer  0 u32, CRC32C of header (without its own) and blocks u32, blocks u64, body bytes u64,
              CRC32C u32
 
-The file is what travels to other replicas, so that the receiver can verify every byte.
+Version 1 had no configuration. The file is what travels to other replicas, so that the receiver
+can verify every byte.
 """
 
 from __future__ import annotations
@@ -50,13 +52,14 @@ __all__ = [
     "StaleSnapshot",
 ]
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 
 _MAGIC: Final = b"rckptsnp"
 _HEAD: Final = Struct("<8sII16s8sQQQI")
 _BLOCK: Final = Struct("<II")
 _TRAILER: Final = Struct("<IIQQI")
 _CRC: Final = Struct("<I")
+_LENGTH: Final = Struct("<I")
 _BLOCK_BYTES: Final = 256 * KIB
 _BLOCK_BYTES_MAX: Final = 4 * MIB
 _PAYLOAD_BYTES_MAX: Final = 16 * MIB
@@ -95,6 +98,8 @@ class SnapshotMeta:
     """CRC32C of the slot file: of its header (without the header's own) and its blocks."""
     id: str
     """Tells two snapshots of the same index apart (16 hexadecimal digits)."""
+    configuration: bytes = b""
+    """Who was a member as of entry ``index``; opaque here (``raft.configuration``)."""
 
 
 class _Verifier:
@@ -108,7 +113,7 @@ class _Verifier:
         self._size = 0
         self._blocks = 0
         self._body = 0
-        self._head: tuple[int, int, int, str, bytes] | None = None
+        self._head: tuple[int, int, int, str, bytes, bytes] | None = None
         self.blocks: list[bytes] = []
         self.meta: SnapshotMeta | None = None
 
@@ -160,13 +165,16 @@ class _Verifier:
         head = bytes(buffer[: size - _CRC.size])
         if _CRC.unpack_from(buffer, len(head))[0] != value(head):
             raise ValueError("the checksum of the header is wrong")
-        if version != SNAPSHOT_VERSION:
+        if not 1 <= version <= SNAPSHOT_VERSION:
             raise Unsupported(
                 "reading a snapshot failed",
-                f"format version {version}, this program reads version {SNAPSHOT_VERSION}",
+                f"format version {version}, this program reads versions 1 to {SNAPSHOT_VERSION}",
                 "start the version of raftckpt that wrote it",
             )
-        if size != _HEAD.size + length + _CRC.size:
+        payload, rest = head[_HEAD.size : _HEAD.size + length], head[_HEAD.size + length :]
+        configuration = rest[_LENGTH.size :]
+        told = b"" if version == 1 else _LENGTH.pack(len(configuration))
+        if len(payload) != length or rest[: _LENGTH.size] != told:
             raise ValueError("the header contradicts itself")
         if owner != self._owner:
             raise Foreign(
@@ -174,7 +182,7 @@ class _Verifier:
                 "it belongs to another cluster",
                 "put the right data directory in place",
             )
-        self._head = (index, term, prev_term, number.hex(), head[_HEAD.size :])
+        self._head = (index, term, prev_term, number.hex(), payload, configuration)
         # Without the header's own checksum: a CRC over data and their CRC is a constant.
         self._crc = value(head)
         return int(size)
@@ -212,9 +220,9 @@ class _Verifier:
             raise ValueError("the trailer does not match the file")
         if self._head is None:
             raise InvariantViolation("a trailer follows a header")
-        index, term, prev_term, number, payload = self._head
+        index, term, prev_term, number, payload, configuration = self._head
         size = self._size - len(buffer) + position + _TRAILER.size
-        self.meta = SnapshotMeta(index, term, payload, prev_term, size, crc, number)
+        self.meta = SnapshotMeta(index, term, payload, prev_term, size, crc, number, configuration)
         return _TRAILER.size
 
 
@@ -271,7 +279,13 @@ class SnapshotWriter(_Slot):
     """Writes a snapshot of this replica's own state."""
 
     def __init__(
-        self, store: SnapshotStore, index: int, term: int, payload: bytes, prev_term: int
+        self,
+        store: SnapshotStore,
+        index: int,
+        term: int,
+        payload: bytes,
+        prev_term: int,
+        configuration: bytes,
     ) -> None:
         """Use :meth:`SnapshotStore.create`."""
         number = store._fs.random_bytes(8)
@@ -281,11 +295,13 @@ class SnapshotWriter(_Slot):
         self._term = term
         self._payload = payload
         self._prev_term = prev_term
-        ensure(len(payload) <= _PAYLOAD_BYTES_MAX, "the snapshot's entry is too large")
+        self._configuration = configuration
+        rest = payload + _LENGTH.pack(len(configuration)) + configuration
+        ensure(len(rest) <= _PAYLOAD_BYTES_MAX, "the snapshot's entry is too large")
         head = _HEAD.pack(
             _MAGIC,
             SNAPSHOT_VERSION,
-            _HEAD.size + len(payload) + _CRC.size,
+            _HEAD.size + len(rest) + _CRC.size,
             store._owner,
             number,
             index,
@@ -293,7 +309,7 @@ class SnapshotWriter(_Slot):
             prev_term,
             len(payload),
         )
-        head += payload
+        head += rest
         self._crc = value(head)
         head += _CRC.pack(self._crc)
         self._blocks = 0
@@ -339,7 +355,7 @@ class SnapshotWriter(_Slot):
         self._append([trailer + _CRC.pack(value(trailer))])
         meta = SnapshotMeta(
             self._index, self._term, self._payload, self._prev_term, self.offset, self._crc,
-            self._id,
+            self._id, self._configuration,
         )  # fmt: skip
         self._publish(meta)
         return meta
@@ -469,7 +485,9 @@ class SnapshotStore:
         """Return the index of the latest durable snapshot, 0 if there is none."""
         return self._latest.index if self._latest is not None else 0
 
-    def create(self, index: int, term: int, payload: bytes, prev_term: int) -> SnapshotWriter:
+    def create(
+        self, index: int, term: int, payload: bytes, prev_term: int, configuration: bytes = b""
+    ) -> SnapshotWriter:
         """Begin a snapshot of this replica's state as of entry ``index``.
 
         Arguments:
@@ -477,13 +495,14 @@ class SnapshotStore:
             term: its term.
             payload: its payload.
             prev_term: term of the entry before it.
+            configuration: who was a member as of that entry.
 
         Raises:
             StorageError: the temporary file could not be made.
         """
         ensure(index >= 2, "a snapshot ends at entry 2 or later")
         ensure(prev_term <= term, "terms never fall")
-        return SnapshotWriter(self, index, term, bytes(payload), prev_term)
+        return SnapshotWriter(self, index, term, bytes(payload), prev_term, configuration)
 
     def receive(
         self, index: int, term: int, size: int, crc: int, id: str | None = None

@@ -404,14 +404,13 @@ class LocalCluster:
     def _config_for(self, node: str) -> Path:
         if not self._proxies:
             return self.config_path
-        replicas = {
-            other: {**entry, "peer": f"127.0.0.1:{self._proxies[node, other].port}"}
-            if other != node
-            else entry
-            for other, entry in self._config["replicas"].items()
+        routes = {
+            other: f"127.0.0.1:{proxy.port}"
+            for (source, other), proxy in self._proxies.items()
+            if source == node
         }
         path = self.data_dir / f"{node}.yaml"
-        text = yaml.safe_dump({**self._config, "replicas": replicas}, sort_keys=False)
+        text = yaml.safe_dump({**self._config, "routes": routes}, sort_keys=False)
         path.write_text(text, "utf-8")
         return path
 
@@ -419,6 +418,8 @@ class LocalCluster:
         command = ["-m", self._module, "--config", str(self._config_for(node)), "--node", node]
         if rejoin:
             command.append("--rejoin")
+        elif len(self.nodes) == 1:
+            command.append("--found")
         with (self.data_dir / f"{node}.log").open("ab") as log:
             # Settings of this process's environment are not the cluster's.
             env = {k: v for k, v in os.environ.items() if not k.startswith("RAFTCKPT_")}
