@@ -664,8 +664,8 @@ class RaftNode(lib.EngineHooks):
         if self._id in placed.directories:
             directory.note_admitted()
             self._why_waiting = ""
-        elif not directory.identity.joins:
-            self._leave(placed.place)
+        elif not directory.identity.joins and self._id not in self._configurations.now.directories:
+            self._leave(placed.place)  # and not from before it was let in
         directory.notes.settle(placed.directories)
         for gone in self._sender.left():
             self._emit(gone, Removed(KINDS[Removed], placed.term, placed.index))
@@ -679,6 +679,9 @@ class RaftNode(lib.EngineHooks):
 
     def _on_standing(self, directory: str, place: tuple[int, int]) -> None:
         self._standing[directory] = place
+        if place < self._configurations.now.place:
+            # it may have had no log yet when the link began and we said this
+            self._emit(directory, self._own_standing())
         self._judge(directory, place)
 
     def _judge(self, directory: str, place: tuple[int, int]) -> None:

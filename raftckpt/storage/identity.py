@@ -42,6 +42,7 @@ __all__ = [
     "Identity",
     "IdentityState",
     "check_identity",
+    "checked_text",
     "read_identity",
     "replace_text",
     "write_identity",

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from raftckpt.raft import engine as lib
-from raftckpt.raft.engine import LogSeam
+from raftckpt.raft.configuration import NO_OP, REGULAR, Configuration
+from raftckpt.raft.engine import open_log
 from raftckpt.raft.messages import (
     KINDS,
     Ack,
@@ -24,9 +24,10 @@ from raftckpt.raft.messages import (
     join_bodies,
 )
 from raftckpt.raft.node import RaftNode
-from raftckpt.raft.port import RaftStatus, Role
+from raftckpt.raft.port import PeerInfo, RaftStatus, Role
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import FileSystem, Storage
+from raftckpt.storage import FileSystem
+from tests.directories import found, founding_of, named_directory
 from tests.sim.plain import BenchClock
 
 
@@ -77,6 +78,9 @@ class BenchMachine:
     def restore(self, pieces: Iterable[bytes]) -> None:
         self.values = msgpack.unpackb(b"".join(pieces))
 
+    def configured(self, configuration: Configuration) -> None:
+        pass
+
     def role_changed(self, status: RaftStatus) -> None:
         pass
 
@@ -91,10 +95,10 @@ class OurBench:
         path: str,
         *,
         peers: Sequence[str] = ("b", "c"),
-        rejoin: bool = False,
+        joins: str = "",
         **config: Any,
     ) -> None:
-        self._rejoin = rejoin
+        self._joins = joins
         self.clock, self.peers = clock, tuple(peers)
         self.fs, self.path = fs, path
         self._config = config
@@ -106,16 +110,11 @@ class OurBench:
         """Start (or restart, on what the disk holds) with every puppet connected."""
         self.outbox: list[Sent] = []
         self.machine = BenchMachine()
-        self.storage = Storage.open(
-            self.fs,
-            self.path,
-            "bench",
-            "a",
-            new_ok=not self._rejoin,
-            rejoin=self._rejoin,
-            journal_class=LogSeam,
-        )
-        config = RaftConfig("a", ["a", *self.peers], **self._config)
+        directory = named_directory(self.fs, self.path, "bench", "a", joins=self._joins)
+        if not directory.founded:
+            found(directory, founding_of("bench", ["a", *self.peers]))
+        self.storage = open_log(directory)
+        config = RaftConfig(**self._config)
         self.node = RaftNode(
             config,
             self.machine,
@@ -125,7 +124,7 @@ class OurBench:
             Clocks(self.clock),
             random.Random(1),
         )
-        self._rejoin = False
+        self._joins = ""
         for peer in self.peers:
             self.connect(peer)
 
@@ -134,7 +133,7 @@ class OurBench:
         storage = self.storage
         storage.journal._file.close()
         storage.snapshots.close()
-        storage._lock.release()
+        storage.directory.close()
 
     def restart(self) -> None:
         self.kill()
@@ -145,7 +144,7 @@ class OurBench:
         self.outbox.extend(Sent(to, message, durable) for message in decode_body(body))
 
     def connect(self, peer: str) -> None:
-        self.node.connected(peer)
+        self.node.connected(PeerInfo(peer, peer))
 
     def disconnect(self, peer: str) -> None:
         self.node.disconnected(peer, False)
@@ -184,7 +183,7 @@ class OurBench:
     ) -> None:
         """Append after ``prev`` = (index, term); value None is a no-op."""
         raw = [
-            (lib.NO_OP if value is None else lib.REGULAR + msgpack.packb(value), index, entry_term)
+            (NO_OP if value is None else REGULAR + msgpack.packb(value), index, entry_term)
             for index, entry_term, value in entries
         ]
         self.inject(frm, Append(KINDS[Append], term, self.next_round(), commit, *prev, raw))
@@ -202,7 +201,7 @@ class OurBench:
     ) -> None:
         term = self.term if term is None else term
         answers = self.node._sender.round if answers is None else answers
-        self.inject(frm, Ack(KINDS[Ack], term, answers, success, reset, match + 1, False, 0))
+        self.inject(frm, Ack(KINDS[Ack], term, answers, success, reset, match + 1, 0))
         self.tick()
 
     def request_vote(self, frm: str, term: int, last: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tests.sim.runs import Job, Run, Totals, perform_all
 
-_ROOMS: Final = ("model", "wire", "client", "storage", "raft", "node", "server")
+_ROOMS: Final = ("model", "protocol", "client", "storage", "raft", "node", "server")
 _SOURCES: Final = (
     "raftckpt/errors.py",
     "raftckpt/limits.py",

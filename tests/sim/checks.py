@@ -38,7 +38,6 @@ class DurableLog:
     snapshot_term: int = 0
     term: int = 0
     vote: str | None = None
-    rejoining: bool = False
 
     @property
     def last(self) -> int:
@@ -85,11 +84,10 @@ class DurableLog:
 class Checks:
     """The memory of one world."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = sorted(names)
-        self.majority = len(self.names) // 2 + 1
-        self.disks = {name: DurableLog(name) for name in self.names}
-        self._lost_disks: dict[str, DurableLog] = {}
+    def __init__(self) -> None:
+        self.disks: dict[str, DurableLog] = {}
+        """By directory id; a disk that was lost stays: what it held when it acknowledged counts."""
+        self._founding = ""
         self.sometimes: Counter[str] = Counter()
         self.committed = 0
         """Highest index that any node ever considered committed."""
@@ -189,40 +187,32 @@ class Checks:
                     f"{name} lost the synced entry {index} of term {entry_term}",
                 )
 
-    def committed_on(self, index: int, term: int) -> list[str]:
-        """Names whose disks hold entry ``index`` of ``term``."""
-        return [
-            n
-            for n in self.names
-            if (not self.disks[n].rejoining and self.disks[n].holds(index, term))
-            # what a disk held counts even if the disk was lost after its node had acknowledged
-            or (n in self._lost_disks and self._lost_disks[n].holds(index, term))
-        ]
+    def founded(self, founding: str, name: str) -> None:
+        """``name`` follows a founding: there is one, whatever happens while it is made."""
+        self._founding = self._founding or founding
+        self.expect(self._founding == founding, "one founding", name, founding, self._founding)
 
-    def wiped(self, name: str) -> None:
-        """``name`` lost its disk; the votes it gave are not forgotten here."""
-        if not self.disks[name].rejoining:
-            self._lost_disks[name] = self.disks[name]
-        self.disks[name] = DurableLog(name, rejoining=True)
+    def opened(self, directory: str) -> None:
+        """A data directory was opened, perhaps for the first time."""
+        self.disks.setdefault(directory, DurableLog(directory))
 
-    def rejoined(self, name: str) -> None:
-        """``name`` counts again: it holds everything that was committed when it was wiped."""
-        disk = self.disks[name]
-        disk.rejoining = False
-        del self._lost_disks[name]
-        self.sometimes["rejoined"] += 1
+    def committed_on(self, index: int, term: int, voters: Iterable[str]) -> list[str]:
+        """Those of the voters whose disks hold (or held, until they were lost) an entry."""
+        return [n for n in sorted(voters) if n in self.disks and self.disks[n].holds(index, term)]
 
-    def commit_moved(self, name: str, log: Sequence[Entry], commit: int) -> None:
-        """``name`` considers everything up to ``commit`` committed."""
+    def commit_moved(
+        self, name: str, log: Sequence[Entry], commit: int, voters: frozenset[str]
+    ) -> None:
+        """``name`` considers everything up to ``commit`` committed; it counts ``voters``."""
         if not log:
             return
         for index in range(max(self.committed, log[0][1]) + 1, commit + 1):
             position = index - log[0][1]
             self.expect(position < len(log), "commit within the log", name, index, log[-1][1])
             term = log[position][2]
-            holders = self.committed_on(index, term)
+            holders = self.committed_on(index, term, voters)
             self.expect(
-                len(holders) >= self.majority,
+                len(holders) > len(voters) // 2,
                 "committed => durable on a majority",
                 f"{name} committed {index} of term {term}, on the disks of {holders} only",
             )
@@ -270,7 +260,7 @@ class Checks:
                     f"{name} asks in {term}; disk: {disk.vote} in {disk.term}",
                 )
                 self._vote(name, term, name)
-            case messages.Ack(success=True, next_index=next_index, rejoining=False):
+            case messages.Ack(success=True, next_index=next_index):
                 index = next_index - 1
                 if disk.term > message.term:
                     return  # a newer leader may have cut off again what was acknowledged
@@ -351,17 +341,19 @@ class Checks:
             known = self._applied[max(before)] if before else (0, 0, 0)
         self.expect(known[2] == chain, "equal index => equal state", name, index, known[2], chain)
 
-    def acknowledge(self, name: str, head: bytes, index: int, term: int) -> None:
+    def acknowledge(
+        self, name: str, head: bytes, index: int, term: int, voters: frozenset[str]
+    ) -> None:
         """``name`` tells the client that its value is safe."""
-        self.acknowledged_entry(name, index, term)
+        self.acknowledged_entry(name, index, term, voters)
         self.acknowledged[head] = index
         self.unknown.discard(head)
 
-    def acknowledged_entry(self, name: str, index: int, term: int) -> None:
+    def acknowledged_entry(self, name: str, index: int, term: int, voters: frozenset[str]) -> None:
         """``name`` answers for an entry."""
-        holders = self.committed_on(index, term)
+        holders = self.committed_on(index, term, voters)
         self.expect(
-            len(holders) >= self.majority,
+            len(holders) > len(voters) // 2,
             "acknowledged => durable on a majority",
             f"{name} acknowledges {index}, on the disks of {holders} only",
         )

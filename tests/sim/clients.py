@@ -22,6 +22,7 @@ from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError, Conflict, Library, SessionLost
 from raftckpt.protocol.kinds import PartKind
 from tests.sim.events import Timer
+from tests.sim.network import endpoint_of
 from tests.sim.truth import Id, Key, Pending
 
 if TYPE_CHECKING:
@@ -63,10 +64,6 @@ CALM: Final = ("put", "read", "delete", "synchronize")
 _CONDITIONAL: Final = (PartKind.PUT, PartKind.PUT, PartKind.OVERWRITE, PartKind.WRITE,
                        PartKind.APPEND, PartKind.DELETE)  # fmt: skip
 _NAMES, _WEIGHTS = tuple(ACTIONS), tuple(ACTIONS.values())
-
-
-def endpoint_of(name: str) -> str:
-    return f"{name}:7000"
 
 
 class SimClient:

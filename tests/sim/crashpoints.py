@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 from raftckpt.node.replica import Replica
 from raftckpt.raft.elections import Voting
-from raftckpt.raft.engine import Engine
+from raftckpt.raft.engine import Engine, LogSeam
 from raftckpt.raft.following import Following
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.snapshotting import Snapshotter
-from raftckpt.storage import Storage
+from raftckpt.storage import DataDirectory, PeerNotes
 from raftckpt.storage.journal import Journal
 from raftckpt.storage.snapshots import SnapshotReceiver, SnapshotStore
 from tests.messages import Tag
@@ -87,8 +87,15 @@ _HOOKS: Final = (
     Hook(Following, "on_chunk", "install.chunk", "install.chunk.taken"),
     Hook(SnapshotReceiver, "commit", "install.verify", "install.published"),
     Hook(Engine, "installed", "install.log.reset", "install.done"),
-    Hook(Following, "on_rejoin_done", "rejoin.told", ""),
-    Hook(Storage, "rejoin_done", "rejoin.vote.spent", "rejoin.done"),
+    # members
+    Hook(LogSeam, "add", "", "entry.added"),
+    Hook(RaftNode, "_append", "configuration.append", "configuration.appended"),
+    Hook(RaftNode, "_configured", "configuration.apply", "configuration.applied"),
+    Hook(DataDirectory, "note_offer", "founding.offer", "founding.offered"),
+    Hook(DataDirectory, "note_complete", "founding.complete", "founding.completed"),
+    Hook(DataDirectory, "note_admitted", "member.admitted", ""),
+    Hook(DataDirectory, "note_removed", "member.removed", ""),
+    Hook(PeerNotes, "remember", "peer.met", "peer.remembered"),
     # compaction
     Hook(Snapshotter, "start", "", "compact.frozen"),
     Hook(Snapshotter, "_write_slice", "", "compact.slice"),
@@ -139,6 +146,11 @@ AT_START: Final = (
     "identity.rename.before",
     "identity.rename.after",
     "identity.durable",
+    "peers.create",
+    "peers.sync.before",
+    "peers.rename.before",
+    "peers.rename.after",
+    "peers.durable",
     "journal.segment.create",
     "journal.segment.header.written",
     "journal.segment.rename.before",

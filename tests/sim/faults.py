@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from raftckpt.storage import REJOINS
 from tests.sim import nodes
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class Faults:
         self.gap_s = rng.choice((0.15, 0.4, 1.0))
         self.down_s = rng.choice((0.3, 2.0))
         self.active = False
-        self._lost: list[Process] = []
-        """Whose disk was lost or damaged, as long as they are not full voters again."""
 
     def begin(self) -> None:
         self.active = True
@@ -76,7 +75,7 @@ class Faults:
             process.wall_error_s = 0.0
             if process.paused:
                 process.resume()
-            if not process.up:
+            if not process.running:
                 self._start(process)
 
     def died(self, process: Process, why: str, *, power: bool = False) -> None:
@@ -87,17 +86,25 @@ class Faults:
         nodes.crash_disk(process.disk, power=power)
         world.queue.after(self.rng.expovariate(1 / self.down_s), self._start, process)
 
+    def removed(self, process: Process) -> None:
+        """The cluster took it out: its process ended, and stays down."""
+        self._count("removed and told", process.name)
+        self.world.network.host_died(process.name, silently=False)
+        process.die("removed")
+        nodes.crash_disk(process.disk, power=False)
+        process.removed = True
+
     # --- inside -------------------------------------------------------------------------
     def _all(self) -> list[Process]:
         return list(self.world.processes.values())
 
     def _start(self, process: Process) -> None:
-        if not process.up:
+        if not process.running and not process.removed:
             nodes.calm_disk(process.disk)
             if self.active and "crash_in_io" in self.families and self.rng.random() < 0.2:
                 nodes.arm_start_crash(process.disk, self.rng)
             process.start()
-            if process.up:
+            if process.running:
                 nodes.calm_disk(process.disk)
             elif process.stopped_because and process.stopped_because.startswith("inside"):
                 self.world.checks.sometimes["crashes while starting"] += 1
@@ -257,18 +264,24 @@ class Faults:
         if victim is None or self.rng.random() < 0.5:
             return
         self._count("wipes", victim.name)
-        self._lost.append(victim)
         self.died(victim, "wiped", power=True)
         self._replace_disk(victim)
 
     def _may_lose_disk(self) -> Process | None:
-        """A running full voter, if then a minority has lost its disk; else None."""
-        self._lost = [p for p in self._lost if not p.up or p.rejoining]
+        """A running voter whose loss leaves a majority of every configuration that is in force."""
         victim = self._victim()
-        most = (len(self.world.processes) - 1) // 2
-        if victim is None or victim in self._lost or len(self._lost) >= most:
+        if victim is None or self.lost_with(victim.id):
             return None
         return victim
+
+    def lost_with(self, directory: str) -> bool:
+        """Whether the loss of ``directory`` (of any, for "") would be that of a majority."""
+        present = {p.id for p in self._all() if p.id and not p.lost} - {directory}
+        return any(
+            not p.counts or len(p.counts & present) <= len(p.counts) // 2
+            for p in self._all()
+            if p.id
+        )
 
     def _rot(self) -> None:
         """Bits flip on the disk of a node that is down; the start must tell."""
@@ -279,8 +292,7 @@ class Faults:
         path = nodes.flip_bits(victim, self.rng)
         if path:
             self._count("bits flipped at rest", victim.name, path)
-            victim.damaged = True
-            self._lost.append(victim)
+            victim.damaged = victim.lost = True
 
     def refused_damage(self, process: Process) -> None:
         """It found the damage and does not start: the operator gives it an empty disk."""
@@ -312,5 +324,5 @@ class Faults:
         """An empty disk, and the operator's word that it is one: start with --rejoin."""
         self.world.lost_crashes += victim.disk.crashes
         victim.disk = nodes.make_disk(self.world.seed, f"{victim.name}/{victim.incarnation}")
-        victim.rejoin = True
-        self.world.checks.wiped(victim.name)
+        victim.id, victim.lost = "", False
+        victim.joins = REJOINS

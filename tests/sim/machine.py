@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgpack
 
+from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import RaftStatus
 
 
@@ -17,6 +18,7 @@ class Observer(Protocol):
     def applied(self, index: int, term: int, payload: bytes, chain: int, context: Any) -> None: ...
     def abandoned(self, contexts: list[Any]) -> None: ...
     def restored(self, index: int, chain: int) -> None: ...
+    def configured(self, configuration: Configuration) -> None: ...
     def role_changed(self, status: RaftStatus) -> None: ...
 
 
@@ -61,6 +63,9 @@ class ListMachine:
         assert len(image) == start + 16 * count + ballast, "a torn image was handed over"
         self.values = [image[i : i + 16] for i in range(start, start + 16 * count, 16)]
         self.observer.restored(self.index, self.chain)
+
+    def configured(self, configuration: Configuration) -> None:
+        self.observer.configured(configuration)
 
     def role_changed(self, status: RaftStatus) -> None:
         self.observer.role_changed(status)

@@ -16,6 +16,10 @@ from typing import Protocol
 from tests.sim.events import EventQueue, Trace
 
 
+def endpoint_of(name: str) -> str:
+    return f"{name}:7000"
+
+
 class Host(Protocol):
     """What the network needs to know of a node."""
 
@@ -62,6 +66,8 @@ class Network:
         self.clogged: set[tuple[str, str]] = set()
         self.bytes_sent = 0
         self.messages_sent = 0
+        self.admit: Callable[[str, str], bool] = lambda one, other: True
+        """Whether the two ends agree to a connection."""
         self.on_send: Callable[[str, str, bytes], None] = lambda frm, to, body: None
         self._connections: dict[tuple[str, str], Connection] = {}
         self._numbers = 0
@@ -69,6 +75,13 @@ class Network:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 self.queue.after(self.rng.uniform(0, 0.02), self._dial, one, other)
+
+    def add(self, host: Host) -> None:
+        """One more host."""
+        for name in sorted(self.hosts):
+            one, other = sorted((name, host.name))
+            self.queue.after(self.rng.uniform(0, 0.02), self._dial, one, other)
+        self.hosts[host.name] = host
 
     # --- faults -------------------------------------------------------------------------
     def works(self, frm: str, to: str) -> bool:
@@ -206,6 +219,8 @@ class Network:
         if not (self.works(one, other) and self.works(other, one)):
             return
         if not (self.hosts[one].reachable() and self.hosts[other].reachable()):
+            return
+        if not self.admit(one, other):
             return
         self._numbers += 1
         connection = Connection(self._numbers, one, other)

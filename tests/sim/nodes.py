@@ -12,12 +12,15 @@ from raftckpt import limits
 from raftckpt.client import operations, parts
 from raftckpt.protocol import contract
 from raftckpt.raft import node, sending
-from raftckpt.raft.engine import LogSeam
+from raftckpt.raft.configuration import Configuration, Member, encode_configuration
+from raftckpt.raft.engine import open_log
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import DiskFailed, DiskFull, Storage, StorageError
+from raftckpt.storage import DataDirectory, DiskFailed, DiskFull, Missing, Storage, StorageError
+from raftckpt.storage.identity import checked_text
 from tests.sim import crashpoints
 from tests.sim.disk import SimCrash, SimDisk, SimFileSystem
+from tests.sim.network import endpoint_of
 from tests.sim.process import DATA
 from tests.sim.sabotage import NO_FSYNC
 
@@ -100,30 +103,49 @@ def make_disk(seed: int, name: str) -> WatchedDisk:
     return WatchedDisk(random.Random(f"{seed}/disk/{name}"))
 
 
+def open_directory(process: Process) -> DataDirectory:
+    return DataDirectory.open(process.disk.fs, DATA, "sim", process.node_id, joins=process.joins)
+
+
 def open_storage(world: World, process: Process) -> Storage:
-    return Storage.open(
-        process.disk.fs,
-        DATA,
-        "sim",
-        process.name,
-        new_ok=process.never_ran and not process.rejoin,
-        rejoin=process.rejoin,
+    return open_log(
+        process.directory,
         fsync=world.sabotage != NO_FSYNC,
         segment_bytes=world.segment_bytes,
-        journal_class=LogSeam,
+    )
+
+
+def raft_config(world: World, process: Process) -> RaftConfig:
+    return RaftConfig(
+        f"{process.name}:1",
+        endpoint_of(process.name),
+        process.levels,
+        snapshot_entries=world.snapshot_entries,
+        keep_entries=world.keep_entries,
     )
 
 
 def build_node(
     world: World, process: Process, machine: Any, storage: Storage, rng: random.Random
 ) -> RaftNode:
-    config = RaftConfig(
-        process.name,
-        sorted(world.processes),
-        snapshot_entries=world.snapshot_entries,
-        keep_entries=world.keep_entries,
-    )
+    config = raft_config(world, process)
     return RaftNode(config, machine, storage, process.send, process.wake, Clocks(process), rng)
+
+
+def found_at_once(processes: Sequence[Process], level: int) -> None:
+    """Give new directories a complete founding of all of them, without a word on any link."""
+    directories = [open_directory(process) for process in processes]
+    members = tuple(
+        sorted(
+            Member(p.node_id, d.identity.directory, f"{p.name}:1", endpoint_of(p.name))
+            for p, d in zip(processes, directories, strict=True)
+        )
+    )
+    founding = "f" * 32
+    record = encode_configuration(Configuration(founding, "sim", "", 0, level, False, members))
+    for directory in directories:
+        directory.note_complete(founding, record)
+        directory.close()
 
 
 def crash_disk(disk: WatchedDisk, *, power: bool) -> None:
@@ -203,3 +225,23 @@ def describe(error: Exception) -> str:
 
 
 CRASH_TYPES: Final = (SimCrash,)
+
+
+def _peers_note(disk: WatchedDisk) -> dict[str, Any]:
+    """The durable note of the peers met on a disk; empty if there is none."""
+    try:
+        return checked_text(disk.content(f"{DATA}/peers"))
+    except (Missing, ValueError, KeyError):
+        return {"starts": 0, "met": {}}
+
+
+def starts_on(disk: WatchedDisk) -> int:
+    """How often the directory on a disk was started."""
+    starts: int = _peers_note(disk)["starts"]
+    return starts
+
+
+def met_start(disk: WatchedDisk, directory: str) -> int:
+    """The latest start of ``directory`` that the one on ``disk`` has met."""
+    met: int = _peers_note(disk)["met"].get(directory, ("", 0, ""))[1]
+    return met

@@ -59,7 +59,6 @@ HUNTS: Final[dict[str, Hunt]] = {
     "reads unconfirmed": _hunt("frozen_leader", "linearizable"),
     "reads trust rounds under way": _hunt("frozen_leader", "linearizable"),
     "ready before the no-op": _hunt("kill transfer", "linearizable"),
-    "rejoining counts at once": _hunt("wipe kill partition", ""),
     "commit by one less": _hunt("kill", "majority"),
     "outcome by index alone": _hunt("partition frozen_leader", "queues"),
     "truncations are not logged": _hunt("partition frozen_leader power", "Damaged"),
@@ -91,8 +90,6 @@ SCRIPTED: Final = {
     "old snapshots install (H7)": "tests/sim/test_directed.py, tests/unit/raft/test_holes_ours.py",
     "old attempts are executed": "tests/sim/test_directed_service.py",
     "misaligned journal is kept (H3)": "tests/sim/test_directed.py",
-    "rejoining counts after a majority": "tests/sim/test_directed_wiped.py",
-    "acks of a lost disk count": "tests/sim/test_directed_wiped.py",
 }
 """Bugs that need a peer or a crash that honest random runs do not bring about."""
 

@@ -7,10 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.engine import CANDIDATE, FOLLOWER, LEADER
-from raftckpt.raft.messages import decode_body
-from raftckpt.raft.port import RaftStatus, Role, Transferred
+from raftckpt.raft.hello import Hello
+from raftckpt.raft.messages import Noted, decode_body
+from raftckpt.raft.peering import Peering
+from raftckpt.raft.port import Change, Changed, RaftStatus, Role, Transferred
 from raftckpt.storage._recovery import segment_name
+from tests.sim import nodes
 from tests.sim.events import NodeClock, Timer
 from tests.sim.machine import ListMachine
 
@@ -43,15 +47,41 @@ class Write:
 class Process:
     """Starts, steps, pauses, dies and restarts; implements ``Host`` and ``Observer``."""
 
-    def __init__(self, world: World, name: str, disk: Any, clock: NodeClock) -> None:
+    def __init__(
+        self, world: World, name: str, disk: Any, clock: NodeClock, node_id: str = ""
+    ) -> None:
         self.world, self.name, self.disk, self.clock = world, name, disk, clock
+        self.node_id = node_id or name
+        self.joins = ""
+        """What the operator says at the next start: rejoin, or a token."""
+        self.file: list[str] = []
+        """Node ids that its cluster.yaml lists."""
+        self.levels = world.levels
+        self.directory: Any = None
+        self.peering: Any = None
+        self.id = ""
+        """Of its data directory."""
+        self.removed = False
+        self.idle = False
+        """Nobody uses the host."""
+        self.set_back = False
+        """Its disk is an older copy of itself."""
+        self.ever_founded = False
+        self.lost = False
+        """Its disk is damaged, though nobody has looked yet."""
+        self.members: Configuration | None = None
+        """The last configuration it applied."""
+        self.counts: frozenset[str] = frozenset()
+        """The voters by the configuration that was in force here at the last look."""
+        self.says_found = False
+        """The operator says that a list of one is a cluster."""
+        self.links: dict[str, str] = {}  # directory -> name of the host it is on
+        self._opening = False
         self.node: Any = None
         self.machine: Any = None
         self.storage: Any = None
         self.incarnation = 0
         self.paused = False
-        self.rejoin = False
-        self.never_ran = True
         self.sync_s = (0.0001, 0.0005)
         self.pending: set[Write] = set()
         self.reads_open = 0
@@ -76,25 +106,78 @@ class Process:
     # --- life -------------------------------------------------------------------------------
     @property
     def up(self) -> bool:
+        """It has a log; before the founding is complete it only runs."""
         return self.node is not None
 
+    @property
+    def running(self) -> bool:
+        return self.peering is not None
+
     def reachable(self) -> bool:
-        return self.node is not None
+        return self.peering is not None
 
     def start(self) -> None:
         """Open the disk and run; refuses (stays down) when the disk kills it on the way."""
         self.incarnation += 1
         self.stopped_because = None
-        self.world.note("start", self.name, self.incarnation, "rejoin" if self.rejoin else "")
+        self.world.note("start", self.name, self.incarnation, self.joins)
         self.guarded(self._open)
-        if self.node is not None:
+        if self.running:
             if self.damaged:
                 self.damaged = False
                 self.world.checks.sometimes["damage where nothing was"] += 1
-            self.never_ran = self.rejoin = False
+            self.joins = ""  # what it was told is on its disk
+        if self.up:
             self.wake()
 
     def _open(self) -> None:
+        world = self.world
+        self.directory = directory = nodes.open_directory(self)
+        self.id = directory.identity.directory
+        world.checks.opened(self.id)
+        world.names[self.id] = self.name
+        self.links = {}
+        self._opening = False
+        self.peering = Peering(
+            directory,
+            nodes.raft_config(world, self),
+            self.file,
+            alone=self.says_found,
+            founding_id=lambda: self._rng.randbytes(16).hex(),
+            send=self.send,
+            changed=self._changed,
+            failed=self._failed,
+        )
+        if self.peering.founded:
+            self._open_log()
+
+    def _changed(self) -> None:
+        if self.running and not self.up and not self._opening and self.peering.founded:
+            self._opening = True
+            self.world.queue.after(0.0, self._open_soon, self.incarnation)
+
+    def _open_soon(self, incarnation: int) -> None:
+        if incarnation != self.incarnation or not self.running or self.up:
+            return
+        if self.paused:
+            self._held.append(lambda: self._open_soon(incarnation))
+            return
+        self.world.checks.sometimes["foundings taken part in"] += 1
+        self.guarded(self._open_log)
+        if self.up:
+            self.wake()
+
+    @staticmethod
+    def _failed(error: BaseException) -> None:
+        raise error
+
+    def configured(self, configuration: Configuration) -> None:
+        self.ever_founded = True
+        self.members = configuration
+        self.world.checks.founded(configuration.founding, self.name)
+        self.peering.configured(configuration)
+
+    def _open_log(self) -> None:
         world = self.world
         storage = world.open_storage(self)
         machine = self.make_machine()
@@ -102,15 +185,14 @@ class Process:
         meta = storage.snapshots.latest()
         journal = storage.journal
         world.checks.restarted(
-            self.name, list(journal), journal.term, journal.vote, meta.index if meta else 0
+            self.id, list(journal), journal.term, journal.vote, meta.index if meta else 0
         )
-        if world.checks.disks[self.name].rejoining and not storage.rejoining:
-            world.checks.rejoined(self.name)  # it died between noting it and knowing it
         self._note_durable()  # opening made all that it found durable
         self.disk.on_synced = self._journal_synced
         rng = random.Random(self._rng.random())
         self.node = world.build_node(self, machine, storage, rng)
         self.attach_machine()
+        self.peering.hand_over(self.node)
 
     def make_machine(self) -> Any:
         return ListMachine(self, ballast=self.world.ballast)
@@ -151,7 +233,7 @@ class Process:
             self._synced_end = (path, journal._offset)
         meta = self.storage.snapshots.latest()
         self.world.checks.synced(
-            self.name,
+            self.id,
             journal,
             journal.term,
             journal.vote,
@@ -161,7 +243,7 @@ class Process:
     def die(self, why: str) -> None:
         """The process is gone, with everything in its memory."""
         self.world.note("dies", self.name, why)
-        self.node = self.machine = self.storage = None
+        self.node = self.machine = self.storage = self.peering = self.directory = None
         self.seen = (None, 0, 0)
         self.stopped_because = why
         self.disk.on_synced = None
@@ -180,7 +262,7 @@ class Process:
 
     def resume(self) -> None:
         self.paused = False
-        while self._held and not self.paused and self.up:
+        while self._held and not self.paused and self.running:
             self._held.popleft()()
         self._held.clear()
         if self.up:
@@ -262,8 +344,9 @@ class Process:
     def look(self) -> None:
         """Compare the node's own view with the checks."""
         engine = self.node._engine  # status() would cost more than the step
-        role = Role.REJOINING if self.storage.rejoining else _ROLES[engine.role]
+        role = _ROLES[engine.role] if engine.votes else Role.LEARNER
         term, commit = engine.term, engine.settled
+        self.counts = self.voters
         former_role, former_term, former_commit = self.seen
         if (role, term, commit) == self.seen:
             return
@@ -271,11 +354,11 @@ class Process:
         checks = self.world.checks
         log = self.storage.journal
         if commit > former_commit:
-            checks.commit_moved(self.name, log, commit)
+            checks.commit_moved(self.id, log, commit, self.voters)
             if role is former_role is Role.LEADER and term == former_term:
                 checks.committed_by(self.name, term, commit)
-        if former_role is Role.REJOINING is not role:
-            checks.rejoined(self.name)
+        if former_role is Role.LEARNER is not role:
+            checks.sometimes["learners promoted"] += 1
         if role is Role.LEADER and (former_term != term or former_role is not Role.LEADER):
             self.world.note("leads", self.name, term)
             checks.leads(self.name, self.incarnation, term, log)
@@ -294,8 +377,15 @@ class Process:
         return self.seen[0] is Role.LEADER
 
     @property
-    def rejoining(self) -> bool:
-        return self.seen[0] is Role.REJOINING
+    def learns(self) -> bool:
+        """It has a log and no vote."""
+        return self.up and not self.node._engine.votes
+
+    @property
+    def voters(self) -> frozenset[str]:
+        """Directories that vote by the configuration in force here."""
+        found: frozenset[str] = self.node._configurations.now.voters
+        return found
 
     def status(self) -> RaftStatus:
         status: RaftStatus = self.guarded(self.node.status)
@@ -306,7 +396,7 @@ class Process:
         incarnation = self.incarnation
 
         def run() -> None:
-            if self.up and incarnation == self.incarnation:
+            if self.running and incarnation == self.incarnation:
                 self.guarded(lambda: call(*args))
                 if self.up:
                     self.wake()
@@ -317,21 +407,48 @@ class Process:
             run()
 
     def link_up(self, peer: str) -> None:
-        self._hand_in(self.node.connected, peer)
+        there = self.world.processes[peer]
+        if there.running:  # it may have died of meeting us
+            self._hand_in(self._meet, peer, there.peering.hello())
+
+    def _meet(self, peer: str, hello: Hello) -> None:
+        for directory in [d for d, name in self.links.items() if name == peer]:
+            if directory != hello.directory:
+                self._part(peer, broken=True)
+        self.peering.remember(hello)
+        self.links[hello.directory] = peer
+        self.peering.connected(hello.info)
 
     def link_down(self, peer: str, *, broken: bool) -> None:
-        self._hand_in(self.node.disconnected, peer, broken)
+        self._hand_in(lambda: self._part(peer, broken=broken))
+
+    def _part(self, peer: str, *, broken: bool) -> None:
+        for directory in [d for d, name in self.links.items() if name == peer]:
+            del self.links[directory]
+            self.peering.disconnected(directory, broken)
 
     def deliver(self, peer: str, body: bytes) -> None:
-        self._hand_in(self.node.receive, peer, body)
+        self._hand_in(self._take, peer, body)
 
-    def send(self, to: str, body: bytes) -> None:
+    def _take(self, peer: str, body: bytes) -> None:
+        for directory in [d for d, name in self.links.items() if name == peer]:
+            self.peering.receive(directory, body)
+
+    def send(self, directory: str, body: bytes) -> None:
         """What the node releases: check every message, then put it on the wire."""
+        to = self.links.get(directory)
+        if to is None:
+            return
         for message in decode_body(body):
             other = self.world.processes[to]
-            leading = other.up and other.leads and other.seen[1] == message.term
+            leading = (
+                not isinstance(message, Noted)
+                and other.up
+                and other.leads
+                and other.seen[1] == getattr(message, "term", -1)
+            )
             log = other.storage.journal if leading else None
-            self.world.checks.released(self.name, to, message, log)
+            self.world.checks.released(self.id, directory, message, log)
             self.world.note("send", self.name, to, *self._brief(message))
         self.world.network.send(self.name, to, body)
 
@@ -355,7 +472,7 @@ class Process:
             )  # fmt: skip
             context.outcome = "acknowledged"
             self.pending.discard(context)
-            checks.acknowledge(self.name, context.head, index, term)
+            checks.acknowledge(self.name, context.head, index, term, self.voters)
 
     def abandoned(self, contexts: list[Any]) -> None:
         for write in contexts:
@@ -436,6 +553,19 @@ class Process:
             self.node.transfer(to, done)
 
         self._ask(run)
+
+    def change(self, change: Change) -> None:
+        incarnation = self.incarnation
+
+        def done(outcome: Changed) -> None:
+            if incarnation == self.incarnation:
+                word = "done" if outcome.done else outcome.why or "refused"
+                self.world.note("changed", self.name, type(change).__name__, word)
+                kind = "done" if outcome.done else "refused" if outcome.definite else "unknown"
+                self.world.checks.sometimes[f"{type(change).__name__} {kind}"] += 1
+
+        self.world.note("change", self.name, repr(change))
+        self._ask(lambda: self.node.change(change, done))
 
     def compact(self) -> None:
         def run() -> None:

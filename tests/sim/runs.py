@@ -13,6 +13,7 @@ from multiprocessing import Pool
 from typing import Final, NamedTuple
 
 from tests.sim import crashpoints
+from tests.sim.life import LifeWorld
 from tests.sim.service import ServiceWorld
 from tests.sim.standbys import StandbyWorld
 from tests.sim.world import Outcome, World
@@ -20,10 +21,12 @@ from tests.sim.world import Outcome, World
 CONSENSUS: Final = "consensus"
 SERVICE: Final = "service"
 STANDBYS: Final = "standbys"
+LIFE: Final = "life"
 WORLDS: Final[dict[str, type[World]]] = {
     CONSENSUS: World,
     SERVICE: ServiceWorld,
     STANDBYS: StandbyWorld,
+    LIFE: LifeWorld,
 }
 BOTH: Final = (CONSENSUS, SERVICE)
 
@@ -47,7 +50,7 @@ BOTH_SOMETIMES: Final = (
     "transfers done",
     "acknowledged",
     "wipes",
-    "rejoined",
+    "learners promoted",
     "bits flipped at rest",
     "damage found and refused",
     "disks read back",

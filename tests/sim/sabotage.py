@@ -136,27 +136,6 @@ def _ready_before_the_noop() -> Iterator[tuple[Any, str, Any]]:
     yield node.RaftNode, "_ready", lambda self: self._engine.role == LEADER
 
 
-def _rejoining_counts_at_once() -> Iterator[tuple[Any, str, Any]]:
-    original = following.Following.__init__
-
-    def init(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self.rejoining = False
-
-    yield following.Following, "__init__", init
-
-
-def _rejoining_counts_after_a_majority() -> Iterator[tuple[Any, str, Any]]:
-    def answered(self: Any, asked_round: int, without: str) -> bool:
-        return bool(self.confirmed_round(without) >= asked_round)
-
-    yield sending.Sender, "_all_answered", answered
-
-
-def _acks_of_a_lost_disk_count() -> Iterator[tuple[Any, str, Any]]:
-    yield Engine, "forget_match", lambda self, node: None
-
-
 def _commit_by_one_less() -> Iterator[tuple[Any, str, Any]]:
     original = sending.Sender.on_ack
 
@@ -478,9 +457,6 @@ _PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] = {
     "reads unconfirmed": _reads_unconfirmed,
     "reads trust rounds under way": _reads_trust_rounds_under_way,
     "ready before the no-op": _ready_before_the_noop,
-    "rejoining counts at once": _rejoining_counts_at_once,
-    "rejoining counts after a majority": _rejoining_counts_after_a_majority,
-    "acks of a lost disk count": _acks_of_a_lost_disk_count,
     "commit by one less": _commit_by_one_less,
     "images are lazy": _images_are_lazy,
     "outcome by index alone": _outcome_by_index_alone,

@@ -19,7 +19,7 @@ from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from tests.sim import crashpoints
-from tests.sim.clients import SimClient, endpoint_of
+from tests.sim.clients import SimClient
 from tests.sim.nodes import Clocks
 from tests.sim.process import Process
 from tests.sim.truth import Truth
@@ -43,7 +43,7 @@ class WatchedReplica(Replica):
             if tag in crashpoints.APPLIED:
                 world._passing(crashpoints.APPLIED[tag])
         if context is not None:
-            world.checks.acknowledged_entry(name, index, term)
+            world.checks.acknowledged_entry(name, index, term, self.process.voters)
 
     def abandon(self, contexts: list[Any]) -> None:
         self.process.world.checks.sometimes["batches abandoned"] += len(contexts)
@@ -89,11 +89,15 @@ class ReplicaProcess(Process):
 
     def make_machine(self) -> Any:
         self.pipes = []
-        endpoints = {name: endpoint_of(name) for name in sorted(self.world.processes)}
+        endpoints: dict[str, str] = {}
         clocks = Clocks(self)
-        replica = WatchedReplica(self.name, endpoints, clocks, self.wake)
+        replica = WatchedReplica(
+            self.node_id, endpoints, clocks, self.wake, configured=self.configured
+        )
         replica.process = self
-        info = ReplicaInfo(self.name, "sim", endpoints, "fsync", 0.0, lambda: 0, lambda: 0)
+        info = ReplicaInfo(
+            self.node_id, "sim", self.id, endpoints, "fsync", 0.0, lambda: 0, lambda: 0
+        )
         self.listener = SimListener(replica, info, clocks)
         self.listener.process = self
         return replica

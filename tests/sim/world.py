@@ -10,8 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from raftckpt.raft.peering import Refused
+from raftckpt.raft.port import Removal, Role
+from raftckpt.version import HIGHEST_LEVEL, LOWEST_LEVEL
 from tests.sim import crashpoints, nodes
 from tests.sim.checks import Checks, Violation
 from tests.sim.enginepatch import patched
@@ -58,6 +62,7 @@ class World:
         families: set[str] | None = None,
         size: int | None = None,
         sabotage: str = "",
+        founded: bool | None = None,
     ) -> None:
         self.seed, self.seconds, self.sabotage = seed, seconds, sabotage
         rng = random.Random(f"{seed}/world")
@@ -67,7 +72,10 @@ class World:
         self.rng_load = random.Random(f"{seed}/load")
         count = size or rng.choices((3, 5, 1, 2), (75, 15, 5, 5))[0]
         names = [f"n{i}" for i in range(1, count + 1)]
-        self.checks = Checks(names)
+        self.checks = Checks()
+        self.names: dict[str, str] = {}
+        """Directory id -> the host it was last opened on."""
+        self.levels = (LOWEST_LEVEL, HIGHEST_LEVEL)
         self.running: Process | None = None
         self.crash_types = nodes.CRASH_TYPES
         self.segment_bytes = rng.choice((16_384, 65_536, 262_144))
@@ -92,6 +100,12 @@ class World:
             random.Random(f"{seed}/net"),
             list(self.processes.values()),
         )
+        for process in self.processes.values():
+            process.file = names
+            process.says_found = count == 1
+        self.network.admit = self._admits
+        self.founded = rng.random() < 0.5 if founded is None else founded
+        """Whether the cluster is there when the run begins; else it is founded in it."""
         self.faults = Faults(self, random.Random(f"{seed}/faults"), families)
         self.note("world", seed, count, sorted(self.faults.families), self.ballast)
         self._numbers = 0
@@ -159,15 +173,32 @@ class World:
     def scripted(self) -> Iterator[None]:
         """Start the nodes and leave the rest (faults, load, time) to a script."""
         with self._library():
-            for process in self.processes.values():
-                process.start()
+            self.begin()
             yield
             if self.checks.violation is not None:
                 raise self.checks.violation
 
-    def _run(self) -> None:
+    def begin(self) -> None:
+        """Start all processes."""
+        if self.founded:
+            nodes.found_at_once(list(self.processes.values()), self.levels[1])
         for process in self.processes.values():
             process.start()
+
+    def _admits(self, one: str, other: str) -> bool:
+        """Both ends say who they are; who is told that it must not go on stops."""
+        ends = [self.processes[name] for name in (one, other)]
+        hellos = [process.peering.hello() for process in ends]
+        for process, hello, speaker in zip(ends, reversed(hellos), reversed(ends), strict=True):
+            why, fatal = process.peering.objection(hello)
+            if why is not None:
+                if fatal:
+                    speaker.guarded(partial(speaker.peering.refused, why))
+                return False
+        return True
+
+    def _run(self) -> None:
+        self.begin()
         self.load()
         self.faults.begin()
         self.advance(self.seconds)
@@ -241,8 +272,8 @@ class World:
         ]
         if lag:
             return f"lagging {lag} behind {serving[0].applied_index}"
-        if any(s is not None and s.role.value == "rejoining" for s in statuses.values()):
-            return "somebody still rejoins"
+        if any(s is not None and s.role is Role.LEARNER for s in statuses.values()):
+            return f"somebody still learns: {[s.waiting for s in statuses.values() if s]}"
         acknowledged = len(self.checks.acknowledged)
         self.advance(0.5)
         if len(self.checks.acknowledged) == acknowledged:
@@ -298,9 +329,18 @@ class World:
         self.faults.died(process, f"inside {crash}")
 
     def stopped_itself(self, process: Process, error: Exception) -> None:
-        """The node raised: legal only if its disk failed under it."""
+        """The node raised: legal only if its disk failed under it, or the cluster removed it."""
         if isinstance(error, Violation):
             raise error
+        if isinstance(error, Removal):
+            self.faults.removed(process)
+            return
+        if isinstance(error, Refused) and process.set_back:
+            self.checks.sometimes["a disk that was put back found out"] += 1
+            self.network.host_died(process.name, silently=False)
+            process.die("refused: it went back in time")
+            nodes.crash_disk(process.disk, power=False)
+            return
         if nodes.refused_damage(process, error):
             self.faults.refused_damage(process)
             return
