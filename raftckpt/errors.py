@@ -280,6 +280,11 @@ class Unavailable(CheckpointError, ConnectionError):
 
 REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     # reason: (more specific class than the code's, text; {0} is the detail)
+    "change": (None, "the members do not change: {0}"),
+    "not_local": (
+        None,
+        "members and levels are changed over loopback or TLS only, until there are rights",
+    ),
     "level": (None, "the cluster is not at level {0} yet, which this operation needs"),
     "checkpoint_missing": (None, "no checkpoint of this name exists"),
     "checkpoint_destroyed": (None, "the checkpoint no longer exists"),

@@ -15,6 +15,7 @@ SECOND_NS: Final = 1_000_000_000
 
 # --- names and values -------------------------------------------------------------------
 TOKEN_BYTES_MAX: Final = 4096
+ADDRESS_BYTES_MAX: Final = 300
 
 # --- SA Forum library --------------------------------------------------------------------
 SAF_PENDING_CALLBACKS_MAX: Final = 100_000

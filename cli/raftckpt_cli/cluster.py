@@ -1,8 +1,10 @@
-"""``raftckpt cluster``: every replica's own view, leadership transfer, comparison of states."""
+"""``raftckpt cluster``: what replicas say, who is a member, leadership, comparison of states."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -10,7 +12,7 @@ from raftckpt_cli.options import Target, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
 if TYPE_CHECKING:
-    from raftckpt import ReplicaStatus
+    from raftckpt import Client, ClusterStatus, ReplicaStatus
 
 __all__ = ["cluster"]
 
@@ -29,18 +31,31 @@ _MORE = (
     "trackers",
     "history_bytes",
     "history_from",
+    "founding",
+    "level",
+    "config_index",
+    "alarms",
+    "waiting",
 )
+_SECOND_LOOK_S: Final = 1.2
+"""Two election time-outs: what a change under way looks like is over by then."""
+_LOOK_EVERY_S: Final = 0.2
+_LOOK: Final = "each sentence says what to do; raftckpt cluster members shows who is a member"
+_PEER: Final = click.option("--peer", required=True, help="host:port for the other replicas.")
+_CLIENT: Final = click.option("--client", required=True, help="host:port for clients.")
+_TOKEN: Final = click.option("--token", help="What it will show (default: drawn and printed).")
+_WAIT: Final = click.option("--wait", is_flag=True, help="Show its progress until it is there.")
 
 
 @click.group()
 def cluster() -> None:
-    """Status, leadership transfer, comparison of replicas."""
+    """Status, members, level, leadership transfer, comparison of replicas."""
 
 
 @cluster.command("status")
 @cluster_options
 def status(target: Target) -> int:
-    """Ask every replica what it knows; exit code 4 if none leads.
+    """Ask every replica what it knows; exit code 4 if none leads, 1 if what they say is wrong.
 
     \b
     Examples:
@@ -49,10 +64,16 @@ def status(target: Target) -> int:
     """  # noqa: D301
     with target.connect(session=False) as service:
         found = service.cluster()
+        said = findings(found)
+        if said.again:  # a change under way looks like that for a moment
+            time.sleep(_SECOND_LOOK_S)
+            found = service.cluster()
+            said = findings(found)
+    wrong = said.certain + said.again
     leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
     if target.json:
         replicas = [_json_of(each) for each in found.replicas]
-        print_json({"leader": leader, "term": found.term, "replicas": replicas})
+        print_json({"leader": leader, "term": found.term, "replicas": replicas, "findings": wrong})
     else:
         rows = [
             [
@@ -79,10 +100,12 @@ def status(target: Target) -> int:
         raise Failure(
             "no replica leads",
             f"answering: {', '.join(answered) or 'none'} of {len(found.replicas)}; "
-            "a majority is needed",
+            "a majority is needed" + "".join(f"; {each}" for each in wrong),
             "start the missing replicas; their logs say why they stopped",
             ExitCode.UNAVAILABLE,
         )
+    if wrong:
+        raise Failure("the cluster is not as it should be", "; ".join(wrong), _LOOK)
     return ExitCode.OK
 
 
@@ -104,6 +127,139 @@ def transfer(target: Target, node: str | None) -> None:
         print_json({"from": before.leader, "leader": after.leader, "term": after.term})
     else:
         click.echo(f"leadership handed over from {before.leader} to {after.leader}")
+
+
+@cluster.command("members")
+@cluster_options
+def members(target: Target) -> int:
+    """Who is a member, since which entry of the log, and what holds a change up.
+
+    \b
+    Examples:
+      raftckpt cluster members
+    """  # noqa: D301
+    with target.connect(session=False) as service:
+        told = _leaders_word(service.cluster())
+    rows = _member_rows(told)
+    if target.json:
+        print_json(
+            {
+                "since": told["config_index"],
+                "founding": told["founding"],
+                "level": told["level"],
+                "waiting": told["waiting"],
+                "members": told["members"],
+            }
+        )
+        return ExitCode.OK
+    print_table(["node", "kind", "peer", "client", "directory", "link", "behind", "levels"], rows)
+    click.echo(f"in force since entry {told['config_index']}; level {told['level']}")
+    if told["waiting"]:
+        click.echo(f"waiting: {told['waiting']}")
+    return ExitCode.OK
+
+
+@cluster.command("add")
+@click.argument("node")
+@_PEER
+@_CLIENT
+@click.option("--learner", is_flag=True, help="It never becomes a voter.")
+@_TOKEN
+@_WAIT
+@cluster_options
+def add(
+    target: Target, node: str, peer: str, client: str, learner: bool, token: str, wait: bool
+) -> int:
+    """Add NODE: it is sent the state, and votes by itself once it has kept up.
+
+    Prints the token and the lines that the new host needs. Asking again with the same --token is
+    harmless.
+
+    \b
+    Examples:
+      raftckpt cluster add n4 --peer 10.0.0.4:7501 --client 10.0.0.4:7401
+    """  # noqa: D301
+    return _let_in(target, node, peer, client, token, wait, learner=learner, replaces=None)
+
+
+@cluster.command("replace")
+@click.argument("node")
+@click.option("--by", "successor", required=True, help="Node id of the one that comes.")
+@_PEER
+@_CLIENT
+@_TOKEN
+@_WAIT
+@cluster_options
+def replace(
+    target: Target, node: str, successor: str, peer: str, client: str, token: str, wait: bool
+) -> int:
+    """Replace NODE by another host: it leaves when its successor has come.
+
+    A dead one leaves before its successor votes, a living one after. Interrupted, it goes on by
+    itself; asking again with the same --token is harmless.
+
+    \b
+    Examples:
+      raftckpt cluster replace n2 --by n4 --peer 10.0.0.4:7501 --client 10.0.0.4:7401
+    """  # noqa: D301
+    return _let_in(target, successor, peer, client, token, wait, learner=False, replaces=node)
+
+
+@cluster.command("remove")
+@click.argument("node")
+@cluster_options
+def remove(target: Target, node: str) -> None:
+    """Take NODE out: its replica is told and ends; its data directory never counts again.
+
+    \b
+    Examples:
+      raftckpt cluster remove n2
+    """  # noqa: D301
+    with target.connect(session=False) as service:
+        service.remove_member(node)
+        told = _leaders_word(service.cluster())
+    left = [each["node"] for each in told["members"]]
+    if target.json:
+        print_json({"removed": node, "members": left, "since": told["config_index"]})
+        return
+    click.echo(f"{node} is removed; members are {', '.join(left)}")
+    _warn_even(told)
+
+
+@cluster.command("level")
+@click.option("--pin/--unpin", "pin", default=None, help="Hold it where it is, or let it rise.")
+@cluster_options
+def level(target: Target, pin: bool | None) -> int:
+    """Show the level, what each member can, and who keeps it from rising.
+
+    The level says what the log may hold. It rises by itself when every member can the next one,
+    and never falls: pin it before an upgrade if you want to be able to go back.
+
+    \b
+    Examples:
+      raftckpt cluster level
+      raftckpt cluster level --pin
+    """  # noqa: D301
+    with target.connect(session=False) as service:
+        if pin is not None:
+            service.pin_level(pin)
+        found = service.cluster()
+    told = _leaders_word(found)
+    can = {peer["node"]: peer["levels"] for peer in told["peers"]}
+    can[told["node"]] = told["levels"]
+    following = told["level"] + 1
+    blocks = sorted(n for n, levels in can.items() if levels is None or levels[1] < following)
+    if target.json:
+        print_json({"level": told["level"], "pinned": told["pinned"], "can": can, "blocks": blocks})
+        return ExitCode.OK
+    print_table(
+        ["node", "can"],
+        [[n, "no link" if each is None else f"{each[0]}..{each[1]}"] for n, each in can.items()],
+    )
+    click.echo(f"level {told['level']}{', pinned' if told['pinned'] else ''}")
+    if blocks:
+        click.echo(f"level {following} waits for {', '.join(blocks)}")
+    return ExitCode.OK
 
 
 @cluster.command("check")
@@ -144,6 +300,156 @@ def check(target: Target) -> int:
     if not target.json:
         click.echo(f"all {len(digests)} replicas hold the same state at log index {index}")
     return ExitCode.OK
+
+
+class Findings(NamedTuple):
+    """Sentences about what is wrong."""
+
+    certain: list[str]
+    again: list[str]
+    """What a change under way looks like, too, for a moment."""
+
+
+def findings(found: ClusterStatus) -> Findings:
+    """What contradicts in what the replicas say: never a green table over two clusters."""
+    told = [each for each in found.replicas if each.reachable]
+    certain: list[str] = []
+    again: list[str] = []
+    leaders = [each for each in told if each.leader == each.node]
+    terms = [each.term for each in leaders]
+    if len(set(terms)) < len(terms):
+        certain.append(
+            "two replicas lead the same term: " + " and ".join(each.node for each in leaders)
+        )
+    elif len(leaders) > 1:
+        again.append(
+            "two replicas lead: "
+            + " and ".join(f"{each.node} in term {each.term}" for each in leaders)
+        )
+    for name, what, into in (
+        ("founding", "belong to different foundings of the cluster", certain),
+        ("level", "are at different levels", again),
+    ):
+        values = {each.node: each.detail.get(name) for each in told if each.detail.get(name)}
+        if len(set(values.values())) > 1:
+            into.append(
+                f"the replicas {what}: "
+                + ", ".join(f"{node} {str(value)[:8]}" for node, value in values.items())
+            )
+    for each in told:
+        certain += [f"{each.node} says: {alarm}" for alarm in each.detail.get("alarms") or ()]
+        waiting = each.detail.get("waiting")
+        if waiting:
+            again.append(f"{each.node} waits: {waiting}")
+    return Findings(certain, again)
+
+
+def _leaders_word(found: ClusterStatus) -> dict[str, Any]:
+    """What the leader says of the members."""
+    for each in found.replicas:
+        if _leads(each, found.term):
+            return dict(each.detail)
+    raise Failure(
+        "no replica leads",
+        "who is a member is said by the leader",
+        "raftckpt cluster status shows who answers",
+        ExitCode.UNAVAILABLE,
+    )
+
+
+def _member_rows(told: dict[str, Any]) -> list[list[Any]]:
+    peers = {peer["node"]: peer for peer in told["peers"]}
+    rows = []
+    for member in told["members"]:
+        peer = peers.get(member["node"])
+        kind = "voter" if member["voter"] else "learner" if member["directory"] else "place"
+        if kind == "learner" and member["promote"]:
+            kind = "learner, to vote"
+        own = member["node"] == told["node"]
+        link = "leads" if own else "up" if peer is not None and peer["connected"] else "down"
+        behind = "-" if peer is None else max(0, told["last"] - peer["match"])
+        levels = told["levels"] if own else peer["levels"] if peer is not None else None
+        rows.append(
+            [
+                member["node"],
+                kind,
+                member["peer"],
+                member["client"],
+                member["directory"][:8] or "-",
+                link,
+                behind,
+                "-" if levels is None else f"{levels[0]}..{levels[1]}",
+            ]
+        )
+    return rows
+
+
+def _warn_even(told: dict[str, Any]) -> None:
+    voters = sum(member["voter"] or member["promote"] for member in told["members"])
+    if voters % 2 == 0:
+        click.echo(
+            f"{voters} voters survive the loss of no more than {voters - 1} do: add or remove one",
+            err=True,
+        )
+
+
+def _let_in(
+    target: Target,
+    node: str,
+    peer: str,
+    client: str,
+    token: str | None,
+    wait: bool,
+    *,
+    learner: bool,
+    replaces: str | None,
+) -> int:
+    token = token or secrets.token_urlsafe(24)
+    with target.connect(session=False) as service:
+        service.add_member(
+            node, peer=peer, client=client, token=token, learner=learner, replaces=replaces
+        )
+        told = _leaders_word(service.cluster())
+        if not target.json:
+            click.echo(
+                f"a place is kept for {node}. On its host, with a cluster.yaml that lists {node} "
+                f"and a member to ask:\n\n"
+                f"  raftckpt serve --config cluster.yaml --node {node} --join {token}\n"
+            )
+            _warn_even(told)
+        arrived = not wait or _arrived(service, target, node, replaces, learner=learner)
+    if target.json:
+        print_json({"node": node, "token": token, "arrived": wait and arrived})
+    if not arrived:
+        raise Failure(
+            f"{node} is not there yet",
+            f"it did not get so far within {target.timeout:g} s",
+            "it goes on by itself; raftckpt cluster members shows how far it is",
+            ExitCode.UNAVAILABLE,
+        )
+    return ExitCode.OK
+
+
+def _arrived(
+    service: Client, target: Target, node: str, replaces: str | None, *, learner: bool
+) -> bool:
+    """Show how far a new member has come until it is there."""
+    until, shown = time.monotonic() + target.timeout, ""
+    while True:
+        told = _leaders_word(service.cluster())
+        row = next((row for row in _member_rows(told) if row[0] == node), None)
+        gone = replaces is None or all(m["node"] != replaces for m in told["members"])
+        state = f"{node}: {row[1]}, {row[6]} entries behind" if row is not None else f"{node}: -"
+        if told["waiting"]:
+            state += f" ({told['waiting']})"
+        if state != shown and not target.json:
+            click.echo(state)
+        shown = state
+        if row is not None and row[1] == ("learner" if learner else "voter") and gone:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _leads(replica: ReplicaStatus, term: int) -> bool:

@@ -6,6 +6,7 @@ of the wire accepts.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
@@ -31,6 +32,7 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "Opened",
     "active_replica_set",
+    "add_member",
     "check_start",
     "checkpoint_page",
     "checkpoints",
@@ -49,12 +51,14 @@ __all__ = [
     "open_checkpoint",
     "open_raw",
     "overwrite",
+    "pin_level",
     "put",
     "read",
     "read_all",
     "read_many",
     "read_versioned",
     "ready",
+    "remove_member",
     "section_id_of",
     "section_id_page",
     "section_ids",
@@ -365,6 +369,25 @@ def transfer(node: str | None) -> Call:
         raise InvalidParam(f"a node id has at most {contract.NODE_ID_BYTES_MAX} bytes: {node!r}")
     message = ops.Transfer(0, node)
     return Call("transfer leadership", Needs.LEADER_ONCE, message, decode=_nothing)
+
+
+def add_member(
+    node: str, peer: str, client: str, token: str, learner: bool, replaces: str | None
+) -> Call:
+    """Build the place for a new member."""
+    digest = hashlib.sha256(_utf8(token, "a token")).hexdigest()
+    message = ops.MemberAdd(0, node, peer, client, digest, not learner, replaces)
+    return Call("add a member", Needs.LEADER, message, decode=_nothing)
+
+
+def remove_member(node: str) -> Call:
+    """Build the end of a membership."""
+    return Call("remove a member", Needs.LEADER, ops.MemberRemove(0, node), decode=_nothing)
+
+
+def pin_level(pinned: bool) -> Call:
+    """Build the pin of the level."""
+    return Call("pin the level", Needs.LEADER, ops.LevelPin(0, pinned), decode=_nothing)
 
 
 def check_start() -> Call:

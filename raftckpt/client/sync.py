@@ -194,6 +194,57 @@ class Service(ServiceExtras):
         """
         self._run(operations.transfer(node), timeout)
 
+    def add_member(
+        self,
+        node: str,
+        *,
+        peer: str,
+        client: str,
+        token: str,
+        learner: bool = False,
+        replaces: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep a place for a new replica; asking again is harmless.
+
+        It takes the place by ``raftckpt serve --join TOKEN``, is sent the state as a learner, and
+        becomes a voter by itself once it has kept up.
+
+        Arguments:
+            node: its node id.
+            peer: ``host:port`` where the other replicas reach it.
+            client: ``host:port`` where clients reach it.
+            token: what it will show; the cluster keeps only its hash.
+            learner: it never becomes a voter.
+            replaces: node id of the member that leaves for it.
+            timeout: seconds; None: the client's.
+
+        Raises:
+            TryAgain: something stands against it for now, the message says what.
+            BadOperation: it cannot be, the message says why.
+            Access: over a port that is neither loopback nor TLS.
+        """
+        call = operations.add_member(node, peer, client, token, learner, replaces)
+        self._run(call, timeout)
+
+    def remove_member(self, node: str, *, timeout: float | None = None) -> None:
+        """Take a member out; if it leads, leadership goes to another one first.
+
+        Raises:
+            TryAgain: something stands against it for now, the message says what.
+            BadOperation: it cannot be, the message says why.
+            Access: over a port that is neither loopback nor TLS.
+        """
+        self._run(operations.remove_member(node), timeout)
+
+    def pin_level(self, pinned: bool, *, timeout: float | None = None) -> None:
+        """Hold the cluster's level where it is (True), or let it rise again (False).
+
+        Raises:
+            Access: over a port that is neither loopback nor TLS.
+        """
+        self._run(operations.pin_level(pinned), timeout)
+
     def check(self, *, timeout: float | None = None) -> CheckReport:
         """Compare the states of all replicas after the same entry of the log."""
         nonce, index = self._run(operations.check_start(), timeout)

@@ -31,6 +31,7 @@ __all__ = [
     "SnapshotConfig",
     "Timing",
     "TlsFiles",
+    "announceable",
     "load",
     "parse",
     "parse_address",
@@ -178,6 +179,19 @@ def parse_address(text: str) -> Address:
     if not (port_text.isascii() and port_text.isdigit()) or not 1 <= int(port_text) <= 65535:
         raise ValueError(f"{port_text!r} is not a port (1..65535)")
     return Address(host, int(port_text))
+
+
+def announceable(text: str) -> str:
+    """What is wrong with an address that others are to dial ("": nothing)."""
+    try:
+        host = parse_address(text).host
+    except ValueError as error:
+        return f"{text!r} is no address: {error}"
+    try:
+        wildcard = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        wildcard = False
+    return f"{text} is every address of a host: nobody can dial it" if wildcard else ""
 
 
 # --- kinds of values: each takes the text or the YAML value and returns it checked ----------------

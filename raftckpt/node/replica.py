@@ -37,7 +37,8 @@ from raftckpt.protocol.costs import COST
 from raftckpt.protocol.operations import EARLY, OPERATIONS, STRUCTURAL, AnyCommand, Query
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.raft.configuration import Configuration
-from raftckpt.raft.port import RaftStatus, ReplicatedLog, Transferred
+from raftckpt.raft.port import Change as MembersChange
+from raftckpt.raft.port import Changed, RaftStatus, ReplicatedLog, Transferred
 from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
@@ -410,6 +411,12 @@ class Replica:
     def transfer(self, node: str | None, done: Callable[[Transferred], None]) -> None:
         """Hand leadership over."""
         self.log.transfer(node, done)
+        self._wake()
+
+    @_or_fail
+    def change(self, change: MembersChange, done: Callable[[Changed], None]) -> None:
+        """Change the members or the level's pin."""
+        self.log.change(change, done)
         self._wake()
 
     # --- the step -------------------------------------------------------------------------------

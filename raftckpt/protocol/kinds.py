@@ -8,6 +8,7 @@ value from the annotation alone. Types are exact: a bool is no int.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from types import NoneType, UnionType
@@ -42,11 +43,13 @@ __all__ = [
     "GroupName",
     "GroupOperation",
     "Handle",
+    "HostPort",
     "MaybeComponent",
     "MaybeNatural",
     "MaybeNode",
     "MaybeTarget",
     "MaybeTime",
+    "MemberName",
     "Name",
     "NamePrefix",
     "Natural",
@@ -74,6 +77,7 @@ __all__ = [
     "Silent",
     "Target",
     "Time",
+    "TokenHash",
     "Vector",
     "Versions",
     "Zero",
@@ -339,6 +343,16 @@ NodeName: TypeAlias = Annotated[
     str, Meta(max_length=contract.NODE_ID_BYTES_MAX), _label(contract.NODE_ID_BYTES_MAX, "n1", "")
 ]
 MaybeNode: TypeAlias = Annotated[NodeName | None, Field((None, "n2"), size="4 * len({} or '')")]
+_MEMBER: Final = Meta(min_length=1, max_length=contract.NODE_ID_BYTES_MAX)
+MemberName: TypeAlias = Annotated[str, _MEMBER, _label(contract.NODE_ID_BYTES_MAX, "n4")]
+HostPort: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=limits.ADDRESS_BYTES_MAX),
+    _label(limits.ADDRESS_BYTES_MAX, "127.0.0.1:7404"),
+]
+TokenHash: TypeAlias = Annotated[
+    str, Meta(min_length=64, max_length=64), _label(64, hashlib.sha256(b"token").hexdigest())
+]
 Credential: TypeAlias = Annotated[
     Annotated[str, Meta(max_length=limits.TOKEN_BYTES_MAX), _label(limits.TOKEN_BYTES_MAX, "t")]
     | None,

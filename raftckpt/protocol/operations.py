@@ -662,6 +662,32 @@ class WitnessRequest(Request, tag=119):
     secret: k.Secret
 
 
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class MemberAdd(Request, tag=128):
+    """Keep a place for a new member: whoever comes with the token takes it."""
+
+    node: k.MemberName
+    peer: k.HostPort
+    client: k.HostPort
+    token_hash: k.TokenHash
+    promote: k.Flag
+    replaces: k.MaybeNode
+
+
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class MemberRemove(Request, tag=129):
+    """Take a member out; a leader hands over first."""
+
+    node: k.MemberName
+
+
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class LevelPin(Request, tag=130):
+    """Hold the level where it is, or let it rise again."""
+
+    pinned: k.Flag
+
+
 @operation(Right.SESSION, "status", route=Route.ANY)
 class ReplicaStatusRequest(Request, tag=121):
     """What the replica tells about itself."""

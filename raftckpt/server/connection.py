@@ -20,6 +20,7 @@ from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
 from raftckpt.node.clock import Clock
+from raftckpt.node.config import Address
 from raftckpt.node.liveness import SessionState
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import contract
@@ -129,6 +130,7 @@ class Connection(asyncio.Protocol):
         "opened_at",
         "partial_since",
         "peer",
+        "private",
         "session",
         "stalled_at",
         "subscription",
@@ -141,6 +143,7 @@ class Connection(asyncio.Protocol):
         self.inflight_bytes = 0
         self.witness = 0
         self.greeted = False
+        self.private = False
         self.gone = False
         self.broken = False
         self.client_name = ""
@@ -183,6 +186,9 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:
             self.peer = f"{peer[0]}:{peer[1]}"
+        own = transport.get_extra_info("sockname")
+        encrypted = transport.get_extra_info("ssl_object") is not None
+        self.private = encrypted or not own or Address(str(own[0]), 0).loopback
         if not self._listener.opened(self):
             self._by_us = True
             self._transport.abort()

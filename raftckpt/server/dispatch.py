@@ -11,13 +11,22 @@ from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.node.clock import Clock
+from raftckpt.node.config import announceable
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
 from raftckpt.raft.configuration import Member
-from raftckpt.raft.port import PeerStatus, Transferred
+from raftckpt.raft.port import (
+    AddMember,
+    Change,
+    Changed,
+    PeerStatus,
+    RemoveMember,
+    SetPin,
+    Transferred,
+)
 from raftckpt.server.tracking import Subscriber, Tracking
-from raftckpt.version import CLIENT_PROTOCOL, VERSION
+from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
 
 __all__ = ["Client", "Dispatcher", "ReplicaInfo"]
 
@@ -31,6 +40,8 @@ class Client(Requester, Subscriber, Protocol):
 
     greeted: bool
     client_name: str
+    private: bool
+    """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
 
     def value(self, request: int, value: Any) -> None:
         """Reply with a value."""
@@ -84,6 +95,9 @@ class Dispatcher:
             ops.WitnessRequest: replica.witness,
             ops.ReplicaStatusRequest: self._status,
             ops.Transfer: self._transfer,
+            ops.MemberAdd: self._change,
+            ops.MemberRemove: self._change,
+            ops.LevelPin: self._change,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
             ops.Track: tracking.track,
@@ -148,6 +162,49 @@ class Dispatcher:
 
             self._replica.transfer(node, done)
 
+    def _change(self, client: Client, message: Any) -> None:
+        """Change members or level; the answer comes when it is committed, or refused."""
+        request, replica = message.request, self._replica
+        if not client.private:
+            client.refuse(request, SaAisError.ERR_ACCESS, "not_local")
+            return
+        if not replica.leading:
+            replica.refuse_not_leader(client, request)
+            return
+
+        if isinstance(message, ops.MemberAdd):
+            for address in (message.peer, message.client):
+                wrong = announceable(address)
+                if wrong:
+                    client.refuse(request, _INVALID, "param", wrong)
+                    return
+
+        def done(outcome: Changed) -> None:
+            if outcome.done:
+                client.value(request, "done")
+            elif outcome.why == "not_leader":
+                replica.refuse_not_leader(client, request)
+            elif outcome.again or not outcome.definite:
+                client.refuse(request, _TRY_AGAIN, "change", outcome.why, definite=outcome.definite)
+            else:
+                client.refuse(request, SaAisError.ERR_BAD_OPERATION, "change", outcome.why)
+
+        match message:
+            case ops.MemberAdd():
+                change: Change = AddMember(
+                    message.node,
+                    message.peer,
+                    message.client,
+                    message.token_hash,
+                    message.promote,
+                    message.replaces or "",
+                )
+            case ops.MemberRemove():
+                change = RemoveMember(message.node)
+            case _:
+                change = SetPin(message.pinned)
+        replica.change(change, done)
+
     def _check_start(self, client: Client, message: ops.CheckStart) -> None:
         self._replica.start_check(client, message.request, os.urandom(_NONCE_BYTES))
 
@@ -191,6 +248,7 @@ class Dispatcher:
             "directory": info.directory,
             "founding": raft.configuration.founding,
             "level": raft.configuration.level,
+            "levels": [LOWEST_LEVEL, HIGHEST_LEVEL],
             "pinned": raft.configuration.pinned,
             "config_index": raft.configuration_index,
             "members": [_member(member) for member in raft.configuration.members],

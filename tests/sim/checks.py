@@ -196,6 +196,10 @@ class Checks:
         """A data directory was opened, perhaps for the first time."""
         self.disks.setdefault(directory, DurableLog(directory))
 
+    def holds_all(self, directory: str) -> bool:
+        """Whether the disk of ``directory`` reaches as far as anything was ever committed."""
+        return directory in self.disks and self.disks[directory].last >= self.committed
+
     def committed_on(self, index: int, term: int, voters: Iterable[str]) -> list[str]:
         """Those of the voters whose disks hold (or held, until they were lost) an entry."""
         return [n for n in sorted(voters) if n in self.disks and self.disks[n].holds(index, term)]

@@ -77,6 +77,7 @@ class Process:
         """The operator says that a list of one is a cluster."""
         self.links: dict[str, str] = {}  # directory -> name of the host it is on
         self._opening = False
+        self._changed_at = 0
         self.node: Any = None
         self.machine: Any = None
         self.storage: Any = None
@@ -347,6 +348,8 @@ class Process:
         role = _ROLES[engine.role] if engine.votes else Role.LEARNER
         term, commit = engine.term, engine.settled
         self.counts = self.voters
+        if role is Role.LEADER:
+            self._look_at_change()
         former_role, former_term, former_commit = self.seen
         if (role, term, commit) == self.seen:
             return
@@ -362,6 +365,39 @@ class Process:
         if role is Role.LEADER and (former_term != term or former_role is not Role.LEADER):
             self.world.note("leads", self.name, term)
             checks.leads(self.name, self.incarnation, term, log)
+
+    def _look_at_change(self) -> None:
+        """A configuration that this leader appended: it must not wait for anybody, nor outrun."""
+        now = self.node._configurations.now
+        if now.index <= self._changed_at or now.term != self.node._engine.term:
+            return
+        former, self._changed_at = self.node._configurations.at(now.index - 1), now.index
+        checks = self.world.checks
+        checks.sometimes["configurations appended"] += 1
+        checks.expect(
+            len(now.voters ^ former.voters) <= 1 and now.configuration.base == former.index,
+            "one vote at a time",
+            self.name,
+            now.configuration,
+            former.configuration,
+        )
+        holders = [d for d in now.voters if checks.holds_all(d)]
+        checks.expect(
+            former.index <= self.node._engine.commit and len(holders) >= now.majority,
+            "a majority of the new voters holds what is committed",
+            self.name,
+            now.configuration,
+            holders,
+        )
+        if now.configuration.level > former.configuration.level:
+            checks.sometimes["levels raised"] += 1
+            hosts = [p for p in self.world.processes.values() if p.id in now.directories]
+            checks.expect(
+                all(p.levels[1] >= now.configuration.level or not p.running for p in hosts),
+                "the level rises when all can",
+                self.name,
+                [(p.name, p.levels) for p in hosts],
+            )
 
     def look_at_sizes(self) -> None:
         """What grows has a limit."""

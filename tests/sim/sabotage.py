@@ -27,6 +27,7 @@ from raftckpt.raft.engine import LEADER, Engine
 from raftckpt.raft.fitting import Fitted
 from raftckpt.storage import _recovery, journal, snapshots
 from tests.sim import machine
+from tests.sim.sabotage_members import MEMBER_PLANTS
 
 
 def _ack_before_sync() -> Iterator[tuple[Any, str, Any]]:
@@ -490,6 +491,7 @@ _SERVICE_PLANTS: Final[dict[str, Callable[[], Iterator[tuple[Any, str, Any]]]]] 
 SERVICE_SABOTAGES: Final = tuple(_SERVICE_PLANTS)
 NO_FSYNC: Final = "no fsync (H1)"
 SABOTAGES: Final = (NO_FSYNC, *_PLANTS)
+MEMBER_SABOTAGES: Final = tuple(MEMBER_PLANTS)
 
 
 @contextmanager
@@ -497,7 +499,7 @@ def planted(name: str) -> Iterator[None]:
     """Plant the bug called ``name`` (empty: none) and take it out again."""
     undo: list[tuple[Any, str, Any]] = []
     try:
-        plant = (_PLANTS | _SERVICE_PLANTS).get(name)
+        plant = (_PLANTS | _SERVICE_PLANTS | MEMBER_PLANTS).get(name)
         for owner, attribute, spoiled in plant() if plant is not None else ():
             undo.append((owner, attribute, owner.__dict__.get(attribute)))
             setattr(owner, attribute, spoiled)
