@@ -106,7 +106,10 @@ class Peer(Node):  # type: ignore[misc]
 
 
 class LogSeam(Journal):
-    """The journal under the names PySyncObj calls; the durable commit index is never trusted.
+    """The journal under the names PySyncObj calls.
+
+    The library's own durable commit index is not kept: it may lie beyond the journal's end. The
+    node keeps one in the journal's order, as ``extra``.
 
     Attributes:
         configurations: what the log holds of them; follows every change of the log.
@@ -145,7 +148,7 @@ class LogSeam(Journal):
         raise AssertionError("compaction belongs to the node")
 
     def setRaftCommitIndex(self, index: int) -> None:
-        """Forget it: a persisted commit index may lie beyond the journal's end."""
+        """Forget it."""
 
     def getRaftCommitIndex(self) -> int:
         """Return the first index; the node raises it to the snapshot's."""
@@ -250,6 +253,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         election_min_s: float,
         election_max_s: float,
         first_applied: int,
+        committed: int,
     ) -> None:
         for name in _RELIED_ON:
             ensure(hasattr(SyncObj, name), f"PySyncObj has no {name}: this version is not 0.3.17")
@@ -288,7 +292,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__serializer = _NoSerializer()
         self._SyncObj__needLoadDumpFile = False  # the snapshot was verified and loaded by the node
         self._SyncObj__raftLastApplied = first_applied
-        self._SyncObj__raftCommitIndex = first_applied
+        self._SyncObj__raftCommitIndex = max(first_applied, committed)
         self.reconfigure()
 
     def _seam(self, engine: Engine, self_node: Node, others: Any) -> _QueueTransport:

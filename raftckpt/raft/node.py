@@ -193,6 +193,7 @@ class RaftNode(lib.EngineHooks):
             election_min_s=config.election_min_s,
             election_max_s=config.election_max_s,
             first_applied=first_applied,
+            committed=min(self._log.extra, self._log[-1][1]),
         )
         self._sender = Sender(self._engine, storage.snapshots, self._now, self._emit_early)
         self._changes = Changes(
@@ -441,10 +442,21 @@ class RaftNode(lib.EngineHooks):
 
     def _confirm(self) -> None:
         """Note on disk that the last group was synced, so that damage to it cannot look torn."""
+        self._note_commit()
         self._log.confirm()
         if self._log.dirty:
             self._log.sync()
         self._synced_at = self._now()
+
+    def _note_commit(self) -> None:
+        """Keep what is known to be committed, in the order of the log, at the cost of no sync.
+
+        After a restart nothing at or below it is truncated: a leader whose log went back, with a
+        majority that went back, is a contradiction then, and no silent loss.
+        """
+        log, settled = self._log, self._engine.settled
+        if settled > log.extra:
+            log.set_hard_state(log.term, log.vote, settled)
 
     def deadline(self) -> float:
         """When the next step is due without input."""
@@ -460,6 +472,7 @@ class RaftNode(lib.EngineHooks):
 
     def _sync_and_release(self) -> None:
         if self._log.dirty:
+            self._note_commit()
             begun = self._now()
             self._log.sync()
             self._synced_at = self._now()
