@@ -13,7 +13,6 @@ import fcntl
 import functools
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from typing import IO, Any
 
 import yaml
 
+from raftckpt.client.blocking import connect
 from raftckpt.testing import background
 from raftckpt.testing.probe import replica_status
 from raftckpt.testing.proxy import LinkProxy
@@ -53,6 +53,7 @@ class LocalCluster:
             Started again on the same directory it is the same cluster on the same ports.
         durability: "fsync" or "os".
         faults: route the links between replicas through proxies, as :meth:`partition` needs.
+        spares: hosts that :meth:`add` may make members of.
         settings: more keys for the configuration file.
         wrap: commands put before that of a replica, by node (``{"n1": ["nice"]}``); each must
             execute the rest of its arguments in place of itself.
@@ -71,6 +72,7 @@ class LocalCluster:
         *,
         durability: str = "fsync",
         faults: bool = True,
+        spares: int = 0,
         settings: Mapping[str, Any] | None = None,
         wrap: Mapping[str, Sequence[str]] | None = None,
         module: str = "raftckpt.node",
@@ -89,14 +91,26 @@ class LocalCluster:
         if not self.config_path.exists():
             self._write_new(replicas, durability, dict(settings or {}))
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
+        self._addresses: dict[str, dict[str, str]] = dict(self._config["replicas"])
+        self._nodes = list(self._addresses)
+        ports = _free_ports(2 * spares)
+        for number in range(spares):
+            client, peer = (f"127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
+            spare = f"n{len(self._addresses) + 1}"
+            self._addresses[spare] = {"client": client, "peer": peer}
         _live.add(self)
 
     # --- what it is ------------------------------------------------------------------------
 
     @property
     def nodes(self) -> list[str]:
-        """Node ids, in order."""
-        return list(self._config["replicas"])
+        """Node ids of the members, in order."""
+        return list(self._nodes)
+
+    @property
+    def spares(self) -> list[str]:
+        """Node ids of the hosts that :meth:`add` may use."""
+        return [node for node in self._addresses if node not in self._nodes]
 
     @property
     def endpoints(self) -> str:
@@ -105,11 +119,11 @@ class LocalCluster:
 
     def endpoint(self, node: str) -> str:
         """``host:port`` of a replica's client port."""
-        return str(self._config["replicas"][node]["client"])
+        return self._addresses[node]["client"]
 
     def peer_endpoint(self, node: str) -> str:
         """``host:port`` of a replica's peer port (the real one, not a proxy)."""
-        return str(self._config["replicas"][node]["peer"])
+        return self._addresses[node]["peer"]
 
     def node_dir(self, node: str) -> Path:
         """Data directory of a replica."""
@@ -276,6 +290,82 @@ class LocalCluster:
         if wait:
             self.wait_ready(timeout, [node])
 
+    # --- members -----------------------------------------------------------------------------
+
+    def add(
+        self,
+        node: str | None = None,
+        *,
+        replaces: str | None = None,
+        learner: bool = False,
+        timeout: float = 60.0,
+    ) -> str:
+        """Add a spare host (made by ``spares=``) to the cluster; return its node id.
+
+        Arguments:
+            node: which; None: the first one.
+            replaces: the member that leaves for it (its process ends by itself).
+            learner: it never votes.
+            timeout: seconds until it is there.
+
+        Raises:
+            ClusterNotReady: it is not there in time.
+        """
+        node = node or self.spares[0]
+        token = os.urandom(8).hex()
+        deadline = time.monotonic() + timeout
+        with connect(self.endpoints, session=False, timeout=timeout) as service:
+            service.add_member(
+                node,
+                peer=self.peer_endpoint(node),
+                client=self.endpoint(node),
+                token=token,
+                learner=learner,
+                replaces=replaces,
+            )
+        self._nodes.append(node)
+        self._start(node, "--join", token)
+
+        def arrived() -> bool:
+            members = {member["node"]: member for member in self._told_members()}
+            there = members.get(node)
+            return (
+                there is not None
+                and bool(there["directory"])
+                and (learner or there["voter"])
+                and replaces not in members
+            )
+
+        self._until(arrived, deadline - time.monotonic(), f"{node} is not a member")
+        if replaces is not None:
+            self._left(replaces)
+        return node
+
+    def remove(self, node: str, timeout: float = 60.0) -> int | None:
+        """Remove a member; return the exit code of its replica, None if it did not run.
+
+        Raises:
+            ClusterNotReady: it still runs after ``timeout`` seconds.
+        """
+        with connect(self.endpoints, session=False, timeout=timeout) as service:
+            service.remove_member(node)
+        return self._left(node)
+
+    def _left(self, node: str) -> int | None:
+        """Its replica ends by itself; the host is a spare again, with an empty disk."""
+        code = self.wait_exit(node, 20.0) if self.pid(node) is not None else None
+        self._nodes.remove(node)
+        shutil.rmtree(self.node_dir(node), ignore_errors=True)
+        return code
+
+    def _told_members(self) -> list[dict[str, Any]]:
+        """Members as the leader has them."""
+        for node in self.nodes:
+            status = self.status(node, 0.5) if self._reachable(node) else None
+            if status is not None and status["leader"] == node:
+                return list(status["members"])
+        return []
+
     def wait_exit(self, node: str, timeout: float = 10.0) -> int:
         """Wait until a replica ends and return its exit code.
 
@@ -297,10 +387,10 @@ class LocalCluster:
         Example: ``partition("n1")`` isolates n1; ``partition(["n1", "n2"], ["n3"])``.
         """
         sets = [{group} if isinstance(group, str) else set(group) for group in groups]
-        sets.append(set(self.nodes) - set().union(*sets))
+        sets.append(set(self._addresses) - set().union(*sets))
         side = {node: number for number, group in enumerate(sets) for node in group}
-        for source in self.nodes:
-            for target in self.nodes:
+        for source in self._addresses:
+            for target in self._addresses:
                 if source != target:
                     self.block(source, target, blocked=side[source] != side[target])
 
@@ -316,8 +406,8 @@ class LocalCluster:
 
     def latency(self, seconds: float, source: str | None = None, target: str | None = None) -> None:
         """Delay what replicas send to each other (from ``source`` and to ``target`` if given)."""
-        for one in [source] if source else self.nodes:
-            for other in [target] if target else self.nodes:
+        for one in [source] if source else self._addresses:
+            for other in [target] if target else self._addresses:
                 if one != other:
                     there, back = self._link(one, other)
                     background.call(functools.partial(there.delay, forward_s=seconds))
@@ -388,8 +478,8 @@ class LocalCluster:
         self.config_path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
 
     def _start_proxies(self) -> None:
-        for source in self.nodes:
-            for target in self.nodes:
+        for source in self._addresses:
+            for target in self._addresses:
                 if source != target:
                     host, _, port = self.peer_endpoint(target).rpartition(":")
                     proxy = LinkProxy(host, int(port))
@@ -402,7 +492,7 @@ class LocalCluster:
         return self._proxies[source, target], self._proxies[target, source]
 
     def _config_for(self, node: str) -> Path:
-        if not self._proxies:
+        if not self._proxies and not self._addresses.keys() - self._config["replicas"].keys():
             return self.config_path
         routes = {
             other: f"127.0.0.1:{proxy.port}"
@@ -410,15 +500,18 @@ class LocalCluster:
             if source == node
         }
         path = self.data_dir / f"{node}.yaml"
-        text = yaml.safe_dump({**self._config, "routes": routes}, sort_keys=False)
+        replicas = {member: self._addresses[member] for member in {*self._nodes, node}}
+        config = {**self._config, "replicas": replicas, "routes": routes}
+        text = yaml.safe_dump(config, sort_keys=False)
         path.write_text(text, "utf-8")
         return path
 
-    def _start(self, node: str, *, rejoin: bool = False) -> None:
+    def _start(self, node: str, *flags: str, rejoin: bool = False) -> None:
         command = ["-m", self._module, "--config", str(self._config_for(node)), "--node", node]
+        command += flags
         if rejoin:
             command.append("--rejoin")
-        elif len(self.nodes) == 1:
+        elif len(self._config["replicas"]) == 1:
             command.append("--found")
         with (self.data_dir / f"{node}.log").open("ab") as log:
             # Settings of this process's environment are not the cluster's.
