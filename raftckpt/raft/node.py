@@ -100,11 +100,12 @@ class _Transfer(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """What a voter last answered: its wall clock, when (monotonic), and its term."""
+    """What a voter last answered: its wall clock, when (monotonic), its term, and which run."""
 
     wall_ns: int
     at: float
     term: int
+    run: str
 
 
 class _Asked(NamedTuple):
@@ -637,7 +638,8 @@ class RaftNode(lib.EngineHooks):
 
     def _on_answer(self, directory: str, answer: Ack | Echo | ChunkAck) -> None:
         if directory in self._configurations.now.voters:
-            self._walls[directory] = _Heard(answer.wall_ns, self._now(), answer.term)
+            run = self._linked[directory].run if directory in self._linked else ""
+            self._walls[directory] = _Heard(answer.wall_ns, self._now(), answer.term, run)
         if answer.term != self._engine.term or self._engine.role != lib.LEADER:
             self._voting.adopt(answer.term)
             return
@@ -831,12 +833,17 @@ class RaftNode(lib.EngineHooks):
         return self._engine.term, self._log[-1][1]
 
     def objection(self, peer: PeerInfo) -> str | None:
-        """Whether a directory holds less than it has told this leader in this term."""
+        """Whether a directory holds less in a new run than it told this leader in a former one.
+
+        Of the same run nothing follows: a hello may be older than an answer on another link.
+        """
         heard = self._walls.get(peer.directory)
+        if heard is None or heard.run == peer.run:
+            return None
         counted = 0
-        if self._engine.role == lib.LEADER:
+        if self._engine.role == lib.LEADER and heard.term == self._engine.term:
             counted = self._engine.match_index(peer.directory)
-        if (heard is not None and peer.term < heard.term) or peer.last_index < counted:
+        if peer.term < heard.term or peer.last_index < counted:
             return (
                 f"its data directory went back in time: it is at term {peer.term} and ends at "
                 f"entry {peer.last_index}, but had said more before. Move it away and start with "

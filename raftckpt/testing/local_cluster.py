@@ -13,6 +13,7 @@ import fcntl
 import functools
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -365,6 +366,10 @@ class LocalCluster:
             if status is not None and status["leader"] == node:
                 return list(status["members"])
         return []
+
+    def wrap(self, node: str, command: Sequence[str]) -> None:
+        """Put ``command`` before that of ``node`` from its next start on; see ``wrap=``."""
+        self._wrap[node] = command
 
     def wait_exit(self, node: str, timeout: float = 10.0) -> int:
         """Wait until a replica ends and return its exit code.

@@ -131,9 +131,9 @@ def _votes_count_by_node_id() -> Plant:
     def on_grant(self: Any, directory: str, grant: Any) -> None:
         raft = self._emit.__self__
         names = {m.node for m in self._configurations.now.configuration.members if m.voter}
-        if raft._node_of(directory) in names and grant.term == self._engine.term:
-            if self._timer.first_vote(directory, grant.term):
-                self._engine.deliver(directory, {"type": "response_vote", "term": grant.term})
+        known = raft._node_of(directory) in names and grant.term == self._engine.term
+        if known and self._timer.first_vote(directory, grant.term):
+            self._engine.deliver(directory, {"type": "response_vote", "term": grant.term})
 
     yield elections.Voting, "on_grant", on_grant
 

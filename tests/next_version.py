@@ -1,0 +1,96 @@
+"""The next version of the product: a copy of this tree with one more operation and a level for it.
+
+What every later release will be to this one: an operation and a level that this one does not know,
+and a field more at the end of the first words on a link.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import raftckpt
+
+__all__ = ["DOUBLE", "environment", "next_version"]
+
+_ROOT: Final = Path(raftckpt.__file__).parent
+_BEFORE: Final = (
+    '@operation(Right.WRITE, ("epoch", "revision"), structural=True)\nclass ActiveReplicaSet'
+)
+_EDITS: Final = {
+    "version.py": (("HIGHEST_LEVEL = 2", "HIGHEST_LEVEL = 3"), ('"0.1.0"', '"0.2.0"')),
+    "raft/links.py": (
+        (
+            "pack_messages([[HELLO, *self._identity.hello()]])",
+            'pack_messages([[HELLO, *self._identity.hello(), "and more"]])',
+        ),
+    ),
+    "protocol/operations.py": (
+        (
+            _BEFORE,
+            '@operation(Right.WRITE, "revision", since=3)\n'
+            "class RetentionDouble(Command, tag=39):\n"
+            '    """What only the next version knows."""\n\n'
+            "    handle: k.Handle\n\n\n" + _BEFORE,
+        ),
+    ),
+    "model/machine.py": (
+        (
+            "    ops.RetentionSet: lifecycle.retention_set,\n",
+            "    ops.RetentionSet: lifecycle.retention_set,\n"
+            "    ops.RetentionDouble: lifecycle.retention_double,\n",
+        ),
+    ),
+    "model/lifecycle.py": (
+        (
+            "def retention_set(",
+            "def retention_double(state: State, session: Session, c: ops.RetentionDouble)"
+            " -> Result:\n"
+            '    """Twice as long."""\n'
+            "    opened = session.handles.get(c.handle)\n"
+            "    former = opened[0].attributes.retention_ns if opened is not None else 0\n"
+            "    twice = ops.RetentionSet(0, 0, 0, c.handle, 2 * former)\n"
+            "    return retention_set(state, session, twice)\n\n\n"
+            "def retention_set(",
+        ),
+    ),
+}
+DOUBLE: Final = """
+import sys
+import raftckpt
+from raftckpt.client.calls import Call, Needs
+from raftckpt.protocol import operations as ops
+assert hasattr(ops, "RetentionDouble"), raftckpt.__file__
+with raftckpt.connect(sys.argv[1], timeout=20) as service:
+    with service.open(sys.argv[2], mode="w") as checkpoint:
+        message = ops.RetentionDouble(0, 0, 0, checkpoint._opened.handle)
+        try:
+            checkpoint._run(Call("double", Needs.COMMAND, message), None)
+        except raftckpt.CheckpointError as error:
+            print(error.code.name, error.reason, error.definite)
+        else:
+            print("done")
+"""
+"""Sends the operation: arguments are endpoints and a checkpoint."""
+
+
+def next_version(path: Path) -> Path:
+    """Make the tree below ``path``; returns what PYTHONPATH has to be."""
+    tree = path / "next"
+    shutil.copytree(_ROOT, tree / "raftckpt", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, edits in _EDITS.items():
+        file = tree / "raftckpt" / name
+        text = file.read_text("utf-8")
+        for former, latter in edits:
+            assert former in text, f"{name} has no {former!r}: follow it here"
+            text = text.replace(former, latter)
+        file.write_text(text, "utf-8")
+    return tree
+
+
+def environment(tree: Path) -> list[str]:
+    """Put before a command: it runs the tree's version."""
+    return [shutil.which("env") or sys.exit("no env"), f"PYTHONPATH={os.fspath(tree)}", "PYTHONSAFEPATH=1"]
