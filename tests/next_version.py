@@ -93,4 +93,8 @@ def next_version(path: Path) -> Path:
 
 def environment(tree: Path) -> list[str]:
     """Put before a command: it runs the tree's version."""
-    return [shutil.which("env") or sys.exit("no env"), f"PYTHONPATH={os.fspath(tree)}", "PYTHONSAFEPATH=1"]
+    return [
+        shutil.which("env") or sys.exit("no env"),
+        f"PYTHONPATH={os.fspath(tree)}",
+        "PYTHONSAFEPATH=1",
+    ]

@@ -52,6 +52,7 @@ _JUDGE_SECONDS_PER_SECOND = 2.0
     show_default=True,
     help="Client processes.",
 )
+@click.option("--members", is_flag=True, help="Members come and go, too (two more hosts).")
 @click.option(
     "--min-rate",
     type=click.FloatRange(0.0),
@@ -74,6 +75,7 @@ def chaos(
     seed: int | None,
     replicas: str,
     clients: int,
+    members: bool,
     min_rate: float,
     report: str | None,
     picture: str | None,
@@ -113,6 +115,7 @@ def chaos(
         replicas=int(replicas),
         clients=clients,
         rate_min=min_rate,
+        members=members,
         judge_s=max(_JUDGE_SECONDS_MIN, _JUDGE_SECONDS_PER_SECOND * seconds),
     )
     progress = _Progress(plan.seed, seconds)

@@ -74,6 +74,8 @@ class Keeper:
         """Ends that nobody caused, in words."""
         self._cluster = cluster
         self._small = small
+        self.leaving: set[str] = set()
+        """Members that are being replaced: they end by themselves and are not started again."""
         self._may_die = False
         self._ends: Counter[str] = Counter()
 
@@ -85,7 +87,7 @@ class Keeper:
         """Start every replica that does not run, unless it would only end once more."""
         for node in self._cluster.nodes:
             code = self._cluster.exit_code(node)
-            if code is None or node in self._given_up:
+            if code is None or node in self._given_up or node in self.leaving:
                 continue
             if not self._caused(node, code):
                 self._ends[node] += 1
@@ -106,7 +108,11 @@ class Keeper:
         while True:
             self.restart()
             left = deadline - time.monotonic()
-            nodes = [node for node in self._cluster.nodes if node not in self._given_up]
+            nodes = [
+                node
+                for node in self._cluster.nodes
+                if node not in self._given_up and node not in self.leaving
+            ]
             if left <= 0 or not nodes:
                 return False
             with contextlib.suppress(ClusterNotReady):  # one ended meanwhile, or time is over

@@ -8,6 +8,7 @@ Each lane goes through its scripts in random order, all of them before any again
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import threading
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from raftckpt.chaos.stage import Client, Stage
+from raftckpt.client.blocking import connect
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import background
 from raftckpt.testing.local_cluster import ClusterNotReady
@@ -297,6 +299,71 @@ def _pause_client(stage: Stage, dice: random.Random) -> Iterator[float]:
     client.signal(signal.SIGCONT)
 
 
+# --- members -----------------------------------------------------------------------------------
+
+
+def _replace_member(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """Replace a member by a spare host, whatever else happens to either meanwhile."""
+    others = [node for node in stage.nodes if node != stage.disk_node]
+    if not stage.cluster.spares or not others:
+        raise _Skip
+    node, leaves = dice.choice(stage.cluster.spares), dice.choice(others)
+    yield from _let_in(stage, node, leaves)
+    stage.cluster.forget(leaves)
+    stage.keeper.leaving.discard(leaves)
+    yield dice.uniform(0.2, 2.0)
+
+
+def _add_and_remove(stage: Stage, dice: random.Random) -> Iterator[float]:
+    """One more member for a while; then any of them goes, the leader perhaps."""
+    if not stage.cluster.spares:
+        raise _Skip
+    yield from _let_in(stage, dice.choice(stage.cluster.spares), None)
+    yield dice.uniform(0.2, 3.0)
+    leaves = dice.choice([node for node in stage.nodes if node != stage.disk_node])
+    stage.keeper.leaving.add(leaves)
+    for _ in _patience():
+        with contextlib.suppress(CheckpointError):  # asked again: harmless
+            with connect(stage.cluster.endpoints, session=False, timeout=2.0) as service:
+                service.remove_member(leaves)
+                break
+        yield 0.3
+    stage.cluster.forget(leaves)
+    stage.keeper.leaving.discard(leaves)
+    yield dice.uniform(0.2, 2.0)
+
+
+def _let_in(stage: Stage, node: str, leaves: str | None) -> Iterator[float]:
+    token = os.urandom(8).hex()
+    if leaves is not None:
+        stage.keeper.leaving.add(leaves)
+    for _ in _patience():
+        try:
+            stage.cluster.ask_add(node, token, replaces=leaves, timeout=2.0)
+            break
+        except CheckpointError:  # asked again with the same token: harmless
+            yield 0.3
+    stage.cluster.start_added(node, token)
+    for _ in _patience():
+        if stage.cluster.arrived(node, replaces=leaves):
+            return
+        yield 0.3
+
+
+def _patience() -> Iterator[None]:
+    """Go on for a while; raises ClusterNotReady when it is over."""
+    until = time.monotonic() + _CHANGE_S
+    while time.monotonic() < until:
+        yield
+    raise ClusterNotReady(f"a change of members took more than {_CHANGE_S:g} s")
+
+
+MEMBERS: Final[dict[str, Script]] = {
+    "replace member": _replace_member,
+    "add and remove member": _add_and_remove,
+}
+"""One more lane, with ``--members``."""
+_CHANGE_S: Final = 120.0
 LANES: Final[tuple[dict[str, Script], ...]] = (
     {
         "kill leader": _kill_leader,
@@ -332,7 +399,7 @@ LANES: Final[tuple[dict[str, Script], ...]] = (
         "pause client": _pause_client,
     },
 )
-_CALM_S: Final = ((0.6, 1.8), (0.3, 1.2))
+_CALM_S: Final = ((0.6, 1.8), (0.3, 1.2), (1.0, 4.0))
 _PATIENCE_S: Final = 15.0
 
 
@@ -344,10 +411,17 @@ class Nemesis:
         seed: decides which fault comes when and how.
         tell: is called with a line for each fault as it begins.
         only: names of faults to restrict it to; empty: all.
+        members: whether members come and go, too.
     """
 
     def __init__(
-        self, stage: Stage, seed: int, tell: Callable[[str], None], only: tuple[str, ...] = ()
+        self,
+        stage: Stage,
+        seed: int,
+        tell: Callable[[str], None],
+        only: tuple[str, ...] = (),
+        *,
+        members: bool = False,
     ) -> None:
         self.marks: list[Mark] = []
         self.problems: list[str] = []
@@ -356,7 +430,8 @@ class Nemesis:
         self._stop = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._threads = []
-        for lane, scripts in enumerate(LANES):
+        lanes = (*LANES, MEMBERS) if members else LANES
+        for lane, scripts in enumerate(lanes):
             chosen = {name: each for name, each in scripts.items() if not only or name in only}
             if chosen:
                 dice = random.Random(f"{seed} {lane}")
@@ -377,7 +452,7 @@ class Nemesis:
         """End the fault under way and return when all is undone."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(60.0)
+            thread.join(_CHANGE_S)
 
     def _play(self, lane: int, scripts: dict[str, Script], dice: random.Random) -> None:
         bag: list[str] = []

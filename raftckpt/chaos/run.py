@@ -22,6 +22,7 @@ __all__ = ["Plan", "Report", "run"]
 
 _WARM_UP_S: Final = 60.0
 _CLIENTS_END_S: Final = 40.0
+_SPARES: Final = 2
 _TICK_S: Final = 0.5
 
 
@@ -41,6 +42,7 @@ class Plan:
         recovery_s: seconds the cluster may take to serve again when everything is healed.
         module: what replicas run.
         only: names of faults to restrict it to; empty: all.
+        members: whether members come and go, too.
     """
 
     seconds: float
@@ -54,6 +56,7 @@ class Plan:
     recovery_s: float = 60.0
     module: str = "raftckpt.node"
     only: tuple[str, ...] = ()
+    members: bool = False
 
 
 @dataclass
@@ -151,6 +154,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         dice,
         module=plan.module,
         pace=plan.pace,
+        spares=_SPARES if plan.members else 0,
     )
     nemesis: Nemesis | None = None
     try:
@@ -159,7 +163,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
             tell(f"skipped: full disk ({stage.no_disk})")
         stage.start()
         _wait_for(stage, plan.clients * 20, _WARM_UP_S, "the clients do not get going")
-        nemesis = Nemesis(stage, plan.seed, tell, plan.only)
+        nemesis = Nemesis(stage, plan.seed, tell, plan.only, members=plan.members)
         _play(plan, stage, nemesis, report, tell)
         tell("faults are over: healing")
         healed = time.monotonic()

@@ -52,7 +52,7 @@ class Client:
         self.counter = directory / f"{name}.count"
         self.log = directory / f"{name}.log"
         self.ways: dict[str, LinkProxy] = {}
-        for node in cluster.nodes:
+        for node in cluster.hosts:
             host, _, port = cluster.endpoint(node).rpartition(":")
             self.ways[node] = LinkProxy(host, int(port))
             background.run(self.ways[node].start())
@@ -126,6 +126,7 @@ class Stage:
         dice: decides what clients do.
         module: what replicas run.
         pace: changes a second all clients together aim at.
+        spares: hosts that may become members.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Stage:
         *,
         module: str = "raftckpt.node",
         pace: float = 1200.0,
+        spares: int = 0,
     ) -> None:
         self.dice = dice
         self.disk: SmallDisk | None = None
@@ -159,7 +161,9 @@ class Stage:
         except OSError as error:
             self.no_disk = str(error)
         wrap = {self.disk_node: self.disk.wrap} if self.disk is not None else {}
-        self.cluster = LocalCluster(replicas, where, settings=SETTINGS, wrap=wrap, module=module)
+        self.cluster = LocalCluster(
+            replicas, where, settings=SETTINGS, wrap=wrap, module=module, spares=spares
+        )
         self.keeper = Keeper(self.cluster, self.disk_node)
         self._wanted = clients
 
@@ -184,7 +188,7 @@ class Stage:
         self.cluster.wait_ready(timeout)
         for _ in range(self._wanted):
             self.add_client()
-        for node in self.nodes:
+        for node in self.cluster.hosts:
             thread = threading.Thread(target=self._watch, args=(node,), daemon=True)
             thread.start()
             self._threads.append(thread)

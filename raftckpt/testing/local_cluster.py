@@ -109,6 +109,11 @@ class LocalCluster:
         return list(self._nodes)
 
     @property
+    def hosts(self) -> list[str]:
+        """Node ids of members and spares."""
+        return list(self._addresses)
+
+    @property
     def spares(self) -> list[str]:
         """Node ids of the hosts that :meth:`add` may use."""
         return [node for node in self._addresses if node not in self._nodes]
@@ -315,6 +320,27 @@ class LocalCluster:
         node = node or self.spares[0]
         token = os.urandom(8).hex()
         deadline = time.monotonic() + timeout
+        self.ask_add(node, token, replaces=replaces, learner=learner, timeout=timeout)
+        self.start_added(node, token)
+        self._until(
+            lambda: self.arrived(node, replaces=replaces, learner=learner),
+            deadline - time.monotonic(),
+            f"{node} is not a member",
+        )
+        if replaces is not None:
+            self.forget(replaces)
+        return node
+
+    def ask_add(
+        self,
+        node: str,
+        token: str,
+        *,
+        replaces: str | None = None,
+        learner: bool = False,
+        timeout: float = 60.0,
+    ) -> None:
+        """Have a place kept for a spare host; asking again with the same token is harmless."""
         with connect(self.endpoints, session=False, timeout=timeout) as service:
             service.add_member(
                 node,
@@ -324,23 +350,22 @@ class LocalCluster:
                 learner=learner,
                 replaces=replaces,
             )
+
+    def start_added(self, node: str, token: str) -> None:
+        """Start the host for which a place is kept."""
         self._nodes.append(node)
         self._start(node, "--join", token)
 
-        def arrived() -> bool:
-            members = {member["node"]: member for member in self._told_members()}
-            there = members.get(node)
-            return (
-                there is not None
-                and bool(there["directory"])
-                and (learner or there["voter"])
-                and replaces not in members
-            )
-
-        self._until(arrived, deadline - time.monotonic(), f"{node} is not a member")
-        if replaces is not None:
-            self._left(replaces)
-        return node
+    def arrived(self, node: str, *, replaces: str | None = None, learner: bool = False) -> bool:
+        """Whether the leader has it as a member, and the one that it replaces no more."""
+        members = {member["node"]: member for member in self._told_members()}
+        there = members.get(node)
+        return (
+            there is not None
+            and bool(there["directory"])
+            and (learner or there["voter"])
+            and replaces not in members
+        )
 
     def remove(self, node: str, timeout: float = 60.0) -> int | None:
         """Remove a member; return the exit code of its replica, None if it did not run.
@@ -350,10 +375,10 @@ class LocalCluster:
         """
         with connect(self.endpoints, session=False, timeout=timeout) as service:
             service.remove_member(node)
-        return self._left(node)
+        return self.forget(node)
 
-    def _left(self, node: str) -> int | None:
-        """Its replica ends by itself; the host is a spare again, with an empty disk."""
+    def forget(self, node: str) -> int | None:
+        """A member was removed: its replica ends by itself, the host is a spare with no data."""
         code = self.wait_exit(node, 20.0) if self.pid(node) is not None else None
         self._nodes.remove(node)
         shutil.rmtree(self.node_dir(node), ignore_errors=True)
