@@ -262,6 +262,33 @@ def level(target: Target, pin: bool | None) -> int:
     return ExitCode.OK
 
 
+@cluster.command("clear")
+@click.argument("node")
+@cluster_options
+def clear(target: Target, node: str) -> None:
+    """Clear the alarm that the state of NODE once differed from the leader's.
+
+    \b
+    Examples:
+      raftckpt cluster clear n2
+    """  # noqa: D301
+    with target.connect(session=False) as service:
+        found = {each.node: each.endpoint for each in service.cluster().replicas}
+    if node not in found:
+        raise Failure(
+            f"no replica {node}",
+            f"there are {', '.join(sorted(found))}",
+            "name one of them",
+            ExitCode.USAGE,
+        )
+    with target.connect(found[node], session=False) as service:
+        service.clear_alarms()
+    if target.json:
+        print_json({"cleared": node})
+    else:
+        click.echo(f"the alarm of {node} is cleared")
+
+
 @cluster.command("check")
 @cluster_options
 def check(target: Target) -> int:

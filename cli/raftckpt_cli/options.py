@@ -39,7 +39,7 @@ class Target:
         """Whether JSON was asked for."""
         return self.output == "json"
 
-    def connect(self, *, session: bool = True) -> raftckpt.Service:
+    def connect(self, endpoints: str | None = None, *, session: bool = True) -> raftckpt.Service:
         """Connect; every call gets the timeout given.
 
         Raises:
@@ -47,7 +47,7 @@ class Target:
         """
         import raftckpt
 
-        return raftckpt.connect(self.endpoints, **self.connection(), session=session)
+        return raftckpt.connect(endpoints or self.endpoints, **self.connection(), session=session)
 
     def connection(self, name: str = "raftckpt-cli") -> dict[str, Any]:
         """Keyword arguments of ``connect()`` that both faces take."""

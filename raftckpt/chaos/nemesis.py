@@ -323,10 +323,12 @@ def _add_and_remove(stage: Stage, dice: random.Random) -> Iterator[float]:
     leaves = dice.choice([node for node in stage.nodes if node != stage.disk_node])
     stage.keeper.leaving.add(leaves)
     for _ in _patience():
-        with contextlib.suppress(CheckpointError):  # asked again: harmless
-            with connect(stage.cluster.endpoints, session=False, timeout=2.0) as service:
-                service.remove_member(leaves)
-                break
+        with (
+            contextlib.suppress(CheckpointError),  # asked again: harmless
+            connect(stage.cluster.endpoints, session=False, timeout=2.0) as service,
+        ):
+            service.remove_member(leaves)
+            break
         yield 0.3
     stage.cluster.forget(leaves)
     stage.keeper.leaving.discard(leaves)

@@ -36,6 +36,7 @@ __all__ = [
     "check_start",
     "checkpoint_page",
     "checkpoints",
+    "clear_alarms",
     "close_checkpoint",
     "close_session",
     "corrupt_section",
@@ -388,6 +389,11 @@ def remove_member(node: str) -> Call:
 def pin_level(pinned: bool) -> Call:
     """Build the pin of the level."""
     return Call("pin the level", Needs.LEADER, ops.LevelPin(0, pinned), decode=_nothing)
+
+
+def clear_alarms() -> Call:
+    """Build the end of an alarm of whichever replica answers."""
+    return Call("clear alarms", Needs.ANY, ops.AlarmClear(0), decode=_nothing)
 
 
 def check_start() -> Call:

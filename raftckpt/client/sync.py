@@ -245,6 +245,16 @@ class Service(ServiceExtras):
         """
         self._run(operations.pin_level(pinned), timeout)
 
+    def clear_alarms(self, *, timeout: float | None = None) -> None:
+        """Clear the alarm about a state that differed, of the replica this client is connected to.
+
+        Connect to that replica alone.
+
+        Raises:
+            Access: over a port that is neither loopback nor TLS.
+        """
+        self._run(operations.clear_alarms(), timeout)
+
     def check(self, *, timeout: float | None = None) -> CheckReport:
         """Compare the states of all replicas after the same entry of the log."""
         nonce, index = self._run(operations.check_start(), timeout)

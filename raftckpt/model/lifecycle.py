@@ -101,6 +101,12 @@ def due(state: State, c: ops.Due) -> Result:
     return success(done)
 
 
+def compare(state: State, c: ops.Compare) -> Result:
+    """Keep the leader's digest of a check, for this replica to compare its own with."""
+    state.compared.append((c.nonce, c.digest))
+    return success(None)
+
+
 def check(state: State, c: ops.Check) -> Result:
     """Remember that the digest of the state after exactly this entry is wanted."""
     state.check_nonces.append((c.nonce, state.applied_index))

@@ -39,6 +39,7 @@ _CLUSTER: Final[dict[type[Any], _ClusterHandler]] = {
     ops.SessionExpire: lifecycle.session_expire,
     ops.Due: lifecycle.due,
     ops.Check: lifecycle.check,
+    ops.Compare: lifecycle.compare,
     ops.GroupFail: group_commands.group_fail,
 }
 _OF_SESSION: Final[dict[type[Any], _Handler]] = {

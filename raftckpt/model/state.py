@@ -42,6 +42,7 @@ class State:
         groups: the service groups.
         staged_bytes: bytes staged by all sessions.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
+        compared: (nonce, digest) that leaders told of their states; not part of the image.
         changes: what the last batch changed, in the order of the revisions; not part of the image.
     """
 
@@ -60,6 +61,7 @@ class State:
         self.groups = Groups()
         self.staged_bytes = 0
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
+        self.compared: deque[tuple[bytes, bytes]] = deque(maxlen=8)
         self.changes: list[Change] = []
         self._garbage: list[dict[Any, Any]] = []
 

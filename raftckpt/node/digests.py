@@ -34,7 +34,23 @@ class DigestJobs:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._jobs: OrderedDict[bytes, _Job | Digest] = OrderedDict()
+        self._leaders: dict[bytes, str] = {}
         self.last_index = 0
+
+    def told(self, nonce: bytes, digest: bytes) -> None:
+        """A leader tells its digest of a check."""
+        if nonce in self._jobs:
+            self._leaders[nonce] = digest.hex()
+
+    def difference(self) -> tuple[int, str, str] | None:
+        """(index, own digest, the leader's) of a check that came out otherwise here; told once."""
+        for nonce, theirs in list(self._leaders.items()):
+            own = self.get(nonce)
+            if own is not None or nonce not in self._jobs:
+                del self._leaders[nonce]
+            if own is not None and own.hex != theirs:
+                return own.at, own.hex, theirs
+        return None
 
     def start(self, nonce: bytes, index: int, pieces: Iterator[bytes]) -> None:
         """Begin the digest of a frozen state."""

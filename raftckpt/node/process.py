@@ -200,7 +200,25 @@ class ReplicaProcess:
         def fail(error: BaseException) -> None:
             driver.fail(error)
 
-        replica = Replica(node, endpoints, clock, wake, failed=fail, configured=peering.configured)
+        notes = storage.directory.notes
+
+        def differs(index: int, own: str, leaders: str) -> None:
+            log.error("event=state_differs index=%d own=%s leaders=%s", index, own, leaders)
+            notes.differs(
+                f"the state of {node} at entry {index} was not the leader's (digest {own[:16]}, "
+                f"the leader's {leaders[:16]}): keep all data directories and report it; then "
+                f"replace {node}, or clear this with raftckpt cluster clear {node}"
+            )
+
+        replica = Replica(
+            node,
+            endpoints,
+            clock,
+            wake,
+            failed=fail,
+            configured=peering.configured,
+            differs=differs,
+        )
         info = ReplicaInfo(
             node,
             config.cluster,
@@ -211,6 +229,7 @@ class ReplicaProcess:
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
             peering.alarms,
+            notes.clear,
             lambda: driver.longest.value,
         )
         listener = ClientListener(replica, info, clock, client_context(config))

@@ -52,6 +52,9 @@ _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
+COMPARE_EVERY_S: Final = 600.0
+"""How often replicas compare their states by themselves, if there is an idle moment."""
+_IDLE_AGAIN_S: Final = 1.0
 _ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
 
 _P = ParamSpec("_P")
@@ -109,6 +112,7 @@ class Replica:
         wake: called when a step of the log is due because there is new work.
         machine: the state to begin with (default: empty).
         configured: told of each configuration as it is applied.
+        differs: told that a comparison came out otherwise here: (index, own digest, the leader's).
         failed: told of an exception out of a request, which ends this replica; it may be called
             again. (Exceptions out of a step are the driver's to see.)
     """
@@ -122,6 +126,7 @@ class Replica:
         machine: CheckpointMachine | None = None,
         *,
         configured: Callable[[Configuration], None] = lambda configuration: None,
+        differs: Callable[[int, str, str], None] = lambda index, own, leaders: None,
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
@@ -136,6 +141,7 @@ class Replica:
         """Whether a step is being taken: replies made meanwhile are sent by who takes it."""
         self.applied_commands = 0
         self._tell_configured = configured
+        self._differs = differs
         self._above: frozenset[type[Any]] = frozenset()
         """Operations above the level in force."""
         self._clock = clock
@@ -144,6 +150,10 @@ class Replica:
         self._leadership: Leadership | None = None
         self._witnesses = Witnesses()
         self._last_check: Any = None
+        self._comparing = b""
+        """Nonce of the comparison that this leader began by itself."""
+        self._compared_revision = -1
+        self._compare_at = clock.monotonic() + COMPARE_EVERY_S
         self._queue = CommandQueue()
         self._early = EarlyAcceptance()
         # what is on its way
@@ -437,12 +447,41 @@ class Replica:
         if self._leadership is not None:
             for command in self._leadership.owed(self._clock.monotonic()):
                 self._enqueue(None, 0, command)
+            self._compare()
+        if self.machine.compared:
+            while self.machine.compared:
+                self.digests.told(*self.machine.compared.popleft())
+        difference = self.digests.difference()
+        if difference is not None:
+            self._differs(*difference)
+
+    def _compare(self) -> None:
+        """Now and then, at an idle moment, have all replicas compare their states."""
+        now = self._clock.monotonic()
+        if self._comparing:
+            own = self.digests.get(self._comparing)
+            if own is not None:
+                told = ops.Compare(0, 0, 0, self._comparing, bytes.fromhex(own.hex))
+                self._enqueue(None, 0, told)
+                self._comparing = b""
+        elif now < self._compare_at:
+            return
+        elif self._flying_batches:
+            self._compare_at = now + _IDLE_AGAIN_S
+        else:
+            self._compare_at = now + COMPARE_EVERY_S
+            if self.machine.revision == self._compared_revision or ops.Compare in self._above:
+                return
+            self._compared_revision = self.machine.revision
+            self._comparing = b"compare-%d-%d" % (self.log.status().term, self.machine.revision)
+            self._enqueue(None, 0, ops.Check(0, 0, 0, self._comparing))
 
     def deadline(self) -> float:
         """Monotonic time at which :meth:`work` is to be called at the latest (inf: never)."""
         if self._leadership is None:
             return _NEVER
-        return self._leadership.deadline(self._clock.monotonic())
+        due = self._leadership.deadline(self._clock.monotonic())
+        return due if self._comparing else min(due, self._compare_at)
 
     def _propose(self, leadership: Leadership) -> None:
         queue = self._queue
@@ -626,6 +665,7 @@ class Replica:
 
     def _step_down(self, former: Leadership) -> None:
         self._leadership = None
+        self._comparing = b""
         for state in former.liveness.states.values():
             if state.owner is not None:
                 state.owner.session = None

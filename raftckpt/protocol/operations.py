@@ -438,6 +438,14 @@ class Check(ClusterCommand, tag=41):
     nonce: k.Nonce
 
 
+@operation(Right.CLUSTER, "None", since=2, route=Route.CLUSTER)
+class Compare(ClusterCommand, tag=42):
+    """The leader's digest of a check: whoever has another one raises an alarm."""
+
+    nonce: k.Nonce
+    digest: k.Nonce
+
+
 # --- service groups ------------------------------------------------------------------------------
 
 
@@ -686,6 +694,11 @@ class LevelPin(Request, tag=130):
     """Hold the level where it is, or let it rise again."""
 
     pinned: k.Flag
+
+
+@operation(Right.OPERATE, "done", route=Route.ANY)
+class AlarmClear(Request, tag=131):
+    """Forget that the state of this replica once differed from the leader's."""
 
 
 @operation(Right.SESSION, "status", route=Route.ANY)

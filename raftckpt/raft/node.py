@@ -914,7 +914,8 @@ class RaftNode(lib.EngineHooks):
         )
 
     def _alarms(self) -> list[str]:
-        return [
+        difference = self._storage.directory.notes.difference
+        return [difference] * bool(difference) + [
             f"{what.node} (data directory {directory[:8]}) contradicts what is committed here: "
             f"entry {what.entry} is of term {what.term} here and of term {what.their_term} there. "
             f"Move its directory away and start it with --rejoin, or, if the others agree with "

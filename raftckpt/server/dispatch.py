@@ -67,6 +67,7 @@ class ReplicaInfo:
     fsyncs: Callable[[], int]
     alarms: Callable[[], list[str]] = list
     """Sentences of what is wrong outside the consensus."""
+    clear_alarms: Callable[[], None] = lambda: None
     longest_step_s: Callable[[], float] = lambda: 0.0
     """Longest step of the last minute or two, its syncs not counted."""
 
@@ -98,6 +99,7 @@ class Dispatcher:
             ops.MemberAdd: self._change,
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
+            ops.AlarmClear: self._clear,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
             ops.Track: tracking.track,
@@ -204,6 +206,13 @@ class Dispatcher:
             case _:
                 change = SetPin(message.pinned)
         replica.change(change, done)
+
+    def _clear(self, client: Client, message: ops.AlarmClear) -> None:
+        if not client.private:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
+            return
+        self._info.clear_alarms()
+        client.value(message.request, "done")
 
     def _check_start(self, client: Client, message: ops.CheckStart) -> None:
         self._replica.start_check(client, message.request, os.urandom(_NONCE_BYTES))

@@ -53,6 +53,7 @@ class PeerNotes:
         incarnation: number of this start.
         run: id of this start.
         contradictions: by directory.
+        difference: a sentence about a state that was not the leader's ("": none).
     """
 
     def __init__(self, fs: FileSystem, path: str) -> None:
@@ -68,6 +69,7 @@ class PeerNotes:
         self.run = fs.random_bytes(8).hex()
         self._met: dict[str, Met] = {}
         self.contradictions: dict[str, Contradiction] = {}
+        self.difference = ""
         self._read()
         self.incarnation += 1
         self._write()
@@ -108,6 +110,22 @@ class PeerNotes:
             self.contradictions[directory] = what
             self._write()
 
+    def differs(self, sentence: str) -> None:
+        """Note durably that the state here was not the leader's, until :meth:`clear`.
+
+        Raises:
+            StorageError: it cannot be written; the replica must stop.
+        """
+        if not self.difference:
+            self.difference = sentence
+            self._write()
+
+    def clear(self) -> None:
+        """An operator has looked at the difference."""
+        if self.difference:
+            self.difference = ""
+            self._write()
+
     def settle(self, members: frozenset[str]) -> None:
         """Forget the contradictions of directories that are no members any more."""
         gone = [directory for directory in self.contradictions if directory not in members]
@@ -128,6 +146,7 @@ class PeerNotes:
             file.close()
         try:
             fields = checked_text(data)
+            self.difference = str(fields.get("difference", ""))
             self.incarnation = int(fields["starts"])
             for directory, (node, incarnation, run) in fields["met"].items():
                 self._met[str(directory)] = Met(str(node), int(incarnation), str(run))
@@ -153,5 +172,6 @@ class PeerNotes:
                 "starts": self.incarnation,
                 "met": self._met,
                 "contradictions": self.contradictions,
+                "difference": self.difference,
             },
         )

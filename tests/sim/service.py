@@ -92,7 +92,12 @@ class ReplicaProcess(Process):
         endpoints: dict[str, str] = {}
         clocks = Clocks(self)
         replica = WatchedReplica(
-            self.node_id, endpoints, clocks, self.wake, configured=self.configured
+            self.node_id,
+            endpoints,
+            clocks,
+            self.wake,
+            configured=self.configured,
+            differs=self.differs,
         )
         replica.process = self
         info = ReplicaInfo(
@@ -101,6 +106,9 @@ class ReplicaProcess(Process):
         self.listener = SimListener(replica, info, clocks)
         self.listener.process = self
         return replica
+
+    def differs(self, index: int, own: str, leaders: str) -> None:
+        self.world.checks.fail("equal digests", self.name, index, own, leaders)
 
     def attach_machine(self) -> None:
         self.machine.attach_log(self.node)
