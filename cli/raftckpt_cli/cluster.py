@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def cluster() -> None:
 
 @cluster.command("status")
 @cluster_options
-def status(target: Target) -> int:
+def status(target: ClusterTarget) -> int:
     """Ask every replica what it knows; exit code 4 if none leads, 1 if what they say is wrong.
 
     \b
@@ -112,7 +112,7 @@ def status(target: Target) -> int:
 @cluster.command("transfer")
 @click.argument("node", required=False)
 @cluster_options
-def transfer(target: Target, node: str | None) -> None:
+def transfer(target: ClusterTarget, node: str | None) -> None:
     """Hand leadership to NODE (default: the follower that holds most of the log).
 
     \b
@@ -131,7 +131,7 @@ def transfer(target: Target, node: str | None) -> None:
 
 @cluster.command("members")
 @cluster_options
-def members(target: Target) -> int:
+def members(target: ClusterTarget) -> int:
     """Who is a member, since which entry of the log, and what holds a change up.
 
     \b
@@ -168,7 +168,7 @@ def members(target: Target) -> int:
 @_WAIT
 @cluster_options
 def add(
-    target: Target, node: str, peer: str, client: str, learner: bool, token: str, wait: bool
+    target: ClusterTarget, node: str, peer: str, client: str, learner: bool, token: str, wait: bool
 ) -> int:
     """Add NODE: it is sent the state, and votes by itself once it has kept up.
 
@@ -191,7 +191,7 @@ def add(
 @_WAIT
 @cluster_options
 def replace(
-    target: Target, node: str, successor: str, peer: str, client: str, token: str, wait: bool
+    target: ClusterTarget, node: str, successor: str, peer: str, client: str, token: str, wait: bool
 ) -> int:
     """Replace NODE by another host: it leaves when its successor has come.
 
@@ -208,7 +208,7 @@ def replace(
 @cluster.command("remove")
 @click.argument("node")
 @cluster_options
-def remove(target: Target, node: str) -> None:
+def remove(target: ClusterTarget, node: str) -> None:
     """Take NODE out: its replica is told and ends; its data directory never counts again.
 
     \b
@@ -229,7 +229,7 @@ def remove(target: Target, node: str) -> None:
 @cluster.command("level")
 @click.option("--pin/--unpin", "pin", default=None, help="Hold it where it is, or let it rise.")
 @cluster_options
-def level(target: Target, pin: bool | None) -> int:
+def level(target: ClusterTarget, pin: bool | None) -> int:
     """Show the level, what each member can, and who keeps it from rising.
 
     The level says what the log may hold. It rises by itself when every member can the next one,
@@ -265,7 +265,7 @@ def level(target: Target, pin: bool | None) -> int:
 @cluster.command("clear")
 @click.argument("node")
 @cluster_options
-def clear(target: Target, node: str) -> None:
+def clear(target: ClusterTarget, node: str) -> None:
     """Clear the alarm that the state of NODE once differed from the leader's.
 
     \b
@@ -291,7 +291,7 @@ def clear(target: Target, node: str) -> None:
 
 @cluster.command("check")
 @cluster_options
-def check(target: Target) -> int:
+def check(target: ClusterTarget) -> int:
     """Compare the states of all replicas after one and the same log entry.
 
     Exit code 0: all equal; 1: they differ, which must never happen; 4: not all could be asked.
@@ -421,7 +421,7 @@ def _warn_even(told: dict[str, Any]) -> None:
 
 
 def _let_in(
-    target: Target,
+    target: ClusterTarget,
     node: str,
     peer: str,
     client: str,
@@ -458,7 +458,7 @@ def _let_in(
 
 
 def _arrived(
-    service: Client, target: Target, node: str, replaces: str | None, *, learner: bool
+    service: Client, target: ClusterTarget, node: str, replaces: str | None, *, learner: bool
 ) -> bool:
     """Show how far a new member has come until it is there."""
     until, shown = time.monotonic() + target.timeout, ""

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from raftckpt.node.peers import PeerNotes
+
 from raftckpt.client import group_operations, operations, parts
 from raftckpt.client.calls import Call
 from raftckpt.client.types import Attributes
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
-from raftckpt.node.peers import PeerNotes
 from raftckpt.protocol.batch import decode_batch, encode_batch
 from raftckpt.protocol.check import Malformed, array_of, read_requests
 from raftckpt.protocol.frames import (
@@ -39,7 +40,7 @@ from raftckpt.storage import RealFileSystem, Storage
 from raftckpt.storage import _records as records
 from tests.messages import ask, unpack_messages
 from tests.unit.client.scripted import Script
-from tests.unit.node.fakes import ENDPOINTS, World
+from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
 # --- what exists ---------------------------------------------------------------------------------
 
@@ -119,11 +120,11 @@ class _Listener(ClientListener):
         self.calls.append(callback)
 
 
-class Port:
+class GoldenPort:
     """A replica that leads a cluster of one; its clients are transports of bytes."""
 
     def __init__(self) -> None:
-        self._world = world = World()
+        self._world = world = LoneReplica()
         info = ReplicaInfo("n1", "golden", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
         self._listener = _Listener(world.replica, info, world.clock)
         self._listener.calls = deque()
@@ -268,7 +269,7 @@ def _fields(command: Any) -> Any:
     return command.content if type(command) is Malformed else array_of(command)
 
 
-class Machine:
+class GoldenMachine:
     """The state machine."""
 
     def __init__(self, image: bytes | None = None) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from raftckpt.model import assignments
 from raftckpt.model.checkpoints import FENCED, WRITE
-from raftckpt.model.groups import AdminState, Group, HaState, Member
+from raftckpt.model.groups import AdminState, HaState, Member, ServiceGroup
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
@@ -48,7 +48,7 @@ STEP = st.one_of(
 )
 
 
-class Run:
+class GroupsRun:
     """A machine, its double that is restored again and again, and four sessions."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class Run:
         session = self.machine.sessions.get(number)
         return session is not None and any(flags & WRITE for _, flags in session.handles.values())
 
-    def look_at(self, group: Group) -> None:
+    def look_at(self, group: ServiceGroup) -> None:
         holders = [m.name for m in group.members.values() if m.state in HOLDING]
         assert holders == ([group.active] if group.active else [])
         if group.admin == AdminState.UNLOCKED:
@@ -237,7 +237,7 @@ class Run:
 
 
 def play(steps: list[tuple[Any, ...]]) -> None:
-    run = Run()
+    run = GroupsRun()
     for step in steps:
         run.step(step)
     run.settle()

@@ -5,51 +5,32 @@ from __future__ import annotations
 import pytest
 
 from raftckpt.chaos.audit import audit
-from raftckpt.chaos.history import Kind, Operation, Part
+from raftckpt.chaos.history import Kind, Operation, SectionPart
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGER, LOG
 from raftckpt.errors import Timeout, Unavailable
 from raftckpt.protocol import operations as ops
-from raftckpt.testing.local_cluster import ClusterNotReady
+from tests.unit.chaos.fake_cluster import FakeCluster
 
 UID = 100 + LASTING_NAMES.index(LEDGER)
 
 
 def put(number: int, section: str) -> Operation:
-    part = Part(section, 0, section.encode())
+    part = SectionPart(section, 0, section.encode())
     return Operation("c1.1", number, Kind.PUT, UID, (part,), revision=10 + number)
 
 
 HISTORY = [put(1, "a"), put(2, "b")]
 
 
-class Cluster:
-    """Replicas that hold sections of the ledger; what is in ``codes`` does not run."""
+class AuditedCluster(FakeCluster):
+    """Its replicas hold sections of the ledger."""
 
     def __init__(self) -> None:
-        self.nodes = ["n1", "n2", "n3"]
-        self.codes: dict[str, int] = {}
+        super().__init__()
         self.held = {node: {"a": 11, "b": 12} for node in self.nodes}
         self.logs: dict[str, bytes] = {}
         self.silent: set[str] = set()
         self.breaks: set[str] = set()
-        self.led = True
-
-    def exit_code(self, node):
-        return self.codes.get(node)
-
-    def log(self, node, lines=None):
-        return f"log of {node}"
-
-    def status(self, node, timeout=1.0):
-        return None
-
-    def endpoint(self, node):
-        return node
-
-    def leader(self, timeout=10.0):
-        if not self.led:
-            raise ClusterNotReady("no replica leads\n--- n1: its log")
-        return "n1"
 
     def digests(self, endpoints, leader, *, timeout):
         assert not set(endpoints) & set(self.codes)
@@ -58,8 +39,8 @@ class Cluster:
         }
 
 
-class Probe:
-    def __init__(self, cluster: Cluster, node: str) -> None:
+class FakeProbe:
+    def __init__(self, cluster: AuditedCluster, node: str) -> None:
         self._cluster, self._node = cluster, node
 
     def __enter__(self):
@@ -84,11 +65,11 @@ class Probe:
 
 
 @pytest.fixture
-def cluster(monkeypatch) -> Cluster:
-    built = Cluster()
+def cluster(monkeypatch) -> AuditedCluster:
+    built = AuditedCluster()
     monkeypatch.setattr("raftckpt.chaos.audit.replica_digests", built.digests)
     monkeypatch.setattr(
-        "raftckpt.chaos.audit.Probe", lambda endpoint, timeout: Probe(built, endpoint)
+        "raftckpt.chaos.audit.ReplicaProbe", lambda endpoint, timeout: FakeProbe(built, endpoint)
     )
     return built
 
@@ -157,7 +138,7 @@ def test_where_nothing_was_audited_nobody_knows_what_is_lost(cluster, why, monke
 
 def test_appends_are_looked_for_where_they_were_told_to_be(cluster) -> None:
     uid = 100 + LASTING_NAMES.index(LOG)
-    parts = Part("log", 0, b"<1>"), Part("log", 0, b"<2>")
+    parts = SectionPart("log", 0, b"<1>"), SectionPart("log", 0, b"<2>")
     appends = [
         Operation("c1", at, Kind.APPEND, uid, (part,), revision=12 + at, results=(3 * at,))
         for at, part in enumerate(parts)
@@ -173,8 +154,8 @@ def test_appends_are_looked_for_where_they_were_told_to_be(cluster) -> None:
 
 def test_sections_that_a_transaction_deleted_are_not_missed(cluster) -> None:
     uid = 100 + LASTING_NAMES.index(LOG)
-    parts = Part("a", 0, b"", Kind.DELETE), Part("c", 0, b"", Kind.PUT)
-    put = Operation("c1", 2, Kind.PUT, uid, (Part("a"),), revision=12)
+    parts = SectionPart("a", 0, b"", Kind.DELETE), SectionPart("c", 0, b"", Kind.PUT)
+    put = Operation("c1", 2, Kind.PUT, uid, (SectionPart("a"),), revision=12)
     transaction = Operation("c1", 3, Kind.TRANSACTION, uid, parts, revision=13)
     (lost,) = audit(cluster, [put, transaction]).lost
     assert "transaction of c" in lost

@@ -9,7 +9,7 @@ import pytest
 from tests.mutants.__main__ import main
 from tests.mutants.operators import mutants
 from tests.mutants.rooms import Project
-from tests.mutants.runs import Known, Task, fingerprint, tasks_of
+from tests.mutants.runs import Known, Map, Task, fingerprint, tasks_of
 from tests.mutants.toy import toy_project
 
 
@@ -27,6 +27,30 @@ def test_a_sample_is_the_same_again_and_the_beginning_of_a_larger_one(toy: Proje
     assert large[:3] == small
     assert tasks_of(toy, ["toy"], seed=6) != tasks_of(toy, ["toy"], seed=5)
     assert sorted(tasks_of(toy, ["toy"], seed=6)) == sorted(tasks_of(toy, ["toy"], seed=5))
+
+
+def test_rooms_take_turns_until_one_is_over(toy: Project) -> None:
+    room = toy.rooms["toy"]
+    two = toy._replace(rooms={"large": room, "small": room})
+    large, small = (tasks_of(two, [name], seed=5) for name in two.rooms)
+    assert tasks_of(two, ["large", "small"], each=2, seed=5) == [
+        large[0], small[0], large[1], small[1],
+    ]  # fmt: skip
+    rest = tasks_of(two, ["large", "small"], each=10**6, seed=5)
+    assert sorted(rest) == sorted(large + small)
+
+
+def test_what_runs_in_processes_of_its_own_has_tests_by_name(toy: Project) -> None:
+    mutant = mutants("toy/code.py", b"def f():\n    return 1\n")[0]
+    found = {
+        "tests": [["tests/test_code.py::test_slow", 2.0], ["tests/test_code.py::test_quick", 1.0]],
+        "failed": [],
+        "lines": {"toy/code.py": {}},
+    }
+    room = toy.rooms["toy"]
+    assert Map(room, toy.root, found).tests(mutant) == []
+    room = room._replace(apart=(("toy/code.py", "tests/test_code.py::test_slow"),))
+    assert Map(room, toy.root, found).tests(mutant) == [("tests/test_code.py::test_slow", 2.0)]
 
 
 def test_a_state_that_was_cut_short_is_read(tmp_path: Path) -> None:
