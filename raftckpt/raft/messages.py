@@ -18,6 +18,7 @@ import msgpack
 
 from raftckpt import limits
 from raftckpt.protocol.check import decode_plain
+from raftckpt.raft.configuration import CONFIGURATION, decode_configuration
 
 __all__ = [
     "Ack",
@@ -276,9 +277,18 @@ def _entries(message: list[Any]) -> list[tuple[bytes, int, int]]:
             or not former <= entry_term <= term
         ):
             raise PeerProtocolError("entries are not contiguous, or their terms fall")
+        if payload[:1] == CONFIGURATION:
+            _configuration(payload)
         former = entry_term
         entries.append((payload, entry_index, entry_term))
     return entries
+
+
+def _configuration(payload: bytes) -> None:
+    try:
+        decode_configuration(payload[1:])
+    except ValueError as error:
+        raise PeerProtocolError(str(error)) from None
 
 
 def encode(message: PeerMessage) -> bytes:

@@ -41,7 +41,7 @@ class DataDirectory:
         self.path = path
         self._lock = lock
         self.identity = identity
-        self.notes = PeerNotes(fs, path)
+        self.notes = PeerNotes(fs, path, new_ok=identity.state is IdentityState.NEW)
 
     @classmethod
     def open(

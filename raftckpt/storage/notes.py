@@ -56,10 +56,16 @@ class PeerNotes:
         difference: a sentence about a state that was not the leader's ("": none).
     """
 
-    def __init__(self, fs: FileSystem, path: str) -> None:
+    def __init__(self, fs: FileSystem, path: str, *, new_ok: bool) -> None:
         """Read the note and count this start, durably.
 
+        Arguments:
+            fs: the file system.
+            path: the data directory.
+            new_ok: there need not be a note yet: nothing was met.
+
         Raises:
+            Missing: the note is gone.
             Damaged: the note cannot be trusted.
             StorageError: it cannot be read or written.
         """
@@ -70,7 +76,7 @@ class PeerNotes:
         self._met: dict[str, Met] = {}
         self.contradictions: dict[str, Contradiction] = {}
         self.difference = ""
-        self._read()
+        self._read(new_ok)
         self.incarnation += 1
         self._write()
 
@@ -134,12 +140,19 @@ class PeerNotes:
         if gone:
             self._write()
 
-    def _read(self) -> None:
+    def _read(self, new_ok: bool) -> None:
         path = join(self._path, _NAME)
         try:
             file = self._fs.open(path)
         except Missing:
-            return
+            if new_ok:
+                return
+            raise Missing(
+                f"reading {path} failed",
+                "the note of the peers met is gone, and with it how often this was started",
+                "put it back if it was moved; else move the data directory away and start with "
+                "`raftckpt serve --rejoin`: the other replicas hold the data",
+            ) from None
         try:
             data = file.read(0, _BYTES_MAX)
         finally:

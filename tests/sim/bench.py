@@ -110,7 +110,8 @@ class OurBench:
         """Start (or restart, on what the disk holds) with every puppet connected."""
         self.outbox: list[Sent] = []
         self.machine = BenchMachine()
-        directory = named_directory(self.fs, self.path, "bench", "a", joins=self._joins)
+        name = "again" if self._joins else "a"
+        directory = named_directory(self.fs, self.path, "bench", "a", name=name, joins=self._joins)
         if not directory.founded:
             found(directory, founding_of("bench", ["a", *self.peers]))
         self.storage = open_log(directory)
@@ -125,6 +126,7 @@ class OurBench:
             random.Random(1),
         )
         self._joins = ""
+        self.id = directory.identity.directory
         for peer in self.peers:
             self.connect(peer)
 

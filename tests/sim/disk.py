@@ -9,11 +9,11 @@ programs still see them (that is what Linux does).
 Everything is deterministic from the ``random.Random`` given.
 
     disk = SimDisk(random.Random(7))
-    storage = Storage.open(disk.fs, "/data", "c", "n1", new_ok=True)
+    directory = DataDirectory.open(disk.fs, "/data", "c", "n1")
     disk.crash_at(label="journal.sync.before")          # raises SimCrash there
     ...
     disk.power_loss()                                   # or disk.kill(): page cache survives
-    storage = Storage.open(disk.fs, "/data", "c", "n1")  # always take disk.fs anew
+    directory = DataDirectory.open(disk.fs, "/data", "c", "n1")  # always take disk.fs anew
 
 After a crash every handle of the former process raises SimCrash.
 """

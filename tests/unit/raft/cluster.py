@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import random
 
+from raftckpt.raft.configuration import Configuration
+from raftckpt.raft.engine import open_log
 from raftckpt.raft.node import RaftNode
+from raftckpt.raft.port import PeerInfo
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import RealFileSystem, Storage
+from raftckpt.storage import DataDirectory, RealFileSystem
+from tests.directories import found, founding_of, named_directory
 
 
 class Clock:
@@ -29,6 +33,10 @@ class Machine:
         self.contexts: list[object] = []
         self.abandoned: list[object] = []
         self.roles: list[object] = []
+        self.configurations: list[Configuration] = []
+
+    def configured(self, configuration):
+        self.configurations.append(configuration)
 
     def apply(self, index, term, payload, context):
         self.items.append(payload)
@@ -50,30 +58,42 @@ class Machine:
 
 
 class Cluster:
-    """``pump`` delivers everything; ``run`` lets time pass; ``cut`` pairs are deaf."""
+    """``pump`` delivers everything; ``run`` lets time pass; ``cut`` pairs are deaf.
+
+    A data directory has the name of its node, or the one given to ``start``; links, wires and
+    messages go by node.
+    """
 
     def __init__(self, path, count=3, *, clock=None, **config) -> None:
         self.path = path
         self.clock = clock or Clock()
         self.names = [f"n{i + 1}" for i in range(count)]
+        self.founding = founding_of("test", self.names, level=1)
         self.config = config
         self.nodes: dict[str, RaftNode] = {}
+        self.directories: dict[str, DataDirectory] = {}
+        self.infos: dict[str, PeerInfo] = {}
         self.machines: dict[str, Machine] = {}
         self.wires: dict[tuple[str, str], list[bytes]] = {}
         self.links: set[frozenset[str]] = set()
         self.cut: set[frozenset[str]] = set()
         self.on_message = None
         for name in self.names:
-            self.start(name, new_ok=True)
+            self.start(name)
 
-    def start(self, name, *, new_ok=False, rejoin=False):
-        storage = Storage.open(
-            RealFileSystem(), str(self.path / name), "test", name, new_ok=new_ok, rejoin=rejoin,
-            fsync=False,
-        )  # fmt: skip
+    def start(self, name, *, joins="", directory="", levels=(1, 1)):
+        opened = named_directory(
+            RealFileSystem(), str(self.path / name), "test", name, name=directory, joins=joins
+        )
+        if not opened.founded:
+            found(opened, self.founding)
+        self.directories[name] = opened
+        storage = open_log(opened, fsync=False)
         self.machines[name] = Machine()
-        config = RaftConfig(name, self.names, **self.config)
-        self.nodes[name] = RaftNode(
+        if name not in self.names:
+            self.names.append(name)
+        config = RaftConfig(f"{name}:1", f"{name}:2", levels, **self.config)
+        self.nodes[name] = node = RaftNode(
             config,
             self.machines[name],
             storage,
@@ -82,7 +102,18 @@ class Cluster:
             self.clock,
             random.Random(name),
         )
+        identity, notes = opened.identity, opened.notes
+        self.infos[name] = PeerInfo(
+            identity.directory, name, identity.joins, config.peer, config.client, *levels,
+            notes.incarnation, notes.run, *node.end,
+        )  # fmt: skip
         self.connect_all()
+
+    def id_of(self, name):
+        return self.directories[name].identity.directory
+
+    def node_of(self, directory):
+        return next((n for n in self.nodes if self.id_of(n) == directory), None)
 
     def connect_all(self):
         for one in self.nodes:
@@ -92,10 +123,16 @@ class Cluster:
                     self.links.add(pair)
                     self.wires[one, other] = []
                     self.wires[other, one] = []
-                    self.nodes[one].connected(other)
-                    self.nodes[other].connected(one)
+                    self.nodes[one].connected(self._info(other))
+                    self.nodes[other].connected(self._info(one))
+
+    def _info(self, name):
+        joins = self.directories[name].identity.joins
+        term, last_index = self.nodes[name].end
+        return self.infos[name]._replace(joins=joins, term=term, last_index=last_index)
 
     def _send(self, sender, to, body):
+        to = self.node_of(to)
         if frozenset((sender, to)) in self.links:
             self.wires[sender, to].append(body)
 
@@ -107,7 +144,7 @@ class Cluster:
             self.wires[other, one] = []
             for name, peer in ((one, other), (other, one)):
                 if name in self.nodes:
-                    self.nodes[name].disconnected(peer, broken)
+                    self.nodes[name].disconnected(self.id_of(peer), broken)
 
     def partition(self, name):
         for other in self.names:
@@ -136,7 +173,7 @@ class Cluster:
                 for body in bodies:
                     moved = True
                     if self.on_message is None or self.on_message(sender, to, body):
-                        self.nodes[to].receive(sender, body)
+                        self.nodes[to].receive(self.id_of(sender), body)
             if not moved:
                 return
 
@@ -162,6 +199,10 @@ class Cluster:
             assert self.nodes[leader].propose(f"{prefix}{i}".encode(), (prefix, i))
         assert self.run(5, until=lambda: (prefix, count - 1) in self.machines[leader].contexts)
         return leader
+
+    def configuration(self, name=None):
+        """In force at a node (at the leader)."""
+        return self.nodes[name or self.leader()].status().configuration
 
     def settled(self):
         return len({tuple(self.machines[n].items) for n in self.nodes}) == 1

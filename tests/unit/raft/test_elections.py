@@ -16,9 +16,9 @@ class Now:
         return self.at
 
 
-def timer_of(majority=2):
+def timer_of():
     now = Now()
-    return now, ElectionTimer(now, random.Random(3), 0.3, 0.6, majority)
+    return now, ElectionTimer(now, random.Random(3), 0.3, 0.6)
 
 
 def test_fires_between_the_bounds():
@@ -41,25 +41,39 @@ def test_broken_link_forgets_the_leader_and_fires_soon():
 
 def test_a_heard_leader_cancels_the_round():
     _, timer = timer_of()
-    assert not timer.ask(5, "n1")
+    assert not timer.ask(5, "n1", 2)
     timer.heard_leader()
-    assert not timer.granted("n2", 5, 4)
+    assert not timer.granted("n2", 5, 4, 2)
 
 
 def test_grants_count_once_and_only_for_the_asked_term():
-    _, timer = timer_of(majority=3)
-    assert not timer.ask(5, "n1")
-    assert not timer.granted("n2", 5, 4)
-    assert not timer.granted("n2", 5, 4), "the same voter twice"
-    assert not timer.granted("n3", 6, 5), "another term"
-    assert timer.granted("n3", 5, 4)
-    assert not timer.granted("n4", 5, 4), "the majority is announced once"
+    _, timer = timer_of()
+    assert not timer.ask(5, "n1", 3)
+    assert not timer.granted("n2", 5, 4, 3)
+    assert not timer.granted("n2", 5, 4, 3), "the same voter twice"
+    assert not timer.granted("n3", 6, 5, 3), "another term"
+    assert timer.granted("n3", 5, 4, 3)
+    assert not timer.granted("n4", 5, 4, 3), "the majority is announced once"
+
+
+def test_the_own_voice_is_a_majority_of_one_voter():
+    _, timer = timer_of()
+    assert timer.ask(5, "n1", 1)
+    assert not timer.ask(6, "n1", 2)
+
+
+def test_a_majority_is_that_of_the_moment_of_the_grant():
+    """A configuration may have come since the round was opened."""
+    _, timer = timer_of()
+    assert not timer.ask(5, "n1", 2)
+    assert not timer.granted("n2", 5, 4, 3)
+    assert timer.granted("n3", 5, 4, 3)
 
 
 def test_an_overtaken_term_voids_the_round():
     _, timer = timer_of()
-    timer.ask(5, "n1")
-    assert not timer.granted("n2", 5, 7)
+    timer.ask(5, "n1", 2)
+    assert not timer.granted("n2", 5, 7, 2)
 
 
 def test_votes_are_counted_once_per_term_and_voter():
@@ -96,12 +110,12 @@ def test_lost_leadership_fails_reads_numbered_or_not():
 def test_of_two_who_ask_at_once_exactly_one_steps_back():
     _, one = timer_of()
     _, other = timer_of()
-    one.ask(5, "n1")
-    other.ask(5, "n2")
+    one.ask(5, "n1", 2)
+    other.ask(5, "n2", 2)
     assert one.gives_way(5, asker_first=True)
     assert not other.gives_way(5, asker_first=False)
-    assert not one.granted("n2", 5, 4), "its own round is over"
-    assert other.granted("n1", 5, 4)
+    assert not one.granted("n2", 5, 4, 2), "its own round is over"
+    assert other.granted("n1", 5, 4, 2)
 
 
 def test_split_votes_after_a_broken_link_are_retried_soon_but_not_for_ever():

@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from raftckpt.errors import InvariantViolation
-from raftckpt.raft.fitting import fit
+from raftckpt.raft.fitting import Contradicts, fit
 from raftckpt.raft.messages import KINDS, Append
 
 
@@ -78,10 +77,26 @@ def test_what_does_not_fit_is_left_to_be_refused(prev, prev_term):
     assert stock_follower(log, fitted) is None
 
 
-@pytest.mark.parametrize("message", [append(2, 2, []), append(1, 0, [2])])
-def test_contradicting_the_committed_stops_the_process(message):
-    with pytest.raises(InvariantViolation):
-        fit(log_of([0, 1, 1]), 2, message)
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        (append(2, 2, []), (2, 1, 2)),
+        (append(1, 0, [2]), (2, 1, 2)),
+        (append(1, 1, [1]), (1, 0, 1)),
+        (append(1, 0, [1, 3, 3]), (3, 1, 3)),
+    ],
+)
+def test_what_contradicts_the_committed_is_told_and_not_taken(message, place):
+    log = log_of([0, 1, 1])
+    with pytest.raises(Contradicts) as caught:
+        fit(log, 3, message)
+    assert (caught.value.index, caught.value.term, caught.value.their_term) == place
+    assert log == log_of([0, 1, 1])
+
+
+def test_a_difference_above_what_is_committed_contradicts_nothing():
+    fitted = fit(log_of([0, 1, 1]), 2, append(2, 1, [2]))
+    assert fitted.matched == 3
 
 
 def test_random_legal_appends_keep_raft_s_promises():

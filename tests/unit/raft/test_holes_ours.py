@@ -16,7 +16,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.errors import InvariantViolation
-from raftckpt.raft import engine as lib
+from raftckpt.raft.configuration import CONFIGURATION, REGULAR, encode_configuration
 from raftckpt.raft.messages import (
     KINDS,
     Ack,
@@ -25,6 +25,8 @@ from raftckpt.raft.messages import (
     ChunkAck,
     Echo,
     PeerProtocolError,
+    PreVote,
+    PreVoteAnswer,
     TermIs,
     TimeoutNow,
     VoteGrant,
@@ -32,7 +34,7 @@ from raftckpt.raft.messages import (
     decode_body,
 )
 from raftckpt.raft.port import Role
-from raftckpt.storage import Damaged, RealFileSystem, StaleSnapshot
+from raftckpt.storage import REJOINS, Damaged, RealFileSystem, StaleSnapshot
 from tests.sim.bench import BenchMachine, OurBench
 from tests.sim.enginepatch import patched
 from tests.sim.plain import BenchClock, HalfDice
@@ -183,10 +185,25 @@ def test_h04_ours_truncates_a_conflicting_tail(bench: OurBench) -> None:
     assert bench.values == [2, 3, 4, 50]
 
 
-def test_h04_ours_stops_when_a_leader_contradicts_what_is_committed(bench: OurBench) -> None:
+def test_h04_ours_who_contradicts_what_is_committed_counts_no_more(bench: OurBench) -> None:
     follow(bench, 6)
-    with pytest.raises(InvariantViolation, match="contradicts the committed entry"):
-        bench.append("c", 2, (3, 1), [(4, 2, 40)], 4)
+    before = bench.log
+    bench.append("c", 2, (3, 1), [(4, 2, 40)], 4)
+    assert bench.log == before
+    assert bench.sent(Ack, Echo) == []
+    (alarm,) = bench.status.alarms
+    assert "entry 4 is of term 1 here and of term 2 there" in alarm
+    for again in range(2):  # also after a restart
+        bench.advance(5.0)
+        bench.request_vote("c", 9 + again, (99, 8))
+        bench.append("c", 9 + again, (7, 1), [(8, 9, 80)], 4)
+        assert bench.sent(Ack, Echo, VoteGrant, PreVoteAnswer, TermIs) == []
+        assert bench.term < 9
+        bench.restart()
+        assert len(bench.status.alarms) == 1
+    bench.advance(5.0)
+    bench.request_vote("b", 20, (99, 8))
+    assert [s.to for s in bench.sent(VoteGrant)] == ["b"]
 
 
 def test_h05_ours_stale_ack_of_an_earlier_leadership_is_ignored(bench: OurBench) -> None:
@@ -384,13 +401,15 @@ def test_h12_ours_nothing_is_ever_unpickled(
     bench = make()
     mark = tmp_path / "was here"
     poison = pickle.dumps(Payload(os.mkdir, str(mark)), 2)
-    entry = (lib.REGULAR + msgpack.packb(poison), 2, 1)
+    entry = (REGULAR + msgpack.packb(poison), 2, 1)
     membership = (b"\x02" + poison, 3, 1)
-    version = (b"\x03" + poison, 4, 1)
-    bench.inject("b", Append(KINDS[Append], 1, 1, 4, 1, 0, [entry, membership, version]))
+    version = (b"\x03" + poison, 3, 1)
+    with pytest.raises(PeerProtocolError):
+        bench.inject("b", Append(KINDS[Append], 1, 1, 3, 1, 0, [entry, membership]))
+    bench.inject("b", Append(KINDS[Append], 1, 1, 3, 1, 0, [entry, version]))
     bench.settle()
     assert bench.values == [poison]
-    assert bench.applied == 4
+    assert bench.applied == 3
     bench.inject("b", *image)
     bench.settle()
     bench.lead()
@@ -433,11 +452,26 @@ def test_h13_ours_an_entry_above_the_limit_is_our_bug(bench: OurBench) -> None:
         bench.node.propose(bytes(2 * limits.ENTRY_PAYLOAD_BYTES_MAX))
 
 
-def test_h14_ours_membership_does_not_change(bench: OurBench) -> None:
-    request = b"\x02" + pickle.dumps(["rem", "c"], 2)
-    bench.inject("b", Append(KINDS[Append], 1, 1, 2, 1, 0, [(request, 2, 1)]))
+def test_h14_ours_the_membership_of_the_library_does_not_exist(bench: OurBench) -> None:
+    request = CONFIGURATION + pickle.dumps(["rem", "c"], 2)
+    with pytest.raises(PeerProtocolError):
+        bench.inject("b", Append(KINDS[Append], 1, 1, 2, 1, 0, [(request, 2, 1)]))
     bench.settle()
     assert {p.node for p in bench.status.peers} == {"b", "c"}
+    assert not bench.node._engine.conf.dynamicMembershipChange
+
+
+def test_h14_ours_a_configuration_is_in_force_when_it_is_appended(bench: OurBench) -> None:
+    former = bench.status.configuration
+    latter = former.with_members(m for m in former.members if m.node != "c")._replace(base=1)
+    payload = CONFIGURATION + encode_configuration(latter)
+    bench.inject("b", Append(KINDS[Append], 1, 1, 1, 1, 0, [(payload, 2, 1)]))
+    bench.tick()
+    assert {p.node for p in bench.status.peers} == {"b"}
+    assert (bench.status.configuration, bench.status.configuration_index) == (latter, 2)
+    bench.append("b", 2, (1, 0), [(2, 2, None)], 1)  # and not any more when it is cut off
+    assert {p.node for p in bench.status.peers} == {"b", "c"}
+    assert (bench.status.configuration, bench.status.configuration_index) == (former, 1)
 
 
 def test_h15_ours_conflict_backs_up_in_one_round_trip(bench: OurBench) -> None:
@@ -543,7 +577,7 @@ def test_h18_ours_a_snapshot_is_sent_through_a_window(make: Make) -> None:
     received = sent[-1].offset + len(sent[-1].data)
     bench.inject(
         "c",
-        ChunkAck(KINDS[ChunkAck], bench.term, 10**6, sent[0].snapshot, received, False, 0),
+        ChunkAck(KINDS[ChunkAck], bench.term, 10**6, sent[0].snapshot, received, 0),
     )
     bench.tick()
     assert bench.sent(Chunk)[0].message.offset == received
@@ -589,8 +623,8 @@ def test_h22_ours_a_higher_term_in_an_answer_deposes(bench: OurBench, kind: str)
     bench.lead()
     higher = bench.term + 7
     message = {
-        "ack": Ack(KINDS[Ack], higher, 1, False, True, 2, False, 0),
-        "echo": Echo(KINDS[Echo], higher, 1, False, 0),
+        "ack": Ack(KINDS[Ack], higher, 1, False, True, 2, 0),
+        "echo": Echo(KINDS[Echo], higher, 1, 0),
         "termis": TermIs(KINDS[TermIs], higher),
     }[kind]
     bench.inject("b", message)
@@ -645,19 +679,67 @@ def test_timeout_now_followed_by_a_new_leader_leaves_it_in_peace(bench: OurBench
     assert bench.status.leader == "c"
 
 
-def test_timeout_now_while_rejoining_is_ignored(make: Make) -> None:
-    bench = make(rejoin=True)
-    follow(bench, 3)
-    assert bench.status.role is Role.REJOINING
+def learner(make: Make) -> OurBench:
+    """A directory of its own that "b" lets in as a learner for the lost one of "a"."""
+    bench = make(joins=REJOINS)
+    founding = bench.status.configuration
+    assert founding.member(bench.id) is None
+    former = founding.named("a")
+    assert former is not None
+    place = former._replace(directory=bench.id, voter=False, promote=True)
+    latter = founding.replaced(former, place)._replace(base=1)
+    bench.append("b", 1, (1, 0), [(2, 1, None), (3, 1, 3)], 1)
+    bench.sent()
+    payload = CONFIGURATION + encode_configuration(latter)
+    bench.inject("b", Append(KINDS[Append], 1, 2, 4, 3, 1, [(payload, 4, 1)]))
+    bench.tick()
+    return bench
+
+
+def test_a_learner_acks_and_is_let_in_by_what_is_committed(make: Make) -> None:
+    bench = learner(make)
+    assert [s.message.next_index for s in bench.sent(Ack)] == [5]
+    assert bench.status.role is Role.LEARNER
+    assert bench.storage.identity.joins == ""
+    assert bench.values == [3]
+
+
+def test_timeout_now_to_a_learner_is_ignored(make: Make) -> None:
+    bench = learner(make)
     bench.inject("b", TimeoutNow(KINDS[TimeoutNow], 1))
     assert asked_votes(bench) == []
 
 
-def test_rejoining_grants_no_vote_and_marks_its_acks(make: Make) -> None:
-    bench = make(rejoin=True)
-    bench.append("b", 1, (1, 0), [(2, 1, "x")], 1)
-    assert [s.message.rejoining for s in bench.sent(Ack)] == [True]
+def test_a_learner_never_campaigns_and_votes_by_term_and_log_alone(make: Make) -> None:
+    """The asker counts, by the configuration that it holds: it may be a later one."""
+    bench = learner(make)
     bench.advance(5.0)
-    bench.request_vote("c", 2, (99, 1))
+    bench.settle()
+    assert bench.sent(PreVote, VoteRequest) == []
+    bench.request_vote("c", 2, (3, 1))
     assert bench.sent(VoteGrant) == []
-    assert bench.term == 2
+    bench.request_vote("c", 3, (4, 1))
+    assert [s.to for s in bench.sent(VoteGrant)] == ["c"]
+
+
+def test_a_vote_of_who_is_no_voter_does_not_count(bench: OurBench) -> None:
+    bench.connect("stranger")
+    bench.campaign()
+    bench.vote("stranger", bench.term)
+    assert not bench.leads
+    bench.vote("b", bench.term)
+    assert bench.leads
+
+
+def test_an_answer_of_who_is_no_member_does_not_count(bench: OurBench) -> None:
+    bench.lead()
+    bench.connect("stranger")
+    term = bench.term
+    assert bench.propose("x")
+    bench.tick()
+    bench.ack("stranger", bench.last)
+    assert bench.values == []
+    bench.inject("stranger", TermIs(KINDS[TermIs], term + 9))
+    bench.inject("stranger", Append(KINDS[Append], term + 9, 1, 9, 0, 0, []))
+    bench.tick()
+    assert (bench.leads, bench.term) == (True, term)

@@ -17,28 +17,46 @@ from raftckpt import limits
 from raftckpt.node.config import TlsFiles
 from raftckpt.node.tls import _context
 from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
-from raftckpt.raft.links import Hello, PeerLinks, PeerTls
+from raftckpt.raft import links as links_module
+from raftckpt.raft.hello import HELLO, Hello, objection_to
+from raftckpt.raft.links import PeerLinks, PeerTls
 from raftckpt.raft.messages import PeerProtocolError
+from raftckpt.raft.port import PeerInfo
+from raftckpt.storage import PeerNotes
 from raftckpt.version import PEER_PROTOCOL
 from tests.messages import unpack_messages
+from tests.sim.disk import SimDisk
 
 
 class Identity:
-    def __init__(
-        self, epoch: int = 1, directory: str = "d", *, used: bool = True, virgin: bool = False
-    ) -> None:
-        self.epoch, self.directory, self.used, self.virgin = epoch, directory, used, virgin
-        self.known: dict[str, str] = {}
-        self.given_up: set[tuple[str, str]] = set()
+    """What a replica tells and remembers: the product's notes on a simulated disk."""
 
-    def knows(self, node: str) -> bool:
-        return node in self.known
+    def __init__(self, node: str, **told: Any) -> None:
+        self._told = told
+        self._node = node
+        self.level = 0
+        self.restart()
 
-    def superseded(self, node: str, directory: str) -> bool:
-        return (node, directory) in self.given_up
+    def restart(self) -> None:
+        disk = SimDisk(random.Random(str((self._node, self._told))))
+        disk.fs.mkdir("/d")
+        self.notes = PeerNotes(disk.fs, "/d", new_ok=True)
+        self.run = self.notes.run
 
-    def remember(self, node: str, directory: str) -> None:
-        self.known[node] = directory
+    def hello(self) -> Hello:
+        return Hello._make(
+            hello(self._node, **{"incarnation": 1, "run": self.run, **self._told})[1:]
+        )
+
+    def objection(self, hello: Hello) -> tuple[str | None, bool]:
+        why = objection_to(hello, self.hello(), self.level)
+        if why is not None:
+            return why, False
+        why = self.notes.objection(hello.directory, hello.incarnation, hello.run)
+        return why, why is not None
+
+    def remember(self, hello: Hello) -> None:
+        self.notes.remember(hello.node, hello.directory, hello.incarnation, hello.run)
 
 
 class Notes:
@@ -46,22 +64,22 @@ class Notes:
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
-        self.hellos: list[Hello] = []
+        self.refusals: list[str] = []
         self.raises: Exception | None = None
 
-    def connected(self, node: str) -> None:
-        self.events.append(("up", node))
+    def connected(self, peer: PeerInfo) -> None:
+        self.events.append(("up", peer.directory))
 
-    def disconnected(self, node: str, broken: bool) -> None:
-        self.events.append(("down", node, broken))
+    def disconnected(self, directory: str, broken: bool) -> None:
+        self.events.append(("down", directory, broken))
 
-    def receive(self, node: str, body: bytes) -> None:
+    def receive(self, directory: str, body: bytes) -> None:
         if self.raises is not None:
             raise self.raises
-        self.events.append(("body", node, body))
+        self.events.append(("body", directory, body))
 
-    def met(self, hello: Hello) -> None:
-        self.hellos.append(hello)
+    def refused(self, why: str) -> None:
+        self.refusals.append(why)
 
 
 def free_addresses(*nodes: str) -> dict[str, tuple[str, int]]:
@@ -83,21 +101,20 @@ class Net:
         node: str,
         identity: Identity | None = None,
         *,
-        cluster: str = "c",
-        addresses: dict[str, tuple[str, int]] | None = None,
+        dials: bool = True,
         tls: PeerTls | None = None,
     ) -> tuple[PeerLinks, Notes]:
         notes = Notes()
         links = PeerLinks(
-            cluster,
-            node,
-            addresses or self.addresses,
-            identity or Identity(),
+            self.addresses[node],
+            identity or Identity(node),
             notes,
             tls,
             random.Random(1),
         )
         await links.start()
+        if dials:
+            links.dial([item for item in self.addresses.items() if item[0] != node])
         self.links.append(links)
         return links, notes
 
@@ -105,7 +122,7 @@ class Net:
         """Dial by hand and complete the handshake."""
         peer = await self.raw(node, message)
         answer = await peer.message()
-        assert answer[0] == 300, answer
+        assert answer[0] == HELLO, answer
         peer.writer.write(pack_messages([[302]]))
         return peer
 
@@ -125,12 +142,15 @@ class RawPeer:
         self.decoder = FrameDecoder()
 
     async def message(self) -> list[Any]:
+        message: list[Any] = unpack_messages(await self.body())[0]
+        return message
+
+    async def body(self) -> bytes:
         async with asyncio.timeout(5):
             while True:
                 bodies = self.decoder.feed(await self.reader.read(65536) or b"")
                 if bodies:
-                    message: list[Any] = unpack_messages(bodies[0])[0]
-                    return message
+                    return bytes(bodies[0])
 
     async def closed(self) -> bool:
         with contextlib.suppress(ConnectionError):
@@ -169,12 +189,14 @@ def run(scenario: Callable[[Net], Any], *nodes: str) -> None:
     asyncio.run(whole())
 
 
-def hello(node: str, epoch: int = 1, directory: str = "d", **rest: Any) -> list[Any]:
-    fields = {"protocol": PEER_PROTOCOL, "cluster": "c", "used": True, "virgin": False} | rest
-    return [
-        300, fields["protocol"], fields["cluster"], node, epoch, directory,
-        fields["used"], fields["virgin"], False,
-    ]  # fmt: skip
+def hello(node: str, **fields: Any) -> list[Any]:
+    """A hello as it goes over the wire; a directory has the name of its node unless told."""
+    told = {
+        "levels": [1, 2], "protocol": PEER_PROTOCOL, "cluster": "c", "node": node,
+        "directory": node, "incarnation": 1, "run": "run", "founding": "", "joins": "",
+        "peer": "", "client": "", "term": 0, "last_index": 0,
+    } | fields  # fmt: skip
+    return [HELLO, *(told[name] for name in Hello._fields)]
 
 
 def test_one_link_per_pair_and_bodies_arrive_in_order():
@@ -218,7 +240,7 @@ def test_a_dead_peer_is_seen_as_broken_and_dialled_again():
         await until(lambda: one.connected)
         await two.stop()
         await until(lambda: ("down", "n2", True) in notes.events)
-        await net.node("n2", Identity(epoch=2))
+        await net.node("n2", Identity("n2", incarnation=2))
         await until(lambda: notes.events[-1] == ("up", "n2"))
 
     run(scenario, "n1", "n2")
@@ -228,9 +250,9 @@ def test_a_dead_peer_is_seen_as_broken_and_dialled_again():
     ("message", "why"),
     [
         (hello("n2", cluster="other"), "belongs to cluster 'other'"),
-        (hello("n9"), "no replica of that name"),
-        (hello("n1"), "own node id"),
-        (hello("n0"), "does not dial"),
+        (hello("n1"), "own data directory"),
+        (hello("n1", directory="other"), "own node id"),
+        (hello("n2", directory="n1"), "own data directory"),
     ],
 )
 def test_strangers_are_refused_with_a_reason(message, why, caplog):
@@ -254,11 +276,12 @@ def test_strangers_are_refused_with_a_reason(message, why, caplog):
         b"GET / HTTP/1.0\r\n\r\n",
         encode_frame(b"\x01"),
         encode_frame(b"\x00\xc1"),
-        encode_frame(b"\x00" + bytes(5000)),
-        pack_messages([[300, 99, "c", "n2"]]),
+        encode_frame(b"\x00" + bytes(20_000)),
+        pack_messages([[300, 1, "c", "n2", 1, "d", True, False, False]]),
         pack_messages([[300]]),
-        pack_messages([[300, 1, "c", "n2", 1, "d", 1, 0, 0]]),
-        pack_messages([[300, 1, "c", "n2", 1, "d", True, False]]),
+        pack_messages([[301, "go away", False], [301]]),
+        pack_messages([hello("n2", incarnation="1")]),
+        pack_messages([hello("n2")[:-1]]),
         pack_messages([hello("n2"), hello("n2")]),
         pack_messages([7]),
     ],
@@ -318,9 +341,9 @@ def test_a_body_the_log_rejects_closes_the_link():
 def test_a_restart_replaces_a_half_open_link():
     async def scenario(net):
         links, notes = await net.node("n1")
-        old = await net.link("n1", hello("n2", epoch=1))
+        old = await net.link("n1", hello("n2", incarnation=1, run="one"))
         await until(lambda: links.connected)
-        new = await net.link("n1", hello("n2", epoch=2))
+        new = await net.link("n1", hello("n2", incarnation=2, run="two"))
         await until(lambda: len(notes.events) == 3)
         assert notes.events == [("up", "n2"), ("down", "n2", True), ("up", "n2")]
         assert await old.closed()
@@ -330,72 +353,182 @@ def test_a_restart_replaces_a_half_open_link():
     run(scenario, "n1", "n2")
 
 
-@pytest.mark.parametrize(
-    ("epoch", "directory", "why"),
-    [(1, "d", "a later start"), (5, "other", "another data directory")],
-)
-def test_a_second_process_of_the_same_id_disturbs_nobody(epoch, directory, why):
+def test_the_same_run_again_is_a_reconnect_and_nobody_broke():
     async def scenario(net):
         links, notes = await net.node("n1")
-        old = await net.link("n1", hello("n2", epoch=2))
+        old = await net.link("n1", hello("n2"))
         await until(lambda: links.connected)
-        false = await net.raw("n1", hello("n2", epoch=epoch, directory=directory))
-        assert why in (await false.message())[1]
+        await net.link("n1", hello("n2"))
+        await until(lambda: len(notes.events) == 3)
+        assert notes.events == [("up", "n2"), ("down", "n2", False), ("up", "n2")]
+        assert await old.closed()
+
+    run(scenario, "n1", "n2")
+
+
+@pytest.mark.parametrize(("incarnation", "run_id"), [(1, "one"), (2, "another")])
+def test_a_directory_that_went_back_in_time_is_told_and_disturbs_nobody(incarnation, run_id):
+    async def scenario(net):
+        links, notes = await net.node("n1")
+        old = await net.link("n1", hello("n2", incarnation=2, run="two"))
+        await until(lambda: links.connected)
+        false = await net.raw("n1", hello("n2", incarnation=incarnation, run=run_id))
+        kind, why, fatal = await false.message()
+        assert (kind, fatal) == (301, True)
+        assert "went back in time" in why
         assert await false.closed()
         old.writer.write(encode_frame(b"\x00x"))
         await until(lambda: ("body", "n2", b"\x00x") in notes.events)
         assert notes.events == [("up", "n2"), ("body", "n2", b"\x00x")]
         old.writer.close()
         await until(lambda: ("down", "n2", True) in notes.events)
-        await net.link("n1", hello("n2", epoch=epoch, directory=directory))
+        again = await net.raw("n1", hello("n2", incarnation=incarnation, run=run_id))
+        assert (await again.message())[2] is True
+        await net.link("n1", hello("n2", incarnation=3, run="three"))
         await until(lambda: notes.events[-1] == ("up", "n2"))
 
     run(scenario, "n1", "n2")
 
 
-def test_the_old_disk_of_a_rejoined_node_is_refused():
+def test_who_is_told_something_fatal_hears_of_it():
     async def scenario(net):
-        identity = Identity()
-        identity.given_up.add(("n2", "old"))
-        links, notes = await net.node("n1", identity)
-        ghost = await net.raw("n1", hello("n2", directory="old"))
-        assert "given up" in (await ghost.message())[1]
-        assert notes.events == []
-        await net.link("n1", hello("n2", directory="new"))
-        await until(lambda: links.connected)
+        known = Identity("n2")
+        known.notes.remember("n1", "n1", 7, "a later start")
+        _, notes = await net.node("n1")
+        _, other = await net.node("n2", known)
+        await until(lambda: notes.refusals)
+        assert "this is start 1 of it, and start 7 was met" in notes.refusals[0]
+        assert notes.events == other.events == other.refusals == []
 
     run(scenario, "n1", "n2")
 
 
-def test_unused_directories_meet_but_never_link():
+def test_a_refusal_that_is_not_fatal_stops_nobody():
     async def scenario(net):
-        empty = Identity(0, "", used=False, virgin=True)
-        one, notes = await net.node("n1", empty)
-        two_identity = Identity()
-        two_identity.known["n1"] = "lost"
-        two, other = await net.node("n2", two_identity)
-        await until(lambda: len(notes.hellos) >= 2)
-        assert notes.hellos[0].knows
-        assert not other.hellos[0].used
-        assert notes.events == other.events == []
-        assert two_identity.known.get("n1") != ""
-        empty.used, empty.directory = True, "new"
+        _, notes = await net.node("n1", Identity("n1", cluster="other"))
+        _, other = await net.node("n2")
+        peer = await net.raw("n1", hello("n3"))
+        kind, _why, fatal = await peer.message()
+        assert (kind, fatal) == (301, False)
+        await net.raw("n1", [301, "go away", False])
+        await net.link("n2", hello("n3"))
+        await until(lambda: other.events)
+        assert notes.events == notes.refusals == other.refusals == []
+
+    run(scenario, "n1", "n2")
+
+
+def test_two_directories_of_one_node_id_have_links_of_their_own():
+    """A member is its directory; who of two is meant is for the log to say."""
+
+    async def scenario(net):
+        links, notes = await net.node("n1", dials=False)
+        one = await net.link("n1", hello("n2", directory="old"))
+        await until(lambda: notes.events == [("up", "old")])
+        two = await net.link("n1", hello("n2", directory="new"))
+        await until(lambda: notes.events == [("up", "old"), ("up", "new")])
+        assert links.connected == ["n2", "n2"]
+        one.writer.write(encode_frame(b"\x00one"))
+        await until(lambda: ("body", "old", b"\x00one") in notes.events)
+        two.writer.write(encode_frame(b"\x00two"))
+        await until(lambda: ("body", "new", b"\x00two") in notes.events)
+        links.send("new", b"\x00to new")
+        links.send("old", b"\x00to old")
+        links.send("n2", b"\x00to nobody: links are with directories")
+        assert [await one.body(), await two.body()] == [b"\x00to old", b"\x00to new"]
+        one.writer.close()
+        await until(lambda: ("down", "old", True) in notes.events)
+        assert links.connected == ["n2"]
+
+    run(scenario, "n1")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"founding": "e" * 32}, "was founded twice"),
+        ({"levels": [3, 4]}, "it can levels 3 to 4, the cluster is at level 2"),
+        ({"levels": [1, 1]}, "it can levels 1 to 1, the cluster is at level 2"),
+    ],
+)
+def test_another_founding_or_level_is_refused_with_the_sentence(told, why):
+    async def scenario(net):
+        identity = Identity("n1", founding="f" * 32)
+        identity.level = 2
+        _, notes = await net.node("n1", identity)
+        peer = await net.raw("n1", hello("n2", **told))
+        kind, said, fatal = await peer.message()
+        assert (kind, fatal) == (301, False)
+        assert why in said
+        assert notes.events == []
+        await net.link("n1", hello("n2", founding="f" * 32))
+        await until(lambda: notes.events)
+
+    run(scenario, "n1", "n2")
+
+
+def test_who_is_not_founded_yet_links_with_whoever_is():
+    async def scenario(net):
+        one, notes = await net.node("n1", Identity("n1", founding="f" * 32))
+        two, other = await net.node("n2", Identity("n2"))
         await until(lambda: one.connected and two.connected)
-        assert two_identity.known["n1"] == "new"
-        assert empty.known["n2"] == "d"
+        assert (notes.events, other.events) == ([("up", "n2")], [("up", "n1")])
+
+    run(scenario, "n1", "n2")
+
+
+def test_who_sorts_first_dials_too_after_a_second(monkeypatch):
+    monkeypatch.setattr(links_module, "_ORDER_S", 0.05)
+
+    async def scenario(net):
+        one, _ = await net.node("n1")
+        await net.node("n2", dials=False)
+        await until(lambda: one.connected)
+
+    run(scenario, "n1", "n2")
+
+
+def test_nobody_dials_who_is_no_target_any_more():
+    async def scenario(net):
+        two, _ = await net.node("n2", dials=False)
+        target = ("n1", net.addresses["n1"])
+        two.dial([target, ("n2", net.addresses["n2"])])
+        assert set(two._dialers) == {target}, "it dials itself"
+        two.dial([])
+        one, _ = await net.node("n1", dials=False)
+        await net.link("n1", hello("n3"))
+        await until(lambda: one.connected == ["n3"])
+        assert two.connected == []
+
+    run(scenario, "n1", "n2")
+
+
+def test_a_known_node_is_found_at_another_address():
+    """Targets are dialled for who is there: the address that an old file gives is one of them."""
+
+    async def scenario(net):
+        net.addresses["elsewhere"] = free_addresses("x")["x"]
+        one, _ = await net.node("n1", dials=False)
+        two, _ = await net.node("n2", dials=False)
+        two.dial([("n1", net.addresses["elsewhere"]), ("n1", net.addresses["n1"])])
+        await until(lambda: one.connected == ["n2"] and two.connected == ["n1"])
 
     run(scenario, "n1", "n2")
 
 
 def test_a_peer_is_remembered_before_it_is_reported():
     async def scenario(net):
-        identity = Identity()
+        identity = Identity("n1")
         _links, notes = await net.node("n1", identity)
         seen = []
-        notes.connected = lambda node: seen.append(identity.knows(node))
+
+        def connected(peer):
+            seen.append(identity.notes.objection(peer.directory, 0, "older"))
+
+        notes.connected = connected
         await net.link("n1", hello("n2"))
         await until(lambda: seen)
-        assert seen == [True]
+        assert "start 1 was met" in seen[0]
 
     run(scenario, "n1", "n2")
 
@@ -460,7 +593,6 @@ def test_wrong_certificates_are_refused(tmp_path, caplog):
         assert await plain.closed()
         await asyncio.sleep(0.1)
         assert notes.events == foreign.events == []
-        assert notes.hellos == []
 
     with caplog.at_level(logging.WARNING):
         run(scenario)

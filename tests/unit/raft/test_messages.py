@@ -9,12 +9,14 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.raft import messages as m
+from raftckpt.raft.configuration import CONFIGURATION, encode_configuration
+from tests.directories import founding_of
 
+RECORD = encode_configuration(founding_of("c", ["n1", "n2"]))
 SAMPLES = [
     m.Append(1, 3, 7, 2, 1, 0, [(b"\x00x", 2, 3)]),
     m.Append(1, 3, 7, 0, 0, 0, []),
-    m.Ack(2, 3, 7, True, False, 5, False, 123),
-    m.Echo(3, 3, 7, False, 123),
+    m.Append(1, 3, 7, 2, 1, 0, [(CONFIGURATION + RECORD, 2, 3)]),
     m.VoteRequest(4, 3, 9, 2, False),
     m.VoteGrant(5, 3),
     m.PreVote(6, 2, 3, 9, 2),
@@ -22,8 +24,14 @@ SAMPLES = [
     m.TimeoutNow(8, 3),
     m.TermIs(9, 4),
     m.Chunk(10, 3, 7, "id", 50, 2, 1000, 0, 99, b"data"),
-    m.ChunkAck(11, 3, 7, "id", 100, False, 123),
-    m.RejoinDone(12, 3, 50),
+    m.Ack(13, 3, 7, True, False, 5, 123),
+    m.Echo(14, 3, 7, 123),
+    m.ChunkAck(15, 3, 7, "id", 100, 123),
+    m.Standing(16, 3, 17),
+    m.Removed(17, 3, 17),
+    m.Told(18, "n2 is here with another data directory"),
+    m.Noted(19, 2, RECORD, True),
+    m.Noted(19, 0, b"", False),
 ]
 
 
@@ -65,7 +73,26 @@ def test_bodies_stay_below_the_frame_limit():
         body_of([5, True]),
         body_of([5, -1]),
         body_of([5, "1"]),
-        body_of([2, 3, 7, 1, 0, 5, False, 123]),
+        body_of([13, 3, 7, 1, 0, 5, 123]),
+        body_of([13, 3, 7, True, False, 5, False, 123]),
+        body_of([14, 3, 7, False, 123]),
+        body_of([15, 3, 7, "id", 100, False, 123]),
+        body_of([16, 3]),
+        body_of([17, 3, -1]),
+        body_of([18, b"why"]),
+        body_of([18]),
+        body_of([19, 2, RECORD, 1]),
+        body_of([19, 2, "record", True]),
+        body_of([19, 1 << 63, RECORD]),
+        # said by replicas of peer protocol 1
+        body_of([2, 3, 7, True, False, 5, False, 123]),
+        body_of([3, 3, 7, False, 123]),
+        body_of([11, 3, 7, "id", 100, False, 123]),
+        body_of([12, 3, 50]),
+        # entries that claim to be configurations
+        body_of([1, 3, 7, 2, 1, 0, [[CONFIGURATION, 2, 3]]]),
+        body_of([1, 3, 7, 2, 1, 0, [[CONFIGURATION + b"\x90", 2, 3]]]),
+        body_of([1, 3, 7, 2, 1, 0, [[CONFIGURATION + RECORD[:-1], 2, 3]]]),
         body_of([1, 3, 7, 2, 1, 0, [[b"x", 3, 3]]]),
         body_of([1, 3, 7, 2, 1, 0, [[b"x", 2, 4]]]),
         body_of([1, 3, 7, 2, 1, 2, [[b"x", 2, 1]]]),

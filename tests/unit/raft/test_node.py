@@ -1,4 +1,4 @@
-"""A few nodes together: elections, commits, reads, snapshots, rejoin. No sockets, no real time."""
+"""A few nodes together: elections, commits, reads, snapshots, members. No sockets, no real time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from raftckpt.raft.port import Role, Transferred
-from raftckpt.storage import StorageError
+from raftckpt.raft.port import Removal, Role, Transferred
+from raftckpt.storage import REJOINS, IdentityState
 from tests.unit.raft.cluster import Cluster
 
 
@@ -193,23 +193,25 @@ def test_transfer_to_a_dead_node_is_refused_and_times_out(tmp_path):
     cluster.write(1, "after")
 
 
-def test_a_wiped_replica_is_refused_and_rejoins_without_a_voice(tmp_path):
+def test_a_wiped_replica_is_another_member_and_rejoins_without_a_voice(tmp_path):
     cluster = Cluster(tmp_path)
     leader = cluster.write(30)
     wiped = next(n for n in cluster.names if n != leader)
     other = next(n for n in cluster.names if n not in (leader, wiped))
     cluster.kill(wiped)
     shutil.rmtree(tmp_path / wiped)
-    with pytest.raises(StorageError):
-        cluster.start(wiped)
     cluster.kill(other)
-    cluster.start(wiped, rejoin=True)
+    cluster.start(wiped, joins=REJOINS, directory="new")
     cluster.run(2)
-    assert cluster.nodes[wiped].status().role is Role.REJOINING
+    assert cluster.nodes[wiped].status().role is Role.LEARNER
     assert cluster.leader() is None, "a wiped voter must not make a majority"
     cluster.start(other)
     cluster.write(5, "w")
-    assert cluster.run(3, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
+    assert cluster.run(5, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
+    assert cluster.directories[wiped].identity.joins == ""
+    members = cluster.configuration().members
+    assert {m.directory for m in members} == {leader, other, "new"}
+    assert not any(m.promote for m in members)
     assert cluster.run(3, until=cluster.settled)
     cluster.kill(other)
     cluster.write(5, "x")
@@ -217,6 +219,24 @@ def test_a_wiped_replica_is_refused_and_rejoins_without_a_voice(tmp_path):
     cluster.start(wiped)
     assert cluster.nodes[wiped].status().role is Role.FOLLOWER
     cluster.write(5, "y")
+
+
+def test_an_old_disk_of_a_member_that_rejoined_is_told_that_it_was_removed(tmp_path):
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    wiped = next(n for n in cluster.names if n != leader)
+    cluster.kill(wiped)
+    (tmp_path / wiped).rename(tmp_path / "old")
+    cluster.start(wiped, joins=REJOINS, directory="new")
+    assert cluster.run(5, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
+    cluster.kill(wiped)
+    (tmp_path / wiped).rename(tmp_path / "current")
+    (tmp_path / "old").rename(tmp_path / wiped)
+    cluster.start(wiped)
+    with pytest.raises(Removal, match=f"removed {wiped}"):
+        cluster.run(2)
+    assert cluster.directories[wiped].identity.state is IdentityState.REMOVED
+    cluster.directories[wiped].close()
 
 
 def test_a_node_at_a_higher_term_does_not_hang_the_cluster(tmp_path):
@@ -327,18 +347,18 @@ def test_a_transfer_that_is_refused_for_ever_does_not_hold_compaction(tmp_path):
 def test_a_second_lost_disk_under_the_same_leader_starts_over(tmp_path):
     cluster = Cluster(tmp_path)
     leader = cluster.write(30)
-    wiped, other = (n for n in cluster.names if n != leader)
-    cluster.on_message = lambda sender, to, body: {sender, to} != {leader, other}  # no readmission
-    for _ in range(2):
+    wiped, _other = (n for n in cluster.names if n != leader)
+    for number in range(2):
         cluster.kill(wiped)
         shutil.rmtree(tmp_path / wiped)
-        cluster.start(wiped, rejoin=True)
-        sender = cluster.nodes[leader]._sender
-        assert sender._followers[wiped].rejoining is None
-        cluster.pump(3)
-        if sender.is_rejoining(wiped):
-            assert sender._followers[wiped].rejoining.index is None
-    cluster.on_message = None
+        cluster.run(0.7)  # its former directory is silent: nobody holds it for alive
+        cluster.start(wiped, joins=REJOINS, directory=f"new{number}")
+        assert cluster.run(
+            3, until=lambda n=number: cluster.configuration(leader).member(f"new{n}") is not None
+        )
+        assert cluster.leader() == leader
+        assert cluster.configuration(leader).named(wiped).directory == f"new{number}"
+        assert not cluster.configuration(leader).named(wiped).voter
     assert cluster.run(5, until=lambda: cluster.nodes[wiped].status().role is Role.FOLLOWER)
     cluster.write(3, "w")
     assert cluster.run(2, until=cluster.settled)

@@ -19,10 +19,10 @@ from raftckpt.storage import (
     InUse,
     Missing,
     RealFileSystem,
-    Storage,
     StorageError,
     files,
 )
+from tests.directories import open_founded
 from tests.sim.disk import SimDisk
 from tests.waiting import until
 
@@ -115,12 +115,13 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     script = f"""
         from raftckpt.storage import *
         import os
-        Storage.open(RealFileSystem(), {str(tmp_path)!r}, "c", "n", new_ok=True)
+        from tests.directories import open_founded
+        open_founded(RealFileSystem(), {str(tmp_path)!r})
         os._exit(9)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == 9
-    Storage.open(RealFileSystem(), str(tmp_path), "c", "n").close()
+    open_founded(RealFileSystem(), str(tmp_path)).close()
 
 
 def test_short_writes_are_continued(tmp_path, monkeypatch):
@@ -297,7 +298,7 @@ def test_without_fallocate_the_file_is_only_extended(tmp_path, monkeypatch):
 def test_a_storage_on_the_real_disk(tmp_path):
     fs = RealFileSystem()
     path = str(tmp_path / "data")
-    storage = Storage.open(fs, path, "c", "n", new_ok=True, segment_bytes=20_000)
+    storage = open_founded(fs, path, segment_bytes=20_000)
     journal = storage.journal
     journal.set_hard_state(1, "n")
     for index in range(1, 101):
@@ -314,7 +315,7 @@ def test_a_storage_on_the_real_disk(tmp_path):
     assert len(files) <= 5
     expected = list(journal)
     storage.close()
-    again = Storage.open(fs, path, "c", "n", segment_bytes=20_000)
+    again = open_founded(fs, path, segment_bytes=20_000)
     assert list(again.journal) == expected
     assert again.snapshots.latest() == meta
     assert b"".join(again.snapshots.pieces(meta)) == b"state" * 100_000
@@ -326,9 +327,8 @@ def test_what_a_killed_process_acknowledged_is_there(tmp_path):
     script = """
         import sys
         from raftckpt.storage import *
-        storage = Storage.open(
-            RealFileSystem(), sys.argv[1], "c", "n", new_ok=True, segment_bytes=30_000
-        )
+        from tests.directories import open_founded
+        storage = open_founded(RealFileSystem(), sys.argv[1], segment_bytes=30_000)
         journal, index = storage.journal, len(storage.journal)
         while True:
             for _ in range(3):
@@ -350,7 +350,7 @@ def test_what_a_killed_process_acknowledged_is_there(tmp_path):
             process.kill()
             for line in process.stdout:
                 acknowledged = int(line)
-        storage = Storage.open(RealFileSystem(), str(tmp_path), "c", "n", segment_bytes=30_000)
+        storage = open_founded(RealFileSystem(), str(tmp_path), segment_bytes=30_000)
         found = [(b"%d" % index * 50, index, 0) for index in range(1, len(storage.journal) + 1)]
         assert list(storage.journal) == found
         assert len(found) >= acknowledged >= 180
@@ -362,8 +362,9 @@ def test_full_disk_for_real(tmp_path):
     script = """
         import sys
         from raftckpt.storage import *
+        from tests.directories import open_founded
         fs, path = RealFileSystem(), sys.argv[1] + "/data"
-        storage = Storage.open(fs, path, "c", "n", new_ok=True, segment_bytes=1 << 19)
+        storage = open_founded(fs, path, segment_bytes=1 << 19)
         journal, synced = storage.journal, 0
         try:
             while True:
@@ -380,7 +381,7 @@ def test_full_disk_for_real(tmp_path):
         storage.close()
         import os
         os.truncate(sys.argv[1] + "/ballast", 0)
-        storage = Storage.open(fs, path, "c", "n", segment_bytes=1 << 19)
+        storage = open_founded(fs, path, segment_bytes=1 << 19)
         # the group that failed may be there in part, everything before it is there
         print("kept", len(storage.journal) >= synced - 5, synced > 50)
         storage.close()

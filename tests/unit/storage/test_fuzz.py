@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftckpt.storage import BadTransfer, SnapshotStore, Storage, StorageError
+from raftckpt.storage import BadTransfer, DataDirectory, SnapshotStore, Storage, StorageError
 from raftckpt.storage import _records as rec
+from tests.directories import open_founded
 from tests.sim.disk import SimDisk
 
 PATH = "/data"
@@ -20,7 +21,7 @@ ENTRIES = [(random.Random(i).randbytes(i * 13 % 300), i, 1 + i // 20) for i in r
 def template() -> dict[str, bytes]:
     """A directory with a snapshot at 10, several segments and every kind of record."""
     disk = SimDisk(random.Random(1))
-    storage = Storage.open(disk.fs, PATH, "c", "n", new_ok=True, segment_bytes=8192)
+    storage = open_founded(disk.fs, PATH, segment_bytes=8192)
     journal = storage.journal
     journal.set_hard_state(9, "vote")
     for payload, index, term in ENTRIES:
@@ -52,7 +53,7 @@ def check(files: dict[str, bytes]) -> bool:
             disk.put(path, data)
     refusal = ""
     try:
-        storage = Storage.open(disk.fs, PATH, "c", "n", segment_bytes=8192)
+        storage = Storage.open(DataDirectory.open(disk.fs, PATH, "c", "n"), segment_bytes=8192)
         meta = storage.snapshots.latest()
         if meta is not None:
             assert b"".join(storage.snapshots.pieces(meta)) == b"image" * 200

@@ -17,6 +17,7 @@ import pytest
 from raftckpt.storage import Journal, SnapshotMeta, Storage, StorageError
 from raftckpt.storage import _records as rec
 from raftckpt.storage.journal import PLACEHOLDER
+from tests.directories import open_founded
 from tests.sim import disk
 from tests.sim.disk import TEARS, SimCrash, SimDisk
 
@@ -50,13 +51,9 @@ class Replica:
         self.snapshots: list[SnapshotMeta | None] = [None]
         """The durable one, and those that may have become durable since."""
         self.storage: Storage | None = None
-        self.founded = False
 
     def open(self) -> None:
-        self.storage = Storage.open(
-            self.disk.fs, PATH, "c", "n", new_ok=not self.founded, segment_bytes=SEGMENT_BYTES
-        )
-        self.founded = True
+        self.storage = open_founded(self.disk.fs, PATH, segment_bytes=SEGMENT_BYTES)
         self.check()
 
     def check(self) -> None:
@@ -258,9 +255,8 @@ def crash_everywhere(seed: int, steps: int, tear: str | None, *, power: bool, st
                 replica.disk.power_loss(tear)
             else:
                 replica.disk.kill()
-            replica.founded = replica.disk.durable_identity(PATH) is not None
             if recovery < 2:
-                replica.disk.crash_at(call=replica.rng.randint(1, 14))
+                replica.disk.crash_at(call=replica.rng.randint(1, 22))
             try:
                 replica.open()
                 replica.run(5)
@@ -312,6 +308,11 @@ CRASH_POINTS = [
     "journal.sync.after",
     "journal.sync.before",
     "journal.write.before",
+    "peers.create",
+    "peers.durable",
+    "peers.rename.after",
+    "peers.rename.before",
+    "peers.sync.before",
     "snapshot.durable",
     "snapshot.former.unlinked",
     "snapshot.piece.written",
@@ -440,7 +441,7 @@ def hunt(seeds: int) -> None:
 
 def twice_killed(seed: int) -> None:
     """What a killed process left in the page cache is relied on, so it must survive the power."""
-    for call in range(1, 14):
+    for call in range(1, 22):
         replica = Replica(seed)
         replica.open()
         replica.run(10)

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from raftckpt.storage import DiskFailed, DiskFull, InUse, Missing, Storage
+from raftckpt.storage import DiskFailed, DiskFull, InUse, Missing
+from tests.directories import open_founded
 from tests.sim.disk import SimCrash, SimDisk
 
 
@@ -159,7 +160,7 @@ def test_white_box_view_shows_only_what_is_durable():
     disk = SimDisk(random.Random(1))
     assert disk.durable_journal("/data") is None
     assert disk.durable_entries("/data") == []
-    storage = Storage.open(disk.fs, "/data", "c", "n", new_ok=True, segment_bytes=8192)
+    storage = open_founded(disk.fs, "/data", segment_bytes=8192)
     journal = storage.journal
     for index in range(1, 60):
         journal.append_entry(bytes(200), index, 1)

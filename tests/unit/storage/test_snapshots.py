@@ -207,9 +207,72 @@ def test_foreign_and_unknown_versions_refuse(disk, monkeypatch):
     disk.kill()
     with pytest.raises(Foreign, match="another cluster"):
         store_of(disk, b"x" * 16)
-    monkeypatch.setattr(module, "SNAPSHOT_VERSION", 2)
-    with pytest.raises(Unsupported, match="version 1"):
+    monkeypatch.setattr(module, "SNAPSHOT_VERSION", 1)
+    with pytest.raises(Unsupported, match="format version 2, this program reads versions 1 to 1"):
         store_of(disk)
+
+
+def first_version(data: bytes, payload: bytes) -> bytes:
+    """The same snapshot as a file of version 1, which had no configuration."""
+    size = int.from_bytes(data[12:16], "little")
+    head = bytearray(data[: 68 + len(payload)])
+    head[8:12] = (1).to_bytes(4, "little")
+    head[12:16] = (len(head) + 4).to_bytes(4, "little")
+    blocks = data[size:-28]
+    trailer = bytearray(data[-28:-4])
+    trailer[4:8] = value(bytes(head) + blocks).to_bytes(4, "little")
+    return (
+        bytes(head) + value(bytes(head)).to_bytes(4, "little") + blocks
+        + bytes(trailer) + value(bytes(trailer)).to_bytes(4, "little")
+    )  # fmt: skip
+
+
+def test_a_file_of_version_one_is_read_and_has_no_configuration(disk):
+    store = store_of(disk)
+    writer = store.create(5, 3, b"payload", 2, b"who was a member")
+    writer.write(b"image")
+    meta = writer.commit()
+    disk.put(slot(disk), first_version(disk.content(slot(disk)), b"payload"))
+    disk.kill()
+    again = store_of(disk)
+    found = again.latest()
+    assert found is not None
+    assert (found.index, found.term, found.payload, found.prev_term) == (5, 3, b"payload", 2)
+    assert (found.id, found.configuration) == (meta.id, b"")
+    assert image_of(again, found) == b"image"
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_a_file_of_another_version_is_refused(disk, version):
+    make(store_of(disk), 5)
+    data = bytearray(disk.content(slot(disk)))
+    data[8:12] = version.to_bytes(4, "little")
+    size = int.from_bytes(data[12:16], "little")
+    data[size - 4 : size] = value(bytes(data[: size - 4])).to_bytes(4, "little")
+    disk.put(slot(disk), bytes(data))
+    disk.kill()
+    with pytest.raises(Unsupported, match=f"format version {version}"):
+        store_of(disk)
+
+
+@pytest.mark.parametrize("configuration", [b"", b"c", bytes(range(256)) * 40])
+def test_the_configuration_of_its_index_travels_with_it(disk, configuration):
+    store = store_of(disk)
+    writer = store.create(5, 3, b"payload", 2, configuration)
+    writer.write(b"image")
+    meta = writer.commit()
+    assert meta.configuration == configuration
+    disk.power_loss("none")
+    assert store_of(disk).latest() == meta
+    other = store_of(SimDisk(random.Random(2)))
+    receiver = other.receive(meta.index, meta.term, meta.size, meta.crc, meta.id)
+    finish(receiver, raw(store_of(disk), meta))
+    assert other.latest() == meta
+
+
+def test_a_configuration_larger_than_a_snapshot_may_carry_is_our_bug(disk):
+    with pytest.raises(InvariantViolation):
+        store_of(disk).create(5, 1, b"", 1, bytes(module._PAYLOAD_BYTES_MAX))
 
 
 def test_right_checksums_over_wrong_content_refuse(disk):
@@ -218,12 +281,18 @@ def test_right_checksums_over_wrong_content_refuse(disk):
     path, data = slot(disk), disk.content(slot(disk))
     disk.kill()
     head = len(data) - 28 - 8 - len(b"image") - 4
+    assert head == 68 + len(b"payload") + 4
     wrong = bytearray(data[:head])
     wrong[64:68] = (3).to_bytes(4, "little")  # the payload's length
     disk.put(path, bytes(wrong) + value(bytes(wrong)).to_bytes(4, "little") + data[head + 4 :])
     with pytest.raises(Damaged, match="contradicts itself"):
         store_of(disk)
     wrong[64:68] = len(b"payload").to_bytes(4, "little")
+    wrong[head - 4] = 1  # the configuration's length
+    disk.put(path, bytes(wrong) + value(bytes(wrong)).to_bytes(4, "little") + data[head + 4 :])
+    with pytest.raises(Damaged, match="contradicts itself"):
+        store_of(disk)
+    wrong[head - 4] = 0
     wrong[68] ^= 1  # the payload itself
     disk.put(path, bytes(wrong) + value(bytes(wrong)).to_bytes(4, "little") + data[head + 4 :])
     with pytest.raises(Damaged, match="trailer does not match"):
