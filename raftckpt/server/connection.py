@@ -35,6 +35,7 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import COMMANDS
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.doors import Guest
 from raftckpt.server.tracking import Subscription
 
 __all__ = ["Connection", "Port"]
@@ -77,8 +78,8 @@ class Port(Protocol):
     replica: Replica
     dispatcher: Dispatcher
 
-    def opened(self, connection: Connection) -> bool:
-        """A connection is there; False: there are too many."""
+    def opened(self, connection: Connection) -> None:
+        """A connection is there."""
 
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
@@ -106,6 +107,7 @@ class Connection(asyncio.Protocol):
         "_by_us",
         "_dirty",
         "_held",
+        "_known",
         "_listener",
         "_listings",
         "_out",
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
         "decoder",
         "gone",
         "greeted",
+        "guest",
         "inflight",
         "inflight_bytes",
         "opened_at",
@@ -141,6 +144,7 @@ class Connection(asyncio.Protocol):
         self.inflight_bytes = 0
         self.witness = 0
         self.greeted = False
+        self.guest: Guest | None = None
         self.gone = False
         self.broken = False
         self.client_name = ""
@@ -149,7 +153,7 @@ class Connection(asyncio.Protocol):
         self.partial_since: float | None = None
         self.stalled_at: float | None = None
         self.subscription: Subscription | None = None
-        self.decoder = FrameDecoder()
+        self.decoder = FrameDecoder(limits.GREETING_BYTES_MAX)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._out: list[list[Any]] = []
@@ -162,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._by_us = False
         self._attaching = False
         self._held: deque[Any] = deque()
+        self._known = False
         self._releasing = False
         self._listings: list[int] = []
         self._queue: deque[tuple[list[Any], int]] = deque()
@@ -177,15 +182,13 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; beyond the limit of connections it is closed at once."""
+        """Take the transport."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         peer = transport.get_extra_info("peername")
         if peer:
             self.peer = f"{peer[0]}:{peer[1]}"
-        if not self._listener.opened(self):
-            self._by_us = True
-            self._transport.abort()
+        self._listener.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """Decode and dispatch what arrived."""
@@ -205,6 +208,9 @@ class Connection(asyncio.Protocol):
             self.partial_since = None
         elif bodies or self.partial_since is None:
             self.partial_since = now
+        if not self._known and self.greeted:
+            self._known = True
+            self.decoder.allow(limits.FRAME_BYTES_MAX)
         if self._reading and self._overloaded():
             self._pause()
 

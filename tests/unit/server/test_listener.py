@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
+import os
+import resource
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +20,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
+from raftckpt.limits import EdgeLimits
 from raftckpt.node.driver import Driver
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
@@ -352,7 +357,68 @@ def test_too_many_connections_are_refused_not_served():
         assert (await fourth.call(121))[2] == 1
         assert (await first.call(121))[2] == 1
 
-    run(scenario, connections_max=2)
+    run(scenario, edge=EdgeLimits(connections=2, connections_per_address=2))
+
+
+def test_silent_connections_make_room_for_those_who_speak():
+    """A hundred that say nothing, and places for eight: who comes next is served at once."""
+
+    async def scenario(harness):
+        silent = [await harness.connect(hello=False) for _ in range(100)]
+        peer = await harness.connect()
+        assert (await peer.call(121))[2] == 1
+        assert len(harness.listener.doors.guests) <= 8
+        for other in silent[:90]:
+            assert await other.closed()
+
+    run(scenario, edge=EdgeLimits(connections=16, connections_per_address=16))
+
+
+def test_a_lack_of_descriptors_ends_and_nothing_else():
+    """The accept loop rests while the process may open nothing, and then goes on."""
+
+    async def scenario(harness):
+        first = await harness.connect()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        clients = [socket.socket() for _ in range(5)]
+        used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+        filler = [os.dup(0) for _ in range(used - len(os.listdir("/proc/self/fd")) + 2)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, hard))
+        try:
+            for client in clients:
+                client.connect(harness.address)
+            starved: Counter[int | None] = Counter()
+            harness.listener._acceptor._starved = lambda error: starved.update([error.errno])
+            async with asyncio.timeout(5):
+                while not starved[errno.EMFILE]:
+                    await asyncio.sleep(0)
+            assert (await first.call(121))[2] == 1
+            assert len(harness.listener.connections) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in filler:
+                os.close(number)
+        async with asyncio.timeout(5):
+            while len(harness.listener.connections) < 6:
+                await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+
+    run(scenario)
+
+
+def test_frames_of_strangers_are_short():
+    async def scenario(harness):
+        stranger = await harness.connect(hello=False)
+        stranger.writer.write(struct.pack(">II", limits.GREETING_BYTES_MAX + 1, 0))
+        assert await stranger.closed()
+        friend = await harness.connect()
+        friend.writer.write(struct.pack(">II", limits.GREETING_BYTES_MAX + 1, 0))
+        other = await harness.connect()
+        assert (await other.call(121))[2] == 1
+        assert len(harness.listener.connections) == 2
+
+    run(scenario)
 
 
 def test_complaints_are_rate_limited(caplog):
