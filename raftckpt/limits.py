@@ -55,6 +55,9 @@ HISTORY_CHANGES_MAX: Final = 262_144
 TRACKERS_PER_CONNECTION_MAX: Final = 64
 TRACKERS_MAX: Final = 4096
 """Of a replica."""
+TRACKERS_PER_ADDRESS_MAX: Final = TRACKERS_MAX // 2
+SESSIONS_PER_ADDRESS_MAX: Final = 50_000
+"""Of those that were opened or attached from one IP address while this leader leads."""
 TRACKER_SYNCS_MAX: Final = 64
 """TRACK_SYNC of one tracker that may wait at once."""
 TRACK_WAIT_SECONDS_MAX: Final = 2.0
@@ -73,6 +76,10 @@ TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
 PENDING_BYTES_MAX: Final = 64 * MIB
+PENDING_SHARED: Final = 4096
+"""Commands on their way that connections share. Each may have as many as are left for others: one
+alone half of them, of nine each a tenth, and who comes next as many again. (PENDING_BYTES_MAX is
+shared alike.)"""
 PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB

@@ -28,6 +28,7 @@ from raftckpt.node.batches import ENTRY_BYTES_MAX, CommandQueue, Proposal
 from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
 from raftckpt.node.early import EarlyAcceptance
+from raftckpt.node.fair import FairQueue
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.roles import Witnesses
@@ -50,6 +51,10 @@ _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
 _READ_ROUNDS_MAX: Final = 2
+_READS_SLICE_S: Final = 0.004
+"""For confirmed reads in one go; those that are left are answered in the next steps, in turns."""
+_READS_PER_LOOK: Final = 8
+"""Reads between two looks at the clock."""
 _ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
 
 _P = ParamSpec("_P")
@@ -150,6 +155,8 @@ class Replica:
         self._reads: list[_Read] = []
         self._rounds = 0
         self._blocked: list[_Read] = []
+        self._late: FairQueue[Requester, Any] = FairQueue()
+        """Confirmed reads for which there was no time yet."""
 
     def attach_log(self, log: ReplicatedLog) -> None:
         """Connect the consensus (constructed after the replica, which it needs)."""
@@ -172,6 +179,16 @@ class Replica:
     def leader_endpoint(self) -> str | None:
         """Client address of the leader, if known."""
         return self.endpoints.get(self.leader) if self.leader is not None else None
+
+    @property
+    def pending_commands(self) -> int:
+        """Commands that are not applied yet, of all connections."""
+        return len(self._queue.commands) + self._flying_commands
+
+    @property
+    def pending_bytes(self) -> int:
+        """Upper bound of the bytes they take in entries."""
+        return self._queue.bytes + self._flying_bytes
 
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
@@ -249,6 +266,8 @@ class Replica:
             self._refuse_detached(owner, request)
         elif len(self._queue) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
             owner.refuse(request, _TRY_AGAIN, "busy")
+        elif self._leadership is not None and self._leadership.liveness.crowded(owner.address):
+            owner.refuse(request, SaAisError.ERR_NO_RESOURCES, "limit", "sessions of an address")
         else:
             message.session = 0
             self._enqueue(owner, request, message)
@@ -403,6 +422,8 @@ class Replica:
         leadership = self._leadership
         if leadership is None:
             return
+        if self._late:
+            self._answer_late()
         if self._queue.commands:
             self._propose(leadership)
         if self._reads and self._rounds < _READ_ROUNDS_MAX:
@@ -540,7 +561,7 @@ class Replica:
         if state.owner is not None and state.owner is not owner:
             state.owner.session = None
             state.owner.detached()
-        self._leadership.liveness.resumed(state, self._clock.monotonic())
+        self._leadership.liveness.resumed(state, self._clock.monotonic(), owner.address)
         state.owner = owner
         owner.session = state
 
@@ -600,7 +621,7 @@ class Replica:
             self._refuse_proposal(proposal)
         reads, self._reads = self._reads, []
         blocked, self._blocked = self._blocked, []
-        self._refuse_reads(reads + blocked)
+        self._refuse_reads(reads + blocked + self._late.drain())
 
     def _refuse_reads(self, reads: list[_Read]) -> None:
         for owner, message in reads:
@@ -614,21 +635,49 @@ class Replica:
         if not confirmed:
             self._refuse_reads(reads)
             return
-        for owner, message in reads:
-            if type(message) is ops.Attach:
-                self._attach(owner, message)
-                owner.attached()
-                continue
-            after = message.after_sequence
-            state = owner.session
-            if not after or (state is not None and self._caught_up(state, after)):
-                self._answer(owner, message)
-            elif state is None:
-                self._refuse_detached(owner, message.request)
-            else:
-                self._blocked.append((owner, message))
-        if self._reads:
+        if self._late:
+            for owner, message in reads:
+                self._late.push(owner, message)
+        else:
+            self._answer_in_time(reads)
+        if self._reads or self._late:
             self._wake()
+
+    def _answer_in_time(self, reads: list[_Read]) -> None:
+        """Answer reads in their order, as many as there is time for."""
+        until = self._clock.monotonic() + _READS_SLICE_S
+        for position, (owner, message) in enumerate(reads, 1):
+            self._answer_confirmed(owner, message)
+            if not position % _READS_PER_LOOK and self._clock.monotonic() > until:
+                for owner, message in reads[position:]:
+                    self._late.push(owner, message)
+                return
+
+    def _answer_late(self) -> None:
+        """Answer reads for which there was no time, in turns of who asked."""
+        until = self._clock.monotonic() + _READS_SLICE_S
+        while self._late:
+            for _ in range(_READS_PER_LOOK):
+                if self._late:
+                    self._answer_confirmed(*self._late.pop())
+            if self._clock.monotonic() > until:
+                self._wake()
+                return
+
+    def _answer_confirmed(self, owner: Requester, message: Any) -> None:
+        """Answer a read, or have it wait for what its own session wrote before."""
+        if type(message) is ops.Attach:
+            self._attach(owner, message)
+            owner.attached()
+            return
+        after = message.after_sequence
+        state = owner.session
+        if not after or (state is not None and self._caught_up(state, after)):
+            self._answer(owner, message)
+        elif state is None:
+            self._refuse_detached(owner, message.request)
+        else:
+            self._blocked.append((owner, message))
 
     def _caught_up(self, state: SessionState, sequence: int) -> bool:
         record = self.machine.sessions.get(state.id)
@@ -646,6 +695,8 @@ class Replica:
                 self._blocked.append((owner, query))
 
     def _answer(self, owner: Requester, query: Query) -> None:
+        if owner.gone:
+            return
         session = owner.session.id if owner.session is not None else None
         owner.deliver(query.request, self.machine.query(session, query))
 

@@ -21,6 +21,7 @@ from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.doors import Doors, Guest
 from raftckpt.server.tracking import Tracking
+from raftckpt.server.turns import Turns
 
 __all__ = ["ClientListener"]
 
@@ -70,9 +71,11 @@ class ClientListener:
     ) -> None:
         self.replica = replica
         self.clock = clock
+        self.turns = Turns(clock, self.soon)
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
+        self.receiving_bytes = 0
         self.tracking = Tracking(
             lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
         )
@@ -203,10 +206,43 @@ class ClientListener:
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self.receiving_bytes -= connection.held_bytes
+        connection.held_bytes = 0
         if connection.guest is not None:
             self.doors.left(connection.guest)
         self.tracking.dropped(connection)
         self.replica.closed(connection, by_client=by_client)
+
+    def receiving(self, more: int) -> None:
+        """Count what is held of incomplete frames; too much, and who began first has to go."""
+        self.receiving_bytes += more
+        if more <= 0 or self.receiving_bytes <= self._edge.receive_bytes:
+            return
+        begun = sorted(
+            (since, position, connection)
+            for position, connection in enumerate(self.connections)
+            if (since := connection.partial_since) is not None
+        )
+        for _, _, connection in begun:
+            if self.receiving_bytes <= self._edge.receive_bytes:
+                return
+            self.receiving_bytes -= connection.held_bytes
+            connection.held_bytes = 0
+            connection.break_off("its frame is not complete, and too many are not")
+
+    def _relieve(self, now: float) -> None:
+        """Close those who have not read for longest if too much waits for clients."""
+        stalled = sorted(
+            (since, position, connection)
+            for position, connection in enumerate(self.connections)
+            if (since := connection.stalled_at) is not None
+        )
+        waiting = sum(connection.buffered for _, _, connection in stalled)
+        for since, _, connection in stalled:
+            if waiting <= self._edge.send_bytes or now - since < _SWEEP_S:
+                return
+            waiting -= connection.buffered
+            connection.break_off("it does not read, and too many do not")
 
     def protocol_error(self, connection: Connection, why: str) -> None:
         """Count and log what a connection is closed for."""
@@ -231,6 +267,7 @@ class ClientListener:
                 and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
             ):
                 connection.break_off("a frame was begun and not completed")
+        self._relieve(now)
         self.tracking.tick()
         if self._not_logged:
             log.warning("more_like_the_last count=%d", self._not_logged)

@@ -142,6 +142,7 @@ class NotingClient:
 
     def __init__(self) -> None:
         self.session: SessionState | None = None
+        self.address = ""
         self.inflight_bytes = 0
         self.witness = 0
         self.gone = False
