@@ -87,16 +87,19 @@ SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
-    """What a replica takes on at its client port: the section ``limits`` of cluster.yaml.
+    """What a replica takes on: the section ``limits`` of cluster.yaml.
 
     Attributes:
         connections: of all clients at once.
         connections_per_address: of them from one IP address, so that nobody locks the others out.
         receive_bytes: of frames that have begun to arrive, over all connections.
         send_bytes: that wait for clients which do not read, over all connections.
+        data_bytes: memory of the data, above which a leader admits no more; 0: by the memory that
+            there is.
     """
 
     connections: int = 4096
     connections_per_address: int = 2048
     receive_bytes: int = 64 * MIB
     send_bytes: int = 256 * MIB
+    data_bytes: int = 0

@@ -70,6 +70,8 @@ class SessionState:
     Attributes:
         id: session id.
         address: IP address it was last attached from, under this leader.
+        waits_for: why a command with a later number cannot be taken: a gap, or what the one in
+            the gap was refused for.
         proposed: highest sequence number handed to the log.
         seen: monotonic time of the last sign of life.
         eof_at: when its client closed the connection; inf: it did not.
@@ -88,6 +90,7 @@ class SessionState:
         "proposed",
         "seen",
         "timeout_s",
+        "waits_for",
         "watched_until",
     )
 
@@ -96,6 +99,7 @@ class SessionState:
     ) -> None:
         self.id = session
         self.address = ""
+        self.waits_for = "gap"
         self.proposed = proposed
         self.seen = seen
         self.eof_at = _NEVER

@@ -79,7 +79,7 @@ def run(
     logs.configure(node, config.log.level, config.log.format)
     for warning in config.warnings:
         log.warning("config %s", warning)
-    raise_descriptors(limits.EdgeLimits().connections + limits.DESCRIPTORS_RESERVED)
+    raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(config, node, rejoin))

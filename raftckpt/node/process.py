@@ -20,7 +20,7 @@ from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import ClusterConfig
 from raftckpt.node.driver import Driver
 from raftckpt.node.founding import Decision, Founding
-from raftckpt.node.memory import Gardener, tame_malloc
+from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.peers import PeerNotes
 from raftckpt.node.replica import Replica
 from raftckpt.node.tls import client_context, peer_contexts
@@ -219,7 +219,15 @@ class ReplicaProcess:
         def fail(error: BaseException) -> None:
             driver.fail(error)
 
-        replica = Replica(node, endpoints, clock, wake, voters=len(config.replicas), failed=fail)
+        replica = Replica(
+            node,
+            endpoints,
+            clock,
+            wake,
+            voters=len(config.replicas),
+            data_bytes=config.limits.data_bytes or memory_for_data(),
+            failed=fail,
+        )
         info = ReplicaInfo(
             node,
             config.cluster,
@@ -230,7 +238,7 @@ class ReplicaProcess:
             lambda: storage.journal.syncs,
             lambda: driver.longest.value,
         )
-        listener = ClientListener(replica, info, clock, client_context(config))
+        listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(
             asyncio.get_running_loop(),
             replica,

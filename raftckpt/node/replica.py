@@ -32,6 +32,7 @@ from raftckpt.node.fair import FairQueue
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.roles import Witnesses
+from raftckpt.node.room import REACHING, Room
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, encode_batch
 from raftckpt.protocol.costs import COST
@@ -112,6 +113,7 @@ class Replica:
         wake: called when a step of the log is due because there is new work.
         machine: the state to begin with (default: empty).
         voters: how many replicas vote (default: each that has an endpoint).
+        data_bytes: memory for the state, above which no new data is admitted; None: no end.
         failed: told of an exception out of a request, which ends this replica; it may be called
             again. (Exceptions out of a step are the driver's to see.)
     """
@@ -125,6 +127,7 @@ class Replica:
         machine: CheckpointMachine | None = None,
         *,
         voters: int | None = None,
+        data_bytes: int | None = None,
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
@@ -147,6 +150,7 @@ class Replica:
         self._last_check: Any = None
         self._queue = CommandQueue()
         self._early = EarlyAcceptance()
+        self._room = Room(data_bytes)
         # what is on its way
         self._flying_batches = 0
         self._flying_commands = 0
@@ -208,23 +212,28 @@ class Replica:
             return
         queue, early, machine = self._queue, self._early, self.machine
         room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(queue)
-        room_bytes = limits.PENDING_BYTES_MAX - self._flying_bytes - queue.bytes
+        pending = self._flying_bytes + queue.bytes
+        room_bytes = min(limits.PENDING_BYTES_MAX, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
         before, added_bytes = len(commands), 0
+        waits_for, refused_at = state.waits_for, proposed
         try:
             for message in messages:
                 kind, request, sequence = type(message), message.session, message.sequence
                 if sequence > proposed + 1:
-                    owner.refuse(request, _TRY_AGAIN, "gap")
+                    owner.refuse(request, _TRY_AGAIN, waits_for)
                     continue
                 cost = COST[kind](message)
-                if room <= 0 or cost > room_bytes:
-                    owner.refuse(request, _TRY_AGAIN, "busy")
-                    continue
                 if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX:
                     self._refuse_unfit(owner, message)
                     continue
+                if room <= 0 or cost > room_bytes or kind in REACHING:
+                    word = self._refusal_for_now(message, session, cost, room, pending)
+                    if word:
+                        owner.refuse(request, _TRY_AGAIN, word)
+                        waits_for, refused_at = "gap" if word == "busy" else word, proposed
+                        continue
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
                     new = sequence > proposed
@@ -237,14 +246,32 @@ class Replica:
                     proposed = sequence
                 room -= 1
                 room_bytes -= cost
+                pending += cost
                 added_bytes += cost
                 requests.append(request)
                 commands.append(message)
                 costs.append(cost)
         finally:
+            state.waits_for = waits_for if proposed == refused_at else "gap"
             state.proposed = proposed
             queue.appended(owner, len(commands) - before, added_bytes)
         self._wake()
+
+    def _refusal_for_now(
+        self, message: AnyCommand, session: int, cost: int, room: int, pending: int
+    ) -> str:
+        """Why a command is to come again later ("": it need not); note what it will add."""
+        if room <= 0 or cost + pending > limits.PENDING_BYTES_MAX:
+            return "busy"
+        space = self._room
+        growth = space.growth(self.machine, session, message)
+        if growth > max(0, space.left(self.machine) - pending):
+            return "full"
+        if type(message) is ops.CheckpointOpen and space.crowded(self.machine):
+            return "full"
+        if growth > cost:
+            space.mark(message, growth - cost)
+        return ""
 
     def _refuse_unfit(self, owner: Requester, message: AnyCommand) -> None:
         """Refuse for good what cannot be proposed; it has not used its sequence number up.
@@ -266,6 +293,8 @@ class Replica:
             self._refuse_detached(owner, request)
         elif len(self._queue) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
             owner.refuse(request, _TRY_AGAIN, "busy")
+        elif self._room.crowded(self.machine):
+            owner.refuse(request, _TRY_AGAIN, "full")
         elif self._leadership is not None and self._leadership.liveness.crowded(owner.address):
             owner.refuse(request, SaAisError.ERR_NO_RESOURCES, "limit", "sessions of an address")
         else:
@@ -472,6 +501,8 @@ class Replica:
         self._flying_bytes -= proposal.bytes
         if self._early.marks:
             self._early.landed(proposal.commands)
+        if self._room.marks:
+            self._room.landed(proposal.commands)
         if proposal.special and self._leadership is not None:
             self._leadership.landed(proposal.commands)
         for owner, _, size in proposal.runs:

@@ -199,7 +199,9 @@ class NotingClient:
 class World:
     """A replica that leads a cluster of one, with a clock."""
 
-    def __init__(self, *, lead: bool = True, voters: int = 1) -> None:
+    def __init__(
+        self, *, lead: bool = True, voters: int = 1, data_bytes: int | None = None
+    ) -> None:
         self.clock = ManualClock()
         self.wakes = 0
         self.failures: list[BaseException] = []
@@ -209,6 +211,7 @@ class World:
             self.clock,
             self._wake,
             voters=voters,
+            data_bytes=data_bytes,
             failed=self.failures.append,
         )
         self.log = OneNodeLog(self.replica, self.clock)
