@@ -33,6 +33,7 @@ from raftckpt.model import image_groups
 from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.lifecycle import refuse_attributes
+from raftckpt.model.order import SortedNames
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.model.state import State
@@ -328,6 +329,7 @@ def _load(state: State, reader: _Reader) -> None:
     before = 0
     for _ in range(checkpoints):
         before = _load_checkpoint(state, reader, before)
+    state.order = SortedNames(state.names)
     before = 0
     for _ in range(sessions):
         before = _load_session(state, reader, before)

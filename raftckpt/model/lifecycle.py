@@ -188,6 +188,7 @@ def _create(state: State, session: Session, name: str, attributes: Attributes) -
     state.next_uid += 1
     state.checkpoints[checkpoint.uid] = checkpoint
     state.names[name] = checkpoint
+    state.order.add(name)
     if checkpoint.has_default_section:
         checkpoint.add_default_section(state.now_ns)
         change = (checkpoint.uid, state.revision, _CREATED, session.id, b"", b"", SA_TIME_MAX)
@@ -211,6 +212,7 @@ def checkpoint_unlink(state: State, session: Session, c: ops.CheckpointUnlink) -
     checkpoint = state.names.pop(c.name, None)
     if checkpoint is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c.name)
+    state.order.remove(c.name)
     checkpoint.unlinked = True
     revision = state.revise(checkpoint, _UNLINKED, session.id)
     if not checkpoint.openers:

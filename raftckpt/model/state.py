@@ -17,6 +17,7 @@ from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.groups import Groups
+from raftckpt.model.order import SortedNames
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 
@@ -38,6 +39,7 @@ class State:
         by_secret: secret -> session id.
         checkpoints: uid -> checkpoint, unlinked ones included.
         names: name -> linked checkpoint.
+        order: the names, in order.
         due: expirations and retentions to come.
         groups: the service groups.
         staged_bytes: bytes staged by all sessions.
@@ -57,6 +59,7 @@ class State:
         self.by_secret: dict[bytes, int] = {}
         self.checkpoints: dict[int, Checkpoint] = {}
         self.names: dict[str, Checkpoint] = {}
+        self.order = SortedNames()
         self.due = DueIndex()
         self.groups = Groups()
         self.staged_bytes = 0
@@ -108,6 +111,7 @@ class State:
         del self.checkpoints[checkpoint.uid]
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
+            self.order.remove(checkpoint.name)
         self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
 
     def remove_section(
