@@ -5,6 +5,7 @@ What all replicas must share is in :mod:`raftckpt.protocol.contract`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 KIB: Final = 1024
@@ -34,13 +35,19 @@ REPLY_BYTES_MAX: Final = 1 << 32
 PAGE_ROWS_MAX: Final = 10_000
 """Most rows one page of a listing may have."""
 MESSAGES_PER_FRAME_MAX: Final = 16_384
-CONNECTIONS_MAX: Final = 4096
+GREETING_BYTES_MAX: Final = 64 * KIB
+"""Largest frame body before a client has said who it is."""
 CONNECTION_INFLIGHT_MAX: Final = 4096
 """Requests of one connection the replica holds before it stops reading from it."""
 CONNECTION_INFLIGHT_BYTES_MAX: Final = 16 * MIB
 CONNECTION_SEND_BYTES_MAX: Final = 4 * MIB
 """Unsent reply bytes of one connection above which the replica stops reading from it."""
 HANDSHAKE_SECONDS_MAX: Final = 5.0
+"""For TLS and for HELLO behind it."""
+STRANGERS_MAX: Final = 512
+"""Connections that have not said HELLO; one more, and the oldest of them is closed."""
+DESCRIPTORS_RESERVED: Final = 128
+"""Of the process, for its files, its peers and its log: clients get what the limit leaves."""
 
 # --- tracking ----------------------------------------------------------------------------
 HISTORY_BYTES_MAX: Final = 64 * MIB
@@ -49,6 +56,9 @@ HISTORY_CHANGES_MAX: Final = 262_144
 TRACKERS_PER_CONNECTION_MAX: Final = 64
 TRACKERS_MAX: Final = 4096
 """Of a replica."""
+TRACKERS_PER_ADDRESS_MAX: Final = TRACKERS_MAX // 2
+SESSIONS_PER_ADDRESS_MAX: Final = 50_000
+"""Of those that were opened or attached from one IP address while this leader leads."""
 TRACKER_SYNCS_MAX: Final = 64
 """TRACK_SYNC of one tracker that may wait at once."""
 TRACK_WAIT_SECONDS_MAX: Final = 2.0
@@ -67,6 +77,30 @@ TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
 PENDING_BYTES_MAX: Final = 64 * MIB
+PENDING_SHARED: Final = 4096
+"""Commands on their way that connections share. Each may have as many as are left for others: one
+alone half of them, of nine each a tenth, and who comes next as many again. (PENDING_BYTES_MAX is
+shared alike.)"""
 PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """What a replica takes on: the section ``limits`` of cluster.yaml.
+
+    Attributes:
+        connections: of all clients at once.
+        connections_per_address: of them from one IP address, so that nobody locks the others out.
+        receive_bytes: of frames that have begun to arrive, over all connections.
+        send_bytes: that wait for clients which do not read, over all connections.
+        data_bytes: memory of the data, above which a leader admits no more; 0: by the memory that
+            there is.
+    """
+
+    connections: int = 4096
+    connections_per_address: int = 2048
+    receive_bytes: int = 64 * MIB
+    send_bytes: int = 256 * MIB
+    data_bytes: int = 0

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.model.changes import ChangeKind
-from raftckpt.model.checkpoints import WRITE, Checkpoint
+from raftckpt.model.checkpoints import SECTION_BYTES, WRITE, Checkpoint
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
@@ -131,7 +131,9 @@ def _replace(
     size: int,
 ) -> Result:
     revision = state.revision = checkpoint.revision = state.revision + 1
-    checkpoint.memory_used += size - len(old[0])
+    more = size - len(old[0])
+    checkpoint.memory_used += more
+    state.footprint += more
     if size > PAGE_BYTES:
         data = store(data)
     checkpoint.sections[section_id] = (data, old[1], state.now_ns, revision)
@@ -152,6 +154,7 @@ def _add(
     revision = state.revise(checkpoint, _CREATED, session, section_id, data, expiration_ns)
     checkpoint.sections[section_id] = (data, expiration_ns, state.now_ns, revision)
     checkpoint.memory_used += len(data)
+    state.footprint += len(data) + SECTION_BYTES
     if expiration_ns < SA_TIME_MAX:
         state.due.schedule(expiration_ns, checkpoint.uid, section_id)
     return revision
@@ -312,7 +315,9 @@ def checkpoint_write(
     revision = state.revise(checkpoint, _WRITTEN, session.id, None, vector)
     for section_id, value in written.items():
         old = checkpoint.sections[section_id]
-        checkpoint.memory_used += len(value) - len(old[0])
+        more = len(value) - len(old[0])
+        checkpoint.memory_used += more
+        state.footprint += more
         checkpoint.sections[section_id] = (value, old[1], state.now_ns, revision)
     return success(revision)
 

@@ -37,7 +37,7 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
     replies = session.replies
     opened = session.handles.get(command.handle)
     sequence = command.sequence
-    if opened is None or sequence != replies.last + 1:
+    if opened is None or sequence != replies.last + 1 or replies.bytes:
         return None
     checkpoint, flags = opened
     size = len(data)
@@ -58,7 +58,10 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
     if sequence - replies.answered > SEQUENCE_WINDOW:
         return None
     revision = state.revision = checkpoint.revision = state.revision + 1
-    checkpoint.memory_used += size - len(old[0])
+    more = size - len(old[0])
+    if more:
+        checkpoint.memory_used += more
+        state.footprint += more
     sections[section_id] = (data, old[1], state.now_ns, revision)
     state.changes.append((checkpoint.uid, revision, _OVERWRITTEN, number, section_id, data, None))
     result = _make_tuple(Result, (1, revision))

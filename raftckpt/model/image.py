@@ -33,8 +33,9 @@ from raftckpt.model import image_groups
 from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.lifecycle import refuse_attributes
+from raftckpt.model.order import SortedNames
 from raftckpt.model.replies import ReplyTable
-from raftckpt.model.sessions import Session
+from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import CreationAttributes, Refused, Result
 from raftckpt.model.values import PageBuilder, Pages, Value
@@ -328,6 +329,7 @@ def _load(state: State, reader: _Reader) -> None:
     before = 0
     for _ in range(checkpoints):
         before = _load_checkpoint(state, reader, before)
+    state.order = SortedNames(state.names)
     before = 0
     for _ in range(sessions):
         before = _load_session(state, reader, before)
@@ -372,6 +374,7 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
     )
     checkpoint.regard()
     state.checkpoints[uid] = checkpoint
+    state.footprint += checkpoint.footprint
     if not unlinked:
         state.names[name] = checkpoint
     if retention_until_ns is not None:
@@ -456,6 +459,7 @@ def _load_session(state: State, reader: _Reader, before: int) -> int:
         session.stages[row[0]] = _load_stage(reader, row[1])
         session.staged_bytes += session.stages[row[0]].size
     state.staged_bytes += session.staged_bytes
+    state.footprint += SESSION_BYTES + session.replies.bytes + HANDLE_BYTES * len(session.handles)
     state.sessions[number] = session
     state.by_secret[secret] = number
     return session.id

@@ -13,7 +13,7 @@ from raftckpt.model.assignments import end_components, settle_ended
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
 from raftckpt.model.expiry import RETENTION
-from raftckpt.model.sessions import HANDLE, Session
+from raftckpt.model.sessions import HANDLE, HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse, success
 from raftckpt.protocol import operations as ops
@@ -61,6 +61,7 @@ def session_open(state: State, c: ops.SessionOpen) -> Result:
     session = Session(state.next_session, c.secret, c.name, c.node, c.timeout_ns, c.grace_ns)
     state.next_session += 1
     state.sessions[session.id] = session
+    state.footprint += SESSION_BYTES
     state.by_secret[c.secret] = session.id
     return success([session.id])
 
@@ -153,6 +154,7 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
     handle = session.next_handle
     session.next_handle += 1
     session.handles[handle] = (checkpoint, flags)
+    state.footprint += HANDLE_BYTES
     checkpoint.enter(session.id, session.node, flags)
     if checkpoint.retention_until_ns is not None:
         checkpoint.retention_until_ns = None
@@ -194,10 +196,12 @@ def _create(
     state.next_uid += 1
     state.checkpoints[checkpoint.uid] = checkpoint
     state.names[name] = checkpoint
+    state.order.add(name)
     if checkpoint.has_default_section:
         checkpoint.add_default_section(state.now_ns)
         change = (checkpoint.uid, state.revision, _CREATED, session.id, b"", b"", SA_TIME_MAX)
         state.changes.append(change)
+    state.footprint += checkpoint.footprint
     return checkpoint
 
 
@@ -216,6 +220,7 @@ def checkpoint_unlink(state: State, session: Session, c: ops.CheckpointUnlink) -
     checkpoint = state.names.pop(c.name, None)
     if checkpoint is None:
         return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c.name)
+    state.order.remove(c.name)
     checkpoint.unlinked = True
     revision = state.revise(checkpoint, _UNLINKED, session.id)
     if not checkpoint.openers:

@@ -198,10 +198,16 @@ class CheckpointMachine(State):
                 results.append(NO_SESSION)
                 continue
             replies = session.replies
+            held = replies.bytes
             result = replies.admit(command.sequence, command.answered)
+            if replies.bytes != held:
+                self.footprint += replies.bytes - held
+                held = replies.bytes
             if result is None:
                 result = handler(self, session, command)
                 replies.remember(result)
+                if replies.bytes != held and command.session in self.sessions:
+                    self.footprint += replies.bytes - held
             results.append(result)
         if self._garbage:
             self.sweep(_SWEEP_PER_BATCH)
@@ -221,10 +227,12 @@ class CheckpointMachine(State):
         session = self.sessions.get(number)
         if session is None:
             return NO_SESSION
+        before = session.replies.bytes
         result = session.replies.admit(sequence, answered)
         if result is None:
             result = refusal
             session.replies.remember(result)
+        self.footprint += session.replies.bytes - before
         return result
 
     # --- asking it ----------------------------------------------------------------------------

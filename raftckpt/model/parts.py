@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
 from raftckpt.model.changes import ChangeKind
-from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
@@ -234,8 +234,10 @@ def _carry_out(state: State, plan: _Plan, revision: int) -> None:
                 past.append(section_id)
         else:
             checkpoint.memory_used -= len(old[0])
+            state.footprint -= len(old[0]) + SECTION_BYTES
             checkpoint.mend(section_id)
         checkpoint.memory_used += len(content)
+        state.footprint += len(content) + SECTION_BYTES
         sections[section_id] = (content, due_ns, state.now_ns, revision)
     for section_id in past:  # a past time is accepted, and expires at once
         state.remove_section(checkpoint, section_id, _EXPIRED, 0)

@@ -8,7 +8,7 @@ administrative read that needs neither an open nor a session and always shows wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from heapq import nsmallest
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -17,6 +17,7 @@ from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import group_commands
 from raftckpt.model.checkpoints import B01, Checkpoint, Section
 from raftckpt.model.express import plain_read
+from raftckpt.model.order import beyond
 from raftckpt.model.sessions import HANDLE, NO_SESSION
 from raftckpt.model.state import State
 from raftckpt.model.types import (
@@ -235,11 +236,8 @@ def _page(
 ) -> list[Any]:
     """The sections of a page, in the order of their ids."""
     prefix, after = query.prefix, query.after
-
-    def belongs(section_id: bytes) -> bool:
-        return section_id.startswith(prefix) and (after is None or section_id > after)
-
-    page = PageOf(_frozen(state, checkpoint), row, belongs, query.limit)
+    first = prefix if after is None else max(prefix, after + b"\0")
+    page = PageOf(_frozen(state, checkpoint), row, first, beyond(prefix), query.limit)
     if len(checkpoint.sections) > EAGER_ROWS:
         return [state.revision, page]
     for _ in page.prepare():
@@ -258,10 +256,9 @@ def _section_page(state: State, checkpoint: Checkpoint, query: ops.SectionPage) 
 def _checkpoint_page(state: State, query: ops.CheckpointPage) -> list[Any]:
     """Checkpoints by name: those that have one, which the unlinked have not."""
     after, prefix = query.after, query.prefix
-    names = (
-        name for name in state.names if name.startswith(prefix) and (after is None or name > after)
-    )
-    return [describe(state, state.names[name]) for name in nsmallest(query.limit, names)]
+    first = prefix if after is None else max(prefix, after + "\0")
+    names = takewhile(lambda name: name.startswith(prefix), state.order.begin(first))
+    return [describe(state, state.names[name]) for name in islice(names, query.limit)]
 
 
 def _describer(corrupted: frozenset[bytes]) -> Callable[[bytes, Section], SectionDescriptor]:

@@ -16,7 +16,12 @@ from raftckpt.protocol.contract import (
     WRITE_BYTES_MAX,
 )
 
-__all__ = ["HANDLE", "NO_SESSION", "STAGE", "Session"]
+__all__ = ["HANDLE", "HANDLE_BYTES", "NO_SESSION", "SESSION_BYTES", "STAGE", "Session"]
+
+SESSION_BYTES: Final = 2048
+"""Rough memory of a session, in the model and where its leader watches it."""
+HANDLE_BYTES: Final = 384
+"""Rough memory of a handle, with its place among the openers of the checkpoint."""
 
 HANDLE: Final = refuse(SaAisError.ERR_BAD_HANDLE, "handle")
 NO_SESSION: Final = refuse(SaAisError.ERR_BAD_HANDLE, "session")

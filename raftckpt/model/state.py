@@ -14,10 +14,11 @@ from collections import deque
 from typing import Any, Final
 
 from raftckpt.model.changes import Change, ChangeKind
-from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.groups import Groups
-from raftckpt.model.sessions import Session
+from raftckpt.model.order import SortedNames
+from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 
 __all__ = ["State"]
@@ -38,9 +39,11 @@ class State:
         by_secret: secret -> session id.
         checkpoints: uid -> checkpoint, unlinked ones included.
         names: name -> linked checkpoint.
+        order: the names, in order.
         due: expirations and retentions to come.
         groups: the service groups.
         staged_bytes: bytes staged by all sessions.
+        footprint: rough bytes of memory that all else takes; holes in sections count as bytes.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
         compared: (nonce, digest) that leaders told of their states; not part of the image.
         changes: what the last batch changed, in the order of the revisions; not part of the image.
@@ -57,9 +60,11 @@ class State:
         self.by_secret: dict[bytes, int] = {}
         self.checkpoints: dict[int, Checkpoint] = {}
         self.names: dict[str, Checkpoint] = {}
+        self.order = SortedNames()
         self.due = DueIndex()
         self.groups = Groups()
         self.staged_bytes = 0
+        self.footprint = 0
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
         self.compared: deque[tuple[bytes, bytes]] = deque(maxlen=8)
         self.changes: list[Change] = []
@@ -87,6 +92,7 @@ class State:
     def close_handle(self, session: Session, handle: int) -> None:
         """Close a handle the session has (``saCkptCheckpointClose``)."""
         checkpoint, flags = session.handles.pop(handle)
+        self.footprint -= HANDLE_BYTES
         lost_active = checkpoint.leave(session.id, session.node, flags)
         if not checkpoint.openers:
             retention_ns = checkpoint.attributes.retention_ns
@@ -103,9 +109,11 @@ class State:
     def destroy(self, checkpoint: Checkpoint, session: int) -> None:
         """Drop a checkpoint nobody has open; its memory is freed little by little."""
         self.revise(checkpoint, _DESTROYED, session)
+        self.footprint -= checkpoint.footprint
         del self.checkpoints[checkpoint.uid]
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
+            self.order.remove(checkpoint.name)
         self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
 
     def remove_section(
@@ -119,6 +127,7 @@ class State:
         """Take a section out, as part of a change that somebody else tells of."""
         section = checkpoint.sections.pop(section_id)
         checkpoint.memory_used -= len(section[0])
+        self.footprint -= len(section[0]) + SECTION_BYTES
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
         if checkpoint.corrupted:
@@ -132,6 +141,7 @@ class State:
         for handle in list(session.handles):
             self.close_handle(session, handle)
         self.staged_bytes -= session.staged_bytes
+        self.footprint -= SESSION_BYTES + session.replies.bytes
         del self.sessions[session.id]
         del self.by_secret[session.secret]
 

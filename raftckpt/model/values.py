@@ -12,8 +12,7 @@ This module owns the representation and nothing else: no limits, no errors. Inva
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from heapq import nsmallest
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from raftckpt.protocol.contract import PAGE_BYTES
@@ -105,29 +104,42 @@ class PageOf(Listing):
     Arguments:
         frozen: the sections; nobody changes them any more.
         row: makes a row.
-        belongs: whether a section's id may be on the page.
+        first: the least id that may be on the page.
+        beyond: what all its ids are less than; None: any may be on it.
         limit: most rows.
     """
 
-    __slots__ = ("_belongs", "_limit")
+    __slots__ = ("_beyond", "_first", "_limit")
 
     def __init__(
         self,
         frozen: Frozen,
         row: Callable[[bytes, Any], Any],
-        belongs: Callable[[bytes], bool],
+        first: bytes,
+        beyond: bytes | None,
         limit: int,
     ) -> None:
         super().__init__(frozen, row)
-        self._belongs = belongs
+        self._first = first
+        self._beyond = beyond
         self._limit = limit
 
     def prepare(self) -> Iterator[None]:
         """Find the ids: the smallest of each step and of all before it."""
         page: list[bytes] = []
+        first, beyond, limit = self._first, self._beyond, self._limit
         ids = iter(self._frozen.sections)
         while some := list(islice(ids, _CHOSEN_PER_STEP)):
-            page = nsmallest(self._limit, chain(page, filter(self._belongs, some)))
+            if beyond is None:
+                found = [section_id for section_id in some if first <= section_id]
+            else:
+                found = [section_id for section_id in some if first <= section_id < beyond]
+            if found:
+                page += found
+                page.sort()  # nearly sorted already
+                del page[limit:]
+                if len(page) == limit:
+                    beyond = page[-1]  # what is not less has no chance any more
             yield
         self._chosen = page
 

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -135,6 +135,7 @@ class ClusterConfig:
     replicas: Mapping[str, ReplicaAddresses]
     timing: Timing
     snapshot: SnapshotConfig
+    limits: limits.EdgeLimits
     tls_peer: TlsFiles | None
     tls_client: TlsFiles | None
     log: LogConfig
@@ -253,6 +254,7 @@ def _choice(*words: str) -> Callable[[Any], str]:
 
 _TIMING: Final = Timing()
 _SNAPSHOT: Final = SnapshotConfig()
+_EDGE: Final = limits.EdgeLimits()
 _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     # path: (check, default, example for the fix)
     "cluster": (_name, None, "cluster: demo"),
@@ -272,6 +274,19 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     ),
     "snapshot.entries": (_integer(10, 10**9), _SNAPSHOT.entries, "entries: 100000"),
     "snapshot.bytes": (_size(limits.MIB, 1 << 40), _SNAPSHOT.bytes, "bytes: 256MiB"),
+    "limits.connections": (_integer(1, 1 << 20), _EDGE.connections, "connections: 4096"),
+    "limits.connections_per_address": (
+        _integer(1, 1 << 20),
+        _EDGE.connections_per_address,
+        "connections_per_address: 2048",
+    ),
+    "limits.receive_bytes": (
+        _size(2 * limits.FRAME_BYTES_MAX, 1 << 40),
+        _EDGE.receive_bytes,
+        "receive_bytes: 64MiB",
+    ),
+    "limits.send_bytes": (_size(limits.MIB, 1 << 40), _EDGE.send_bytes, "send_bytes: 256MiB"),
+    "limits.data_bytes": (_size(0, 1 << 50), _EDGE.data_bytes, "data_bytes: 4GiB"),
     "tls.peer.cert": (_text, None, "cert: n1.pem"),
     "tls.peer.key": (_text, None, "key: n1.key"),
     "tls.peer.ca": (_text, None, "ca: peers-ca.pem"),
@@ -576,6 +591,9 @@ class _Parser:
             replicas=dict(sorted(self.replicas.items())),
             timing=timing,
             snapshot=SnapshotConfig(self.get("snapshot.entries"), self.get("snapshot.bytes")),
+            limits=limits.EdgeLimits(
+                **{edge.name: self.get(f"limits.{edge.name}") for edge in fields(_EDGE)}
+            ),
             tls_peer=tls_peer,
             tls_client=tls_client,
             log=LogConfig(self.get("log.level"), self.get("log.format")),

@@ -7,6 +7,7 @@ session its full timeout. Nothing here is replicated: the verdict travels as a S
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ _ADOPTED_PER_CALL = 2000
 class Requester(Protocol):
     """A client's connection as the replica sees it."""
 
+    address: str
+    """IP address it comes from ("" if unknown)."""
     session: SessionState | None
     """What is attached here."""
     gone: bool
@@ -66,6 +69,9 @@ class SessionState:
 
     Attributes:
         id: session id.
+        address: IP address it was last attached from, under this leader.
+        waits_for: why a command with a later number cannot be taken: a gap, or what the one in
+            the gap was refused for.
         proposed: highest sequence number handed to the log.
         seen: monotonic time of the last sign of life.
         eof_at: when its client closed the connection; inf: it did not.
@@ -75,6 +81,7 @@ class SessionState:
     """
 
     __slots__ = (
+        "address",
         "asynchronous",
         "eof_at",
         "grace_s",
@@ -83,6 +90,7 @@ class SessionState:
         "proposed",
         "seen",
         "timeout_s",
+        "waits_for",
         "watched_until",
     )
 
@@ -90,6 +98,8 @@ class SessionState:
         self, session: int, proposed: int, seen: float, timeout_s: float, grace_s: float
     ) -> None:
         self.id = session
+        self.address = ""
+        self.waits_for = "gap"
         self.proposed = proposed
         self.seen = seen
         self.eof_at = _NEVER
@@ -117,6 +127,7 @@ class Liveness:
         self._since = now
         self._machine_sessions = sessions
         self._heap: list[tuple[float, int]] = []
+        self._by_address: Counter[str] = Counter()
         self._adopting: Iterator[int] | None = iter(list(sessions))
         self._shortest_s = contract.SESSION_TIMEOUT_NS_MIN / limits.SECOND_NS
 
@@ -147,15 +158,32 @@ class Liveness:
 
     def ended(self, session: int) -> SessionState | None:
         """Forget a session that the machine ended."""
-        return self.states.pop(session, None)
+        state = self.states.pop(session, None)
+        if state is not None:
+            self._count(state.address, -1)
+        return state
 
     def closed_by_client(self, state: SessionState, now: float) -> None:
         """Its client closed the connection: only the grace is left."""
         state.eof_at = now
         self._watch(state)
 
-    def resumed(self, state: SessionState, now: float) -> None:
+    def crowded(self, address: str) -> bool:
+        """Whether an IP address has as many sessions as one may have."""
+        return self._by_address[address] >= limits.SESSIONS_PER_ADDRESS_MAX
+
+    def _count(self, address: str, more: int) -> None:
+        if address:
+            self._by_address[address] += more
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def resumed(self, state: SessionState, now: float, address: str) -> None:
         """It is attached (again)."""
+        if address != state.address:
+            self._count(state.address, -1)
+            self._count(address, 1)
+            state.address = address
         state.eof_at = _NEVER
         state.seen = now
 

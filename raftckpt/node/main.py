@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from raftckpt import limits
 from raftckpt.node import logs
 from raftckpt.node.config import ClusterConfig, ConfigError, load
+from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.process import ReplicaProcess
 from raftckpt.raft.peering import Refused
 from raftckpt.raft.port import Removal
@@ -91,6 +93,7 @@ def run(
     logs.configure(node, config.log.level, config.log.format)
     for warning in config.warnings:
         log.warning("config %s", warning)
+    raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(config, node, joins, found))

@@ -1,4 +1,6 @@
-"""Garbage collection and malloc, tamed: a full collection of a big state would stop the world.
+"""How much memory there is for data; garbage collection and malloc, tamed.
+
+A full collection of a big state would stop the world.
 
 Reference counting frees nearly everything. The cyclic collector is switched off; now and then the
 youngest objects are collected and the survivors, which are mostly the state, are frozen out of its
@@ -11,9 +13,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
+import resource
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["Gardener", "tame_malloc"]
+__all__ = ["Gardener", "memory_for_data", "tame_malloc"]
+
+_OWN_BYTES: Final = 256 * 1024 * 1024
+"""Of a replica without data: the program, its history of changes, buffers, entries on their way."""
+_SHARE: Final = 3
+"""The state, what a snapshot under way keeps alive of its past, and an image that is installed."""
+_LEAST_BYTES: Final = 64 * 1024 * 1024
+_CGROUPS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 _YOUNG_MAX: Final = 25_000
 """Container objects more than at the last collection: about a millisecond of work."""
@@ -31,6 +43,22 @@ _FULL_AFTER_OBJECTS: Final = 20_000
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _MIB: Final = 1024 * 1024
+
+
+def memory_for_data() -> int:
+    """Bytes that the state may take by the memory of the machine, its container and ``ulimit``."""
+    return max(_LEAST_BYTES, (min(_ends()) - _OWN_BYTES) // _SHARE)
+
+
+def _ends() -> Iterator[int]:
+    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft = resource.getrlimit(limit)[0]
+        if soft != resource.RLIM_INFINITY:
+            yield soft
+    for path in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+            yield int(file.read(32))  # "max" is no number
 
 
 def tame_malloc() -> None:

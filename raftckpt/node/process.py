@@ -19,7 +19,7 @@ from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, parse_address
 from raftckpt.node.driver import Driver
-from raftckpt.node.memory import Gardener, tame_malloc
+from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
 from raftckpt.node.tls import client_context, peer_contexts
 from raftckpt.raft.engine import open_log
@@ -215,6 +215,7 @@ class ReplicaProcess:
             endpoints,
             clock,
             wake,
+            data_bytes=config.limits.data_bytes or memory_for_data(),
             failed=fail,
             configured=peering.configured,
             differs=differs,
@@ -232,7 +233,7 @@ class ReplicaProcess:
             notes.clear,
             lambda: driver.longest.value,
         )
-        listener = ClientListener(replica, info, clock, client_context(config))
+        listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(
             asyncio.get_running_loop(),
             replica,

@@ -28,9 +28,11 @@ from raftckpt.node.batches import ENTRY_BYTES_MAX, CommandQueue, Proposal
 from raftckpt.node.clock import Clock
 from raftckpt.node.digests import Digest, DigestJobs
 from raftckpt.node.early import EarlyAcceptance
+from raftckpt.node.fair import FairQueue
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.roles import Witnesses
+from raftckpt.node.room import REACHING, Room
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, encode_batch
 from raftckpt.protocol.costs import COST
@@ -55,6 +57,10 @@ _READ_ROUNDS_MAX: Final = 2
 COMPARE_EVERY_S: Final = 600.0
 """How often replicas compare their states by themselves, if there is an idle moment."""
 _IDLE_AGAIN_S: Final = 1.0
+_READS_SLICE_S: Final = 0.004
+"""For confirmed reads in one go; those that are left are answered in the next steps, in turns."""
+_READS_PER_LOOK: Final = 8
+"""Reads between two looks at the clock."""
 _ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
 
 _P = ParamSpec("_P")
@@ -113,6 +119,7 @@ class Replica:
         machine: the state to begin with (default: empty).
         configured: told of each configuration as it is applied.
         differs: told that a comparison came out otherwise here: (index, own digest, the leader's).
+        data_bytes: memory for the state, above which no new data is admitted; None: no end.
         failed: told of an exception out of a request, which ends this replica; it may be called
             again. (Exceptions out of a step are the driver's to see.)
     """
@@ -127,6 +134,7 @@ class Replica:
         *,
         configured: Callable[[Configuration], None] = lambda configuration: None,
         differs: Callable[[int, str, str], None] = lambda index, own, leaders: None,
+        data_bytes: int | None = None,
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
@@ -156,6 +164,7 @@ class Replica:
         self._compare_at = clock.monotonic() + COMPARE_EVERY_S
         self._queue = CommandQueue()
         self._early = EarlyAcceptance()
+        self._room = Room(data_bytes)
         # what is on its way
         self._flying_batches = 0
         self._flying_commands = 0
@@ -164,6 +173,8 @@ class Replica:
         self._reads: list[_Read] = []
         self._rounds = 0
         self._blocked: list[_Read] = []
+        self._late: FairQueue[Requester, Any] = FairQueue()
+        """Confirmed reads for which there was no time yet."""
 
     def attach_log(self, log: ReplicatedLog) -> None:
         """Connect the consensus (constructed after the replica, which it needs)."""
@@ -189,6 +200,16 @@ class Replica:
             return None
         return self.endpoints.get(self.leader) or self.log.client_address(self.leader)
 
+    @property
+    def pending_commands(self) -> int:
+        """Commands that are not applied yet, of all connections."""
+        return len(self._queue.commands) + self._flying_commands
+
+    @property
+    def pending_bytes(self) -> int:
+        """Upper bound of the bytes they take in entries."""
+        return self._queue.bytes + self._flying_bytes
+
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
         return self._clock.monotonic()
@@ -207,24 +228,29 @@ class Replica:
             return
         queue, early, machine = self._queue, self._early, self.machine
         room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(queue)
-        room_bytes = limits.PENDING_BYTES_MAX - self._flying_bytes - queue.bytes
+        pending = self._flying_bytes + queue.bytes
+        room_bytes = min(limits.PENDING_BYTES_MAX, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
         above = self._above
         before, added_bytes = len(commands), 0
+        waits_for, refused_at = state.waits_for, proposed
         try:
             for message in messages:
                 kind, request, sequence = type(message), message.session, message.sequence
                 if sequence > proposed + 1:
-                    owner.refuse(request, _TRY_AGAIN, "gap")
+                    owner.refuse(request, _TRY_AGAIN, waits_for)
                     continue
                 cost = COST[kind](message)
-                if room <= 0 or cost > room_bytes:
-                    owner.refuse(request, _TRY_AGAIN, "busy")
-                    continue
                 if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX or kind in above:
                     self._refuse_unfit(owner, message)
                     continue
+                if room <= 0 or cost > room_bytes or kind in REACHING:
+                    word = self._refusal_for_now(message, session, cost, room, pending)
+                    if word:
+                        owner.refuse(request, _TRY_AGAIN, word)
+                        waits_for, refused_at = "gap" if word == "busy" else word, proposed
+                        continue
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
                     new = sequence > proposed
@@ -237,14 +263,32 @@ class Replica:
                     proposed = sequence
                 room -= 1
                 room_bytes -= cost
+                pending += cost
                 added_bytes += cost
                 requests.append(request)
                 commands.append(message)
                 costs.append(cost)
         finally:
+            state.waits_for = waits_for if proposed == refused_at else "gap"
             state.proposed = proposed
             queue.appended(owner, len(commands) - before, added_bytes)
         self._wake()
+
+    def _refusal_for_now(
+        self, message: AnyCommand, session: int, cost: int, room: int, pending: int
+    ) -> str:
+        """Why a command is to come again later ("": it need not); note what it will add."""
+        if room <= 0 or cost + pending > limits.PENDING_BYTES_MAX:
+            return "busy"
+        space = self._room
+        growth = space.growth(self.machine, session, message)
+        if growth > max(0, space.left(self.machine) - pending):
+            return "full"
+        if type(message) is ops.CheckpointOpen and space.crowded(self.machine):
+            return "full"
+        if growth > cost:
+            space.mark(message, growth - cost)
+        return ""
 
     def _refuse_unfit(self, owner: Requester, message: AnyCommand) -> None:
         """Refuse for good what cannot be proposed; it has not used its sequence number up.
@@ -272,6 +316,10 @@ class Replica:
             self._refuse_detached(owner, request)
         elif len(self._queue) + self._flying_commands >= limits.PENDING_COMMANDS_MAX:
             owner.refuse(request, _TRY_AGAIN, "busy")
+        elif self._room.crowded(self.machine):
+            owner.refuse(request, _TRY_AGAIN, "full")
+        elif self._leadership is not None and self._leadership.liveness.crowded(owner.address):
+            owner.refuse(request, SaAisError.ERR_NO_RESOURCES, "limit", "sessions of an address")
         else:
             message.session = 0
             self._enqueue(owner, request, message)
@@ -435,6 +483,8 @@ class Replica:
         leadership = self._leadership
         if leadership is None:
             return
+        if self._late:
+            self._answer_late()
         if self._queue.commands:
             self._propose(leadership)
         if self._reads and self._rounds < _READ_ROUNDS_MAX:
@@ -512,6 +562,8 @@ class Replica:
         self._flying_bytes -= proposal.bytes
         if self._early.marks:
             self._early.landed(proposal.commands)
+        if self._room.marks:
+            self._room.landed(proposal.commands)
         if proposal.special and self._leadership is not None:
             self._leadership.landed(proposal.commands)
         for owner, _, size in proposal.runs:
@@ -601,7 +653,7 @@ class Replica:
         if state.owner is not None and state.owner is not owner:
             state.owner.session = None
             state.owner.detached()
-        self._leadership.liveness.resumed(state, self._clock.monotonic())
+        self._leadership.liveness.resumed(state, self._clock.monotonic(), owner.address)
         state.owner = owner
         owner.session = state
 
@@ -676,7 +728,7 @@ class Replica:
             self._refuse_proposal(proposal)
         reads, self._reads = self._reads, []
         blocked, self._blocked = self._blocked, []
-        self._refuse_reads(reads + blocked)
+        self._refuse_reads(reads + blocked + self._late.drain())
 
     def _refuse_reads(self, reads: list[_Read]) -> None:
         for owner, message in reads:
@@ -690,21 +742,49 @@ class Replica:
         if not confirmed:
             self._refuse_reads(reads)
             return
-        for owner, message in reads:
-            if type(message) is ops.Attach:
-                self._attach(owner, message)
-                owner.attached()
-                continue
-            after = message.after_sequence
-            state = owner.session
-            if not after or (state is not None and self._caught_up(state, after)):
-                self._answer(owner, message)
-            elif state is None:
-                self._refuse_detached(owner, message.request)
-            else:
-                self._blocked.append((owner, message))
-        if self._reads:
+        if self._late:
+            for owner, message in reads:
+                self._late.push(owner, message)
+        else:
+            self._answer_in_time(reads)
+        if self._reads or self._late:
             self._wake()
+
+    def _answer_in_time(self, reads: list[_Read]) -> None:
+        """Answer reads in their order, as many as there is time for."""
+        until = self._clock.monotonic() + _READS_SLICE_S
+        for position, (owner, message) in enumerate(reads, 1):
+            self._answer_confirmed(owner, message)
+            if not position % _READS_PER_LOOK and self._clock.monotonic() > until:
+                for owner, message in reads[position:]:
+                    self._late.push(owner, message)
+                return
+
+    def _answer_late(self) -> None:
+        """Answer reads for which there was no time, in turns of who asked."""
+        until = self._clock.monotonic() + _READS_SLICE_S
+        while self._late:
+            for _ in range(_READS_PER_LOOK):
+                if self._late:
+                    self._answer_confirmed(*self._late.pop())
+            if self._clock.monotonic() > until:
+                self._wake()
+                return
+
+    def _answer_confirmed(self, owner: Requester, message: Any) -> None:
+        """Answer a read, or have it wait for what its own session wrote before."""
+        if type(message) is ops.Attach:
+            self._attach(owner, message)
+            owner.attached()
+            return
+        after = message.after_sequence
+        state = owner.session
+        if not after or (state is not None and self._caught_up(state, after)):
+            self._answer(owner, message)
+        elif state is None:
+            self._refuse_detached(owner, message.request)
+        else:
+            self._blocked.append((owner, message))
 
     def _caught_up(self, state: SessionState, sequence: int) -> bool:
         record = self.machine.sessions.get(state.id)
@@ -722,6 +802,8 @@ class Replica:
                 self._blocked.append((owner, query))
 
     def _answer(self, owner: Requester, query: Query) -> None:
+        if owner.gone:
+            return
         session = owner.session.id if owner.session is not None else None
         owner.deliver(query.request, self.machine.query(session, query))
 

@@ -45,6 +45,9 @@ CHECKPOINTS_MAX: Final = 1_000_000
 HANDLES_PER_SESSION_MAX: Final = 10_000
 SEQUENCE_WINDOW: Final = 4096
 """Most mutating requests of a session that may be unanswered at once (bound of its reply table)."""
+REPLY_TABLE_BYTES_MAX: Final = 1 * MIB
+"""Of the results in a reply table that are more than a number; above it nothing is executed until
+the client has acknowledged some (the last one may exceed it)."""
 STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
 STAGED_BYTES_MAX: Final = 512 * MIB
 STAGES_PER_SESSION_MAX: Final = 4096

@@ -112,6 +112,10 @@ class FrameDecoder:
         self._missing = 0
         self._checksum = 0
 
+    def allow(self, limit: int) -> None:
+        """Take frames up to this size from the next one on."""
+        self._limit = limit
+
     @property
     def held_bytes(self) -> int:
         """Bytes of an incomplete frame that wait for the rest."""

@@ -36,7 +36,9 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import COMMANDS
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.doors import Guest
 from raftckpt.server.tracking import Subscription
+from raftckpt.server.turns import SLICE_S, Turns
 
 __all__ = ["Connection", "Port"]
 
@@ -77,15 +79,19 @@ class Port(Protocol):
     clock: Clock
     replica: Replica
     dispatcher: Dispatcher
+    turns: Turns
 
-    def opened(self, connection: Connection) -> bool:
-        """A connection is there; False: there are too many."""
+    def opened(self, connection: Connection) -> None:
+        """A connection is there."""
 
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
 
     def protocol_error(self, connection: Connection, why: str) -> None:
         """A client broke the protocol."""
+
+    def receiving(self, more: int) -> None:
+        """So many bytes more (or less) are held of frames that are not complete."""
 
     def mark(self, connection: Connection) -> None:
         """A connection has gathered something to send."""
@@ -103,10 +109,12 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answered",
         "_attaching",
+        "_bodies",
         "_by_client",
         "_by_us",
         "_dirty",
         "_held",
+        "_known",
         "_listener",
         "_listings",
         "_out",
@@ -120,11 +128,14 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unpumped",
         "_writable",
+        "address",
         "broken",
         "client_name",
         "decoder",
         "gone",
         "greeted",
+        "guest",
+        "held_bytes",
         "inflight",
         "inflight_bytes",
         "opened_at",
@@ -144,6 +155,9 @@ class Connection(asyncio.Protocol):
         self.witness = 0
         self.greeted = False
         self.private = False
+        self.guest: Guest | None = None
+        self.address = ""
+        self.held_bytes = 0
         self.gone = False
         self.broken = False
         self.client_name = ""
@@ -152,7 +166,7 @@ class Connection(asyncio.Protocol):
         self.partial_since: float | None = None
         self.stalled_at: float | None = None
         self.subscription: Subscription | None = None
-        self.decoder = FrameDecoder()
+        self.decoder = FrameDecoder(limits.GREETING_BYTES_MAX)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._out: list[list[Any]] = []
@@ -164,7 +178,9 @@ class Connection(asyncio.Protocol):
         self._by_client = False
         self._by_us = False
         self._attaching = False
+        self._bodies: deque[bytes] = deque()
         self._held: deque[Any] = deque()
+        self._known = False
         self._releasing = False
         self._listings: list[int] = []
         self._queue: deque[tuple[list[Any], int]] = deque()
@@ -176,41 +192,52 @@ class Connection(asyncio.Protocol):
     @property
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
-        return self.inflight + len(self._held)
+        return self.inflight + len(self._held) + len(self._bodies)
 
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; beyond the limit of connections it is closed at once."""
+        """Take the transport."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         peer = transport.get_extra_info("peername")
         if peer:
+            self.address = peer[0]
             self.peer = f"{peer[0]}:{peer[1]}"
         own = transport.get_extra_info("sockname")
         encrypted = transport.get_extra_info("ssl_object") is not None
         self.private = encrypted or not own or Address(str(own[0]), 0).loopback
-        if not self._listener.opened(self):
-            self._by_us = True
-            self._transport.abort()
+        self._listener.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """Decode and dispatch what arrived."""
         try:
             bodies = self.decoder.feed(data)
-            for body in bodies:
-                self._receive(read_requests(body))
-                if self.broken:
-                    return
         except FrameError as error:
             self.break_off(str(error))
             return
+        self._bodies += bodies
+        if self._reading and bodies:
+            if self._listener.turns.left:
+                self._take()
+                if self.broken:
+                    return
+            else:
+                self._pause()
+                self._release_later()
         now = self._listener.clock.monotonic()
         if self.session is not None:
             self.session.seen = now
-        if not self.decoder.held_bytes:
+        held = self.decoder.held_bytes
+        if not held:
             self.partial_since = None
         elif bodies or self.partial_since is None:
             self.partial_since = now
+        if held != self.held_bytes:
+            more, self.held_bytes = held - self.held_bytes, held
+            self._listener.receiving(more)
+        if not self._known and self.greeted:
+            self._known = True
+            self.decoder.allow(limits.FRAME_BYTES_MAX)
         if self._reading and self._overloaded():
             self._pause()
 
@@ -234,6 +261,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self.gone = True
         self._out = []
+        self._bodies.clear()
         self._held.clear()
         self._queue.clear()
         self._stream = None
@@ -255,17 +283,34 @@ class Connection(asyncio.Protocol):
         self._maybe_resume()
 
     # --- in -----------------------------------------------------------------------------------
-    def _receive(self, messages: list[Any]) -> None:
-        self._held.extend(messages)
-        if self._reading:
-            self._take()
-
     def _take(self) -> None:
+        """Begin what was received, as much as the bounds and this turn's time allow."""
+        bodies, held = self._bodies, self._held
+        decoded = False
+        while True:
+            if held:
+                self._begin()
+            if held or not bodies or self._attaching or self.broken:
+                break
+            if decoded and not self._listener.turns.left:
+                self._release_later()
+                break
+            decoded = True
+            try:
+                held.extend(read_requests(bodies.popleft()))
+            except FrameError as error:
+                self.break_off(str(error))
+        if (held or bodies) and not self.broken:
+            self._pause()
+
+    def _begin(self) -> None:
         """Begin the requests held, as many as the bounds allow; the others wait their turn."""
         held = self._held
         listener = self._listener
         commands: list[Any] = []
-        room = limits.CONNECTION_INFLIGHT_MAX - self.inflight
+        turns = listener.turns
+        room = self._room()
+        began = 0.0
         while held and room > 0 and not self._attaching:
             message = held.popleft()
             kind = type(message)
@@ -278,6 +323,7 @@ class Connection(asyncio.Protocol):
             if commands:  # a query that follows its commands must find them submitted
                 self._submit(commands)
                 commands = []
+            began = began or turns.now()
             if kind is Malformed:
                 self.inflight += 1
                 code, reason, detail, _ = message.problem
@@ -289,11 +335,14 @@ class Connection(asyncio.Protocol):
                 held.appendleft(message)
                 break
             # one frame may ask for a thousand times its size: look after each request
-            room = 0 if self._overloaded() else limits.CONNECTION_INFLIGHT_MAX - self.inflight
+            room = 0 if self._overloaded() else self._room()
+            if turns.now() - began >= SLICE_S:
+                self._release_later()
+                break
+        if began:
+            turns.spend(began)
         if commands:
             self._submit(commands)
-        if held:
-            self._pause()
 
     def _submit(self, commands: list[Any]) -> None:
         self.inflight += len(commands)
@@ -336,6 +385,11 @@ class Connection(asyncio.Protocol):
         self._attaching = False
         self._maybe_resume()
 
+    def _release_later(self) -> None:
+        if not self._releasing:
+            self._releasing = True
+            self._listener.turns.later(self._release)
+
     def _release(self) -> None:
         """Begin what was held, unless there is a reason again to hold it."""
         self._releasing = False
@@ -354,12 +408,28 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     # --- backpressure ---------------------------------------------------------------------------
+    def _room(self) -> int:
+        """Requests it may begin: not more than others would find room for after that."""
+        inflight = self.inflight
+        left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
+        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, 0 if inflight else 1))
+
+    def _room_bytes(self) -> int:
+        inflight = self.inflight_bytes
+        left = limits.PENDING_BYTES_MAX - self._listener.replica.pending_bytes - inflight
+        return min(limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, 0 if inflight else 1))
+
     def _overloaded(self) -> bool:
         return (
-            self.inflight >= limits.CONNECTION_INFLIGHT_MAX
-            or self.inflight_bytes >= limits.CONNECTION_INFLIGHT_BYTES_MAX
+            self._room() <= 0
+            or self._room_bytes() <= 0
             or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
         )
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that its client's not reading costs."""
+        return min(self._unsent(), 2 * limits.CONNECTION_SEND_BYTES_MAX)
 
     def _unsent(self) -> int:
         """Reply bytes that wait, but for the stream under way: it is only a view of the state."""
@@ -374,22 +444,21 @@ class Connection(asyncio.Protocol):
     def _may_resume(self) -> bool:
         return (
             not self._attaching
-            and self.inflight * 2 <= limits.CONNECTION_INFLIGHT_MAX
-            and self.inflight_bytes * 2 <= limits.CONNECTION_INFLIGHT_BYTES_MAX
+            and self.inflight <= self._room()
+            and self.inflight_bytes <= self._room_bytes()
             and self._unsent() * 2 <= limits.CONNECTION_SEND_BYTES_MAX
         )
 
     def _maybe_resume(self, *, released: bool = False) -> None:
         """Go on with what is held and, when nothing is, with reading."""
-        if self._transport is None or not (self._held or not self._reading):
+        if self._transport is None or not (self._held or self._bodies or not self._reading):
             return
         if not self._may_resume():
             return
-        if self._held:
+        if self._held or self._bodies:
             # not at once: who calls may be in the middle of sending replies
-            if not self._releasing and not released:
-                self._releasing = True
-                self._listener.soon(self._release)
+            if not released:
+                self._release_later()
         else:
             self._reading = True
             if not self._transport.is_closing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -33,6 +34,11 @@ __all__ = ["Client", "Dispatcher", "ReplicaInfo"]
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
 _NONCE_BYTES: Final = 16
+_STATUS_SECONDS: Final = 0.05
+"""For so long a status is told again: making one costs as much as fifty reads."""
+_TRANSFERS_AT_ONCE: Final = 4
+_TRANSFER_SECONDS: Final = 2.0
+"""After so long one more may be asked for: each costs everybody the time of an election."""
 
 
 class Client(Requester, Subscriber, Protocol):
@@ -88,6 +94,9 @@ class Dispatcher:
         self._clock = clock
         self._connections = connections
         self._tracking = tracking
+        self._status_at = float("-inf")
+        self._last_status: dict[str, Any] = {}
+        self._transfers: deque[float] = deque(maxlen=_TRANSFERS_AT_ONCE)
         self._handlers: dict[type[Any], Callable[[Client, Any], None]] = {
             ops.HelloRequest: self._hello,
             ops.Attach: self._attach,
@@ -154,6 +163,8 @@ class Dispatcher:
             self._replica.refuse_not_leader(client, request)
         elif node == self._info.node:
             client.value(request, "done")
+        elif not self._may_transfer():
+            client.refuse(request, _TRY_AGAIN, "transfer", "it was moved too often of late")
         else:
 
             def done(outcome: Transferred) -> None:
@@ -214,6 +225,16 @@ class Dispatcher:
         self._info.clear_alarms()
         client.value(message.request, "done")
 
+    def _may_transfer(self) -> bool:
+        """Whether leadership has not been handed over from here too often of late."""
+        now, former = self._clock.monotonic(), self._transfers
+        if len(former) == _TRANSFERS_AT_ONCE and now - former[0] < (
+            _TRANSFER_SECONDS * _TRANSFERS_AT_ONCE
+        ):
+            return False
+        former.append(now)
+        return True
+
     def _check_start(self, client: Client, message: ops.CheckStart) -> None:
         self._replica.start_check(client, message.request, os.urandom(_NONCE_BYTES))
 
@@ -225,7 +246,10 @@ class Dispatcher:
             client.value(message.request, [digest.at, digest.hex])
 
     def _status(self, client: Client, message: ops.ReplicaStatusRequest) -> None:
-        client.value(message.request, self.status())
+        now = self._clock.monotonic()
+        if now - self._status_at >= _STATUS_SECONDS:
+            self._status_at, self._last_status = now, self.status()
+        client.value(message.request, self._last_status)
 
     def status(self) -> dict[str, Any]:
         """Describe this replica (REPLICA_STATUS); plain values only."""

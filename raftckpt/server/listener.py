@@ -1,21 +1,27 @@
-"""The client port: accepts connections within limits, flushes their replies, watches the slow."""
+"""The client port: lets connections in within limits, flushes their replies, watches the slow."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.limits import EdgeLimits
 from raftckpt.node.clock import Clock
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.server.acceptor import Acceptor
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.doors import Doors, Guest
 from raftckpt.server.tracking import Tracking
+from raftckpt.server.turns import Turns
 
 __all__ = ["ClientListener"]
 
@@ -25,7 +31,20 @@ _SWEEP_S: Final = 1.0
 _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
 """A frame that was begun must be complete by then: 2 MiB at 70 KB/s."""
 _LOGGED_PER_SWEEP_MAX: Final = 10
-_BACKLOG: Final = 1024
+_EDGE: Final = EdgeLimits()
+_TLS_REASONS: Final = {
+    "HTTP_REQUEST": "it speaks HTTP",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS: this port does",
+    "UNSUPPORTED_PROTOCOL": "it speaks an older TLS than this port takes",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate: give it one of tls.client.ca",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not one of tls.client.ca, or not valid now",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who signed our certificate: give it the authority",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not take our certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not take our certificate",
+}
+"""Why handshakes fail, by the word of OpenSSL, and what is to be done about it."""
+_HUNG_UP: Final = "it hung up in the handshake: it may not know who signed our certificate"
 
 
 class ClientListener:
@@ -36,6 +55,8 @@ class ClientListener:
         info: what HELLO and status tell.
         clock: monotonic time.
         tls: context of the server side, or None.
+        edge: how much it takes on.
+        handshake_s: time for TLS, and for HELLO behind it.
     """
 
     def __init__(
@@ -45,14 +66,16 @@ class ClientListener:
         clock: Clock,
         tls: ssl.SSLContext | None = None,
         *,
+        edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
-        connections_max: int = limits.CONNECTIONS_MAX,
     ) -> None:
         self.replica = replica
         self.clock = clock
+        self.turns = Turns(clock, self.soon)
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
+        self.receiving_bytes = 0
         self.tracking = Tracking(
             lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
         )
@@ -62,9 +85,11 @@ class ClientListener:
         )
         self._tls = tls
         self._handshake_s = handshake_s
-        self._connections_max = connections_max
+        self._edge = edge
+        self.doors = Doors(edge)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._dirty: list[Connection] = []
         self._flush_scheduled = False
@@ -81,22 +106,28 @@ class ClientListener:
             OSError: the address cannot be bound.
         """
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(
-            lambda: Connection(self),
-            host,
-            port,
-            ssl=self._tls,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=self._handshake_s if self._tls is not None else None,
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.doors = Doors(
+            self._edge, None if descriptors == resource.RLIM_INFINITY else descriptors
         )
+        if self.doors.connections_max < self._edge.connections:
+            log.warning(
+                "connections_reduced connections=%d configured=%d descriptors=%d",
+                self.doors.connections_max,
+                self._edge.connections,
+                descriptors,
+            )
+        self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
+        bound = await self._acceptor.listen(host, port)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
-        bound = self._server.sockets[0].getsockname()
-        return bound[0], bound[1]
+        return bound
 
     def stop_accepting(self) -> None:
         """Take no further connection."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        for handshake in self._handshakes:
+            handshake.cancel()
 
     def going_away(self) -> None:
         """Tell every client that this replica stops."""
@@ -118,20 +149,100 @@ class ClientListener:
         return sum(connection.unanswered for connection in self.connections)
 
     # --- connections ------------------------------------------------------------------------------
-    def opened(self, connection: Connection) -> bool:
-        """Admit a connection; False: there are too many."""
-        if len(self.connections) >= self._connections_max:
+    def _arrived(self, sock: socket.socket, address: str, peer: str) -> None:
+        """Let a connection in, or close it at once."""
+        guest = self.doors.enter(address, peer, self.clock.monotonic())
+        if not isinstance(guest, Guest):
             self.refused_connections += 1
-            self._log_limited("refused peer=%s why=connections_max", connection.peer)
-            return False
+            self._log_limited('refused peer=%s why="%s"', peer, guest)
+            sock.close()
+        elif self._loop is not None:
+            handshake = self._loop.create_task(self._welcome(self._loop, guest, sock))
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._handshakes.discard)
+
+    async def _welcome(
+        self, loop: asyncio.AbstractEventLoop, guest: Guest, sock: socket.socket
+    ) -> None:
+        """Shake hands with TLS, if that is spoken here, and make the guest a connection."""
+
+        def hang_up(why: str) -> None:
+            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+            sock.shutdown(socket.SHUT_RDWR)
+
+        def connected() -> Connection:
+            connection = Connection(self)
+            connection.guest = guest
+            return connection
+
+        guest.turn_out = hang_up
+        try:
+            await loop.connect_accepted_socket(
+                connected,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_s if self._tls is not None else None,
+            )
+        except OSError as error:  # includes TLS errors and a handshake that takes too long
+            self.doors.left(guest)
+            why = _TLS_REASONS.get(getattr(error, "reason", ""), str(error) or _HUNG_UP)
+            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+        except asyncio.CancelledError:
+            self.doors.left(guest)
+            raise
+
+    def _starved(self, error: OSError) -> None:
+        """No descriptor, or no memory, is left for another connection: those who wait, wait."""
+        self._log_limited('cannot_accept why="%s"', error.strerror)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection can be talked to."""
         self.connections.add(connection)
-        return True
+        guest = connection.guest
+        if guest is not None:
+            guest.known = lambda: connection.greeted
+            guest.turn_out = connection.break_off
 
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self.receiving_bytes -= connection.held_bytes
+        connection.held_bytes = 0
+        if connection.guest is not None:
+            self.doors.left(connection.guest)
         self.tracking.dropped(connection)
         self.replica.closed(connection, by_client=by_client)
+
+    def receiving(self, more: int) -> None:
+        """Count what is held of incomplete frames; too much, and who began first has to go."""
+        self.receiving_bytes += more
+        if more <= 0 or self.receiving_bytes <= self._edge.receive_bytes:
+            return
+        begun = sorted(
+            (since, position, connection)
+            for position, connection in enumerate(self.connections)
+            if (since := connection.partial_since) is not None
+        )
+        for _, _, connection in begun:
+            if self.receiving_bytes <= self._edge.receive_bytes:
+                return
+            self.receiving_bytes -= connection.held_bytes
+            connection.held_bytes = 0
+            connection.break_off("its frame is not complete, and too many are not")
+
+    def _relieve(self, now: float) -> None:
+        """Close those who have not read for longest if too much waits for clients."""
+        stalled = sorted(
+            (since, position, connection)
+            for position, connection in enumerate(self.connections)
+            if (since := connection.stalled_at) is not None
+        )
+        waiting = sum(connection.buffered for _, _, connection in stalled)
+        for since, _, connection in stalled:
+            if waiting <= self._edge.send_bytes or now - since < _SWEEP_S:
+                return
+            waiting -= connection.buffered
+            connection.break_off("it does not read, and too many do not")
 
     def protocol_error(self, connection: Connection, why: str) -> None:
         """Count and log what a connection is closed for."""
@@ -156,6 +267,7 @@ class ClientListener:
                 and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
             ):
                 connection.break_off("a frame was begun and not completed")
+        self._relieve(now)
         self.tracking.tick()
         if self._not_logged:
             log.warning("more_like_the_last count=%d", self._not_logged)

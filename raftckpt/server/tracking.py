@@ -12,6 +12,7 @@ asks to go on from.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -45,6 +46,8 @@ Messages = list[list[Any]]
 class Subscriber(Protocol):
     """A connection as the trackers see it."""
 
+    address: str
+    """IP address it comes from ("" if unknown)."""
     subscription: Subscription | None
     """Its trackers, if it has any."""
     stalled_at: float | None
@@ -180,6 +183,7 @@ class Tracking:
         self._syncing: dict[_Tracker, None] = {}
         self._imaging: dict[Subscription, None] = {}
         self._image_waiting: dict[_Tracker, None] = {}
+        self._by_address: Counter[str] = Counter()
         self.count = 0
 
     # --- what the replica tells ---------------------------------------------------------------
@@ -229,6 +233,11 @@ class Tracking:
         if own >= limits.TRACKERS_PER_CONNECTION_MAX:
             subscriber.refuse(request, _NO_RESOURCES, "limit", "trackers of a connection")
             return
+        address = subscriber.address
+        theirs = sum(item[2].subscriber.address == address for item in self._starting)
+        if address and self._by_address[address] + theirs >= limits.TRACKERS_PER_ADDRESS_MAX:
+            subscriber.refuse(request, _NO_RESOURCES, "limit", "trackers of an address")
+            return
         if self.count + len(self._starting) >= limits.TRACKERS_MAX:
             subscriber.refuse(request, _NO_RESOURCES, "limit", "trackers of a replica")
             return
@@ -273,6 +282,7 @@ class Tracking:
         trail.followers[tracker] = None
         subscription.trackers[request] = tracker
         self.count += 1
+        self._by_address[subscription.subscriber.address] += 1
         subscription.poke(tracker)
 
     def sync(self, subscriber: Subscriber, message: ops.TrackSync) -> None:
@@ -325,6 +335,9 @@ class Tracking:
         del tracker.trail.followers[tracker]
         self.history.release(tracker.trail)
         self.count -= 1
+        self._by_address[tracker.of.subscriber.address] -= 1
+        if not self._by_address[tracker.of.subscriber.address]:
+            del self._by_address[tracker.of.subscriber.address]
 
     # --- what leaves --------------------------------------------------------------------------
 

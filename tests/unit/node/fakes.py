@@ -142,6 +142,7 @@ class NotingClient:
 
     def __init__(self) -> None:
         self.session: SessionState | None = None
+        self.address = ""
         self.inflight_bytes = 0
         self.witness = 0
         self.gone = False
@@ -198,7 +199,9 @@ class NotingClient:
 class LoneReplica:
     """A replica that leads a cluster of one, with a clock."""
 
-    def __init__(self, *, lead: bool = True, voters: int = 1) -> None:
+    def __init__(
+        self, *, lead: bool = True, voters: int = 1, data_bytes: int | None = None
+    ) -> None:
         self.clock = ManualClock()
         self.wakes = 0
         self.failures: list[BaseException] = []
@@ -208,6 +211,7 @@ class LoneReplica:
             self.clock,
             self._wake,
             voters=voters,
+            data_bytes=data_bytes,
             failed=self.failures.append,
         )
         self.log = OneNodeLog(self.replica, self.clock)

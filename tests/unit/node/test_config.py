@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from raftckpt.limits import EdgeLimits
 from raftckpt.node.config import Address, ConfigError, load, parse, parse_address
 
 GOOD = """\
@@ -42,8 +43,10 @@ insecure: true
 timing: {heartbeat_ms: 20, election_min_ms: 100, election_max_ms: 200}
 snapshot: {entries: 500, bytes: 64MiB}
 log: {level: debug, format: json}
+limits: {connections: 100, connections_per_address: 10, data_bytes: 1GiB}
 """
     )
+    assert config.limits == EdgeLimits(100, 10, data_bytes=1 << 30)
     assert not config.fsync
     assert config.insecure
     assert config.timing.election_min_ms == 100
@@ -54,6 +57,8 @@ log: {level: debug, format: json}
 
 
 BAD = [
+    (GOOD + "limits: {connections: 0}\n", 6, "limits.connections must be 1.."),
+    (GOOD + "limits: {receive_bytes: 1KiB}\n", 6, "limits.receive_bytes must be"),
     # text, line, part of the message
     (GOOD + "clustre: x\n", 6, "unknown key clustre"),
     (GOOD + "timing: {hartbeat_ms: 5}\n", 6, "unknown key timing.hartbeat_ms"),

@@ -456,6 +456,70 @@ def test_one_round_serves_all_waiting_reads(world, client, handle):
     assert len(world.log.reads) == 1
 
 
+def test_reads_there_is_no_time_for_are_answered_in_turns(world, client, handle, monkeypatch):
+    """Somebody asks for a thousand expensive reads; another one's read does not wait for them."""
+    world.put(client, handle, 2)
+    world.log.run()
+    answer, answered = world.replica._answer, []
+
+    def expensive(owner, query):
+        world.clock.pass_by(0.001)
+        answered.append(owner)
+        answer(owner, query)
+
+    monkeypatch.setattr(world.replica, "_answer", expensive)
+    hog, other = world.open_session(secret=b"h" * 16), world.open_session(secret=b"o" * 16)
+    asked = [world.read(hog, "ckpt") for _ in range(1000)]
+    world.log.step()
+    assert len(answered) == 8, "a few, then others may go first"
+    number = world.read(other, "ckpt")
+    woken = world.wakes
+    world.log.step()
+    world.log.step()
+    assert other.reply(number)[1] == [b"v"]
+    assert len(answered) < 40
+    assert world.wakes > woken, "it goes on without being asked"
+    while world.replica._late:
+        world.log.step()
+    assert [reply[0] for reply in hog.replies[1:]] == asked, "in order, each once"
+
+
+def test_confirmed_reads_are_refused_with_leadership(world, client, handle, monkeypatch):
+    world.put(client, handle, 2)
+    world.log.run()
+    monkeypatch.setattr(
+        world.replica, "_answer", lambda owner, query: world.clock.pass_by(0.01), raising=True
+    )
+    numbers = [world.read(client, "ckpt") for _ in range(20)]
+    world.log.step()
+    world.log.lose()
+    assert [client.reason(number) for number in numbers[8:]] == ["not_leader"] * 12
+
+
+def test_an_address_has_only_so_many_sessions(world, monkeypatch):
+    monkeypatch.setattr(limits, "SESSIONS_PER_ADDRESS_MAX", 3)
+
+    def someone(number, address):
+        client = NotingClient()
+        client.address = address
+        return client, lambda: world.open_session(client, secret=bytes([number]) * 16)
+
+    there = []
+    for number in range(3):
+        client, opened = someone(number, "10.0.0.1")
+        opened()
+        there.append(client)
+    refused, opened = someone(3, "10.0.0.1")
+    with pytest.raises(AssertionError):
+        opened()
+    assert list(refused.refusals.values()) == [("limit", True, "sessions of an address")]
+    someone(4, "10.0.0.2")[1]()
+    number = world.next()
+    world.submit(there[0], [[2, number, 1, 0]])  # it ends
+    world.log.step()
+    someone(5, "10.0.0.1")[1]()
+
+
 def test_a_read_that_came_during_a_round_waits_for_a_later_one(world, client, handle):
     world.put(client, handle, 2)
     world.log.run()

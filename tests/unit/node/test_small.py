@@ -48,7 +48,7 @@ def test_heap_does_not_grow_with_signs_of_life_or_reconnects():
     for _ in range(1000):
         now += 1.0
         liveness.closed_by_client(state, now)
-        liveness.resumed(state, now)
+        liveness.resumed(state, now, "")
         assert liveness.dead(now, 10) == []
     assert len(liveness._heap) <= 12
 

@@ -15,6 +15,8 @@ from raftckpt.model.types import Result, refuse, success
 from raftckpt.model.values import Frozen, Listing, Pages
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.server.connection import Connection
+from raftckpt.server.turns import Turns
+from tests.unit.node.fakes import World
 from tests.unit.server.test_listener import Harness, run
 
 NO_RESOURCES = 18
@@ -56,12 +58,13 @@ class Loop:
     def __init__(self) -> None:
         self.calls: deque[Callable[[], None]] = deque()
         self.clock = self
+        self.replica = World().replica
+        self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
 
     def monotonic(self) -> float:
         return 0.0
 
-    def opened(self, connection: Connection) -> bool:
-        return True
+    def opened(self, connection: Connection) -> None: ...
 
     def mark(self, connection: Connection) -> None:
         self.soon(connection.flush)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
+import os
+import resource
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +20,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
+from raftckpt.limits import EdgeLimits
 from raftckpt.node.driver import Driver
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
@@ -57,9 +62,9 @@ class Harness:
             assert reply[2] == 1
         return peer
 
-    async def session(self) -> Peer:
+    async def session(self, number: int = 0) -> Peer:
         peer = await self.connect()
-        reply = await peer.call(1, 0, 0, bytes(16), "test", "n1", 10**10, 10**9)
+        reply = await peer.call(1, 0, 0, bytes([number]) * 16, "test", "n1", 10**10, 10**9)
         assert reply[2] == 1, reply
         peer.session = reply[3][0]
         attributes = [1, 1 << 40, 0x7FFF_FFFF_FFFF_FFFF, 1 << 20, 1 << 26, 255]
@@ -352,7 +357,68 @@ def test_too_many_connections_are_refused_not_served():
         assert (await fourth.call(121))[2] == 1
         assert (await first.call(121))[2] == 1
 
-    run(scenario, connections_max=2)
+    run(scenario, edge=EdgeLimits(connections=2, connections_per_address=2))
+
+
+def test_silent_connections_make_room_for_those_who_speak():
+    """A hundred that say nothing, and places for eight: who comes next is served at once."""
+
+    async def scenario(harness):
+        silent = [await harness.connect(hello=False) for _ in range(100)]
+        peer = await harness.connect()
+        assert (await peer.call(121))[2] == 1
+        assert len(harness.listener.doors.guests) <= 8
+        for other in silent[:90]:
+            assert await other.closed()
+
+    run(scenario, edge=EdgeLimits(connections=16, connections_per_address=16))
+
+
+def test_a_lack_of_descriptors_ends_and_nothing_else():
+    """The accept loop rests while the process may open nothing, and then goes on."""
+
+    async def scenario(harness):
+        first = await harness.connect()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        clients = [socket.socket() for _ in range(5)]
+        used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+        filler = [os.dup(0) for _ in range(used - len(os.listdir("/proc/self/fd")) + 2)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, hard))
+        try:
+            for client in clients:
+                client.connect(harness.address)
+            starved: Counter[int | None] = Counter()
+            harness.listener._acceptor._starved = lambda error: starved.update([error.errno])
+            async with asyncio.timeout(5):
+                while not starved[errno.EMFILE]:
+                    await asyncio.sleep(0)
+            assert (await first.call(121))[2] == 1
+            assert len(harness.listener.connections) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in filler:
+                os.close(number)
+        async with asyncio.timeout(5):
+            while len(harness.listener.connections) < 6:
+                await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+
+    run(scenario)
+
+
+def test_frames_of_strangers_are_short():
+    async def scenario(harness):
+        stranger = await harness.connect(hello=False)
+        stranger.writer.write(struct.pack(">II", limits.GREETING_BYTES_MAX + 1, 0))
+        assert await stranger.closed()
+        friend = await harness.connect()
+        friend.writer.write(struct.pack(">II", limits.GREETING_BYTES_MAX + 1, 0))
+        other = await harness.connect()
+        assert (await other.call(121))[2] == 1
+        assert len(harness.listener.connections) == 2
+
+    run(scenario)
 
 
 def test_complaints_are_rate_limited(caplog):
@@ -588,6 +654,149 @@ def test_a_flood_of_requests_is_read_only_as_fast_as_answered(monkeypatch):
         return peer
 
     monkeypatch.setattr(Harness, "session_held", session_held, raising=False)
+    run(scenario)
+
+
+def test_one_who_sends_all_he_can_leaves_room_for_others(monkeypatch):
+    """Nothing is applied; still, who comes next finds as much room as the one before."""
+    monkeypatch.setattr(limits, "PENDING_SHARED", 100)
+
+    async def scenario(harness):
+        peers = [await harness.session(number) for number in range(4)]
+        harness.world.log.hold = True
+        replica = harness.world.replica
+        taken = []
+        for peer in peers:
+            before = replica.pending_commands
+            peer.send(*[[24, 100 + i, 2 + i, 1, peer.handle, b"k", b"x"] for i in range(500)])
+            other = await harness.connect()
+            for _ in range(5):
+                assert (await other.call(121))[2] == 1
+            taken.append(replica.pending_commands - before)
+        assert taken == [50, 25, 12, 6], "half of what is left, each"
+        harness.world.log.hold = False
+        harness.driver.wake()
+        for peer in peers:
+            numbers = [(await peer.next(lambda m: m[0] == 0))[1] for _ in range(500)]
+            assert numbers == list(range(100, 600))
+        assert replica.pending_commands == 0
+
+    run(scenario)
+
+
+def test_expensive_requests_of_one_frame_do_not_hold_the_others(monkeypatch):
+    """A status takes a millisecond by the clock: two per turn, then others have theirs."""
+
+    async def scenario(harness):
+        dispatcher, clock = harness.listener.dispatcher, harness.world.clock
+        monkeypatch.setattr(dispatcher, "status", lambda: clock.pass_by(0.1) or {})
+        hog, other = await harness.connect(), await harness.connect()
+        hog.send(*[[121, 1000 + i] for i in range(500)])
+        await hog.next()
+        assert (await other.call(121))[2] == 1
+        connection = next(c for c in harness.listener.connections if c.unanswered)
+        assert connection.unanswered > 400
+        numbers = [(await hog.next())[1] for _ in range(499)]
+        assert numbers == list(range(1001, 1500))
+
+    run(scenario)
+
+
+def test_a_status_is_told_again_for_a_while():
+    async def scenario(harness):
+        peer = await harness.connect()
+        calls = []
+        status = harness.listener.dispatcher.status
+        harness.listener.dispatcher.status = lambda: calls.append(1) or status()
+        for _ in range(10):
+            assert (await peer.call(121))[3]["node"] == "n1"
+        assert len(calls) == 1
+        harness.world.clock.pass_by(0.06)
+        await peer.call(121)
+        assert len(calls) == 2
+
+    run(scenario)
+
+
+def test_leadership_is_not_moved_without_end():
+    async def scenario(harness):
+        peer = await harness.connect()
+        log = harness.world.log
+        for number in range(4):
+            peer.send([122, 60 + number, "n2"])
+        assert (await peer.call(122, "n2"))[3] == [
+            "transfer",
+            "it was moved too often of late",
+            None,
+        ]
+        assert len(log.transfers) == 4
+        harness.world.clock.pass_by(8)
+        peer.send([122, 70, "n2"])
+        async with asyncio.timeout(5):
+            while len(log.transfers) < 5:
+                await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_half_frames_have_one_budget_for_all_connections():
+    """Frames that lack their last bytes: who began first has to go, who ends is served."""
+
+    async def scenario(harness):
+        first, second, third = [await harness.connect() for _ in range(3)]
+        frame = pack_messages([[121, 9], [24, 10, 1, 0, 1, b"k", bytes(500_000)]])
+        for peer in (first, second):
+            harness.world.clock.pass_by(0.1)
+            held = harness.listener.receiving_bytes
+            peer.writer.write(frame[:-1])
+            async with asyncio.timeout(5):
+                while harness.listener.receiving_bytes - held < len(frame) - 1:
+                    if len(harness.listener.connections) < 3:
+                        break
+                    await asyncio.sleep(0)
+        assert await first.closed()
+        for peer in (second, third):
+            peer.writer.write(frame[-1:] if peer is second else frame)
+            assert (await peer.next(lambda m: m[1] == 9))[2] == 1
+        assert harness.listener.receiving_bytes == 0
+
+    run(scenario, edge=EdgeLimits(receive_bytes=800_000))
+
+
+def test_those_who_do_not_read_have_one_budget():
+    async def scenario(harness):
+        owner = await harness.session()
+        assert (await owner.command(24, owner.handle, b"k", bytes(1 << 20)))[2] == 1
+        silent = [await harness.connect() for _ in range(3)]
+        listener = harness.listener
+
+        async def fill(peer):
+            harness.world.clock.pass_by(0.1)
+            peer.writer.transport.pause_reading()
+            peer.send(*[[100, 50 + i, 0, 1, "ckpt", [[b"k", 0, None]]] for i in range(24)])
+            async with asyncio.timeout(5):
+                port = peer.writer.get_extra_info("sockname")[1]
+                while not any(
+                    c.peer.endswith(f":{port}") and c.stalled_at is not None
+                    for c in listener.connections
+                ):
+                    await asyncio.sleep(0)
+
+        for peer in silent:
+            await fill(peer)
+        stalled = [c for c in listener.connections if c.stalled_at is not None]
+        waiting = {c.stalled_at for c in stalled}
+        listener._edge = EdgeLimits(send_bytes=sum(c.buffered for c in stalled) - 1)
+        listener._relieve(harness.world.clock.now)
+        assert len(listener.connections) == 4, "not at once"
+        harness.world.clock.pass_by(5)
+        listener._relieve(harness.world.clock.now)
+        async with asyncio.timeout(5):
+            while len(listener.connections) > 3:
+                await asyncio.sleep(0)
+        left = {c.stalled_at for c in listener.connections if c.stalled_at is not None}
+        assert left == waiting - {min(waiting)}, "who has not read for longest"
+
     run(scenario)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 
 import pytest
 import trustme
 
+from raftckpt.limits import EdgeLimits
 from raftckpt.node.config import ConfigError, parse
 from raftckpt.node.tls import client_context
 from tests.unit.server.test_listener import run, serving
@@ -116,3 +118,59 @@ def test_files_that_do_not_belong_together_are_told(tmp_path, ca):
 
 def test_no_files_no_tls():
     assert client_context(parse(YAML.replace("tls:\n", ""))) is None
+
+
+def test_silent_connections_are_counted_before_their_handshake(tmp_path, ca):
+    """Nobody hears of a TLS connection before its handshake: there must be a place for it yet."""
+
+    async def scenario(harness):
+        silent = []
+        for _ in range(60):
+            silent.append((await asyncio.open_connection(*harness.address))[1])
+        peer = await harness.connect(ssl=client(ca))
+        assert (await peer.call(121))[2] == 1
+        assert len(harness.listener.doors.guests) <= 8
+        for writer in silent:
+            writer.close()
+
+    edge = EdgeLimits(connections=16, connections_per_address=16)
+    run(scenario, tls=server_context(tmp_path, verify=False), edge=edge)
+
+
+def test_a_refused_handshake_is_told_with_address_reason_and_remedy(tmp_path, ca, caplog):
+    async def scenario(harness):
+        peer = await harness.connect(hello=False)
+        peer.send([200, 1, [1], "x", None])
+        assert await peer.closed()
+        for context in (
+            client(ca),
+            client(ca, trustme.CA().issue_cert("app")),
+            client(trustme.CA(), ca.issue_cert("app")),
+        ):
+            with pytest.raises(OSError):
+                await harness.connect(ssl=context)
+        async with asyncio.timeout(5):
+            while len(caplog.messages) < 4:
+                await asyncio.sleep(0)
+        assert not harness.listener.doors.guests
+
+    with caplog.at_level(logging.WARNING, "raftckpt.server"):
+        run(scenario, tls=server_context(tmp_path, verify=True))
+    assert all(message.startswith("refused peer=127.0.0.1:") for message in caplog.messages)
+    whys = " ".join(caplog.messages)
+    for word in ("speaks no TLS", "shows no certificate", "not one of", "know who signed"):
+        assert word in whys
+
+
+def test_a_handshake_that_never_comes_ends_in_time(tmp_path, ca, caplog):
+    async def scenario(harness):
+        reader, writer = await asyncio.open_connection(*harness.address)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+            while harness.listener.doors.guests:
+                await asyncio.sleep(0)
+        writer.close()
+
+    with caplog.at_level(logging.WARNING, "raftckpt.server"):
+        run(scenario, tls=server_context(tmp_path, verify=False), handshake_s=0.2)
+    assert [message.split()[0] for message in caplog.messages] == ["refused"]

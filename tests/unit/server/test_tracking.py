@@ -27,6 +27,29 @@ def changes(messages: list[list[Any]]) -> list[tuple[int, int]]:
     return [(c[2], c[1]) for m in messages if m[0] == 3 for c in m[2]]
 
 
+def test_an_address_has_half_of_the_trackers(
+    log: TrackedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TRACKERS_PER_ADDRESS_MAX", 2)
+    opened(log)
+    replica = TrackingReplica()
+    log.feed(replica)
+    one, two = Line("10.0.0.1"), Line("10.0.0.2")
+    track = replica.tracking.track
+    track(one, record([110, 1, "ckpt", None, False, 0]))
+    track(one, record([110, 2, "ckpt", None, False, 10**6]))  # waits, and counts
+    track(one, record([110, 3, "ckpt", None, False, 0]))
+    assert one.pull()[0] == [0, 3, NO_RESOURCES, ["limit", "trackers of an address", None], True]
+    track(two, record([110, 1, "ckpt", None, False, 0]))
+    assert two.pull()[0][2] == 1
+    replica.tracking.stop(one, record([112, 4, 1]))
+    track(one, record([110, 5, "ckpt", None, False, 0]))
+    assert [message[2] for message in one.pull()] == [1, 1]
+    replica.tracking.dropped(one)
+    replica.tracking.dropped(two)
+    assert not replica.tracking._by_address
+
+
 def test_an_image_then_every_change_with_its_data(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")

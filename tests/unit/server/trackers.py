@@ -15,7 +15,8 @@ from tests.unit.model.driver import DrivenMachine, DrivenSession, attributes
 class Line:
     """A connection: pulls when it is told to, and keeps what it got."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
+        self.address = address
         self.subscription: Subscription | None = None
         self.stalled_at: float | None = None
         self.pushed = 0

@@ -1,0 +1,119 @@
+"""How much more the state may take on: what a leader admits, before anything is in the log.
+
+Memory has an end, and a majority that reaches it would end with it, and again after every restart.
+So the leader estimates what a command adds, holes in sections included, and refuses data that has
+no room. Reads, deletes, closes and expiry go on. A replica decides this for itself (its setting),
+so nothing of it may decide in ``apply``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
+from raftckpt.model.machine import CheckpointMachine
+from raftckpt.protocol import operations as ops
+from raftckpt.protocol.kinds import CREATE, PartKind
+
+__all__ = ["REACHING", "Room"]
+
+REACHING: Final = frozenset((ops.CheckpointWrite, ops.SectionChange, ops.CheckpointTransaction))
+"""Commands that may add far more than their own bytes: they write behind the end of a section."""
+_RESERVE_SHARE: Final = 8
+"""One part of so many, on top, is for sessions and handles: who is to delete must get in."""
+
+
+class Room:
+    """What is left of the memory for data.
+
+    Arguments:
+        most: bytes; None: as many as there are.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self.marks: dict[int, int] = {}
+        """id(command) -> what it adds beyond its own bytes, of those on their way."""
+        self._reached = 0
+
+    def left(self, machine: CheckpointMachine) -> float:
+        """Bytes that may be added to what is applied."""
+        if self._most is None:
+            return float("inf")
+        return self._most - machine.footprint - machine.staged_bytes - self._reached
+
+    def crowded(self, machine: CheckpointMachine) -> bool:
+        """Whether even sessions and handles have no room."""
+        return self._most is not None and -self.left(machine) > self._most // _RESERVE_SHARE
+
+    def growth(self, machine: CheckpointMachine, session: int, command: Any) -> int:
+        """Upper bound of what a command adds to the state."""
+        estimate = _GROWTH.get(type(command))
+        return 0 if estimate is None else estimate(machine, session, command)
+
+    def mark(self, command: Any, beyond: int) -> None:
+        """Note what a command on its way adds beyond its own bytes."""
+        self.marks[id(command)] = beyond
+        self._reached += beyond
+
+    def landed(self, commands: Iterable[object]) -> None:
+        """These are no longer on their way."""
+        for command in commands:
+            self._reached -= self.marks.pop(id(command), 0)
+
+
+def _length(machine: CheckpointMachine, session: int, handle: int, section_id: Any) -> int:
+    """Bytes of a section as it is now; 0 if there is none."""
+    record = machine.sessions.get(session)
+    opened = None if record is None else record.handles.get(handle)
+    section = None if opened is None else opened[0].sections.get(section_id)
+    return 0 if section is None else len(section[0])
+
+
+def _size(data: Any) -> int:
+    """Bytes that are new: those of a stage are counted already."""
+    return 0 if type(data) is int else len(data)
+
+
+def _replaced(machine: CheckpointMachine, session: int, command: Any) -> int:
+    size = _size(command.data)
+    length = _length(machine, session, command.handle, command.section_id)
+    return size - length if length else size + SECTION_BYTES
+
+
+def _vector(machine: CheckpointMachine, session: int, command: Any) -> int:
+    return sum(
+        max(0, offset + _size(data) - _length(machine, session, command.handle, section_id))
+        for section_id, offset, data in command.vector
+    )
+
+
+def _part(machine: CheckpointMachine, session: int, handle: int, part: Any) -> int:
+    kind, section_id, offset, data = part[:4]
+    if kind == PartKind.DELETE:
+        return 0
+    if kind == PartKind.WRITE:
+        end: int = offset + _size(data)
+        return max(0, end - _length(machine, session, handle, section_id))
+    return _size(data) + SECTION_BYTES
+
+
+def _opened(machine: CheckpointMachine, session: int, command: Any) -> int:
+    new = command.flags & CREATE and command.name not in machine.names
+    return CHECKPOINT_BYTES if new else 0
+
+
+_GROWTH: Final[dict[type[Any], Callable[[CheckpointMachine, int, Any], int]]] = {
+    ops.CheckpointOpen: _opened,
+    ops.SectionCreate: lambda machine, session, c: _size(c.data) + SECTION_BYTES,
+    ops.SectionPut: _replaced,
+    ops.SectionOverwrite: _replaced,
+    ops.StageChunk: lambda machine, session, c: len(c.data),
+    ops.CheckpointWrite: _vector,
+    ops.SectionChange: lambda machine, session, c: _part(machine, session, c.handle, c.part),
+    ops.CheckpointTransaction: lambda machine, session, c: sum(
+        _part(machine, session, c.handle, part) for part in c.parts
+    ),
+}
+"""Of those that add anything."""

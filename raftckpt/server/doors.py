@@ -1,0 +1,106 @@
+"""Who is let in: connections are counted from the moment they are accepted, strangers included.
+
+Decides, and does no IO. A stranger is a connection whose client has not said HELLO: he may be in
+the middle of a TLS handshake, or never say anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from raftckpt import limits
+from raftckpt.limits import EdgeLimits
+
+__all__ = ["Doors", "Guest"]
+
+
+class Guest:
+    """A connection that was let in.
+
+    Attributes:
+        address: IP address it comes from.
+        peer: address and port, for the log.
+        since: monotonic time of its arrival.
+        known: returns whether its client has said HELLO.
+        turn_out: closes it, for a reason.
+    """
+
+    __slots__ = ("address", "known", "peer", "since", "turn_out")
+
+    def __init__(self, address: str, peer: str, since: float) -> None:
+        self.address = address
+        self.peer = peer
+        self.since = since
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold nothing of the connection any more, which holds its guest."""
+        self.known: Callable[[], bool] = _nobody
+        self.turn_out: Callable[[str], None] = _nothing
+
+
+def _nobody() -> bool:
+    return False
+
+
+def _nothing(why: str) -> None:
+    """There is nobody to turn out."""
+
+
+class Doors:
+    """Counts guests.
+
+    Arguments:
+        edge: what the replica takes on.
+        descriptors: files the process may have open; None: as many as it wants.
+    """
+
+    def __init__(self, edge: EdgeLimits, descriptors: int | None = None) -> None:
+        most = edge.connections
+        if descriptors is not None:
+            most = max(1, min(most, descriptors - limits.DESCRIPTORS_RESERVED))
+        self.connections_max = most
+        self.per_address_max = max(1, edge.connections_per_address * most // edge.connections)
+        self.strangers_max = max(1, min(limits.STRANGERS_MAX, most // 2))
+        self.guests: dict[Guest, None] = {}
+        self._strangers: dict[Guest, None] = {}
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, address: str, peer: str, now: float) -> Guest | str:
+        """Let a connection in, or say why not.
+
+        A place that is missing is taken from the one who has been a stranger for longest: whoever
+        says HELLO at once gets in, however many others say nothing.
+        """
+        if self._by_address[address] >= self.per_address_max and not self._make_room(address):
+            return f"there are {self.per_address_max} connections from {address}"
+        if len(self.guests) >= self.connections_max and not self._make_room():
+            return f"there are {self.connections_max} connections"
+        if len(self._strangers) >= self.strangers_max:
+            self._make_room()
+        guest = Guest(address, peer, now)
+        self.guests[guest] = None
+        self._by_address[address] += 1
+        self._strangers[guest] = None
+        return guest
+
+    def _make_room(self, address: str | None = None) -> bool:
+        """Turn the oldest stranger out (of an address); False: there is none."""
+        for guest in list(self._strangers):
+            if guest.known():
+                del self._strangers[guest]
+            elif address is None or guest.address == address:
+                guest.turn_out("no HELLO, and others wait")
+                self.left(guest)
+                return True
+        return False
+
+    def left(self, guest: Guest) -> None:
+        """A connection is gone; it may be said twice."""
+        if self.guests.pop(guest, guest) is None:
+            self._by_address[guest.address] -= 1
+            if not self._by_address[guest.address]:
+                del self._by_address[guest.address]
+            self._strangers.pop(guest, None)
+            guest.forget()

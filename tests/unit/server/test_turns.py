@@ -1,0 +1,61 @@
+"""Time for requests in one turn of the loop, and who waits for the next one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from raftckpt.server.turns import Turns
+from tests.unit.node.fakes import ManualClock
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.calls: deque[Callable[[], None]] = deque()
+        self.turns = Turns(self.clock, self.calls.append)  # type: ignore[arg-type]
+
+    def turn(self) -> None:
+        for _ in range(len(self.calls)):
+            self.calls.popleft()()
+
+    def work(self, seconds: float) -> None:
+        began = self.turns.now()
+        self.clock.pass_by(seconds)
+        self.turns.spend(began)
+
+
+def test_a_turn_has_an_end_and_the_next_one_begins_anew() -> None:
+    loop = Loop()
+    assert loop.turns.left
+    loop.work(0.0025)
+    assert loop.turns.left
+    loop.work(0.0025)
+    assert not loop.turns.left
+    loop.turn()
+    assert loop.turns.left
+    loop.turn()
+    assert not loop.calls, "nothing is called when nothing is to be done"
+
+
+def test_who_waits_is_served_in_order_and_only_as_long_as_a_turn_lasts() -> None:
+    loop = Loop()
+    served: list[str] = []
+
+    def client(name: str, times: int) -> None:
+        served.append(name)
+        loop.work(0.0015)
+        if times > 1:
+            loop.turns.later(lambda: client(name, times - 1))
+
+    for name in "abcde":
+        loop.turns.later(lambda name=name: client(name, 2))
+    assert not loop.turns.left, "others wait: who comes now comes behind them"
+    turns = []
+    while loop.calls:
+        loop.turn()
+        turns.append("".join(served))
+        served.clear()
+    assert "".join(turns) == "abcdeabcde"
+    assert max(map(len, turns)) == 3, "a turn has room for three"
+    assert loop.turns.left
