@@ -92,16 +92,31 @@ class ClientCore(Pipeline):
         """Return (number, endpoint) of the connection that should exist, None for none now.
 
         A number that differs from the present connection's asks for a new one; the old one stays
-        open, unread, as long as :meth:`keeps` says so.
+        open, unread, as long as it is among those :meth:`wanted`.
         """
         return (self._number, self._endpoint) if self._link is not Link.NONE else None
 
-    def keeps(self, number: int) -> bool:
-        """Whether an older connection must stay open for now.
+    def wanted(self) -> Mapping[int, str]:
+        """Return the connections that should exist: the present one and those that linger.
 
-        Closing it could end the session's grace before the session is attached elsewhere.
+        Closing one of these could end the session's grace before it is attached elsewhere.
         """
-        return number in self._lingering
+        wanted = dict.fromkeys(self._lingering, self._endpoint)
+        if self._link is not Link.NONE:
+            wanted[self._number] = self._endpoint
+        return wanted
+
+    def hears(self, number: int) -> bool:
+        """Whether it is the present connection."""
+        return number == self._number
+
+    def data_to_send(self, number: int | None = None) -> bytes:
+        """Return the bytes to send on a connection, b"" if there are none.
+
+        Arguments:
+            number: which; None: the present one.
+        """
+        return self._take_outgoing() if number in (None, self._number) else b""
 
     def next_deadline(self) -> float:
         """Return the time at which :meth:`tick` must be called at the latest."""
@@ -186,13 +201,19 @@ class ClientCore(Pipeline):
             self._undo(call, call.value)
             self._pump()
 
-    def close(self) -> None:
-        """End everything: pending calls fail, no connection is wanted any more."""
+    def close(self, failure: CheckpointError | None = None) -> None:
+        """End everything: pending calls fail, no connection is wanted any more.
+
+        Arguments:
+            failure: why, if nobody asked for it; calls that begin later fail the same way.
+        """
         self._closed = True
-        self.roles.end("the service was closed")
+        why = "the service was closed" if failure is None else failure.message
+        self.roles.end(why)
         for call in self._living():
-            error = outcomes.lost(call, "the service was closed")
-            self._fail(call, BadHandle(error.message, definite=error.definite))
+            error = outcomes.lost(call, why)
+            kind = BadHandle if failure is None else type(failure)
+            self._fail(call, kind(error.message, definite=error.definite))
         self._commands.clear()
         self._queries.clear()
         self._later.clear()

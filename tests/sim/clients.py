@@ -311,7 +311,7 @@ class SimClient:
         pipe = self._connection
         if pipe is not None and pipe.number != number:
             self._connection = None
-            if not core.keeps(pipe.number):
+            if pipe.number not in core.wanted():
                 pipe.client_closes()
             else:
                 self.world.queue.after(1.0, pipe.client_closes)

@@ -56,13 +56,7 @@ CLASS_NAMES = {
     "Transaction": {"raftckpt/client/aio.py", "raftckpt/client/sync.py"},
     "_Axis": {"raftckpt/bench/plots.py", "raftckpt/chaos/picture.py"},
     "_Closing": {"raftckpt/client/aio_extras.py", "raftckpt/client/sync_extras.py"},
-    "_Connection": {
-        "raftckpt/client/aio_driver.py",
-        "raftckpt/client/aio_tracking.py",
-        "raftckpt/client/sync_driver.py",
-    },
-    "_Link": {"raftckpt/ha/witness.py", "raftckpt/raft/links.py"},
-    "_Pump": {"raftckpt/client/aio_tracking.py", "raftckpt/client/sync_tracking.py"},
+    "_Inflow": {"raftckpt/client/aio_tracking.py", "raftckpt/client/sync_tracking.py"},
     "_Reader": {"raftckpt/model/image.py", "raftckpt/node/yamltext.py"},
     "_Transfer": {"raftckpt/raft/node.py", "raftckpt/raft/sending.py"},
 }

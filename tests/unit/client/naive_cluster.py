@@ -303,12 +303,12 @@ class World:
             target = self.core.target()
             present = self.connection
             if present is not None and (target is None or target[0] != present.number):
-                if self.core.keeps(present.number):
+                if present.number in self.core.wanted():
                     self.held.append(present)
                 else:
                     present.open = False
                 self.connection = None
-            for held in [held for held in self.held if not self.core.keeps(held.number)]:
+            for held in [held for held in self.held if held.number not in self.core.wanted()]:
                 held.open = False
                 self.held.remove(held)
             if self.connection is not None:

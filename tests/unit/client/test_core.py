@@ -128,7 +128,7 @@ def test_a_notice_moves_us_when_nothing_is_under_way() -> None:
     number = script.number
     script.receive([2, "leader", {"leader": "n2", "endpoint": "h:2"}])
     assert script.endpoint == "h:2"
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
 
 
 def test_without_need_of_a_leader_a_follower_will_do() -> None:
@@ -539,12 +539,12 @@ def test_silence_is_probed_then_suspected_and_the_old_connection_kept_for_a_whil
     assert script.sent()[0][0] == 202
     script.advance(0.5)
     assert script.endpoint == "h:2"
-    assert script.core.keeps(number)  # closing it could end the session
+    assert number in script.core.wanted()  # closing it could end the session
     script.core.data_received(number, pack_messages([[0, sent[1], 1, 5]]), script.now)
     script.core.connection_lost(number + 77, "unknown", script.now)
     script.greet("n2", "n1")
     script.attach("n1")
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert script.sent()[0][2] == 1
 
 
@@ -559,9 +559,9 @@ def test_a_connection_whose_attach_went_unanswered_is_kept() -> None:
     number = script.number
     while script.core.target() is None or script.number == number:
         script.advance(0.1)
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
     script.attach("n1")
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
 
 
 def test_a_kept_connection_may_break() -> None:
@@ -570,9 +570,9 @@ def test_a_kept_connection_may_break() -> None:
     script.put()
     number = script.number
     script.advance(1.0)
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
     script.core.connection_lost(number, "reset", script.now)
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert script.endpoint == "h:2"
 
 
@@ -592,7 +592,7 @@ def test_only_a_few_connections_are_kept() -> None:
             script.sent()[0], {"version": 1, "node": "n1", "leader": "n1", "endpoints": {}}
         )
         script.core._attached = True  # as if it had been, without the end of keeping
-    assert sum(script.core.keeps(number) for number in kept) <= 4
+    assert sum(number in script.core.wanted() for number in kept) <= 4
 
 
 def test_silence_without_a_session_is_probed_too() -> None:
@@ -1377,7 +1377,7 @@ def test_closing_ends_everything() -> None:
     number = script.number
     script.core.close()
     assert script.core.target() is None
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert isinstance(error_of(sent), BadHandle)
     assert not error_of(sent).definite
     assert isinstance(error_of(waiting), BadHandle)
