@@ -31,6 +31,7 @@ RINGS: Final = {
     "tests/unit/client/test_aio.py": LOOPBACK,
     "tests/unit/client/test_double.py": LOOPBACK,
     "tests/unit/client/test_examples.py": PROCESSES,
+    "tests/unit/client/test_interrupted.py": LOOPBACK,
     "tests/unit/client/test_parts.py": LOOPBACK,
     "tests/unit/client/test_sync.py": LOOPBACK,
     "tests/unit/node/test_process.py": PROCESSES,

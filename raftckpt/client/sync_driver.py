@@ -162,12 +162,12 @@ class Driver:
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
+        """Whether :meth:`close` was called, or has nothing left to do: the thread died."""
+        return self._closed or (self.engine.dead and not self.core.unsettled)
 
     def close(self) -> None:
         """End all calls, trackers and connections, and the thread. Idempotent."""
-        if not self._closed:
+        if not self.closed:
             self.abandon()
             self.engine.join()
 

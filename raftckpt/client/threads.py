@@ -181,6 +181,11 @@ class ThreadEngine:
         )
 
     @property
+    def dead(self) -> bool:
+        """Whether the thread ended though nobody asked for it."""
+        return self._failure is not None
+
+    @property
     def inside(self) -> bool:
         """Whether the caller is the engine's thread itself."""
         return threading.get_ident() == self._ident
