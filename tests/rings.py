@@ -33,6 +33,7 @@ RINGS: Final = {
     "tests/unit/client/test_examples.py": PROCESSES,
     "tests/unit/client/test_interrupted.py": LOOPBACK,
     "tests/unit/client/test_parts.py": LOOPBACK,
+    "tests/unit/client/test_resolving.py": LOOPBACK,
     "tests/unit/client/test_sync.py": LOOPBACK,
     "tests/unit/node/test_process.py": PROCESSES,
     "tests/unit/raft/test_links.py": LOOPBACK,

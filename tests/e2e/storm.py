@@ -1,10 +1,10 @@
 """A storm of interruptions: ``python -m tests.e2e.storm --interruptions 100000``.
 
-Exceptions are thrown into calls of all kinds, at random bytecodes of threads and by a signal handler
-in the main thread; calls of an asyncio loop are cancelled. No fault is injected but this, so that
-every call that is not interrupted must succeed: none may find its session wedged. Afterwards what
-was acknowledged is there once, what was interrupted at most once, and the trackers that were
-interrupted all the time have seen the same changes as one that was left alone.
+Exceptions are thrown into calls of all kinds, at random bytecodes of threads and by a signal
+handler in the main thread; calls of an asyncio loop are cancelled. No fault is injected but this,
+so that every call that is not interrupted must succeed: none may find its session wedged.
+Afterwards what was acknowledged is there once, what was interrupted at most once, and the trackers
+that were interrupted all the time have seen the same changes as one that was left alone.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ class Victim:
         self.begun: set[int] = set()
         self.rng = random.Random(f"{storm.seed}/{name}")
         self.numbers = itertools.count(1)
+
+    def run(self) -> None:
+        """Go on after an interruption between two calls, where no call could catch it."""
+        while True:
+            try:
+                self.work()
+                return
+            except Thrown:
+                self.hits += 1
+
+    def work(self) -> None:
+        """Call until it is over."""
+        raise NotImplementedError
 
     def failed(self, error: BaseException) -> None:
         self.storm.failures.append(f"{self.log}: {error!r}")
@@ -98,11 +111,12 @@ class Caller(Victim):
             with other.track() as tracker:
                 tracker.next(TIMEOUT_S)
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Call until it is over; an interruption ends one call and nothing else."""
         while not self.storm.over:
             try:
-                self.storm.begun = True
+                if threading.current_thread() is threading.main_thread():
+                    self.storm.begun = True
                 self.rng.choice(self.kinds)()
             except Thrown:
                 self.hits += 1
@@ -116,16 +130,16 @@ class Follower(Victim):
     def __init__(self, storm: Storm, name: str) -> None:
         super().__init__(storm, name)
         self.seen: list[int] = []
+        self.got: Any = None
         self.tracker = storm.ckpt.track(from_revision=storm.since)
 
-    def run(self) -> None:
-        got: Any = None
+    def work(self) -> None:
         while not self.storm.quiet:
             try:
-                if got is not None and (not self.seen or self.seen[-1] < got.revision):
-                    self.seen.append(got.revision)
-                got = None
-                got = self.tracker.next(0.05)
+                if self.got is not None and (not self.seen or self.seen[-1] < self.got.revision):
+                    self.seen.append(self.got.revision)
+                self.got = None
+                self.got = self.tracker.next(0.05)
             except raftckpt.Timeout:
                 continue
             except Thrown:
@@ -176,7 +190,7 @@ class Cancelled(Victim):
         async with await service.open("other", create=Attributes()) as other:
             await other.put("k", b"v")
 
-    def run(self) -> None:
+    def work(self) -> None:
         try:
             asyncio.run(self.main())
         except CheckpointError as error:
@@ -220,14 +234,13 @@ class Storm:
     def _throw(self, threads: list[threading.Thread]) -> None:
         rng = random.Random(self.seed)
         main = threading.main_thread().ident or 0
-        idents = [thread.ident or 0 for thread in threads]
         while self.hits < self._interruptions and time.monotonic() < self._end and not self.over:
-            target = rng.choice([main, *idents])
-            if target == main:
+            thread = rng.choice([None, *threads])
+            if thread is None:
                 signal.pthread_kill(main, signal.SIGUSR1)
-            else:
+            elif thread.is_alive():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(target), ctypes.py_object(Thrown)
+                    ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Thrown)
                 )
             time.sleep(rng.uniform(0, GAP_S))
         self.over = True

@@ -26,7 +26,7 @@ from raftckpt.errors import (
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import pack_messages
 
-from .scripted import OPENED, WEAK, Script, a_transaction, appending
+from .scripted import ENDPOINTS, OPENED, WEAK, Script, a_transaction, appending
 
 
 def error_of(call: Call) -> Any:
@@ -207,14 +207,108 @@ def test_nothing_reachable_is_unavailable() -> None:
     assert tries < 40
 
 
-def test_a_replica_that_does_not_answer_the_greeting_is_left() -> None:
+def hello_of(leader: str | None, node: str = "n1") -> dict[str, Any]:
+    return {"version": 1, "node": node, "leader": leader, "endpoints": ENDPOINTS}
+
+
+def test_a_replica_that_does_not_answer_has_the_next_one_tried_beside_it() -> None:
+    script = Script()
+    call = script.put()
+    script.connected()
+    first = script.number
+    hello = script.sent()[0]
+    assert script.core.wanted() == {first: "h:1"}
+    script.advance(0.25)
+    assert list(script.core.wanted().values()) == ["h:1", "h:2"]
+    assert script.core.data_to_send(first) == b""
+    script.advance(0.25)  # the second is not even connected
+    assert list(script.core.wanted().values()) == ["h:1", "h:2", "h:3"]
+    script.advance(0.4)
+    assert len(script.core.wanted()) == 3  # each is being tried
+    script.core.data_received(first, pack_messages([[0, hello[1], 1, hello_of("n1")]]), script.now)
+    assert script.core.link is Link.ATTACHING  # slow, but it came first
+    assert script.endpoint == "h:1"
+    (opening,) = script.sent()
+    script.reply(opening, [7])
+    assert script.core.wanted() == {first: "h:1"}
+    (put,) = script.sent()
+    script.reply(put, 5)
+    assert call.value == 5
+
+
+def test_silent_replicas_are_given_up_each_in_its_time() -> None:
     script = Script()
     script.put()
-    script.connected()
     script.advance(1.0)
-    assert script.endpoint == "h:2"
-    script.advance(1.0)  # not even a connection
+    assert list(script.core.wanted().values()) == ["h:2", "h:3"]
+    assert script.core.router.problems == {"h:1": "no answer in time"}
+    script.advance(0.1)
+    assert list(script.core.wanted().values()) == ["h:2", "h:3", "h:1"]
+
+
+def test_a_leader_that_does_not_attach_us_is_left_for_another_that_says_it_leads() -> None:
+    script = Script()
+    script.ready()
+    script.lost()
+    script.greet("n2", "n2")
+    silent = script.number
+    (attach,) = script.sent()
+    assert attach[0] == 201
+    script.advance(0.25)
+    (beside,) = script.core.wanted().keys() - {silent}
+    script.core.connected(beside, script.now)
+    (hello,) = script.sent_on(beside)
+    script.core.data_received(
+        beside, pack_messages([[0, hello[1], 1, hello_of("n3", "n3")]]), script.now
+    )
+    assert script.number == silent  # it may still answer
+    script.advance(0.76)
+    assert script.number == beside
+    assert silent in script.core.wanted()  # it may have attached us: a close would count as death
+    assert script.sent()[0][0] == 201
+
+
+def test_a_follower_asked_beside_tells_where_the_leader_is() -> None:
+    script = Script("h:1 h:2")
+    script.ready()
+    script.lost()
+    script.greet("n2", "n2")
+    silent = script.number
+    script.sent()
+    script.advance(0.25)
+    (beside,) = script.core.wanted().keys() - {silent}
+    script.core.connected(beside, script.now)
+    (hello,) = script.sent_on(beside)
+    script.core.data_received(
+        beside, pack_messages([[0, hello[1], 1, hello_of("n3", "n1")]]), script.now
+    )
+    script.advance(0.25)
+    assert "h:3" in script.core.wanted().values()
+
+
+def test_a_leader_that_is_not_there_does_not_keep_us_from_asking_on() -> None:
+    """Followers go on naming a leader that died silently until they have elected another."""
+    script = Script()
+    script.ready()
+    script.lost()
+    script.greet("n2", "n1")  # h:1 is silent from now on
+    script.advance(0.3)
+    for _ in range(20):
+        for number, endpoint in script.core.wanted().items():
+            if endpoint == "h:3":
+                script.core.connected(number, script.now)
+                hellos = script.sent_on(number)
+                if hellos:
+                    script.core.data_received(
+                        number,
+                        pack_messages([[0, hellos[0][1], 1, hello_of("n3", "n3")]]),
+                        script.now,
+                    )
+        if script.core.link is Link.ATTACHING:
+            break
+        script.advance(0.1)
     assert script.endpoint == "h:3"
+    assert script.now < 12.0
 
 
 def test_reached_but_no_leader_is_try_again() -> None:
