@@ -18,6 +18,7 @@ from raftckpt.client.aio import Checkpoint, Service, Transaction
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.connecting import Options, make_core
+from raftckpt.client.loop import LoopEngine
 from raftckpt.client.types import TlsOptions
 
 __all__ = ["Checkpoint", "Client", "Service", "Tracker", "Transaction", "connect"]
@@ -34,7 +35,8 @@ class _Connecting:
         self._service: Service | None = None
 
     async def _connect(self) -> Service:
-        driver = Driver(make_core(self._options), self._options.context, self._options.timeout)
+        options = self._options
+        driver = Driver(make_core(options), LoopEngine(options.context), options.timeout)
         if self._session:
             try:
                 await driver.run(operations.ready())

@@ -19,6 +19,7 @@ from raftckpt.client.aio_driver import Driver
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import Options
 from raftckpt.client.core import ClientCore
+from raftckpt.client.loop import LoopEngine
 from raftckpt.client.operations import Opened
 from raftckpt.client.parts import Parts, change, new_part
 from raftckpt.client.types import Attributes
@@ -95,13 +96,13 @@ class _Core(ClientCore):
         super()._refused_for_good(call, error)
 
 
-class _Driver(Driver):
+class _Engine(LoopEngine):
     """Dials by an address book."""
 
     book: Mapping[str, str]
 
-    async def _connect(self, number: int, endpoint: str) -> None:
-        await super()._connect(number, self.book.get(endpoint, endpoint))
+    def locate(self, endpoint: str) -> str:
+        return self.book.get(endpoint, endpoint)
 
 
 def _note_error(recorder: Recorder, number: int, error: CheckpointError) -> None:
@@ -141,8 +142,9 @@ class SessionWitness:
         self.name = name
         self._core = core
         self._recorder = recorder
-        self._driver = _Driver(core, None, timeout)
-        self._driver.book = book
+        engine = _Engine(None)
+        engine.book = book
+        self._driver = Driver(core, engine, timeout)
 
     @property
     def acknowledged(self) -> int:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from raftckpt.client.changes import Change
-from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.loop import LoopEngine
 from raftckpt.client.tracking import (
     Stage,
     Target,
@@ -28,114 +28,26 @@ if TYPE_CHECKING:
 __all__ = ["Tracker", "open_tracker"]
 
 
-class _Connection(asyncio.Protocol):
-    """A transport with its number in the core."""
+class _Inflow:
+    """A core at its engine; it does not keep the tracker alive."""
 
-    def __init__(self, pump: _Pump, number: int) -> None:
-        self.pump = pump
-        self.number = number
-        self.transport: asyncio.Transport | None = None
-        self.reading = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        self.pump.connected(self)
-
-    def data_received(self, data: bytes) -> None:
-        pump = self.pump
-        pump.core.data_received(self.number, data, pump.loop.time())
-        pump.settle()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        pump = self.pump
-        why = str(error) if error else "it closed the connection"
-        pump.core.connection_lost(self.number, why, pump.loop.time())
-        pump.settle()
-
-
-class _Pump:
-    """Does for the core what it wants; it does not keep the tracker alive."""
-
-    def __init__(self, core: TrackerCore, driver: Driver) -> None:
+    def __init__(self, core: TrackerCore, engine: LoopEngine) -> None:
         self.core = core
-        self.loop = asyncio.get_running_loop()
+        self.engine = engine
+        self.loop = engine.loop
         self.closed = False
-        self.waiters: set[asyncio.Future[None]] = set()
-        self._context = driver._context
-        self._connection: _Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._connecting_number = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._port = engine.add(core, self._wake, self._over)
+        self.settle = self._port.settle
 
-    def settle(self) -> None:
-        """Carry out what the core wants and wake who waits."""
-        core, connection = self.core, self._connection
-        target = core.target()
-        number = 0 if target is None else target[0]
-        if connection is not None and number != connection.number:
-            self._connection = None
-            if connection.transport is not None:
-                connection.transport.abort()
-            connection = None
-        if self._connecting is not None and number != self._connecting_number:
-            self._connecting.cancel()
-            self._connecting = None
-        if connection is not None and connection.transport is not None:
-            data = core.data_to_send()
-            if data:
-                connection.transport.write(data)
-            if connection.reading != core.hungry and not connection.transport.is_closing():
-                connection.reading = core.hungry
-                if connection.reading:
-                    connection.transport.resume_reading()
-                else:
-                    connection.transport.pause_reading()
-        elif target is not None and self._connecting is None:
-            self._connecting_number = number
-            self._connecting = self.loop.create_task(self._connect(*target))
-        for waiter in self.waiters:
+    def _wake(self) -> None:
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        deadline = core.next_deadline()
-        if deadline < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = deadline
-            self._timer = self.loop.call_at(deadline, self._tick)
 
-    def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = inf
-        now = self.loop.time()
-        if now >= self.core.next_deadline():
-            self.core.tick(now)
-        self.settle()
-
-    async def _connect(self, number: int, endpoint: str) -> None:
-        host, port = host_and_port(endpoint)
-        try:
-            await self.loop.create_connection(
-                lambda: _Connection(self, number), host, port, ssl=self._context
-            )
-        except OSError as error:
-            why = error.strerror or str(error) or type(error).__name__
-            self.core.connection_lost(number, why, self.loop.time())
-        if self._connecting_number == number:
-            self._connecting = None
-        self.settle()
-
-    def connected(self, connection: _Connection) -> None:
-        """A connection is up: the one the core wants, or one that is no longer wanted."""
-        target = self.core.target()
-        if self.closed or target is None or target[0] != connection.number:
-            if connection.transport is not None:
-                connection.transport.abort()
-            return
-        self._connection = connection
-        self._connecting = None
-        self.core.connected(connection.number, self.loop.time())
-        self.settle()
+    def _over(self) -> None:
+        self.closed = True
+        self.core.close()
 
     async def wait(self, deadline: float) -> bool:
         """Wait until something happened; False: the deadline has passed."""
@@ -143,22 +55,19 @@ class _Pump:
         if left <= 0:
             return False
         waiter: asyncio.Future[None] = self.loop.create_future()
-        self.waiters.add(waiter)
+        self._waiters.add(waiter)
         try:
             await asyncio.wait([waiter], timeout=None if left == inf else left)
         finally:
-            self.waiters.discard(waiter)
+            self._waiters.discard(waiter)
         return True
 
     def shut_down(self) -> None:
         """End everything."""
-        if self.closed:
-            return
-        self.closed = True
-        self.core.close()
-        self.settle()
-        if self._timer is not None:
-            self._timer.cancel()
+        if not self.closed:
+            self._over()
+            self.settle()
+            self.engine.remove(self._port)
 
 
 class Tracker:
@@ -169,8 +78,8 @@ class Tracker:
     the checkpoint was destroyed. For the tasks of one loop: each change is handed out once.
     """
 
-    def __init__(self, pump: _Pump, driver: Driver) -> None:
-        self._pump = pump
+    def __init__(self, feed: _Inflow, driver: Driver) -> None:
+        self._feed = feed
         self._driver = driver
 
     # --- changes ------------------------------------------------------------------------------
@@ -195,31 +104,31 @@ class Tracker:
         return await self._next(inf if timeout is None else timeout)
 
     async def _next(self, timeout: float) -> Change:
-        pump = self._pump
-        deadline = pump.loop.time() + timeout
+        feed = self._feed
+        deadline = feed.loop.time() + timeout
         while True:
-            hungry = pump.core.hungry
-            change = pump.core.take(pump.loop.time())
+            hungry = feed.core.hungry
+            change = feed.core.take(feed.loop.time())
             if change is not None:
-                if pump.core.hungry != hungry:
-                    pump.settle()
+                if feed.core.hungry != hungry:
+                    feed.settle()
                 return change
-            if pump.core.stage is Stage.ENDED:
-                raise pump.core.error or StopAsyncIteration
-            if not await pump.wait(deadline):
+            if feed.core.stage is Stage.ENDED:
+                raise feed.core.error or StopAsyncIteration
+            if not await feed.wait(deadline):
                 raise Timeout(
-                    f"no change within {timeout:g} s ({pump.core.problem or 'none happened'})",
+                    f"no change within {timeout:g} s ({feed.core.problem or 'none happened'})",
                     definite=True,
                 )
 
     async def drain(self) -> list[Change]:
         """Return all changes that wait, without waiting."""
-        pump = self._pump
+        feed = self._feed
         changes: list[Change] = []
-        now = pump.loop.time()
-        while (change := pump.core.take(now)) is not None:
+        now = feed.loop.time()
+        while (change := feed.core.take(now)) is not None:
             changes.append(change)
-        pump.settle()
+        feed.settle()
         return changes
 
     async def sync(self, revision: int | None = None, timeout: float | None = None) -> int:
@@ -237,33 +146,33 @@ class Tracker:
             Timeout: it has not arrived in time.
         """
         seconds = self._driver.timeout if timeout is None else timeout
-        pump = self._pump
-        deadline = pump.loop.time() + seconds
+        feed = self._feed
+        deadline = feed.loop.time() + seconds
         if revision is None:
             revision = int((await self._driver.run(track_point(None), seconds))[0])
-        sync = pump.core.sync(revision, pump.loop.time())
-        pump.settle()
+        sync = feed.core.sync(revision, feed.loop.time())
+        feed.settle()
         try:
             while not sync.done:
-                if not await pump.wait(deadline):
+                if not await feed.wait(deadline):
                     raise Timeout(
                         f"changes up to revision {revision} did not arrive within {seconds:g} s "
-                        f"({pump.core.problem or 'the replica is behind'})",
+                        f"({feed.core.problem or 'the replica is behind'})",
                         definite=True,
                     )
         finally:
-            pump.core.give_up(sync)
-            pump.settle()
-        if pump.core.error is not None:
-            raise pump.core.error
-        return pump.core.through or 0
+            feed.core.give_up(sync)
+            feed.settle()
+        if feed.core.error is not None:
+            raise feed.core.error
+        return feed.core.through or 0
 
     # --- about it -----------------------------------------------------------------------------
 
     @property
     def revision(self) -> int:
         """Everything up to this revision has arrived."""
-        return self._pump.core.through or 0
+        return self._feed.core.through or 0
 
     @property
     def session(self) -> int:
@@ -273,27 +182,24 @@ class Tracker:
     @property
     def node(self) -> str | None:
         """Replica that serves it now, if any."""
-        return self._pump.core.node or None
+        return self._feed.core.node or None
 
     @property
     def problem(self) -> str | None:
         """Why no replica serves it now (it goes on trying); None: one does."""
-        return self._pump.core.problem
+        return self._feed.core.problem
 
     # --- the end ------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._pump.closed
+        return self._feed.closed
 
     async def close(self) -> None:
         """Track no more. Idempotent."""
-        if not self._pump.closed:
-            connecting = self._pump._connecting
-            self._pump.shut_down()
-            if connecting is not None:
-                await asyncio.gather(connecting, return_exceptions=True)
+        if not self._feed.closed:
+            self._feed.shut_down()
             await asyncio.sleep(0)  # lets the transport close its socket
 
     async def __aenter__(self) -> Tracker:
@@ -308,10 +214,10 @@ class Tracker:
         await self.close()
 
     def __del__(self) -> None:
-        pump: Any = getattr(self, "_pump", None)
-        if pump is not None and not pump.closed:
-            if not pump.loop.is_closed():
-                pump.loop.call_soon_threadsafe(pump.shut_down)
+        feed: Any = getattr(self, "_feed", None)
+        if feed is not None and not feed.closed:
+            if not feed.loop.is_closed():
+                feed.loop.call_soon_threadsafe(feed.shut_down)
             warnings.warn(
                 "a raftckpt tracker was not closed: use 'async with' or close()",
                 ResourceWarning,
@@ -327,13 +233,13 @@ async def open_tracker(driver: Driver, target: Target, timeout: float) -> Tracke
         CheckpointError: none does; says why.
     """
     core = tracker_core(driver.core, target, random.random)
-    pump = _Pump(core, driver)
-    tracker = Tracker(pump, driver)
-    deadline = pump.loop.time() + timeout
+    feed = _Inflow(core, driver.engine)
+    tracker = Tracker(feed, driver)
+    deadline = feed.loop.time() + timeout
     try:
-        core.seek(pump.loop.time())
-        pump.settle()
-        while not core.started and core.stage is not Stage.ENDED and await pump.wait(deadline):
+        core.seek(feed.loop.time())
+        feed.settle()
+        while not core.started and core.stage is not Stage.ENDED and await feed.wait(deadline):
             pass
         failure = not_started(core, target, timeout)
         if failure is not None:
@@ -341,5 +247,4 @@ async def open_tracker(driver: Driver, target: Target, timeout: float) -> Tracke
     except BaseException:
         await tracker.close()
         raise
-    driver.trackers.add(pump)
     return tracker

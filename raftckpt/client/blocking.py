@@ -9,6 +9,7 @@ from raftckpt.client import operations
 from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.sync import Checkpoint, Service
 from raftckpt.client.sync_driver import Driver
+from raftckpt.client.threads import ThreadEngine
 from raftckpt.client.types import TlsOptions
 
 __all__ = ["Checkpoint", "Service", "connect"]
@@ -45,7 +46,7 @@ def connect(
         InvalidParam: an argument is not valid.
     """
     options = Options(endpoints, timeout, session_timeout, disconnect_grace, node, tls, token, name)
-    driver = Driver(make_core(options), options.context, options.timeout)
+    driver = Driver(make_core(options), ThreadEngine(options.context), options.timeout)
     if session:
         try:
             driver.run(operations.ready())

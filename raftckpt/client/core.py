@@ -25,13 +25,14 @@ from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.endpoints import is_endpoint
+from raftckpt.client.peer import SOON_SECONDS
 from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
 from raftckpt.client.roles import RoleInbox
 from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
 from raftckpt.protocol import operations as ops
-from raftckpt.protocol.frames import FrameError, MessageStream
+from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
@@ -39,6 +40,7 @@ __all__ = ["ClientCore", "CoreConfig", "Link"]
 
 _COMMAND: Final = Needs.COMMAND
 _ATTACHED: Final = Needs.ATTACHED
+_OK: Final = int(SaAisError.OK)
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REPLY: Final = int(ReplyKind.REPLY)
@@ -46,6 +48,22 @@ _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
+
+
+class _Attempt:
+    """A connection that is being made: nothing but the greeting is said on it."""
+
+    __slots__ = ("endpoint", "hello", "number", "outgoing", "stream", "until")
+
+    def __init__(self, number: int, endpoint: str, until: float) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self.until = until
+        self.stream: MessageStream | None = None
+        """None: it is not up yet."""
+        self.outgoing = b""
+        self.hello: Any = None
+        """Of a replica that leads, while another one that said so has not answered yet."""
 
 
 class ClientCore(Pipeline):
@@ -75,11 +93,17 @@ class ClientCore(Pipeline):
         self.members: dict[str, str] = {}
         """Endpoints of the replicas by node id, as a replica or the cluster file told."""
         self._secret = secret
+        self._numbers = 0
         self._number = 0
         self._endpoint = ""
+        self._attempts: dict[int, _Attempt] = {}
+        """Replicas are tried one beside the other, each soon after the one before."""
+        self._beside_at = inf
+        self._attaching_since = 0.0
         self._replica = ""
         self._stream = MessageStream()
         self._connect_at = inf
+        self._chosen = ""
         self._lingering: list[int] = []
         self._probing = False
         self._keepalive_at = inf
@@ -92,16 +116,44 @@ class ClientCore(Pipeline):
         """Return (number, endpoint) of the connection that should exist, None for none now.
 
         A number that differs from the present connection's asks for a new one; the old one stays
-        open, unread, as long as :meth:`keeps` says so.
+        open, unread, as long as it is among those :meth:`wanted`.
         """
-        return (self._number, self._endpoint) if self._link is not Link.NONE else None
+        if self._link is not Link.NONE:
+            return self._number, self._endpoint
+        if self._attempts:
+            newest = self._attempts[max(self._attempts)]
+            return newest.number, newest.endpoint
+        return None
 
-    def keeps(self, number: int) -> bool:
-        """Whether an older connection must stay open for now.
+    def wanted(self) -> Mapping[int, str]:
+        """Return the connections that should exist: the present one and those that linger.
 
-        Closing it could end the session's grace before the session is attached elsewhere.
+        Closing one of these could end the session's grace before it is attached elsewhere.
         """
-        return number in self._lingering
+        wanted = dict.fromkeys(self._lingering, self._endpoint)
+        for attempt in self._attempts.values():
+            wanted[attempt.number] = attempt.endpoint
+        if self._link is not Link.NONE:
+            wanted[self._number] = self._endpoint
+        return wanted
+
+    def hears(self, number: int) -> bool:
+        """Whether it is the present connection, or one that is being made."""
+        return number == self._number or number in self._attempts
+
+    def data_to_send(self, number: int | None = None) -> bytes:
+        """Return the bytes to send on a connection, b"" if there are none.
+
+        Arguments:
+            number: which; None: the present one.
+        """
+        if self._link is Link.NONE and number is None and self._attempts:
+            number = max(self._attempts)
+        if number in self._attempts:
+            attempt = self._attempts[number]
+            outgoing, attempt.outgoing = attempt.outgoing, b""
+            return outgoing
+        return self._take_outgoing() if number in (None, self._number) else b""
 
     def next_deadline(self) -> float:
         """Return the time at which :meth:`tick` must be called at the latest."""
@@ -115,12 +167,21 @@ class ClientCore(Pipeline):
             deadline = min(deadline, self._connect_at)
         else:
             deadline = min(deadline, self._link_deadline, self._resend_at)
+        if link is not Link.READY:
+            deadline = min(deadline, self._beside_at)
+            for attempt in self._attempts.values():
+                deadline = min(deadline, attempt.until)
         return deadline
 
     @property
     def link(self) -> Link:
         """State of the connection."""
-        return self._link
+        if self._link is not Link.NONE or not self._attempts:
+            return self._link
+        return max(
+            Link.CONNECTING if attempt.stream is None else Link.GREETING
+            for attempt in self._attempts.values()
+        )
 
     @property
     def credentials(self) -> tuple[int, bytes]:
@@ -173,7 +234,7 @@ class ClientCore(Pipeline):
             self._queries.append(call)
         if self._link >= Link.GREETED:
             self._pump()
-        elif self._link is Link.NONE and self._connect_at == inf:
+        elif self._link is Link.NONE and self._connect_at == inf and not self._attempts:
             self._seek()
 
     def cancel(self, call: Call, now: float) -> None:
@@ -186,13 +247,19 @@ class ClientCore(Pipeline):
             self._undo(call, call.value)
             self._pump()
 
-    def close(self) -> None:
-        """End everything: pending calls fail, no connection is wanted any more."""
+    def close(self, failure: CheckpointError | None = None) -> None:
+        """End everything: pending calls fail, no connection is wanted any more.
+
+        Arguments:
+            failure: why, if nobody asked for it; calls that begin later fail the same way.
+        """
         self._closed = True
-        self.roles.end("the service was closed")
+        why = "the service was closed" if failure is None else failure.message
+        self.roles.end(why)
         for call in self._living():
-            error = outcomes.lost(call, "the service was closed")
-            self._fail(call, BadHandle(error.message, definite=error.definite))
+            error = outcomes.lost(call, why)
+            kind = BadHandle if failure is None else type(failure)
+            self._fail(call, kind(error.message, definite=error.definite))
         self._commands.clear()
         self._queries.clear()
         self._later.clear()
@@ -200,6 +267,7 @@ class ClientCore(Pipeline):
         self._barriers.clear()
         self._forget_link()
         self._lingering.clear()
+        self._drop_attempts()
         self._connect_at = inf
 
     def learn(self, members: Mapping[str, str]) -> None:
@@ -211,19 +279,16 @@ class ClientCore(Pipeline):
 
     def connected(self, number: int, now: float) -> None:
         """The connection ``number`` is up."""
-        if number != self._number or self._link is not Link.CONNECTING:
+        attempt = self._attempts.get(number)
+        if attempt is None or attempt.stream is not None:
             return
         self._now = now
-        self._link = Link.GREETING
-        self._stream = MessageStream()
-        self._set_link_deadline()
-        self._transmit(
-            Internal(
-                "hello",
-                ops.HelloRequest(0, [CLIENT_PROTOCOL], self.config.client_name, self.config.token),
-                self._greeted,
-                self._greeting_refused,
-            )
+        attempt.stream = MessageStream()
+        attempt.until = now + self._patience()
+        config = self.config
+        self._wire_id += 1
+        attempt.outgoing = pack_messages(
+            [ops.HelloRequest(self._wire_id, [CLIENT_PROTOCOL], config.client_name, config.token)]
         )
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
@@ -231,23 +296,39 @@ class ClientCore(Pipeline):
         self._now = now
         if number in self._lingering:
             self._lingering.remove(number)
-        if number == self._number and self._link is not Link.NONE:
+        if number in self._attempts:
+            self._attempt_failed(self._attempts[number], why)
+        elif number == self._number and self._link is not Link.NONE:
             self._detach_link(why, gone=True)
             self._seek()
 
     def data_received(self, number: int, data: bytes, now: float) -> None:
         """Bytes arrived on connection ``number``. Malformed ones end the connection."""
-        if number != self._number or self._link < Link.GREETING:
+        attempt = self._attempts.get(number)
+        present = number == self._number and self._link is not Link.NONE
+        stream = self._stream if attempt is None else attempt.stream
+        if stream is None or not (present or attempt is not None):
             return
-        self._now = self._quiet_since = now
-        self._probing = False
+        self._now = now
+        if present:
+            self._quiet_since = now
+            self._probing = False
         try:
-            for message in self._stream.feed(data):
-                self._take(message)
-                if number != self._number or self._link is Link.NONE:
+            for message in stream.feed(data):
+                if number in self._attempts:
+                    self._take_greeting(self._attempts[number], message)
+                elif number != self._number or self._link is Link.NONE:
                     return
+                else:
+                    self._take(message)
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
-            self._fail_link(f"protocol error: {error}")
+            why = f"protocol error: {error}"
+            if number in self._attempts:
+                self._attempt_failed(self._attempts[number], why)
+            elif number == self._number and self._link is not Link.NONE:
+                self._fail_link(why)
+            return
+        if number != self._number or self._link is Link.NONE:
             return
         if self._leave_at < inf and not self._commands_in_flight():
             self._leave()
@@ -283,6 +364,13 @@ class ClientCore(Pipeline):
                     self._seek()
                 else:
                     self._fail_link("no answer in time")
+        if self._link is not Link.READY:
+            for attempt in [item for item in self._attempts.values() if now >= item.until]:
+                self._attempt_failed(attempt, "no answer in time")
+            if now >= self._beside_at:
+                self._beside_at = inf
+                if self._busy():  # else there is a pause
+                    self._try_next(beside=True)
 
     # --- connection --------------------------------------------------------------------------
 
@@ -290,9 +378,8 @@ class ClientCore(Pipeline):
     def _keepalive_period(self) -> float:
         return self.config.session_timeout_ns / 3e9
 
-    def _set_link_deadline(self) -> None:
-        patience = self.config.connect_timeout * 2.0 ** min(self.router.rounds, 3)
-        self._link_deadline = self._now + patience
+    def _patience(self) -> float:
+        return self.config.connect_timeout * 2.0 ** min(self.router.rounds, 3)
 
     def _needed(self) -> bool:
         return not self._closed and bool(
@@ -307,18 +394,97 @@ class ClientCore(Pipeline):
         if not self._needed():
             self._connect_at = inf
             return
-        self._endpoint, pause = self.router.next()
-        self._connect_at = self._now + pause
-        if not pause:
-            self._connect()
+        held = next((item for item in self._attempts.values() if item.hello is not None), None)
+        if held is not None:
+            self._adopt(held, held.hello)
+        elif self._connect_at == inf:
+            self._try_next()
+
+    def _try_next(self, *, beside: bool = False) -> None:
+        """Try the next endpoint that is not being tried; between rounds there is a pause."""
+        busy = self._busy()
+        pause = 0.0
+        for _ in self.router.endpoints:
+            endpoint, wait = self.router.next()
+            pause = max(pause, wait)
+            if endpoint not in busy:
+                if pause and not beside:
+                    self._connect_at = self._now + pause
+                    self._chosen = endpoint
+                else:
+                    self._attempt(endpoint)
+                return
+
+    def _busy(self) -> set[str]:
+        """Endpoints that have been asked and have not answered yet."""
+        busy = {attempt.endpoint for attempt in self._attempts.values()}
+        if self._link is not Link.NONE:
+            busy.add(self._endpoint)
+        return busy
 
     def _connect(self) -> None:
         self._connect_at = inf
-        if not self._needed():
+        if self._needed():
+            self._attempt(self._chosen)
+
+    def _attempt(self, endpoint: str) -> None:
+        self._numbers += 1
+        self._attempts[self._numbers] = _Attempt(
+            self._numbers, endpoint, self._now + self._patience()
+        )
+        if len(self._attempts) < len(self.router.endpoints):
+            self._beside_at = self._now + SOON_SECONDS
+
+    def _attempt_failed(self, attempt: _Attempt, why: str) -> None:
+        del self._attempts[attempt.number]
+        self.router.problems[attempt.endpoint] = why
+        if self._link is Link.NONE:
+            self._seek()
+
+    def _drop_attempts(self) -> None:
+        self._attempts.clear()
+        self._beside_at = inf
+
+    def _take_greeting(self, attempt: _Attempt, message: Any) -> None:
+        """Only the answer to the greeting matters before it is adopted."""
+        if message[0] != _REPLY:
+            if message[0] != _NOTICE:
+                raise FrameError(f"unknown kind of message {message[0]!r}")
             return
-        self._number += 1
-        self._link = Link.CONNECTING
-        self._set_link_deadline()
+        if message[2] != _OK:
+            reason, detail, _ = message[3]
+            self._greeting_refused(attempt, message[2], reason, detail)
+            return
+        hello = message[3]
+        if hello["version"] != CLIENT_PROTOCOL or type(hello["node"]) is not str:
+            raise FrameError("malformed greeting")
+        leads = hello["leader"] == hello["node"]
+        if self._link is Link.NONE or (leads and self._link is Link.GREETED):
+            self._adopt(attempt, hello)
+        elif leads:  # the other one may still answer; if not, this one is at hand
+            attempt.hello = hello
+            attempt.until = inf
+            until = self._attaching_since + self.config.connect_timeout
+            self._link_deadline = min(self._link_deadline, max(self._now, until))
+        else:
+            del self._attempts[attempt.number]
+            self._known_to(hello)
+            where = hello["endpoints"].get(hello["leader"])
+            if type(where) is str and where not in self._busy():
+                self.router.suggest(where)
+
+    def _adopt(self, attempt: _Attempt, hello: Any) -> None:
+        """Go on with this connection: it has been greeted."""
+        if self._link is not Link.NONE:
+            self._detach_link("another replica leads")
+        del self._attempts[attempt.number]
+        self._connect_at = inf
+        self._number, self._endpoint = attempt.number, attempt.endpoint
+        self._stream = attempt.stream or MessageStream()
+        self._quiet_since = self._now
+        self._probing = False
+        self._link = Link.GREETED
+        self._greeted(hello)
 
     def _fail_link(self, why: str) -> None:
         self._detach_link(why)
@@ -404,16 +570,16 @@ class ClientCore(Pipeline):
 
     # --- handshake ---------------------------------------------------------------------------
 
-    def _greeted(self, hello: Any) -> None:
-        node = hello["node"]
-        leader = hello["leader"]
-        endpoints = hello["endpoints"]
-        if hello["version"] != CLIENT_PROTOCOL or type(node) is not str:
-            raise FrameError("malformed greeting")
+    def _known_to(self, hello: Any) -> None:
+        """Learn what a greeting tells."""
         self._reached_at = self._now
         self._greeting_errors.clear()
+        self.learn({str(key): str(value) for key, value in hello["endpoints"].items()})
+
+    def _greeted(self, hello: Any) -> None:
+        node, leader = hello["node"], hello["leader"]
         self.router.problems.pop(self._endpoint, None)
-        self.learn({str(key): str(value) for key, value in endpoints.items()})
+        self._known_to(hello)
         self._tired = True
         self._replica = node
         if self.node is None:
@@ -421,11 +587,12 @@ class ClientCore(Pipeline):
         if leader == node:
             self._reach_leader()
             return
-        self._link = Link.GREETED
         self._link_deadline = self._now + self.router.pause() if self._leader_needed() else inf
-        where = endpoints.get(leader) if leader is not None else None
-        if type(where) is str and where != self._endpoint:
+        where = hello["endpoints"].get(leader) if leader is not None else None
+        if type(where) is str and where not in self._busy():
             self._hint(where)
+        elif type(where) is str and where != self._endpoint:
+            self.router.problems[self._endpoint] = f"it follows {where}"
         else:
             self.router.problems[self._endpoint] = "it knows no leader"
         self._pump()
@@ -441,24 +608,22 @@ class ClientCore(Pipeline):
     def _leader_needed(self) -> bool:
         return self._wants_leader or self._wants_session or bool(self.session)
 
-    def _greeting_refused(self, code: int, reason: str, detail: Any) -> None:
+    def _greeting_refused(self, attempt: _Attempt, code: int, reason: str, detail: Any) -> None:
         call = Call("connect", Needs.ANY, None)
         error = outcomes.refused(call, code, reason, detail, None, True)
-        error.message = f"{error.message} ({self._endpoint})"
-        endpoint = self._endpoint
-        self._detach_link(error.message)
+        endpoint = attempt.endpoint
+        error.message = f"{error.message} ({endpoint})"
         if code != _TRY_AGAIN:
             self._greeting_errors[endpoint] = error
             if all(item in self._greeting_errors for item in self.router.endpoints):
                 # every replica says so: it will not get better by asking again
                 self._fail_unsent(error)
-        self._seek()
+        self._attempt_failed(attempt, error.message)
 
     def _reach_leader(self) -> None:
         """The replica leads: attach the session, open one, or go without."""
         if self.session and self.lost is None:
-            self._link = Link.ATTACHING
-            self._set_link_deadline()
+            self._begin_attaching()
             self._transmit(
                 Internal(
                     "attach",
@@ -472,9 +637,15 @@ class ClientCore(Pipeline):
         else:
             self._become_ready()
 
-    def _open_session(self) -> None:
+    def _begin_attaching(self) -> None:
         self._link = Link.ATTACHING
-        self._set_link_deadline()
+        self._attaching_since = self._now
+        self._link_deadline = self._now + self._patience()
+        if len(self._busy()) < len(self.router.endpoints):
+            self._beside_at = self._now + SOON_SECONDS
+
+    def _open_session(self) -> None:
+        self._begin_attaching()
         config = self.config
         message = ops.SessionOpen(
             0,
@@ -532,6 +703,7 @@ class ClientCore(Pipeline):
         self._link_deadline = inf
         self._quiet_since = self._now
         self._lingering.clear()
+        self._drop_attempts()
         if self._attached:
             self._keepalive_at = self._now + self._keepalive_period
             self._resend()
@@ -569,7 +741,7 @@ class ClientCore(Pipeline):
             elif leader is not None and type(endpoint) is str:
                 if self._link is Link.READY:
                     self._note_leader("not_leader", endpoint)
-                elif self._link >= Link.GREETED:
+                elif self._link is Link.GREETED and endpoint not in self._busy():
                     self._hint(endpoint)
         elif kind == "role":
             self.roles.put(value)

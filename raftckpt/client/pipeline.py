@@ -122,8 +122,7 @@ class Pipeline:
 
     # --- outputs -----------------------------------------------------------------------------
 
-    def data_to_send(self) -> bytes:
-        """Return the bytes to send on the present connection, b"" if there are none."""
+    def _take_outgoing(self) -> bytes:
         outgoing = self._outgoing
         if not outgoing:
             return b""

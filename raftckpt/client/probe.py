@@ -1,18 +1,22 @@
-"""One question to one replica on a connection of its own, without a session. Sans IO."""
+"""Questions to replicas on connections of their own, without a session. Sans IO."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Needs
+from raftckpt.client.core import ClientCore
+from raftckpt.client.routing import ENDPOINTS_MAX
 from raftckpt.errors import CheckpointError, Unavailable
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
-__all__ = ["Answer", "Probe", "unreachable"]
+__all__ = ["Answer", "Poll", "Probe", "unreachable"]
 
 
 class Answer(NamedTuple):
@@ -36,9 +40,9 @@ class Probe:
 
     def __init__(self, endpoint: str, call: Call, client_name: str, token: str | None) -> None:
         self.answer: Answer | None = None
+        self.endpoint = endpoint
         self.members: dict[str, str] = {}
         """Endpoints of all replicas by node id, as soon as the greeting told."""
-        self._endpoint = endpoint
         self._call = call
         self._node: str | None = None
         self._stream = MessageStream()
@@ -47,19 +51,18 @@ class Probe:
         self._request = pack_messages([greeting, call.message])
 
     def data_to_send(self) -> bytes:
-        """Return the greeting and the question."""
-        return self._request
+        """Return the greeting and the question, once."""
+        request, self._request = self._request, b""
+        return request
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes from the replica (b"": it closed); True when the answer is there."""
-        if not data:
-            self._fail("it closed the connection")
+        """Take bytes from the replica; True when the answer is there."""
         try:
             for message in self._stream.feed(data):
                 if self.answer is None and message[0] == ReplyKind.REPLY:
                     self._take(message)
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
-            self._fail(f"protocol error: {error}")
+            self.fail(f"protocol error: {error}")
         return self.answer is not None
 
     def _take(self, message: Any) -> None:
@@ -69,15 +72,109 @@ class Probe:
             endpoints = hello.get("endpoints") or {}
             self.members = {str(key): str(value) for key, value in endpoints.items()}
         elif message[2] == 1:
-            self.answer = Answer(self._endpoint, self._node, message[3], None)
+            self.answer = Answer(self.endpoint, self._node, message[3], None)
         else:
             reason, detail, index = message[3]
             error = outcomes.refused(self._call, message[2], reason, detail, index, True)
-            self.answer = Answer(self._endpoint, self._node, None, error)
+            self.answer = Answer(self.endpoint, self._node, None, error)
 
-    def _fail(self, why: str) -> None:
+    def fail(self, why: str) -> None:
+        """There will be no answer."""
         if self.answer is None:
-            self.answer = unreachable(self._endpoint, why)
+            self.answer = unreachable(self.endpoint, why)
+
+
+class Poll:
+    """A peer that asks many replicas the same at the same time.
+
+    Arguments:
+        client: whose name is told to them, and which learns of the replicas they tell about.
+        endpoints: "host:port" each.
+        make: makes the question.
+        deadline: when those that have not answered will be given up.
+        others: ask also, as soon as one of them is told about, the replicas not among them.
+    """
+
+    def __init__(
+        self,
+        client: ClientCore,
+        endpoints: list[str],
+        make: Callable[[], Call],
+        deadline: float,
+        *,
+        others: bool,
+    ) -> None:
+        self._client = client
+        self._make = make
+        self._deadline = deadline
+        self._others = others
+        self._probes: dict[int, Probe] = {}
+        for endpoint in endpoints:
+            self._ask(endpoint)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return all(probe.answer is not None for probe in self._probes.values())
+
+    def answers(self) -> list[Answer]:
+        """Return what came back from each endpoint."""
+        return [probe.answer for probe in self._probes.values() if probe.answer is not None]
+
+    def close(self, error: CheckpointError | None = None) -> None:
+        """Nothing more will come."""
+        self._give_up("the service was closed" if error is None else error.message)
+
+    def _ask(self, endpoint: str) -> None:
+        config = self._client.config
+        probe = Probe(endpoint, self._make(), config.client_name, config.token)
+        self._probes[len(self._probes) + 1] = probe
+
+    def _give_up(self, why: str) -> None:
+        for probe in self._probes.values():
+            probe.fail(why)
+
+    # --- as a peer ----------------------------------------------------------------------------
+
+    def wanted(self) -> Mapping[int, str]:
+        """Return the connections to those that have not answered."""
+        return {
+            number: probe.endpoint for number, probe in self._probes.items() if probe.answer is None
+        }
+
+    def hears(self, number: int) -> bool:
+        """All are heard."""
+        return True
+
+    def data_to_send(self, number: int) -> bytes:
+        """Return the greeting and the question, once."""
+        return self._probes[number].data_to_send()
+
+    def next_deadline(self) -> float:
+        """Return the deadline."""
+        return inf if self.done else self._deadline
+
+    def tick(self, now: float) -> None:
+        """Give up, in time."""
+        if now >= self._deadline:
+            self._give_up("no answer in time")
+
+    def connected(self, number: int, now: float) -> None:
+        """Nothing is to be noted: the question is sent."""
+
+    def connection_lost(self, number: int, why: str, now: float) -> None:
+        """This one will not answer."""
+        self._probes[number].fail(why)
+
+    def data_received(self, number: int, data: bytes, now: float) -> None:
+        """Take an answer, and what the greeting tells of the others."""
+        probe = self._probes[number]
+        probe.feed(data)
+        self._client.learn(probe.members)
+        asked = {item.endpoint for item in self._probes.values()}
+        for endpoint in probe.members.values() if self._others else ():
+            if endpoint not in asked and len(self._probes) < ENDPOINTS_MAX:
+                self._ask(endpoint)
 
 
 def unreachable(endpoint: str, why: str) -> Answer:

@@ -1,208 +1,95 @@
-"""The blocking face of trackers: a daemon thread reads, the application takes.
+"""The blocking face of trackers: the engine's thread reads, the application takes.
 
-Locks: one condition guards core, connection and the flag of the pipe; it is never held while
-waiting for the network.
+A change leaves the queue by :meth:`_Inflow.pop` and reaches the caller without a moment at which
+Python looks for signals and thrown exceptions: an interrupted ``next`` loses none.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import select
-import socket
-import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from raftckpt.client.changes import Change
-from raftckpt.client.sync_driver import open_socket, reason_of
+from raftckpt.client.sync_driver import Driver
+from raftckpt.client.threads import ThreadPort
 from raftckpt.client.tracking import (
     Stage,
     Target,
     TrackerCore,
-    ended,
     not_started,
     track_point,
     tracker_core,
 )
-from raftckpt.errors import BadHandle, Library, Timeout
-
-if TYPE_CHECKING:
-    import ssl
-
-    from raftckpt.client.sync_driver import Driver
+from raftckpt.client.wake import Bell, Wake
+from raftckpt.errors import BadHandle, CheckpointError, Timeout
 
 __all__ = ["Tracker", "open_tracker"]
 
-_RECEIVE_BYTES: Final = 256 * 1024
-_WAIT_SECONDS_MAX: Final = 60.0
+_LET_IN_AT: Final = 64
 
 
-class _Pump:
-    """What the thread works with; it does not keep the tracker alive."""
+class _Inflow:
+    """What the engine's thread fills; it does not keep the tracker alive."""
 
-    def __init__(self, core: TrackerCore, context: ssl.SSLContext | None, timeout: float) -> None:
+    def __init__(self, core: TrackerCore) -> None:
         self.core = core
-        self.changed = threading.Condition(threading.Lock())
-        self.closed = False
-        self._context = context
-        self._connect_timeout = timeout
-        self._sock: socket.socket | None = None
-        self._number = 0
-        self._unsent = b""
-        self._would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
-        if context is not None:
-            import ssl
+        self.bell = Bell()
+        self.ready: deque[Change] = deque()
+        self.wake: Wake | None = None
+        self.watcher: Callable[[], object] | None = None
+        self.over = False
+        self.through = -1
+        """Everything up to this revision was handed over."""
+        self._pops = iter(self.ready.popleft, None)
 
-            self._would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self._wake_reading, self._wake_writing = os.pipe()
-        os.set_blocking(self._wake_reading, False)
-        os.set_blocking(self._wake_writing, False)
-        self.ready_pipe: tuple[int, int] | None = None
-        self._signalled = False
+    def settled(self) -> None:
+        """Hand over what arrived (the engine's thread)."""
+        core = self.core
+        changes = core.hand_over()
+        self.ready.extend(changes)
+        self.through = core.through or 0
+        core.release(len(self.ready), monotonic())
+        over = core.stage is Stage.ENDED
+        if changes or over != self.over:
+            self.over = over
+            with suppress(OSError):  # who waits looks now and then
+                if self.wake is not None:
+                    self.wake.notify()
+                if self.watcher is not None:
+                    self.watcher()
+        self.bell.ring()
 
-    def __del__(self) -> None:
-        for descriptor in (self._wake_reading, self._wake_writing, *(self.ready_pipe or ())):
-            os.close(descriptor)
+    def pop(self) -> Change:
+        """Take the next change.
 
-    def wake(self) -> None:
-        """Have the thread look at the core again."""
-        with suppress(BlockingIOError):
-            os.write(self._wake_writing, b"\0")
+        A ``for`` takes from an iterator, and a function returns, without looking for signals in
+        between: nobody can be interrupted with a change in the hand.
 
-    def fileno(self) -> int:
-        """Descriptor that is readable while something can be taken."""
-        if self.ready_pipe is None:
-            self.ready_pipe = os.pipe()
-            os.set_blocking(self.ready_pipe[0], False)
-            os.set_blocking(self.ready_pipe[1], False)
-            self.signal()
-        return self.ready_pipe[0]
+        Raises:
+            IndexError: none is there.
+        """
+        for change in self._pops:
+            return change
+        raise IndexError
 
     def signal(self) -> None:
-        """Bring the pipe in line with whether something waits; under the lock."""
-        if self.ready_pipe is None:
-            return
-        ready = bool(self.core.waiting) or self.core.stage is Stage.ENDED
-        if ready and not self._signalled:
-            os.write(self.ready_pipe[1], b"\0")
-        elif not ready and self._signalled:
-            os.read(self.ready_pipe[0], 1)
-        self._signalled = ready
+        """Make the descriptor readable, if something can be taken."""
+        if self.wake is not None and (self.ready or self.over):
+            self.wake.notify()
 
-    # --- the thread ---------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Read until the end."""
-        try:
-            while self._round():
-                pass
-        except Exception as error:  # a silent end would look like that of the checkpoint
-            with self.changed:
-                self.core.close(Library(f"the tracker's thread failed: {error!r}"))
-            raise
-        finally:
-            with self.changed:
-                self.core.close()
-                self._drop()
-                self.signal()
-                self.changed.notify_all()
-
-    def _round(self) -> bool:
-        core = self.core
-        with self.changed:
-            now = monotonic()
-            if now >= core.next_deadline():
-                core.tick(now)
-            if self.closed or core.stage is Stage.ENDED:
-                return False
-            target = core.target()
-            if self._sock is not None and (target is None or target[0] != self._number):
-                self._drop()
-            sock = self._sock
-            if sock is not None:
-                self._send(core.data_to_send(), now)
-                if core.target() != target:
-                    return True
-            wants = (select.POLLIN if core.hungry else 0) | (select.POLLOUT if self._unsent else 0)
-            timeout = core.next_deadline() - monotonic()
-            self.changed.notify_all()
-        if sock is None and target is not None:
-            self._connect(*target)
-            return True
-        poller = select.poll()
-        poller.register(self._wake_reading, select.POLLIN)
-        if sock is not None and wants:
-            poller.register(sock, wants)
-        pending = self._context is not None and sock is not None and wants and _has_pending(sock)
-        seconds = 0.0 if pending else max(0.0, min(timeout, _WAIT_SECONDS_MAX))
-        events = poller.poll(seconds * 1000)
-        with self.changed:
-            for descriptor, happened in events:
-                if descriptor == self._wake_reading:
-                    with suppress(BlockingIOError):
-                        os.read(self._wake_reading, 4096)
-                elif happened & ~select.POLLOUT:
-                    pending = True
-            if pending and sock is not None:
-                self._receive(sock)
-            self.signal()
-            self.changed.notify_all()
-        return True
-
-    def _connect(self, number: int, endpoint: str) -> None:
-        try:
-            sock = open_socket(endpoint, self._context, self._connect_timeout)
-        except OSError as error:
-            with self.changed:
-                self.core.connection_lost(number, reason_of(error), monotonic())
-            return
-        with self.changed:
-            target = self.core.target()
-            if self.closed or target is None or target[0] != number:
-                sock.close()
-                return
-            self._sock, self._number, self._unsent = sock, number, b""
-            self.core.connected(number, monotonic())
-
-    def _send(self, data: bytes, now: float) -> None:
-        self._unsent += data
-        if not self._unsent or self._sock is None:
-            return
-        try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
-        except self._would_block:
-            pass
-        except OSError as error:
-            self.core.connection_lost(self._number, reason_of(error), now)
-
-    def _receive(self, sock: socket.socket) -> None:
-        now = monotonic()
-        try:
-            data = sock.recv(_RECEIVE_BYTES)
-        except self._would_block:
-            return
-        except OSError as error:
-            self.core.connection_lost(self._number, reason_of(error), now)
-            return
-        if data:
-            self.core.data_received(self._number, data, now)
-        else:
-            self.core.connection_lost(self._number, "it closed the connection", now)
-
-    def _drop(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-
-
-def _has_pending(sock: Any) -> bool:
-    return bool(sock.pending())
+    def lower(self, wake: Wake, about_to_take: int) -> None:
+        """The descriptor is not readable any more, until something comes."""
+        wake.drain()
+        if self.over or len(self.ready) > about_to_take:
+            wake.notify()
 
 
 class Tracker:
@@ -213,12 +100,12 @@ class Tracker:
     the checkpoint was destroyed. Thread-safe: each change is handed out once.
     """
 
-    def __init__(self, pump: _Pump, driver: Driver) -> None:
-        self._pump = pump
+    def __init__(self, feed: _Inflow, port: ThreadPort, driver: Driver) -> None:
+        self._feed = feed
+        self._port = port
         self._driver = driver
+        self._closed = False
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=pump.run, name="raftckpt-tracker", daemon=True)
-        self._thread.start()
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -243,38 +130,51 @@ class Tracker:
 
     def _next(self, timeout: float) -> Change:
         self._check()
-        pump = self._pump
+        feed = self._feed
         deadline = monotonic() + timeout
-        with pump.changed:
-            while True:
-                hungry = pump.core.hungry
-                change = pump.core.take(monotonic())
-                if change is not None:
-                    pump.signal()
-                    if not hungry and pump.core.hungry:
-                        pump.wake()
-                    return change
-                if pump.core.stage is Stage.ENDED:
-                    raise ended(pump.core)
-                left = deadline - monotonic()
-                if left <= 0:
-                    raise Timeout(
-                        f"no change within {timeout:g} s ({pump.core.problem or 'none happened'})",
-                        definite=True,
-                    )
-                pump.changed.wait(min(left, _WAIT_SECONDS_MAX))
+        if not len(feed.ready) % _LET_IN_AT:
+            self._let_in()
+        while True:
+            try:
+                if len(feed.ready) < 2 and feed.wake is not None:
+                    feed.lower(feed.wake, 1)
+                return feed.pop()
+            except IndexError:
+                pass
+            except BaseException:
+                feed.signal()
+                raise
+            if feed.over and not feed.ready:
+                raise feed.core.error or StopIteration
+            if timeout > 0:
+                self._driver.engine.check("next")
+            if not feed.bell.wait(lambda: feed.ready or feed.over, deadline, self._alive):
+                raise Timeout(
+                    f"no change within {timeout:g} s ({feed.core.problem or 'none happened'})",
+                    definite=True,
+                )
+
+    def _let_in(self) -> None:
+        """Have the engine read on, if it stopped because too much waited here."""
+        if not self._feed.core.hungry and not self._driver.engine.inside:
+            self._driver.engine.post(self._port, lambda now: None)
 
     def drain(self) -> list[Change]:
         """Return all changes that wait, without waiting."""
         self._check()
-        pump = self._pump
+        feed = self._feed
         changes: list[Change] = []
-        with pump.changed:
-            now = monotonic()
-            while (change := pump.core.take(now)) is not None:
-                changes.append(change)
-            pump.signal()
-        pump.wake()
+        try:
+            for _ in range(len(feed.ready)):
+                changes.append(feed.pop())
+        except IndexError:  # another thread takes as well
+            pass
+        except BaseException:
+            feed.ready.extendleft(reversed(changes))
+            raise
+        if feed.wake is not None:
+            feed.lower(feed.wake, 0)
+        self._let_in()
         return changes
 
     def sync(self, revision: int | None = None, timeout: float | None = None) -> int:
@@ -296,41 +196,63 @@ class Tracker:
         deadline = monotonic() + seconds
         if revision is None:
             revision = int(self._driver.run(track_point(None), seconds)[0])
-        pump = self._pump
-        with pump.changed:
-            sync = pump.core.sync(revision, monotonic())
-            pump.wake()
-            try:
-                while not sync.done:
-                    left = deadline - monotonic()
-                    if left <= 0:
-                        raise Timeout(
-                            f"changes up to revision {revision} did not arrive within "
-                            f"{seconds:g} s ({pump.core.problem or 'the replica is behind'})",
-                            definite=True,
-                        )
-                    pump.changed.wait(min(left, _WAIT_SECONDS_MAX))
-            finally:
-                pump.core.give_up(sync)
-            if pump.core.error is not None:
-                raise ended(pump.core)
-            return pump.core.through or 0
+        self._driver.engine.check("sync")
+        wanted, feed, engine = revision, self._feed, self._driver.engine
+        begun: list[Any] = []
+        engine.post(self._port, lambda now: begun.append(feed.core.sync(wanted, now)))
+        try:
+            if not feed.bell.wait(
+                lambda: feed.over or (begun and begun[0].done and feed.through >= wanted),
+                deadline,
+                self._alive,
+            ):
+                raise Timeout(
+                    f"changes up to revision {revision} did not arrive within {seconds:g} s "
+                    f"({feed.core.problem or 'the replica is behind'})",
+                    definite=True,
+                )
+        finally:
+            engine.post(self._port, lambda now: list(map(feed.core.give_up, begun)))
+        if feed.core.error is not None:
+            raise feed.core.error
+        return feed.core.through or 0
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a change waits (or the tracker has ended).
 
         For ``select`` and its relatives only; take with ``next(0)`` or ``drain()``.
+
+        Raises:
+            NoResources: there is none left.
         """
         self._check()
-        with self._pump.changed:
-            return self._pump.fileno()
+        feed = self._feed
+        if feed.wake is None:
+            feed.wake = Wake()
+            feed.signal()
+        return feed.wake.reading
+
+    def watch(self, watcher: Callable[[], object]) -> None:
+        """Have somebody who waits for more than this told when a change came, or the end.
+
+        Arguments:
+            watcher: called by a thread of the client; it must be quick and not block.
+        """
+        self._feed.watcher = watcher
+        if self.waiting:
+            watcher()
+
+    @property
+    def waiting(self) -> int:
+        """Changes that can be taken without waiting."""
+        return len(self._feed.ready)
 
     # --- about it -----------------------------------------------------------------------------
 
     @property
     def revision(self) -> int:
         """Everything up to this revision has arrived."""
-        return self._pump.core.through or 0
+        return self._feed.core.through or 0
 
     @property
     def session(self) -> int:
@@ -340,31 +262,28 @@ class Tracker:
     @property
     def node(self) -> str | None:
         """Replica that serves it now, if any."""
-        return self._pump.core.node or None
+        return self._feed.core.node or None
 
     @property
     def problem(self) -> str | None:
         """Why no replica serves it now (it goes on trying); None: one does."""
-        return self._pump.core.problem
+        return self._feed.core.problem
 
     # --- the end ------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._pump.closed
+        """Whether :meth:`close` was called, here or of the service."""
+        return self._closed or self._driver.closed
 
     def close(self) -> None:
         """Track no more. Idempotent."""
-        pump = self._pump
-        if pump.closed:
-            return
-        pump.closed = True
-        if os.getpid() != self._pid:
-            return  # a fork's copy
-        pump.wake()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=pump._connect_timeout + 1.0)
+        self._closed = True
+        if os.getpid() == self._pid:
+            core, engine = self._feed.core, self._driver.engine
+            engine.post(self._port, lambda now: core.close())
+            engine.remove(self._port)
+            self._feed.watcher = None
 
     def __enter__(self) -> Tracker:
         return self
@@ -378,16 +297,18 @@ class Tracker:
         self.close()
 
     def __del__(self) -> None:
-        pump: Any = getattr(self, "_pump", None)
-        if pump is not None and not pump.closed:
-            pump.closed = True
-            pump.wake()
+        if not getattr(self, "_closed", True) and not self._driver.closed:
+            self.close()
             warnings.warn(
                 "a raftckpt tracker was not closed: use 'with' or close()",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
             )
+
+    def _alive(self) -> None:
+        if not self._feed.over:
+            self._driver.engine.alive("tracker")
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
@@ -400,20 +321,20 @@ def open_tracker(driver: Driver, target: Target, timeout: float) -> Tracker:
     Raises:
         CheckpointError: none does; says why.
     """
+    driver.engine.check(f"track on checkpoint {target.name!r}")
     core = tracker_core(driver.core, target, random.random)
     core.seek(monotonic())
-    pump = _Pump(core, driver._context, driver.core.config.connect_timeout)
-    tracker = Tracker(pump, driver)
+    feed = _Inflow(core)
+    port = ThreadPort(core, feed.settled, core.close)
+    tracker = Tracker(feed, port, driver)
     deadline = monotonic() + timeout
     try:
-        with pump.changed:
-            while not core.started and core.stage is not Stage.ENDED and monotonic() < deadline:
-                pump.changed.wait(min(deadline - monotonic(), _WAIT_SECONDS_MAX))
-            failure = not_started(core, target, timeout)
+        driver.engine.add(port)
+        feed.bell.wait(lambda: core.started or feed.over, deadline, tracker._alive)
+        failure: CheckpointError | None = not_started(core, target, timeout)
         if failure is not None:
             raise failure
     except BaseException:
         tracker.close()
         raise
-    driver.trackers.add(tracker)
     return tracker

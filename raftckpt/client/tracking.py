@@ -13,7 +13,7 @@ image, else the connection is given up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -38,7 +38,6 @@ __all__ = [
     "Sync",
     "Target",
     "TrackerCore",
-    "ended",
     "not_started",
     "target_of",
     "track_point",
@@ -136,7 +135,9 @@ class TrackerCore:
         self._client_name = client_name
         self._token = token
         self._timeout = connect_timeout
-        self._changes: deque[tuple[Change, int]] = deque()
+        self._changes: deque[Change] = deque()
+        self._sizes: deque[int] = deque()
+        """Of the changes that nobody took yet, also of those that were handed over."""
         self._bytes = 0
         self._number = 0
         self._endpoint = ""
@@ -162,7 +163,16 @@ class TrackerCore:
             return None
         return self._number, self._endpoint
 
-    def data_to_send(self) -> bytes:
+    def wanted(self) -> Mapping[int, str]:
+        """Return that connection in the shape of a :class:`~raftckpt.client.peer.AnyPeer`."""
+        target = self.target()
+        return {} if target is None else dict([target])
+
+    def hears(self, number: int) -> bool:
+        """Whether it takes more."""
+        return self.hungry
+
+    def data_to_send(self, number: int | None = None) -> bytes:
         """Return what is to be sent on the present connection."""
         if not self._out:
             return b""
@@ -227,16 +237,28 @@ class TrackerCore:
         """Return the next change, None if none waits."""
         if not self._changes:
             return None
-        change, size = self._changes.popleft()
-        self._bytes -= size
+        change = self._changes.popleft()
+        self.release(len(self._changes), now)
+        return change
+
+    def hand_over(self) -> list[Change]:
+        """Return all changes that wait; they count as waiting until they are released."""
+        changes = list(self._changes)
+        self._changes.clear()
+        return changes
+
+    def release(self, kept: int, now: float) -> None:
+        """All but the last ``kept`` changes were taken by the application."""
+        sizes = self._sizes
+        while len(sizes) > kept:
+            self._bytes -= sizes.popleft()
         if not self._starved and (
             self._bytes * 2 <= limits.TRACKER_BUFFER_BYTES_MAX
-            and len(self._changes) * 2 <= limits.TRACKER_BUFFER_CHANGES_MAX
+            and len(sizes) * 2 <= limits.TRACKER_BUFFER_CHANGES_MAX
         ):
             self._starved = True
             self._heard_at = now  # we did not listen: that is no silence
             self._asked_at = inf
-        return change
 
     # --- inputs -------------------------------------------------------------------------------
 
@@ -463,7 +485,8 @@ class TrackerCore:
             size = _OVERHEAD_BYTES + sum(
                 [len(part.data) + _OVERHEAD_BYTES for part in change.parts]
             )
-            self._changes.append((change, size))
+            self._changes.append(change)
+            self._sizes.append(size)
             self._bytes += size
             self.through = revision
             if kind == _DESTROYED:
@@ -474,7 +497,7 @@ class TrackerCore:
         self.through = through
         if (
             self._bytes > limits.TRACKER_BUFFER_BYTES_MAX
-            or len(self._changes) > limits.TRACKER_BUFFER_CHANGES_MAX
+            or len(self._sizes) > limits.TRACKER_BUFFER_CHANGES_MAX
         ):
             self._starved = False
         self._settle_syncs()
@@ -552,11 +575,6 @@ def tracker_core(client: ClientCore, target: Target, jitter: Callable[[], float]
         connect_timeout=config.connect_timeout,
         jitter=jitter,
     )
-
-
-def ended(core: TrackerCore) -> BaseException:
-    """Return what is raised where no further change will come."""
-    return core.error if core.error is not None else StopIteration()
 
 
 def not_started(core: TrackerCore, target: Target, timeout: float) -> CheckpointError | None:

@@ -104,7 +104,7 @@ class Component(Described):
         except BaseException:
             self._driver.core.roles.forget((self.group, self.name))
             raise
-        self._witness = witness_of(self._driver.core, self._driver._context)
+        self._witness = witness_of(self._driver)
 
     async def track(
         self,

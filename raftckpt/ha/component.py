@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,15 +11,13 @@ from typing import Any, Final
 
 import raftckpt
 from raftckpt.client.blocking import Checkpoint, Service
-from raftckpt.client.calls import Call
 from raftckpt.client.changes import Change
-from raftckpt.client.sync_driver import Wake
 from raftckpt.client.sync_tracking import Tracker
+from raftckpt.client.wake import Wake
 from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment
 from raftckpt.ha.witness import witness_of
-from raftckpt.model.groups import HaState
 
 __all__ = ["Component", "connect"]
 
@@ -114,17 +111,14 @@ class Component(Described):
         self._stopping = self._closed = False
         self._stopped = threading.Event()
         self._wake = Wake()
-        self._poll = select.epoll()
-        self._poll.register(self._wake.reading, select.EPOLLIN)
         self._trackers: dict[Tracker, Callable[[Change], Any]] = {}
         self._membership.serve(self._wake.notify)
-        self._driver.listening = True
         try:
             self._drive(self._membership.join(monotonic() + self._timeout, monotonic))
         except BaseException:
             self._driver.core.roles.forget((group, name))
             raise
-        self._witness = witness_of(self._driver.core, self._driver._context)
+        self._witness = witness_of(self._driver)
         beat = self._membership.beat_seconds
         if beat is not None:
             # somebody else's loop learns from fileno() when dispatch() is due
@@ -168,7 +162,7 @@ class Component(Described):
         else:
             tracker = ckpt.track(from_revision, image)
         self._trackers[tracker] = on_change
-        self._poll.register(tracker.fileno(), select.EPOLLIN)
+        tracker.watch(self._wake.notify)
         return tracker
 
     def _deliver(self, through: int = 0) -> int:
@@ -185,10 +179,10 @@ class Component(Described):
                     delivered += 1
                     left -= change.revision >= through
                     on_change(change)
+                self._wake.notify()  # there may be more
             except Timeout:
                 continue
             except StopIteration:  # the checkpoint was destroyed
-                self._poll.unregister(tracker.fileno())
                 del self._trackers[tracker]
         return delivered
 
@@ -212,7 +206,7 @@ class Component(Described):
 
     def fileno(self) -> int:
         """Descriptor that is readable when :meth:`dispatch` has something to do."""
-        return self._poll.fileno()
+        return self._wake.reading
 
     def dispatch(self, timeout: float = 0.0) -> int:
         """Call the callbacks that are due.
@@ -232,8 +226,7 @@ class Component(Described):
             self._beat()
             now = monotonic()
             wait = self._membership.patience(now, max(0.0, deadline - now))
-            self._poll.poll(wait)
-            self._wake.drain()
+            self._wake.wait(wait)
             self._beat()
             done: int = self._deliver()
             done += self._drive(self._membership.work(monotonic, self._timeout))
@@ -294,8 +287,6 @@ class Component(Described):
         if isinstance(step, Run):
             return self._driver.run(step.call, step.timeout)
         if isinstance(step, Invoke):
-            # an active calls often, and its notices are not urgent
-            self._driver.listening = step.assignment.state is not HaState.ACTIVE
             return step.callback(step.assignment)
         if isinstance(step, Pause):
             sleep(step.seconds)
@@ -306,13 +297,9 @@ class Component(Described):
     def _beat(self) -> None:
         call = self._membership.beat(monotonic())
         if call is not None and not self._driver.closed:
-            self._driver.submit(call, self._membership.beat_seconds or 0.0, _ignore)
+            self._driver.submit(call, self._membership.beat_seconds or 0.0)
 
     def _remind(self, period: float) -> None:
         while not self._stopped.wait(period):
             with suppress(OSError):
                 self._wake.notify()
-
-
-def _ignore(call: Call) -> None:
-    """Nobody waits for the end of a sign of life."""

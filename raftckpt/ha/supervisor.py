@@ -29,7 +29,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from raftckpt.client.blocking import Service
-from raftckpt.client.sync_driver import Wake
+from raftckpt.client.wake import Wake
 from raftckpt.errors import BadOperation, CheckpointError, NotExist, SessionLost
 from raftckpt.ha.component import Component
 from raftckpt.ha.types import LATER, Assignment

@@ -7,154 +7,147 @@ says just that, they stay open as long as the session lives, whatever becomes of
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
-from contextlib import suppress
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Final, Protocol
 
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import ClientCore
 from raftckpt.client.probe import Probe
-from raftckpt.client.sync_driver import Wake, open_socket
-from raftckpt.errors import CheckpointError
 from raftckpt.protocol.operations import WitnessRequest
-
-if TYPE_CHECKING:
-    import ssl
 
 __all__ = ["Witness", "witness_of"]
 
-_CONNECT_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.1
 _PAUSE_SECONDS_MAX: Final = 2.0
 _ENDPOINTS_MAX: Final = 9
-_IDLE_SECONDS: Final = 60.0
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
-"""Nothing is ever said on these connections: let the kernel find out that a host is gone."""
 
 
-class _Link:
+class Drives(Protocol):
+    """The driver of either face."""
+
+    core: ClientCore
+    companions: dict[type, Any]
+
+    def accompany(self, peer: Any) -> Callable[[], None]:
+        """Drive another peer as long as the service lives."""
+
+
+class _Bond:
     """The connection to one replica."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        self.sock: socket.socket | None = None
+        self.number = 0
+        """0: there is none now."""
         self.probe: Probe | None = None
-        self.retry_at = 0.0
+        self.until = 0.0
+        """When the next try is due, or this one has failed."""
         self.pause = _PAUSE_SECONDS
 
-    def close(self) -> None:
-        """Close it and wait a little longer each time before the next try."""
-        if self.sock is not None:
-            self.sock.close()
-        self.sock = None
-        self.retry_at = monotonic() + self.pause
-        self.pause = min(2 * self.pause, _PAUSE_SECONDS_MAX)
+    @property
+    def bound(self) -> bool:
+        """Whether the replica took us for what we are."""
+        return self.number > 0 and self.probe is not None and self.probe.answer is not None
 
 
 class Witness:
-    """Keeps them open, in a thread of its own."""
+    """A peer that keeps them open, until the session ends."""
 
-    def __init__(self, core: ClientCore, context: ssl.SSLContext | None) -> None:
+    def __init__(self, core: ClientCore) -> None:
         self._core = core
-        self._context = context
-        self._wake = Wake()
-        self._links: dict[str, _Link] = {}
-        self._would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
-        if context is not None:
-            import ssl
-
-            self._would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self._key = ("", f"witness {id(self)}")
-        core.roles.serve(self._key, self._wake.notify)  # it calls at the end of the session, too
-        self._thread = threading.Thread(target=self._loop, name="raftckpt-witness", daemon=True)
-        self._thread.start()
+        self._bonds: dict[str, _Bond] = {}
+        self._last = 0
+        self._over = False
 
     @property
     def bound(self) -> int:
         """To how many replicas the session is bound."""
-        return sum(
-            link.probe is not None and link.probe.answer is not None
-            for link in list(self._links.values())
-            if link.sock is not None
-        )
+        return sum(bond.bound for bond in list(self._bonds.values())) if self.wanted() else 0
 
-    def _loop(self) -> None:
-        while not self._core.roles.lost:
-            now = monotonic()
-            for endpoint in list(self._core.router.endpoints)[:_ENDPOINTS_MAX]:
-                link = self._links.setdefault(endpoint, _Link(endpoint))
-                if link.sock is None and link.retry_at <= now:
-                    self._open(link)
-            self._wait()
-        with _sharing:
-            _witnesses.pop(self._core, None)
-        self._core.roles.forget(self._key)
-        for link in self._links.values():
-            link.close()
+    def close(self, error: object = None) -> None:
+        """Keep none any more."""
+        self._over = True
 
-    def _open(self, link: _Link) -> None:
-        config = self._core.config
-        call = Call("witness", Needs.ANY, WitnessRequest(0, *self._core.credentials))
-        probe = Probe(link.endpoint, call, config.client_name, config.token)
-        try:
-            link.sock = open_socket(link.endpoint, self._context, _CONNECT_SECONDS)
-            with suppress(OSError):
-                link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option, value in _KEEPALIVE:
-                    link.sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            link.sock.send(probe.data_to_send())
-            link.probe = probe
-        except (OSError, CheckpointError):
-            link.close()
+    def _bond(self, number: int) -> _Bond | None:
+        return next((bond for bond in self._bonds.values() if bond.number == number), None)
 
-    def _wait(self) -> None:
-        poller = select.poll()
-        poller.register(self._wake.reading, select.POLLIN)
-        links: dict[int, _Link] = {}
-        until = monotonic() + _IDLE_SECONDS
-        for link in self._links.values():
-            if link.sock is None:
-                until = min(until, link.retry_at)
+    def _release(self, bond: _Bond, now: float) -> None:
+        """It is gone: wait a little longer each time before the next try."""
+        bond.number = 0
+        bond.probe = None
+        bond.until = now + bond.pause
+        bond.pause = min(2 * bond.pause, _PAUSE_SECONDS_MAX)
+
+    # --- as a peer ----------------------------------------------------------------------------
+
+    def wanted(self) -> Mapping[int, str]:
+        """Return all of them."""
+        if self._over or self._core.roles.lost:
+            return {}
+        return {bond.number: bond.endpoint for bond in self._bonds.values() if bond.number}
+
+    def hears(self, number: int) -> bool:
+        """All are heard: that they end is what matters."""
+        return True
+
+    def data_to_send(self, number: int) -> bytes:
+        """Return the greeting and the session's credentials, once."""
+        bond = self._bond(number)
+        return b"" if bond is None or bond.probe is None else bond.probe.data_to_send()
+
+    def next_deadline(self) -> float:
+        """Return when a try is due, or over."""
+        if self._over or self._core.roles.lost:
+            return inf
+        if len(self._bonds) < min(len(self._core.router.endpoints), _ENDPOINTS_MAX):
+            return 0.0
+        return min((bond.until for bond in self._bonds.values()), default=inf)
+
+    def tick(self, now: float) -> None:
+        """Try what is due."""
+        for endpoint in self._core.router.endpoints[:_ENDPOINTS_MAX]:
+            bond = self._bonds.setdefault(endpoint, _Bond(endpoint))
+            if now < bond.until:
+                continue
+            if bond.number:
+                self._release(bond, now)
             else:
-                links[link.sock.fileno()] = link
-                poller.register(link.sock, select.POLLIN)
-        for descriptor, _ in poller.poll(max(0.0, until - monotonic()) * 1000):
-            if descriptor in links:
-                self._receive(links[descriptor])
-            else:
-                self._wake.drain()
+                self._last += 1
+                bond.number = self._last
+                bond.until = now + _PATIENCE_SECONDS
 
-    def _receive(self, link: _Link) -> None:
-        """Take what arrived, all of it: what TLS holds back shows on no descriptor."""
-        probe = link.probe
-        while link.sock is not None and probe is not None:
-            try:
-                data = link.sock.recv(65536)
-            except self._would_block:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                link.close()
-            elif probe.feed(data) and probe.answer is not None:
-                if probe.answer.error is not None:
-                    link.close()
-                else:
-                    link.pause = _PAUSE_SECONDS
+    def connected(self, number: int, now: float) -> None:
+        """Say who we are."""
+        bond, config = self._bond(number), self._core.config
+        if bond is not None:
+            call = Call("witness", Needs.ANY, WitnessRequest(0, *self._core.credentials))
+            bond.probe = Probe(bond.endpoint, call, config.client_name, config.token)
 
+    def connection_lost(self, number: int, why: str, now: float) -> None:
+        """Try again, later."""
+        bond = self._bond(number)
+        if bond is not None:
+            self._release(bond, now)
 
-_sharing: Final = threading.Lock()
-_witnesses: dict[ClientCore, Witness] = {}
-"""Of the sessions that live; an entry goes with its session."""
+    def data_received(self, number: int, data: bytes, now: float) -> None:
+        """Take the answer."""
+        bond = self._bond(number)
+        if bond is None or bond.probe is None or not bond.probe.feed(data):
+            return
+        if bond.probe.answer is not None and bond.probe.answer.error is None:
+            bond.until = inf
+            bond.pause = _PAUSE_SECONDS
+        else:
+            self._release(bond, now)
 
 
-def witness_of(core: ClientCore, context: ssl.SSLContext | None) -> Witness:
+def witness_of(driver: Drives) -> Witness:
     """Return the witness of a session, made if there is none."""
-    with _sharing:
-        witness = _witnesses.get(core)
-        if witness is None:
-            witness = _witnesses[core] = Witness(core, context)
-        return witness
+    made = Witness(driver.core)
+    witness: Witness = driver.companions.setdefault(Witness, made)
+    if witness is made:
+        # it has to look when the session ends
+        driver.core.roles.serve(("", "witness"), driver.accompany(witness))
+    return witness

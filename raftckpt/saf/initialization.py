@@ -21,6 +21,7 @@ from raftckpt.client.calls import Call
 from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.operations import Opened
 from raftckpt.client.sync_driver import Driver
+from raftckpt.client.threads import ThreadEngine
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
 from raftckpt.model.types import OpenFlags
 from raftckpt.saf.handles import new_handle, new_table
@@ -172,7 +173,7 @@ class Library:
             settings.token,
             settings.name,
         )
-        self.driver = Driver(make_core(options), options.context, options.timeout)
+        self.driver = Driver(make_core(options), ThreadEngine(options.context), options.timeout)
         self.run = self.driver.run
         try:
             self.run(operations.ready())

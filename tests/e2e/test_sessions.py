@@ -45,6 +45,12 @@ def test_kill_9_counts_the_openers_down(cluster: LocalCluster, load: tuple[str, 
         until(lambda: not openers(service, name), "retention destroys it", 20)
 
 
+def socket_of(service: raftckpt.Service) -> socket.socket:
+    (stream,) = service._driver._port.streams.values()
+    sock: socket.socket = stream.sock
+    return sock
+
+
 def test_a_killed_client_that_left_replies_unread(cluster: LocalCluster) -> None:
     """The kernel resets such a connection instead of ending it."""
     with raftckpt.connect(cluster.endpoints, name="me", timeout=30) as service:
@@ -52,14 +58,10 @@ def test_a_killed_client_that_left_replies_unread(cluster: LocalCluster) -> None
         victim = raftckpt.connect(cluster.endpoints, name="victim", disconnect_grace=0.0)
         victim.open("reset")
         assert set(openers(service, "reset")) == {"me", "victim"}
-        sock = victim._driver._connection.sock
+        sock = socket_of(victim)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        with victim._driver._lock:
-            victim._driver._stopping = True  # as if the process were gone: nobody reconnects
-            victim._driver.core.close()
-        sock.close()
+        victim._driver.close()  # as if the process were gone: nobody reconnects
         until(lambda: set(openers(service, "reset")) == {"me"}, "the reset counts as death", 5)
-        victim._driver.close()
 
 
 @pytest.mark.slow
@@ -90,7 +92,7 @@ def test_a_reset_network_is_survived_within_the_grace(cluster: LocalCluster) -> 
     with raftckpt.connect(cluster.endpoints, name="me", timeout=30) as service:
         checkpoint = service.open("network", create=ATTRIBUTES)
         for _ in range(3):
-            service._driver._connection.sock.shutdown(socket.SHUT_RDWR)
+            socket_of(service).shutdown(socket.SHUT_RDWR)
             checkpoint.put("k", b"v")
         assert openers(service, "network") == {"me": (1, 1)}
 

@@ -210,9 +210,9 @@ def test_session_lost(cluster: LocalCluster, version: Any, code: int) -> None:
     S.configure(cluster.endpoints, session_timeout=0.5, timeout=20.0)
     library = Library(version)
     checkpoint = library.open(retentionDuration=MINUTE)
-    core = LIBRARIES[library.handle].driver.core
-    with LIBRARIES[library.handle].driver._lock:
-        core._lose_session("session")  # what a replica says to a client it gave up
+    driver = LIBRARIES[library.handle].driver
+    # what a replica says to a client it gave up
+    driver.engine.post(driver._port, lambda now: driver.core._lose_session("session"))
     assert S.saCkptCheckpointStatusGet(checkpoint)[0] == code
     given = attributes()
     assert S.saCkptCheckpointOpen(library.handle, new_name(), given, 7, MINUTE)[0] == code

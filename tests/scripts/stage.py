@@ -63,8 +63,8 @@ class Player(SimClient):
             jitter=self.rng.random,
         )
         self.opened: dict[str, Opened] = {}
-        self._asked = 0
-        self._connection = None
+        self._asked = set()
+        self._pipes = {}
 
     def _completed(self, call: Call) -> None:
         pass
@@ -79,8 +79,8 @@ class Player(SimClient):
         """kill -9: the kernel closes its connection."""
         self._life += 1
         self.dead = True
-        if self._connection is not None:
-            self._connection.client_closes()
+        for pipe in self._pipes.values():
+            pipe.client_closes()
 
 
 class StoryStage:

@@ -76,8 +76,8 @@ class SimClient:
         self.core_secret = b""
         self._calm = calm
         self._held: list[Callable[[], None]] = []
-        self._connection: Pipe | None = None
-        self._asked = 0
+        self._pipes: dict[int, Pipe] = {}
+        self._asked: set[int] = set()
         self._timer: Timer | None = None
         self._life = 0
         self._begin_session()
@@ -85,7 +85,8 @@ class SimClient:
 
     @property
     def connection(self) -> Pipe | None:
-        return self._connection
+        target = self.core.target()
+        return None if target is None else self._pipes.get(target[0])
 
     def _begin_session(self) -> None:
         self._life += 1
@@ -111,8 +112,8 @@ class SimClient:
         """Uid -> early accepted writes that a read must see (or that were refused)."""
         self.unconfirmed: dict[int, list[Id]] = {}
         """Handle -> early accepted writes that the next synchronize vouches for."""
-        self._asked = 0
-        self._connection = None
+        self._asked = set()
+        self._pipes = {}
         for name in CHECKPOINTS if not self._calm else ("all", "async"):
             self._open(name)
 
@@ -121,8 +122,8 @@ class SimClient:
         """Its process is killed; another one begins, with a session of its own."""
         self.world.checks.sometimes["clients killed"] += 1
         self.world.note("client dies", self.name)
-        if self._connection is not None:
-            self._connection.client_closes()
+        for pipe in self._pipes.values():
+            pipe.client_closes()
         self.frozen = False
         self._held.clear()
         self._begin_session()
@@ -303,25 +304,19 @@ class SimClient:
     def settle(self) -> None:
         """Carry out what the core wants, as a face does."""
         core, now = self.core, self.world.queue.now
-        target = core.target()
-        number = 0 if target is None else target[0]
-        pipe = self._connection
-        if pipe is not None and pipe.number != number:
-            self._connection = None
-            if not core.keeps(pipe.number):
-                pipe.client_closes()
-            else:
-                self.world.queue.after(1.0, pipe.client_closes)
-            pipe = None
-        if pipe is not None:
-            data = core.data_to_send()
-            if data:
-                pipe.send_up(data)
-        elif target is not None and self._asked != number:
-            self._asked = number
-            self.world.queue.after(
-                self.rng.uniform(0.0002, 0.001), self._dial, self._life, number, target[1]
-            )
+        wanted = core.wanted()
+        for number in [number for number in self._pipes if number not in wanted]:
+            self._pipes.pop(number).client_closes()
+        for number, endpoint in wanted.items():
+            if number in self._pipes:
+                data = core.data_to_send(number)
+                if data:
+                    self._pipes[number].send_up(data)
+            elif number not in self._asked:
+                self._asked.add(number)
+                self.world.queue.after(
+                    self.rng.uniform(0.0002, 0.001), self._dial, self._life, number, endpoint
+                )
         for call in core.take_completed():
             self._completed(call)
         deadline = core.next_deadline()
@@ -347,8 +342,7 @@ class SimClient:
     def _dial(self, life: int, number: int, endpoint: str) -> None:
         if life != self._life or not self._awake(self._dial, life, number, endpoint):
             return
-        target = self.core.target()
-        if target is None or target[0] != number:
+        if number not in self.core.wanted():
             return
         process = self.world.processes[endpoint.partition(":")[0]]
         now = self.world.queue.now
@@ -357,7 +351,7 @@ class SimClient:
         if not process.up:
             self.core.connection_lost(number, "Connection refused", now)
         else:
-            self._connection = self.world.pipe(self, number, process)
+            self._pipes[number] = self.world.pipe(self, number, process)
             self.core.connected(number, now)
         self.settle()
 
@@ -369,8 +363,7 @@ class SimClient:
     def lost(self, pipe: Pipe, life: int) -> None:
         if life != self._life or not self._awake(self.lost, pipe, life):
             return
-        if pipe is self._connection:
-            self._connection = None
+        self._pipes.pop(pipe.number, None)
         self.core.connection_lost(pipe.number, "it closed the connection", self.world.queue.now)
         self.settle()
 

@@ -284,8 +284,7 @@ class NaiveWorld:
             secret=self.random.randbytes(16),
             jitter=self.random.random,
         )
-        self.connection: NaiveConnection | None = None
-        self.held: list[NaiveConnection] = []
+        self.connections: dict[int, NaiveConnection] = {}
         self.calls: list[Call] = []
         self.connects = 0
         self.unreachable: set[int] = set()
@@ -300,29 +299,21 @@ class NaiveWorld:
     def settle(self) -> None:
         """What a face does after every input."""
         for _ in range(100):
-            target = self.core.target()
-            present = self.connection
-            if present is not None and (target is None or target[0] != present.number):
-                if self.core.keeps(present.number):
-                    self.held.append(present)
-                else:
-                    present.open = False
-                self.connection = None
-            for held in [held for held in self.held if not self.core.keeps(held.number)]:
-                held.open = False
-                self.held.remove(held)
-            if self.connection is not None:
-                self.connection.to_server += self.core.data_to_send()
+            wanted = self.core.wanted()
+            for number in [number for number in self.connections if number not in wanted]:
+                self.connections.pop(number).open = False
+            fresh = [number for number in wanted if number not in self.connections]
+            if not fresh:
+                for number, connection in self.connections.items():
+                    connection.to_server += self.core.data_to_send(number)
                 break
-            if target is None:
-                break
+            number = fresh[0]
             self.connects += 1
-            number, endpoint = target
-            replica = int(endpoint.rpartition(":")[2]) - 1
+            replica = int(wanted[number].rpartition(":")[2]) - 1
             if replica in self.unreachable:
                 self.core.connection_lost(number, "refused", self.now)
             else:
-                self.connection = NaiveConnection(number, replica)
+                self.connections[number] = NaiveConnection(number, replica)
                 self.core.connected(number, self.now)
         else:
             raise AssertionError("the core spins")
@@ -331,8 +322,8 @@ class NaiveWorld:
             self.finished_at[call] = self.now
 
     def deliver_to_server(self, everything: bool = False) -> None:
-        for connection in [self.connection, *self.held]:
-            if connection is None or not connection.to_server:
+        for connection in list(self.connections.values()):
+            if not connection.to_server:
                 continue
             if connection.replica in self.cluster.deaf:
                 continue
@@ -346,27 +337,28 @@ class NaiveWorld:
                 self.cluster.receive(connection)
 
     def deliver_to_client(self, everything: bool = False) -> None:
-        connection = self.connection
-        if connection is None or not connection.to_client:
-            return
-        size = len(connection.to_client)
-        if not everything and self.random.random() < 0.3:
-            size = self.random.randrange(1, size + 1)
-        data = bytes(connection.to_client[:size])
-        del connection.to_client[:size]
-        self.core.data_received(connection.number, data, self.now)
-        self.settle()
+        for number, connection in list(self.connections.items()):
+            size = len(connection.to_client)
+            if not size or not self.core.hears(number):
+                continue
+            if not everything and self.random.random() < 0.3:
+                size = self.random.randrange(1, size + 1)
+            data = bytes(connection.to_client[:size])
+            del connection.to_client[:size]
+            self.core.data_received(number, data, self.now)
+            self.settle()
 
     def cut(self) -> None:
         """Reset the connection; some of what was under way may still arrive at the replica."""
-        connection = self.connection
+        target = self.core.target()
+        connection = None if target is None else self.connections.get(target[0])
         if connection is None:
             return
         arrives = connection.to_server and connection.replica not in self.cluster.deaf
         if arrives and self.random.random() < 0.5:
             self.cluster.receive(connection)
         connection.open = False
-        self.connection = None
+        del self.connections[connection.number]
         self.core.connection_lost(connection.number, "reset", self.now)
         self.settle()
 

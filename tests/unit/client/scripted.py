@@ -129,6 +129,13 @@ class Script:
             assert check_request(message) is None, message
         return messages
 
+    def sent_on(self, number: int) -> list[Any]:
+        """What is sent on a connection that is being made beside the present one."""
+        messages: list[Any] = []
+        for body in FrameDecoder().feed(self.core.data_to_send(number)):
+            messages += unpack_messages(body)
+        return messages
+
     def receive(self, *messages: Any) -> None:
         self.core.data_received(self.number, pack_messages(list(messages)), self.now)
 

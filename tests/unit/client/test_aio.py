@@ -25,6 +25,11 @@ def replica() -> Iterator[LoopbackReplica]:
     loopback.close()
 
 
+def channel_of(service: Service) -> Any:
+    (channel,) = service._driver._port._channels.values()
+    return channel
+
+
 def play(
     replica: LoopbackReplica, story: Callable[[Service, Checkpoint], Coroutine[Any, Any, None]]
 ) -> None:
@@ -146,18 +151,18 @@ def test_calls_of_one_round_share_a_frame(replica: LoopbackReplica) -> None:
 
     async def story(service: Service, ckpt: Checkpoint) -> None:
         writes = 0
-        transport = service._driver._connection.transport  # type: ignore[union-attr]
-        original = transport.write  # type: ignore[union-attr]
+        transport = channel_of(service).transport
+        original = transport.write
 
         def write(data: bytes) -> None:
             nonlocal writes
             writes += 1
             original(data)
 
-        service._driver._connection.transport = type("T", (), {"write": staticmethod(write)})()  # type: ignore[union-attr]
+        channel_of(service).transport = type("T", (), {"write": staticmethod(write)})()
         await asyncio.gather(*(ckpt.put("a", b"%d" % number) for number in range(50)))
         assert writes <= 2
-        service._driver._connection.transport = transport  # type: ignore[union-attr]
+        channel_of(service).transport = transport
         assert await ckpt.read("a") == b"49"
 
     replica.replica.handle = counting  # type: ignore[method-assign]
@@ -297,9 +302,7 @@ def test_a_service_that_outlives_its_loop_is_reported_and_ends(replica: Loopback
     async def main() -> None:
         service = await raftckpt.aio.connect(replica.endpoint)
         kept.append(await service.open("c", create=Attributes()))
-        connection = service._driver._connection
-        assert connection is not None
-        kept.append(connection.transport)
+        kept.append(channel_of(service).transport)
 
     gc.collect()
     asyncio.run(main())
@@ -322,11 +325,11 @@ def test_a_suspected_leader_is_kept_until_another_is_found(replica: LoopbackRepl
             ckpt = await service.open("a", create=Attributes())
             replica.replica.silent_tags = {24, 202}
             task = asyncio.create_task(ckpt.put("a", b"x"))
-            while not service._driver._lingering:
+            while len(service._driver.core.wanted()) < 2:
                 await asyncio.sleep(0.01)
             replica.replica.silent_tags = set()
             await task
-            assert not service._driver._lingering
+            assert len(service._driver.core.wanted()) == 1
             assert other.accepted
 
     asyncio.run(main())

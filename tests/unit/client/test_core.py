@@ -26,7 +26,7 @@ from raftckpt.errors import (
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import pack_messages
 
-from .scripted import OPENED, WEAK, Script, a_transaction, appending
+from .scripted import ENDPOINTS, OPENED, WEAK, Script, a_transaction, appending
 
 
 def error_of(call: Call) -> Any:
@@ -128,7 +128,7 @@ def test_a_notice_moves_us_when_nothing_is_under_way() -> None:
     number = script.number
     script.receive([2, "leader", {"leader": "n2", "endpoint": "h:2"}])
     assert script.endpoint == "h:2"
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
 
 
 def test_without_need_of_a_leader_a_follower_will_do() -> None:
@@ -207,14 +207,108 @@ def test_nothing_reachable_is_unavailable() -> None:
     assert tries < 40
 
 
-def test_a_replica_that_does_not_answer_the_greeting_is_left() -> None:
+def hello_of(leader: str | None, node: str = "n1") -> dict[str, Any]:
+    return {"version": 1, "node": node, "leader": leader, "endpoints": ENDPOINTS}
+
+
+def test_a_replica_that_does_not_answer_has_the_next_one_tried_beside_it() -> None:
+    script = Script()
+    call = script.put()
+    script.connected()
+    first = script.number
+    hello = script.sent()[0]
+    assert script.core.wanted() == {first: "h:1"}
+    script.advance(0.25)
+    assert list(script.core.wanted().values()) == ["h:1", "h:2"]
+    assert script.core.data_to_send(first) == b""
+    script.advance(0.25)  # the second is not even connected
+    assert list(script.core.wanted().values()) == ["h:1", "h:2", "h:3"]
+    script.advance(0.4)
+    assert len(script.core.wanted()) == 3  # each is being tried
+    script.core.data_received(first, pack_messages([[0, hello[1], 1, hello_of("n1")]]), script.now)
+    assert script.core.link is Link.ATTACHING  # slow, but it came first
+    assert script.endpoint == "h:1"
+    (opening,) = script.sent()
+    script.reply(opening, [7])
+    assert script.core.wanted() == {first: "h:1"}
+    (put,) = script.sent()
+    script.reply(put, 5)
+    assert call.value == 5
+
+
+def test_silent_replicas_are_given_up_each_in_its_time() -> None:
     script = Script()
     script.put()
-    script.connected()
     script.advance(1.0)
-    assert script.endpoint == "h:2"
-    script.advance(1.0)  # not even a connection
+    assert list(script.core.wanted().values()) == ["h:2", "h:3"]
+    assert script.core.router.problems == {"h:1": "no answer in time"}
+    script.advance(0.1)
+    assert list(script.core.wanted().values()) == ["h:2", "h:3", "h:1"]
+
+
+def test_a_leader_that_does_not_attach_us_is_left_for_another_that_says_it_leads() -> None:
+    script = Script()
+    script.ready()
+    script.lost()
+    script.greet("n2", "n2")
+    silent = script.number
+    (attach,) = script.sent()
+    assert attach[0] == 201
+    script.advance(0.25)
+    (beside,) = script.core.wanted().keys() - {silent}
+    script.core.connected(beside, script.now)
+    (hello,) = script.sent_on(beside)
+    script.core.data_received(
+        beside, pack_messages([[0, hello[1], 1, hello_of("n3", "n3")]]), script.now
+    )
+    assert script.number == silent  # it may still answer
+    script.advance(0.76)
+    assert script.number == beside
+    assert silent in script.core.wanted()  # it may have attached us: a close would count as death
+    assert script.sent()[0][0] == 201
+
+
+def test_a_follower_asked_beside_tells_where_the_leader_is() -> None:
+    script = Script("h:1 h:2")
+    script.ready()
+    script.lost()
+    script.greet("n2", "n2")
+    silent = script.number
+    script.sent()
+    script.advance(0.25)
+    (beside,) = script.core.wanted().keys() - {silent}
+    script.core.connected(beside, script.now)
+    (hello,) = script.sent_on(beside)
+    script.core.data_received(
+        beside, pack_messages([[0, hello[1], 1, hello_of("n3", "n1")]]), script.now
+    )
+    script.advance(0.25)
+    assert "h:3" in script.core.wanted().values()
+
+
+def test_a_leader_that_is_not_there_does_not_keep_us_from_asking_on() -> None:
+    """Followers go on naming a leader that died silently until they have elected another."""
+    script = Script()
+    script.ready()
+    script.lost()
+    script.greet("n2", "n1")  # h:1 is silent from now on
+    script.advance(0.3)
+    for _ in range(20):
+        for number, endpoint in script.core.wanted().items():
+            if endpoint == "h:3":
+                script.core.connected(number, script.now)
+                hellos = script.sent_on(number)
+                if hellos:
+                    script.core.data_received(
+                        number,
+                        pack_messages([[0, hellos[0][1], 1, hello_of("n3", "n3")]]),
+                        script.now,
+                    )
+        if script.core.link is Link.ATTACHING:
+            break
+        script.advance(0.1)
     assert script.endpoint == "h:3"
+    assert script.now < 12.0
 
 
 def test_reached_but_no_leader_is_try_again() -> None:
@@ -539,12 +633,12 @@ def test_silence_is_probed_then_suspected_and_the_old_connection_kept_for_a_whil
     assert script.sent()[0][0] == 202
     script.advance(0.5)
     assert script.endpoint == "h:2"
-    assert script.core.keeps(number)  # closing it could end the session
+    assert number in script.core.wanted()  # closing it could end the session
     script.core.data_received(number, pack_messages([[0, sent[1], 1, 5]]), script.now)
     script.core.connection_lost(number + 77, "unknown", script.now)
     script.greet("n2", "n1")
     script.attach("n1")
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert script.sent()[0][2] == 1
 
 
@@ -559,9 +653,9 @@ def test_a_connection_whose_attach_went_unanswered_is_kept() -> None:
     number = script.number
     while script.core.target() is None or script.number == number:
         script.advance(0.1)
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
     script.attach("n1")
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
 
 
 def test_a_kept_connection_may_break() -> None:
@@ -570,9 +664,9 @@ def test_a_kept_connection_may_break() -> None:
     script.put()
     number = script.number
     script.advance(1.0)
-    assert script.core.keeps(number)
+    assert number in script.core.wanted()
     script.core.connection_lost(number, "reset", script.now)
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert script.endpoint == "h:2"
 
 
@@ -592,7 +686,7 @@ def test_only_a_few_connections_are_kept() -> None:
             script.sent()[0], {"version": 1, "node": "n1", "leader": "n1", "endpoints": {}}
         )
         script.core._attached = True  # as if it had been, without the end of keeping
-    assert sum(script.core.keeps(number) for number in kept) <= 4
+    assert sum(number in script.core.wanted() for number in kept) <= 4
 
 
 def test_silence_without_a_session_is_probed_too() -> None:
@@ -1377,7 +1471,7 @@ def test_closing_ends_everything() -> None:
     number = script.number
     script.core.close()
     assert script.core.target() is None
-    assert not script.core.keeps(number)
+    assert number not in script.core.wanted()
     assert isinstance(error_of(sent), BadHandle)
     assert not error_of(sent).definite
     assert isinstance(error_of(waiting), BadHandle)

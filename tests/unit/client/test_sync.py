@@ -532,7 +532,7 @@ def test_goodbye_is_said_and_nothing_leaks(replica: LoopbackReplica) -> None:
 
 def test_a_forgotten_service_is_reported_and_ends(replica: LoopbackReplica) -> None:
     service = raftckpt.connect(replica.endpoint)
-    thread = service._driver._thread
+    thread = service._driver.engine._thread
     with pytest.warns(ResourceWarning, match="not closed"):  # noqa: PT031
         del service
         gc.collect()
