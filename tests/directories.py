@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from raftckpt.raft.configuration import Configuration, Member, encode_configuration
+from raftckpt.raft.configuration import ClusterMember, Configuration, encode_configuration
 from raftckpt.storage import DataDirectory, FileSystem, Journal, Storage
 from raftckpt.storage.identity import write_identity
 from raftckpt.version import HIGHEST_LEVEL
@@ -17,7 +17,7 @@ FOUNDING = "f" * 32
 
 def founding_of(cluster: str, nodes: Iterable[str], level: int = HIGHEST_LEVEL) -> Configuration:
     """A founding whose data directories have the names of their nodes."""
-    members = tuple(Member(n, n, f"{n}:1", f"{n}:2") for n in sorted(nodes))
+    members = tuple(ClusterMember(n, n, f"{n}:1", f"{n}:2") for n in sorted(nodes))
     return Configuration(FOUNDING, cluster, "", 0, level, False, members)
 
 

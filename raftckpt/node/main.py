@@ -22,7 +22,7 @@ from raftckpt.node import logs
 from raftckpt.node.config import ClusterConfig, ConfigError, load
 from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.process import ReplicaProcess
-from raftckpt.raft.peering import Refused
+from raftckpt.raft.peering import StartRefused
 from raftckpt.raft.port import Removal
 from raftckpt.storage import REJOINS, StorageError, Unsupported
 
@@ -46,7 +46,7 @@ def _fail_stop(error: BaseException) -> NoReturn:
     if isinstance(error, Removal):
         _say(str(error))
         os._exit(0)
-    if isinstance(error, Refused | Unsupported):
+    if isinstance(error, StartRefused | Unsupported):
         _say(str(error))
         os._exit(EXIT_REFUSED)
     if isinstance(error, StorageError):

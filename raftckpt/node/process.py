@@ -23,7 +23,7 @@ from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
 from raftckpt.node.tls import client_context, peer_contexts
 from raftckpt.raft.engine import open_log
-from raftckpt.raft.founding import Outcome, Verdict
+from raftckpt.raft.founding import FoundingState, Verdict
 from raftckpt.raft.links import PeerLinks
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
@@ -120,10 +120,10 @@ class ReplicaProcess:
         await links.start()
         changed()
         verdict = await self._founded(peering)
-        if verdict.outcome is not Outcome.COMPLETE:
+        if verdict.outcome is not FoundingState.COMPLETE:
             await links.stop()
             directory.close()
-            if verdict.outcome is Outcome.REFUSED:
+            if verdict.outcome is FoundingState.REFUSED:
                 raise Missing(
                     f"starting {node} with the data directory {self._path} failed",
                     verdict.why,
@@ -177,10 +177,10 @@ class ReplicaProcess:
         while True:
             self._changed.clear()
             verdict = peering.verdict()
-            if verdict.why != told or verdict.outcome is not Outcome.WAIT:
+            if verdict.why != told or verdict.outcome is not FoundingState.WAIT:
                 told = verdict.why
                 log.info('founding outcome=%s why="%s"', verdict.outcome.value, verdict.why)
-            if verdict.outcome is not Outcome.WAIT or self._stop.is_set():
+            if verdict.outcome is not FoundingState.WAIT or self._stop.is_set():
                 return verdict
             try:
                 await asyncio.wait_for(self._changed.wait(), _FOUNDING_TOLD_EVERY_S)

@@ -1,6 +1,6 @@
 """Consensus: the only room that knows PySyncObj."""
 
-from raftckpt.raft.configuration import Configuration, Member
+from raftckpt.raft.configuration import ClusterMember, Configuration
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import (
@@ -15,8 +15,8 @@ from raftckpt.raft.port import (
 from raftckpt.raft.settings import RaftConfig
 
 __all__ = [
+    "ClusterMember",
     "Configuration",
-    "Member",
     "PeerInfo",
     "PeerProtocolError",
     "PeerStatus",

@@ -21,7 +21,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from raftckpt.raft.configuration import Configuration, Member, step_of
+from raftckpt.raft.configuration import ClusterMember, Configuration, step_of
 from raftckpt.raft.engine import Engine
 from raftckpt.raft.port import AddMember, Change, PeerInfo, RemoveMember, SetPin
 from raftckpt.storage import REJOINS
@@ -157,7 +157,7 @@ class Changes:
         for member in former.members:
             if change.peer == member.peer or change.client == member.client:
                 return Wanted(None, f"{member.node} has one of these addresses")
-        place = Member(
+        place = ClusterMember(
             change.node, "", change.peer, change.client, False, change.promote,
             replaced.directory if replaced is not None else "", change.token,
         )  # fmt: skip
@@ -218,7 +218,9 @@ class Changes:
         yield from self._addresses(former)
         yield from self._level(former)
 
-    def _of_member(self, former: Configuration, member: Member) -> Iterator[tuple[str, Wanted]]:
+    def _of_member(
+        self, former: Configuration, member: ClusterMember
+    ) -> Iterator[tuple[str, Wanted]]:
         leaves = former.member(member.replaces) if member.replaces else None
         if member.voter:
             if leaves is not None:
@@ -275,7 +277,7 @@ class Changes:
             yield "", Wanted(former._replace(level=following))
 
 
-def _taken(place: Member, info: PeerInfo) -> Member:
+def _taken(place: ClusterMember, info: PeerInfo) -> ClusterMember:
     """``place`` with the directory that came for it."""
     return place._replace(
         directory=info.directory,
@@ -285,7 +287,7 @@ def _taken(place: Member, info: PeerInfo) -> Member:
     )
 
 
-def without(former: Configuration, leaves: Member) -> Configuration:
+def without(former: Configuration, leaves: ClusterMember) -> Configuration:
     """``former`` without a member; who came for it has nothing more to wait for."""
     return former.with_members(
         m._replace(replaces="") if m.replaces == leaves.directory else m

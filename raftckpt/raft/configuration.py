@@ -22,10 +22,10 @@ __all__ = [
     "CONFIGURATION",
     "NO_OP",
     "REGULAR",
+    "ClusterMember",
     "Configuration",
     "Configurations",
     "InForce",
-    "Member",
     "decode_configuration",
     "encode_configuration",
     "step_of",
@@ -41,7 +41,7 @@ _TEXT_MAX: Final = 1024
 _FORMAT: Final = 1
 
 
-class Member(NamedTuple):
+class ClusterMember(NamedTuple):
     """A member, or a place kept for one (``directory`` is "")."""
 
     node: str
@@ -70,14 +70,14 @@ class Configuration(NamedTuple):
     """Index of the configuration entry that it follows (0: it is the founding record)."""
     level: int
     pinned: bool
-    members: tuple[Member, ...]
+    members: tuple[ClusterMember, ...]
     """Sorted by node id."""
 
-    def member(self, directory: str) -> Member | None:
+    def member(self, directory: str) -> ClusterMember | None:
         """The member that ``directory`` is."""
         return next((m for m in self.members if m.directory == directory and directory), None)
 
-    def named(self, node: str) -> Member | None:
+    def named(self, node: str) -> ClusterMember | None:
         """The member with the node id ``node``."""
         return next((m for m in self.members if m.node == node), None)
 
@@ -91,11 +91,11 @@ class Configuration(NamedTuple):
         """Directories of all members."""
         return frozenset(m.directory for m in self.members if m.directory)
 
-    def with_members(self, members: Iterable[Member]) -> Configuration:
+    def with_members(self, members: Iterable[ClusterMember]) -> Configuration:
         """The same with other members."""
         return self._replace(members=tuple(sorted(members)))
 
-    def replaced(self, former: Member, *latter: Member) -> Configuration:
+    def replaced(self, former: ClusterMember, *latter: ClusterMember) -> Configuration:
         """The same with ``latter`` in place of ``former``."""
         return self.with_members([*(m for m in self.members if m != former), *latter])
 
@@ -122,13 +122,13 @@ def decode_configuration(data: bytes) -> Configuration:
     return configuration
 
 
-def _member(raw: Any) -> Member:
+def _member(raw: Any) -> ClusterMember:
     types = (str, str, str, str, bool, bool, str, str)
     if type(raw) is not list or tuple(map(type, raw)) != types:
         raise ValueError("a member is malformed")
     if any(type(field) is str and len(field) > _TEXT_MAX for field in raw):
         raise ValueError("a name or address of a member is too long")
-    return Member._make(raw)
+    return ClusterMember._make(raw)
 
 
 def _check(configuration: Configuration) -> None:

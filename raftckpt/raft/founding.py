@@ -22,8 +22,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from raftckpt.raft.configuration import (
+    ClusterMember,
     Configuration,
-    Member,
     decode_configuration,
     encode_configuration,
 )
@@ -31,10 +31,10 @@ from raftckpt.raft.messages import KINDS, Noted
 from raftckpt.raft.port import PeerInfo
 from raftckpt.storage import DataDirectory
 
-__all__ = ["Founding", "Outcome", "Verdict"]
+__all__ = ["Founding", "FoundingState", "Verdict"]
 
 
-class Outcome(Enum):
+class FoundingState(Enum):
     """How far a founding has come."""
 
     WAIT = "wait"
@@ -45,7 +45,7 @@ class Outcome(Enum):
 class Verdict(NamedTuple):
     """The outcome, and its reason for people."""
 
-    outcome: Outcome
+    outcome: FoundingState
     why: str
     remedy: str = ""
 
@@ -184,7 +184,7 @@ class Founding:
             for m in decode_configuration(record).members
         )
 
-    def _offer(self, members: tuple[Member, ...]) -> None:
+    def _offer(self, members: tuple[ClusterMember, ...]) -> None:
         levels = [info.highest for info in (self._own, *self._linked.values())]
         number = 1 + max(
             self._directory.identity.number, *(t.number for t in self._told.values()), 0
@@ -195,10 +195,10 @@ class Founding:
         )  # fmt: skip
         self._write(number, encode_configuration(offer))
 
-    def _members(self) -> tuple[Member, ...]:
+    def _members(self) -> tuple[ClusterMember, ...]:
         infos = {info.node: info for info in (self._own, *self._linked.values())}
         return tuple(
-            Member(i.node, i.directory, i.peer, i.client)
+            ClusterMember(i.node, i.directory, i.peer, i.client)
             for i in (infos[node] for node in self._nodes)
         )
 
@@ -230,36 +230,36 @@ class Founding:
         """How far it has come, for the process and for people."""
         node = self._own.node
         if self._directory.founded:
-            return Verdict(Outcome.COMPLETE, "the founding is complete")
+            return Verdict(FoundingState.COMPLETE, "the founding is complete")
         for teller, record in self._others().items():
             name = self._linked[teller].node
             if record.member(self._own.directory) is None and not self._joins:
                 return Verdict(
-                    Outcome.REFUSED,
+                    FoundingState.REFUSED,
                     f"{name} belongs to a cluster founded without this data directory: a voter "
                     "that forgot what it acknowledged could lose the cluster's data",
                     f"check the path and the mount; if the disk of {node} was lost: raftckpt "
                     f"serve --rejoin; if {node} is to be a new member: raftckpt cluster add",
                 )
             return Verdict(
-                Outcome.WAIT,
+                FoundingState.WAIT,
                 f"two foundings of this cluster were begun, and that of {name} is complete: "
                 "destroy the data directories of one of them",
             )
         for teller, told in self._told.items():
             if told.record and not self._same_nodes(decode_configuration(told.record)):
                 return Verdict(
-                    Outcome.WAIT,
+                    FoundingState.WAIT,
                     f"{self._linked[teller].node} founds a cluster of "
                     f"{_nodes(decode_configuration(told.record))}, the file of {node} lists "
                     f"{', '.join(self._nodes)}: give all replicas the same file",
                 )
         if self._joins:
-            return Verdict(Outcome.WAIT, "waiting for a member to let it in")
+            return Verdict(FoundingState.WAIT, "waiting for a member to let it in")
         missing = self._missing()
         if missing:
-            return Verdict(Outcome.WAIT, f"new replica, waiting for {' and '.join(missing)}")
-        return Verdict(Outcome.WAIT, "everybody answers: the founding is being written down")
+            return Verdict(FoundingState.WAIT, f"new replica, waiting for {' and '.join(missing)}")
+        return Verdict(FoundingState.WAIT, "everybody answers: the founding is being written down")
 
 
 def _nodes(record: Configuration) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "Chunk",
     "ChunkAck",
     "Echo",
+    "NotLetIn",
     "Noted",
     "PeerMessage",
     "PeerProtocolError",
@@ -35,7 +36,6 @@ __all__ = [
     "Standing",
     "TermIs",
     "TimeoutNow",
-    "Told",
     "VoteGrant",
     "VoteRequest",
     "decode_body",
@@ -183,7 +183,7 @@ class Removed(NamedTuple):
     config_index: int
 
 
-class Told(NamedTuple):
+class NotLetIn(NamedTuple):
     """Why you are not let in yet, for people."""
 
     kind: int
@@ -213,7 +213,7 @@ PeerMessage: TypeAlias = (
     | ChunkAck
     | Standing
     | Removed
-    | Told
+    | NotLetIn
     | Noted
 )
 
@@ -231,7 +231,7 @@ KINDS: Final[dict[type[Any], int]] = {
     ChunkAck: 15,
     Standing: 16,
     Removed: 17,
-    Told: 18,
+    NotLetIn: 18,
     Noted: 19,
 }
 """2, 3, 11 and 12 were said by replicas of peer protocol 1 only."""

@@ -38,6 +38,7 @@ from raftckpt.raft.messages import (
     ChunkAck,
     Echo,
     Noted,
+    NotLetIn,
     PeerMessage,
     PreVote,
     PreVoteAnswer,
@@ -45,7 +46,6 @@ from raftckpt.raft.messages import (
     Standing,
     TermIs,
     TimeoutNow,
-    Told,
     VoteGrant,
     VoteRequest,
     decode_body,
@@ -412,7 +412,7 @@ class RaftNode(lib.EngineHooks):
             return
         wanted = self._changes.next()
         for directory, why in self._changes.told.items():
-            self._emit(directory, Told(KINDS[Told], why[:500]))
+            self._emit(directory, NotLetIn(KINDS[NotLetIn], why[:500]))
         if wanted is None:
             return
         if wanted.hand_over:
@@ -596,7 +596,7 @@ class RaftNode(lib.EngineHooks):
             case Removed():
                 self._on_removed(directory, (message.config_term, message.config_index))
                 return
-            case Told():
+            case NotLetIn():
                 self._on_told(directory, message.why)
                 return
             case Noted():

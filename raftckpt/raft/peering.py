@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from raftckpt.raft.configuration import Configuration
-from raftckpt.raft.founding import Founding, Outcome, Verdict
+from raftckpt.raft.founding import Founding, FoundingState, Verdict
 from raftckpt.raft.hello import Hello, objection_to
 from raftckpt.raft.messages import Noted, PeerProtocolError, decode_body, encode, join_bodies
 from raftckpt.raft.node import RaftNode
@@ -18,10 +18,10 @@ from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import DataDirectory
 from raftckpt.version import PEER_PROTOCOL
 
-__all__ = ["Peering", "Refused"]
+__all__ = ["Peering", "StartRefused"]
 
 
-class Refused(Exception):
+class StartRefused(Exception):
     """A peer says that this start must not go on."""
 
 
@@ -168,7 +168,7 @@ class Peering:
 
     def refused(self, why: str) -> None:
         """A peer says that this start must not go on."""
-        self._failed(Refused(why))
+        self._failed(StartRefused(why))
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:
@@ -189,7 +189,7 @@ class Peering:
     @property
     def founded(self) -> bool:
         """Whether the log may be opened."""
-        return self.verdict().outcome is Outcome.COMPLETE
+        return self.verdict().outcome is FoundingState.COMPLETE
 
     def hand_over(self, raft: RaftNode) -> None:
         """From here on consensus hears what peers say, beginning with who is here."""

@@ -16,7 +16,7 @@ from raftckpt.node.config import announceable
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
-from raftckpt.raft.configuration import Member
+from raftckpt.raft.configuration import ClusterMember
 from raftckpt.raft.port import (
     AddMember,
     Change,
@@ -312,7 +312,7 @@ def _peer(peer: PeerStatus) -> dict[str, Any]:
     }
 
 
-def _member(member: Member) -> dict[str, Any]:
+def _member(member: ClusterMember) -> dict[str, Any]:
     return {
         "node": member.node,
         "directory": member.directory,

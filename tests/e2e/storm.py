@@ -29,7 +29,7 @@ TIMEOUT_S = 20.0
 GAP_S = 0.0007
 
 
-class Thrown(BaseException):
+class StormThrown(BaseException):
     """Out of nowhere, like KeyboardInterrupt."""
 
 
@@ -51,7 +51,7 @@ class Victim:
             try:
                 self.work()
                 return
-            except Thrown:
+            except StormThrown:
                 self.hits += 1
 
     def work(self) -> None:
@@ -118,7 +118,7 @@ class Caller(Victim):
                 if threading.current_thread() is threading.main_thread():
                     self.storm.begun = True
                 self.rng.choice(self.kinds)()
-            except Thrown:
+            except StormThrown:
                 self.hits += 1
             except CheckpointError as error:
                 self.failed(error)
@@ -142,7 +142,7 @@ class Follower(Victim):
                 self.got = self.tracker.next(0.05)
             except raftckpt.Timeout:
                 continue
-            except Thrown:
+            except StormThrown:
                 self.hits += 1
             except CheckpointError as error:
                 self.failed(error)
@@ -169,7 +169,7 @@ class Cancelled(Victim):
                     self.hits += 1
                 await asyncio.wait([task])
                 if not task.cancelled() and task.exception() is not None:
-                    self.failed(task.exception() or Thrown())
+                    self.failed(task.exception() or StormThrown())
             while not self.storm.quiet:
                 try:
                     self.seen.append((await tracker.next(0.05)).revision)
@@ -240,7 +240,7 @@ class Storm:
                 signal.pthread_kill(main, signal.SIGUSR1)
             elif thread.is_alive():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Thrown)
+                    ctypes.c_ulong(thread.ident or 0), ctypes.py_object(StormThrown)
                 )
             time.sleep(rng.uniform(0, GAP_S))
         self.over = True
@@ -250,7 +250,7 @@ class Storm:
 
         def thrown(*_: object) -> None:
             if self.begun and not self.over:
-                raise Thrown
+                raise StormThrown
 
         former = signal.signal(signal.SIGUSR1, thrown)
         calm = self.ckpt.track(from_revision=self.since)

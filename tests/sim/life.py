@@ -33,7 +33,7 @@ class LifeWorld(World):
 
     def __init__(self, seed: int, **options: object) -> None:
         super().__init__(seed, **options)  # type: ignore[arg-type]
-        self.operator = Operator(self, random.Random(f"{seed}/operator"))
+        self.operator = ClusterOperator(self, random.Random(f"{seed}/operator"))
         size = len(self.processes)
         rng = random.Random(f"{seed}/hosts")
         names = list(self.processes)
@@ -127,7 +127,7 @@ class LifeWorld(World):
         super().stopped_itself(process, error)
 
 
-class Operator:
+class ClusterOperator:
     """Changes the cluster at random until :meth:`end`."""
 
     def __init__(self, world: LifeWorld, rng: random.Random) -> None:

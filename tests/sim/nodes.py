@@ -13,7 +13,7 @@ from raftckpt.client import operations, parts
 from raftckpt.node import replica
 from raftckpt.protocol import contract
 from raftckpt.raft import node, sending
-from raftckpt.raft.configuration import Configuration, Member, encode_configuration
+from raftckpt.raft.configuration import ClusterMember, Configuration, encode_configuration
 from raftckpt.raft.engine import open_log
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.settings import RaftConfig
@@ -139,7 +139,7 @@ def found_at_once(processes: Sequence[Process], level: int) -> None:
     directories = [open_directory(process) for process in processes]
     members = tuple(
         sorted(
-            Member(p.node_id, d.identity.directory, f"{p.name}:1", endpoint_of(p.name))
+            ClusterMember(p.node_id, d.identity.directory, f"{p.name}:1", endpoint_of(p.name))
             for p, d in zip(processes, directories, strict=True)
         )
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from raftckpt.raft.peering import Refused
+from raftckpt.raft.peering import StartRefused
 from raftckpt.raft.port import Removal, Role
 from raftckpt.version import HIGHEST_LEVEL, LOWEST_LEVEL
 from tests.sim import crashpoints, nodes
@@ -335,7 +335,7 @@ class World:
         if isinstance(error, Removal):
             self.faults.removed(process)
             return
-        if isinstance(error, Refused) and process.set_back:
+        if isinstance(error, StartRefused) and process.set_back:
             self.checks.sometimes["a disk that was put back found out"] += 1
             self.network.host_died(process.name, silently=False)
             process.die("refused: it went back in time")

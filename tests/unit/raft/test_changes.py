@@ -10,8 +10,8 @@ import pytest
 from raftckpt.raft.changes import DEAD_S, EVERY_S, KEPT_UP_S, Changes, without
 from raftckpt.raft.configuration import (
     CONFIGURATION,
+    ClusterMember,
     Configurations,
-    Member,
     encode_configuration,
 )
 from raftckpt.raft.port import AddMember, PeerInfo, RemoveMember, SetPin
@@ -112,7 +112,7 @@ def sha(word):
 
 def learner(node, directory="", **rest):
     fields = {"voter": False, "promote": True} | rest
-    return Member(node, directory or node, f"{node}:1", f"{node}:2", **fields)
+    return ClusterMember(node, directory or node, f"{node}:1", f"{node}:2", **fields)
 
 
 # --- what may be appended ---------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_a_learner_or_a_place_more_needs_a_majority_of_the_voters_only(leader):
 
 def test_add_keeps_a_place(leader):
     latter = leader.changes.asked(add("n4")).configuration
-    assert latter.named("n4") == Member(
+    assert latter.named("n4") == ClusterMember(
         "n4", "", "n4:1", "n4:2", voter=False, promote=True, token=sha("word")
     )
     assert latter.voters == leader.configuration.voters
@@ -401,7 +401,7 @@ def test_a_token_opens_its_place(leader):
     leader.now_is(leader.changes.asked(add("n4", peer="", client="")).configuration)
     leader.meet(info("n4", "new", joins="word"), match=0)
     there = leader.wait(EVERY_S).configuration.named("n4")
-    assert there == Member("n4", "new", "n4:1", "n4:2", voter=False, promote=True, token="")
+    assert there == ClusterMember("n4", "new", "n4:1", "n4:2", voter=False, promote=True, token="")
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,9 @@ def test_a_lost_directory_leaves_and_the_new_one_learns(leader):
     leader.meet(info("n2", "new", joins=REJOINS), match=0)
     latter = leader.wait(EVERY_S).configuration
     assert latter.voters == {"n1", "n3"}
-    assert latter.named("n2") == Member("n2", "new", "n2:1", "n2:2", voter=False, promote=True)
+    assert latter.named("n2") == ClusterMember(
+        "n2", "new", "n2:1", "n2:2", voter=False, promote=True
+    )
 
 
 def test_a_lost_learner_stays_what_it_was(leader):

@@ -13,9 +13,9 @@ from raftckpt.raft.configuration import (
     MEMBERS_MAX,
     NO_OP,
     REGULAR,
+    ClusterMember,
     Configuration,
     Configurations,
-    Member,
     decode_configuration,
     encode_configuration,
     step_of,
@@ -26,10 +26,10 @@ THREE = founding_of("c", ["n1", "n2", "n3"])
 EVERYTHING = Configuration(
     FOUNDING, "c", "e" * 32, 17, 2, True,
     (
-        Member("n1", "d1", "h1:1", "h1:2"),
-        Member("n2", "d2", "h2:1", "h2:2", False, True, "d1"),
-        Member("n3", "", "h3:1", "h3:2", False, False, "", "a" * 64),
-        Member("ñ4", "d4", "[::1]:1", "", True, False),
+        ClusterMember("n1", "d1", "h1:1", "h1:2"),
+        ClusterMember("n2", "d2", "h2:1", "h2:2", False, True, "d1"),
+        ClusterMember("n3", "", "h3:1", "h3:2", False, False, "", "a" * 64),
+        ClusterMember("ñ4", "d4", "[::1]:1", "", True, False),
     ),
 )  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_what_the_malformed_ones_are_made_of_is_well_formed():
         packed(members=["n1"]),
         packed(members=[m[:-1] for m in THREE.members]),
         packed(members=[[*m, 1] for m in THREE.members]),
-        packed(members=[Member(f"n{i:02}", f"d{i}", "", "") for i in range(MEMBERS_MAX + 1)]),
+        packed(members=[ClusterMember(f"n{i:02}", f"d{i}", "", "") for i in range(MEMBERS_MAX + 1)]),
         packed(members=THREE.members[::-1]),
         packed(members=[THREE.members[0]] * 2),
         packed(members=[m._replace(voter=False) for m in THREE.members]),
@@ -146,7 +146,7 @@ def test_who_is_who():
 
 def test_others_in_place_of_one_are_sorted():
     one, two, three = THREE.members
-    latter = THREE.replaced(two, two._replace(node="n9"), Member("n0", "", "", "", False))
+    latter = THREE.replaced(two, two._replace(node="n9"), ClusterMember("n0", "", "", "", False))
     assert [m.node for m in latter.members] == ["n0", "n1", "n3", "n9"]
     assert THREE.replaced(two).members == (one, three)
     assert decode_configuration(encode_configuration(latter)) == latter

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from raftckpt.raft.configuration import decode_configuration, encode_configuration
-from raftckpt.raft.founding import Founding, Outcome
+from raftckpt.raft.founding import Founding, FoundingState
 from raftckpt.raft.messages import KINDS, Noted
 from raftckpt.raft.port import PeerInfo
 from raftckpt.storage import REJOINS, DataDirectory, IdentityState
@@ -20,7 +20,7 @@ from tests.sim.disk import SimCrash, SimDisk
 PATH = "/data"
 
 
-class Host:
+class FoundingHost:
     """A replica until its founding is complete, on a disk of its own."""
 
     def __init__(
@@ -66,11 +66,11 @@ class Host:
         self.disk.power_loss()
         self.start()
 
-    def wipe(self, *, joins: str = "") -> Host:
+    def wipe(self, *, joins: str = "") -> FoundingHost:
         """The same host with a new disk."""
         self.hall.cut(self)
         del self.hall.hosts[self.id]
-        return Host(
+        return FoundingHost(
             self.hall, self.node, self.nodes, joins=joins, highest=self.highest,
             seed=next(self.hall.seeds),
         )  # fmt: skip
@@ -92,12 +92,14 @@ class Hall:
     """Hosts, links and what is under way on them; ``lost`` eats messages."""
 
     def __init__(self) -> None:
-        self.hosts: dict[str, Host] = {}
+        self.hosts: dict[str, FoundingHost] = {}
         self.links: set[frozenset[str]] = set()
         self.wires: dict[tuple[str, str], list[Noted]] = {}
         self.seeds: Iterator[int] = itertools.count(1)
         self.drawn = 0
-        self.lost: Callable[[Host, Host, Noted], bool] = lambda sender, to, noted: False
+        self.lost: Callable[[FoundingHost, FoundingHost, Noted], bool] = lambda sender, to, noted: (
+            False
+        )
 
     def draw(self) -> str:
         self.drawn += 1
@@ -109,7 +111,7 @@ class Hall:
         ):
             self.wires[sender, to].append(noted)
 
-    def link(self, one: Host, other: Host) -> None:
+    def link(self, one: FoundingHost, other: FoundingHost) -> None:
         pair = frozenset((one.id, other.id))
         if pair not in self.links and one.node != other.node:
             self.links.add(pair)
@@ -118,14 +120,14 @@ class Hall:
             one.founding.connected(other.info)
             other.founding.connected(one.info)
 
-    def unlink(self, one: Host, other: Host) -> None:
+    def unlink(self, one: FoundingHost, other: FoundingHost) -> None:
         self.links.discard(frozenset((one.id, other.id)))
         self.wires.pop((one.id, other.id), None)
         self.wires.pop((other.id, one.id), None)
         one.founding.disconnected(other.id)
         other.founding.disconnected(one.id)
 
-    def cut(self, host: Host) -> None:
+    def cut(self, host: FoundingHost) -> None:
         for other in list(self.hosts.values()):
             if frozenset((host.id, other.id)) in self.links:
                 self.unlink(host, other)
@@ -134,14 +136,14 @@ class Hall:
         noted = self.wires[sender, to].pop(0)
         self.hosts[to].founding.receive(sender, noted)
 
-    def meet(self, *hosts: Host) -> None:
+    def meet(self, *hosts: FoundingHost) -> None:
         """Links between all of them (all there are), and everything is said."""
         hosts = hosts or tuple(self.hosts.values())
         for one, other in itertools.combinations(hosts, 2):
             self.link(one, other)
         self.pump()
 
-    def star(self, center: Host, *others: Host) -> None:
+    def star(self, center: FoundingHost, *others: FoundingHost) -> None:
         """Only ``center`` hears everybody, and everything is said."""
         for other in others:
             self.link(center, other)
@@ -166,14 +168,14 @@ def hall() -> Hall:
 THREE = ["n1", "n2", "n3"]
 
 
-def three(hall: Hall, **options) -> list[Host]:
-    return [Host(hall, node, THREE, **options) for node in THREE]
+def three(hall: Hall, **options) -> list[FoundingHost]:
+    return [FoundingHost(hall, node, THREE, **options) for node in THREE]
 
 
-def complete(*hosts: Host) -> bool:
+def complete(*hosts: FoundingHost) -> bool:
     """Whether all of them have noted the same founding as complete."""
     return (
-        all(h.founding.verdict().outcome is Outcome.COMPLETE for h in hosts)
+        all(h.founding.verdict().outcome is FoundingState.COMPLETE for h in hosts)
         and len({h.directory.identity.record for h in hosts}) == 1
     )
 
@@ -197,7 +199,7 @@ def test_all_write_the_same_record_down(hall):
 
 def test_the_level_is_the_highest_that_all_can(hall):
     hosts = [
-        Host(hall, node, THREE, highest=highest)
+        FoundingHost(hall, node, THREE, highest=highest)
         for node, highest in zip(THREE, (5, 3, 4), strict=True)
     ]
     hall.meet()
@@ -206,7 +208,7 @@ def test_the_level_is_the_highest_that_all_can(hall):
 
 @pytest.mark.parametrize("missing", THREE)
 def test_nobody_is_founded_while_one_is_missing(hall, missing):
-    hosts = [Host(hall, node, THREE) for node in THREE if node != missing]
+    hosts = [FoundingHost(hall, node, THREE) for node in THREE if node != missing]
     hall.meet()
     assert {h.state for h in hosts} == {IdentityState.NEW}
     assert all(h.why == f"new replica, waiting for {missing}" for h in hosts)
@@ -215,12 +217,12 @@ def test_nobody_is_founded_while_one_is_missing(hall, missing):
 
 def test_five_with_two_never_started_wait(hall):
     five = [f"n{i}" for i in range(1, 6)]
-    hosts = [Host(hall, node, five) for node in ("n1", "n3", "n4")]
+    hosts = [FoundingHost(hall, node, five) for node in ("n1", "n3", "n4")]
     hall.meet()
     assert all(h.why == "new replica, waiting for n2 and n5" for h in hosts)
     assert {h.state for h in hosts} == {IdentityState.NEW}
     for node in ("n2", "n5"):
-        Host(hall, node, five)
+        FoundingHost(hall, node, five)
     hall.meet()
     assert complete(*hall.hosts.values())
 
@@ -258,7 +260,7 @@ def test_what_a_peer_says_counts_while_its_link_lives(hall):
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_list_of_one_founds_only_when_told_so(hall, alone):
-    host = Host(hall, "n1", ["n1"], alone=alone)
+    host = FoundingHost(hall, "n1", ["n1"], alone=alone)
     if alone:
         assert complete(host)
         assert host.record.voters == {host.id}
@@ -297,7 +299,7 @@ def test_a_kill_at_any_write_only_means_another_offer(hall, victim, write):
     assert complete(*hosts)
 
 
-def reached(*nodes: str) -> Callable[[Host, Host, Noted], bool]:
+def reached(*nodes: str) -> Callable[[FoundingHost, FoundingHost, Noted], bool]:
     """Offers reach only these, and what is complete nobody."""
     return lambda sender, to, noted: noted.complete or bool(noted.record and to.node not in nodes)
 
@@ -371,7 +373,7 @@ def test_a_wiped_one_of_a_complete_founding_is_refused_and_told_what_to_do(hall)
     wiped = two.wipe()
     hall.meet()
     verdict = wiped.founding.verdict()
-    assert verdict.outcome is Outcome.REFUSED
+    assert verdict.outcome is FoundingState.REFUSED
     assert "n1 belongs to a cluster founded without this data directory" in verdict.why
     assert "serve --rejoin" in verdict.remedy
     assert "cluster add" in verdict.remedy
@@ -384,8 +386,8 @@ def test_a_wiped_one_of_a_complete_founding_is_refused_and_told_what_to_do(hall)
 
 @pytest.mark.parametrize("joins", [REJOINS, "token"])
 def test_who_is_to_be_let_in_founds_nothing(hall, joins):
-    one, two = (Host(hall, node, THREE) for node in ("n1", "n2"))
-    joiner = Host(hall, "n3", THREE, joins=joins)
+    one, two = (FoundingHost(hall, node, THREE) for node in ("n1", "n2"))
+    joiner = FoundingHost(hall, "n3", THREE, joins=joins)
     hall.meet()
     assert joiner.why == "waiting for a member to let it in"
     assert one.why == two.why == "new replica, waiting for n3"
@@ -483,7 +485,7 @@ def test_a_complete_one_is_taken_over_unless_another_may_be_complete_elsewhere(
     if taken:
         assert two.record == told
     else:
-        assert two.founding.verdict().outcome is Outcome.WAIT
+        assert two.founding.verdict().outcome is FoundingState.WAIT
         assert "two foundings of this cluster were begun" in two.why
 
 
@@ -506,8 +508,8 @@ def test_what_is_no_record_is_the_fault_of_the_link(two_of_three, is_complete):
 
 
 def test_files_that_differ_found_nothing_and_say_so(hall):
-    one = Host(hall, "n1", ["n1", "n2"])
-    two = Host(hall, "n2", ["n1", "n2", "n3"])
+    one = FoundingHost(hall, "n1", ["n1", "n2"])
+    two = FoundingHost(hall, "n2", ["n1", "n2", "n3"])
     hall.meet()
     assert one.state is IdentityState.OFFERED
     assert two.state is IdentityState.NEW
@@ -523,13 +525,13 @@ def test_files_that_differ_found_nothing_and_say_so(hall):
 
 
 def test_a_file_that_lists_more_than_the_others_is_told_by_its_own_founder(hall):
-    one = Host(hall, "n1", THREE)
-    two, other = Host(hall, "n2", ["n2", "n3"]), Host(hall, "n3", ["n2", "n3"])
+    one = FoundingHost(hall, "n1", THREE)
+    two, other = FoundingHost(hall, "n2", ["n2", "n3"]), FoundingHost(hall, "n3", ["n2", "n3"])
     hall.meet(two, other)
     assert complete(two, other)
     hall.meet()
     verdict = one.founding.verdict()
-    assert verdict.outcome is Outcome.REFUSED
+    assert verdict.outcome is FoundingState.REFUSED
     assert one.state is IdentityState.NEW
 
 
@@ -537,7 +539,7 @@ def test_two_hosts_named_n1_found_nothing_twice(hall):
     """Directed: the offer of one is complete at itself only when the other makes its own."""
     hall.lost = lambda sender, to, noted: noted.complete
     one, two, other = three(hall)
-    false = Host(hall, "n1", THREE, seed=9)
+    false = FoundingHost(hall, "n1", THREE, seed=9)
     hall.star(one, two, other)
     assert one.directory.founded
     hall.star(false, two, other)
@@ -560,7 +562,7 @@ def schedule(seed: int) -> None:
     hall = Hall()
     hosts = three(hall)
     if rng.random() < 0.5:
-        hosts.append(Host(hall, "n1", THREE, seed=9))
+        hosts.append(FoundingHost(hall, "n1", THREE, seed=9))
     wiped = rng.random() < 0.3
     finished: dict[bytes, set[str]] = {}
     for _ in range(150):

@@ -29,7 +29,7 @@ SAMPLES = [
     m.ChunkAck(15, 3, 7, "id", 100, 123),
     m.Standing(16, 3, 17),
     m.Removed(17, 3, 17),
-    m.Told(18, "n2 is here with another data directory"),
+    m.NotLetIn(18, "n2 is here with another data directory"),
     m.Noted(19, 2, RECORD, True),
     m.Noted(19, 0, b"", False),
 ]

@@ -9,7 +9,7 @@ from raftckpt.server.turns import Turns
 from tests.unit.node.fakes import ManualClock
 
 
-class Loop:
+class TurnLoop:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.calls: deque[Callable[[], None]] = deque()
@@ -26,7 +26,7 @@ class Loop:
 
 
 def test_a_turn_has_an_end_and_the_next_one_begins_anew() -> None:
-    loop = Loop()
+    loop = TurnLoop()
     assert loop.turns.left
     loop.work(0.0025)
     assert loop.turns.left
@@ -39,7 +39,7 @@ def test_a_turn_has_an_end_and_the_next_one_begins_anew() -> None:
 
 
 def test_who_waits_is_served_in_order_and_only_as_long_as_a_turn_lasts() -> None:
-    loop = Loop()
+    loop = TurnLoop()
     served: list[str] = []
 
     def client(name: str, times: int) -> None:
