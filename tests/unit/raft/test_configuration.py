@@ -89,7 +89,9 @@ def test_what_the_malformed_ones_are_made_of_is_well_formed():
         packed(members=["n1"]),
         packed(members=[m[:-1] for m in THREE.members]),
         packed(members=[[*m, 1] for m in THREE.members]),
-        packed(members=[ClusterMember(f"n{i:02}", f"d{i}", "", "") for i in range(MEMBERS_MAX + 1)]),
+        packed(
+            members=[ClusterMember(f"n{i:02}", f"d{i}", "", "") for i in range(MEMBERS_MAX + 1)]
+        ),
         packed(members=THREE.members[::-1]),
         packed(members=[THREE.members[0]] * 2),
         packed(members=[m._replace(voter=False) for m in THREE.members]),
