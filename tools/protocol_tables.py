@@ -52,7 +52,16 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[type[Any]], bool]]] = {
     "tracking": (_REPLICA, {ops.Track, ops.TrackSync, ops.TrackStop}.__contains__),
     "administration": (
         _REPLICA,
-        {ops.ReplicaStatusRequest, ops.Transfer, ops.DigestRequest, ops.CheckStart}.__contains__,
+        {
+            ops.ReplicaStatusRequest,
+            ops.Transfer,
+            ops.DigestRequest,
+            ops.CheckStart,
+            ops.MemberAdd,
+            ops.MemberRemove,
+            ops.LevelPin,
+            ops.AlarmClear,
+        }.__contains__,
     ),
     "witness": (_REPLICA, {ops.WitnessRequest}.__contains__),
 }

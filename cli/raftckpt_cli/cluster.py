@@ -249,12 +249,17 @@ def level(target: ClusterTarget, pin: bool | None) -> int:
     can[told["node"]] = told["levels"]
     following = told["level"] + 1
     blocks = sorted(n for n, levels in can.items() if levels is None or levels[1] < following)
+    if not any(levels is not None and levels[1] >= following for levels in can.values()):
+        blocks = []  # nobody can: it is the newest
     if target.json:
         print_json({"level": told["level"], "pinned": told["pinned"], "can": can, "blocks": blocks})
         return ExitCode.OK
     print_table(
         ["node", "can"],
-        [[n, "no link" if each is None else f"{each[0]}..{each[1]}"] for n, each in can.items()],
+        [
+            [n, "no link" if each is None else f"{each[0]}..{each[1]}"]
+            for n, each in sorted(can.items())
+        ],
     )
     click.echo(f"level {told['level']}{', pinned' if told['pinned'] else ''}")
     if blocks:
@@ -412,7 +417,11 @@ def _member_rows(told: dict[str, Any]) -> list[list[Any]]:
 
 
 def _warn_even(told: dict[str, Any]) -> None:
-    voters = sum(member["voter"] or member["promote"] for member in told["members"])
+    leave = {member["replaces"] for member in told["members"]}
+    voters = sum(
+        (member["voter"] or member["promote"]) and member["directory"] not in leave - {""}
+        for member in told["members"]
+    )
     if voters % 2 == 0:
         click.echo(
             f"{voters} voters survive the loss of no more than {voters - 1} do: add or remove one",

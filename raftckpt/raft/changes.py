@@ -144,16 +144,7 @@ class Changes:
         if change.replaces and replaced is None and there is None:
             return Wanted(None, f"{change.replaces} is no member: nothing to replace")
         if there is not None:
-            if there.token == change.token or (there.directory and not there.token):
-                # asked again, or the place is taken meanwhile
-                same = (there.peer, there.client) == (change.peer, change.client)
-                return Wanted(former) if same else Wanted(None, f"{change.node} is a member")
-            return Wanted(
-                former.replaced(there, there._replace(token=change.token))
-                if not there.directory
-                else None,
-                "" if not there.directory else f"{change.node} is a member",
-            )
+            return self._added_again(former, there, change)
         for member in former.members:
             if change.peer == member.peer or change.client == member.client:
                 return Wanted(None, f"{member.node} has one of these addresses")
@@ -162,6 +153,17 @@ class Changes:
             replaced.directory if replaced is not None else "", change.token,
         )  # fmt: skip
         return Wanted(former.with_members([*former.members, place]))
+
+    @staticmethod
+    def _added_again(former: Configuration, there: ClusterMember, change: AddMember) -> Wanted:
+        """The name is taken: by the same wish, by a learner that is to vote now, or by another."""
+        if (there.peer, there.client) != (change.peer, change.client):
+            return Wanted(None, f"{change.node} is a member, at {there.peer} and {there.client}")
+        if not there.directory:
+            return Wanted(former.replaced(there, there._replace(token=change.token)))
+        if change.promote and not there.voter:
+            return Wanted(former.replaced(there, there._replace(promote=True)))
+        return Wanted(former)
 
     def _removed(self, former: Configuration, node: str) -> Wanted:
         there = former.named(node)

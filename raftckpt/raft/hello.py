@@ -15,7 +15,7 @@ from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 from raftckpt.version import PEER_PROTOCOL
 
-__all__ = ["HELLO", "REFUSED", "Hello", "Refusal", "objection_to", "parse_hello"]
+__all__ = ["HELLO", "REFUSED", "Hello", "Refusal", "objection_to", "parse_hello", "refusal_in"]
 
 HELLO: Final = 300
 REFUSED: Final = 301
@@ -83,6 +83,18 @@ def parse_hello(body: bytes) -> Hello | Refusal:
     if any(type(field) is int and not 0 <= field < 1 << 64 for field in fields):
         raise PeerProtocolError("number out of range in the handshake")
     return Hello._make(fields)
+
+
+def refusal_in(body: bytes) -> Refusal:
+    """What else than READY may follow a hello: the other side objects to ours.
+
+    Raises:
+        PeerProtocolError: it is something else.
+    """
+    said = parse_hello(body)
+    if isinstance(said, Refusal):
+        return said
+    raise PeerProtocolError("a second handshake on one link")
 
 
 def objection_to(hello: Hello, own: Hello, level: int) -> str | None:

@@ -35,7 +35,7 @@ import msgpack
 
 from raftckpt import limits
 from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame, pack_messages
-from raftckpt.raft.hello import HELLO, REFUSED, Hello, Refusal, parse_hello
+from raftckpt.raft.hello import HELLO, REFUSED, Hello, Refusal, parse_hello, refusal_in
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 
@@ -58,6 +58,8 @@ _PENDING_MAX: Final = 64
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""
 _BACKLOG: Final = 64
+_REASONS_MAX: Final = 16
+"""So many different complaints about one address are told."""
 _ORDER_S: Final = 1.0
 """For so long only the node that sorts later dials."""
 
@@ -163,7 +165,7 @@ class _Link(asyncio.Protocol):
                 elif body == _READY_BODY:
                     self.links.accepted(self, self.hello)
                 else:
-                    raise PeerProtocolError("a body before the handshake was accepted")
+                    self.links.greeted(self, refusal_in(body))
                 if self.ended_by_us:
                     return
         except (FrameError, PeerProtocolError) as error:
@@ -233,7 +235,7 @@ class PeerLinks:
         self._pending: set[_Link] = set()
         self._server: asyncio.Server | None = None
         self._dialers: dict[tuple[str, Address], asyncio.Task[None]] = {}
-        self._complaints: dict[str, str] = {}
+        self._complaints: dict[str, set[str]] = {}
         self._frame: tuple[bytes, bytes] = (b"", b"")
         self._stopped = False
 
@@ -436,8 +438,9 @@ class PeerLinks:
     def _complain_once(self, who: str, why: str) -> None:
         if len(self._complaints) > 1000:
             self._complaints.clear()
-        if self._complaints.get(who) != why:
-            self._complaints[who] = why
+        told = self._complaints.setdefault(who, set())
+        if why not in told and len(told) < _REASONS_MAX:
+            told.add(why)
             log.warning("peer=%s %s", who, why)
 
 

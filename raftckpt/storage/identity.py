@@ -251,8 +251,9 @@ def check_identity(
         )
     if identity.state is IdentityState.REMOVED:
         raise removed(what)
-    if not joins or joins == identity.joins:
-        return identity
+    let_in = identity.state is IdentityState.MEMBER and not identity.joins
+    if not joins or joins == identity.joins or (let_in and joins != REJOINS):
+        return identity  # a token that has done its work stays in many a unit file
     if not others or identity.state in (IdentityState.NEW, IdentityState.OFFERED):
         # The operator removed the data and left the identity, or a founding did not come about:
         # as good as empty. What he says now counts; what was said under the old id does not.

@@ -20,7 +20,7 @@ from raftckpt.model.state import State
 from raftckpt.protocol.batch import decode_batch
 from raftckpt.protocol.check import Malformed, decode_plain, read_requests
 from raftckpt.protocol.frames import FrameError, MessageStream, encode_frame
-from raftckpt.raft.links import _parse_hello
+from raftckpt.raft.hello import parse_hello
 from raftckpt.raft.messages import PeerProtocolError, decode_body
 from raftckpt.version import BATCH_VERSION, IMAGE_VERSION
 
@@ -205,12 +205,12 @@ def test_handshakes_of_peers(what: str) -> None:
         *[array(array(*hello[:at], bad, *hello[at + 1 :])) for at in range(len(hello))],
     ):
         with pytest.raises(PeerProtocolError):
-            _parse_hello(b"\x00" + body)
+            parse_hello(b"\x00" + body)
 
 
 def test_small_floods_do_not_pass_as_handshakes_either() -> None:
     with pytest.raises(PeerProtocolError, match="msgpack"):
-        _parse_hello(b"\x00" + array(array(pack(300), map_of(equal_hashes(100)))))
+        parse_hello(b"\x00" + array(array(pack(300), map_of(equal_hashes(100)))))
 
 
 @pytest.mark.parametrize("what", [*MAPS, *EXTENSIONS])
