@@ -35,6 +35,7 @@ def _arguments(project: rooms.Project, argv: list[str] | None) -> argparse.Names
     present = [name for name, room in project.rooms.items() if room.modules(project.root)]
     parser.add_argument("--rooms", nargs="+", choices=present, default=present)
     parser.add_argument("--sample", type=int, default=0, help="so many, over all rooms chosen")
+    parser.add_argument("--each", type=int, default=0, help="so many of each room, in turns")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the order")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--jobs", type=int, default=1)
@@ -52,7 +53,9 @@ def _told(task: runs.Task, entry: dict[str, Any]) -> None:
 def main(project: rooms.Project, argv: list[str] | None = None) -> int:
     """Run or report; 1 if somebody has to look."""
     options = _arguments(project, argv)
-    tasks = runs.tasks_of(project, options.rooms, sample=options.sample, seed=options.seed)
+    tasks = runs.tasks_of(
+        project, options.rooms, sample=options.sample, each=options.each, seed=options.seed
+    )
     judged = report.judgements(options.judged)
     if not options.report:
         runs.run(

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -86,10 +87,14 @@ class Known:
             self._lines[entry["key"]] = entry
 
 
-def tasks_of(project: Project, rooms: list[str], *, sample: int = 0, seed: int = 0) -> list[Task]:
+def tasks_of(
+    project: Project, rooms: list[str], *, sample: int = 0, each: int = 0, seed: int = 0
+) -> list[Task]:
     """The mutants of the rooms in an order by chance, so that every beginning is a fair sample.
 
     The place of a mutant depends on seed and mutant only: edits elsewhere do not shuffle anew.
+    With ``each`` the rooms take turns, and only so many of each are taken: a small room is then
+    seen as well as a large one, however early the run is stopped.
     """
     tasks = []
     for room in rooms:
@@ -100,6 +105,9 @@ def tasks_of(project: Project, rooms: list[str], *, sample: int = 0, seed: int =
                 key = hashlib.sha256(f"{text} {mutant.ident}".encode()).hexdigest()[:20]
                 tasks.append(Task(room, mutant, key))
     tasks.sort(key=lambda task: random.Random(f"{seed} {task.mutant.ident}").random())
+    if each:
+        taken = [[task for task in tasks if task.room == room][:each] for room in rooms]
+        tasks = [task for turn in zip_longest(*taken) for task in turn if task]
     return tasks[:sample] if sample else tasks
 
 

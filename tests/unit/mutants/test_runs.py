@@ -29,6 +29,17 @@ def test_a_sample_is_the_same_again_and_the_beginning_of_a_larger_one(toy: Proje
     assert sorted(tasks_of(toy, ["toy"], seed=6)) == sorted(tasks_of(toy, ["toy"], seed=5))
 
 
+def test_rooms_take_turns_until_one_is_over(toy: Project) -> None:
+    room = toy.rooms["toy"]
+    two = toy._replace(rooms={"large": room, "small": room})
+    large, small = (tasks_of(two, [name], seed=5) for name in two.rooms)
+    assert tasks_of(two, ["large", "small"], each=2, seed=5) == [
+        large[0], small[0], large[1], small[1],
+    ]  # fmt: skip
+    rest = tasks_of(two, ["large", "small"], each=10**6, seed=5)
+    assert sorted(rest) == sorted(large + small)
+
+
 def test_a_state_that_was_cut_short_is_read(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     file.write_text('{"key": "a", "status": "caught"}\n{"key": "b", "sta')
