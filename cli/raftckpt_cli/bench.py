@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Sweep(click.ParamType):  # type: ignore[type-arg]  # generic in newer ver
 )
 @cluster_options
 def bench(
-    target: Target, sweep: tuple[str, list[int]] | None, plot: str | None, **load: Any
+    target: ClusterTarget, sweep: tuple[str, list[int]] | None, plot: str | None, **load: Any
 ) -> int:
     """Measure acknowledged operations; the cluster keeps nothing of it.
 
@@ -219,7 +219,7 @@ def _per_entry(measured: Measured, cost: ReplicaCost) -> float:
     return measured.writes.count / max(1, cost.entries)
 
 
-def _print(target: Target, measured: Measured) -> None:
+def _print(target: ClusterTarget, measured: Measured) -> None:
     if target.json:
         print_json(_as_json(measured))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options, confirm
+from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
 from raftckpt_cli.output import (
     ExitCode,
     Failure,
@@ -51,7 +51,7 @@ def checkpoint() -> None:
 @click.argument("prefix", default="")
 @page_options("NAME")
 @cluster_options
-def list_(target: Target, prefix: str, after: str | None, limit: int | None) -> None:
+def list_(target: ClusterTarget, prefix: str, after: str | None, limit: int | None) -> None:
     """List all checkpoints, or those whose names begin with PREFIX, in the order of the names.
 
     Those that are unlinked and still open have no name any more: only the list of all has them.
@@ -107,7 +107,7 @@ def list_(target: Target, prefix: str, after: str | None, limit: int | None) -> 
 @click.option("--max-section-id-size", type=click.IntRange(0), help="Most bytes per section id.")
 @cluster_options
 def create(
-    target: Target,
+    target: ClusterTarget,
     name: str,
     update: Any,
     collocated: bool,
@@ -143,7 +143,7 @@ def create(
 @checkpoint.command("show")
 @click.argument("name")
 @cluster_options
-def show(target: Target, name: str) -> None:
+def show(target: ClusterTarget, name: str) -> None:
     """Show everything about the checkpoint NAME: attributes, openers, active, sections.
 
     \b
@@ -195,7 +195,7 @@ def show(target: Target, name: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_options
-def unlink(target: Target, name: str, dry_run: bool, yes: bool) -> None:
+def unlink(target: ClusterTarget, name: str, dry_run: bool, yes: bool) -> None:
     """Unlink the checkpoint NAME: the name is gone now, the data once nobody has it open.
 
     \b

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def cluster() -> None:
 
 @cluster.command("status")
 @cluster_options
-def status(target: Target) -> int:
+def status(target: ClusterTarget) -> int:
     """Ask every replica what it knows; exit code 4 if none leads.
 
     \b
@@ -89,7 +89,7 @@ def status(target: Target) -> int:
 @cluster.command("transfer")
 @click.argument("node", required=False)
 @cluster_options
-def transfer(target: Target, node: str | None) -> None:
+def transfer(target: ClusterTarget, node: str | None) -> None:
     """Hand leadership to NODE (default: the follower that holds most of the log).
 
     \b
@@ -108,7 +108,7 @@ def transfer(target: Target, node: str | None) -> None:
 
 @cluster.command("check")
 @cluster_options
-def check(target: Target) -> int:
+def check(target: ClusterTarget) -> int:
     """Compare the states of all replicas after one and the same log entry.
 
     Exit code 0: all equal; 1: they differ, which must never happen; 4: not all could be asked.

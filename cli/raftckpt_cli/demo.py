@@ -14,7 +14,7 @@ from raftckpt_cli.options import output_option
 from raftckpt_cli.output import ExitCode, Failure, print_json
 
 if TYPE_CHECKING:
-    from raftckpt.testing.csa103.director import Moment, Outcome
+    from raftckpt.testing.csa103.director import Moment, RunOutcome
 
 __all__ = ["demo"]
 
@@ -146,7 +146,7 @@ def _describe(moment: Moment) -> str:
             return f"replica {who} {text}" if who else text
 
 
-def _report(outcome: Outcome, output: str) -> None:
+def _report(outcome: RunOutcome, output: str) -> None:
     judgement = outcome.judgement
     if output == "json":
         print_json(

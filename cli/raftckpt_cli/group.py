@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def group() -> None:
 
 @group.command("list")
 @cluster_options
-def list_(target: Target) -> None:
+def list_(target: ClusterTarget) -> None:
     """List the service groups.
 
     \b
@@ -62,7 +62,7 @@ def list_(target: Target) -> None:
 @group.command("show")
 @click.argument("name")
 @cluster_options
-def show(target: Target, name: str) -> None:
+def show(target: ClusterTarget, name: str) -> None:
     """Show a service group and its components: the active first, then in order of promotion.
 
     \b
@@ -77,7 +77,7 @@ def show(target: Target, name: str) -> None:
     _print(target, status)
 
 
-def _change(target: Target, name: str, wait: bool, change: Callable[[Group], object]) -> int:
+def _change(target: ClusterTarget, name: str, wait: bool, change: Callable[[Group], object]) -> int:
     """Make a change and, if asked to, wait until the components carried it out."""
     from raftckpt import ha
 
@@ -121,7 +121,7 @@ _wait_option = click.option(
 @click.argument("name")
 @_wait_option
 @cluster_options
-def lock(target: Target, name: str, wait: bool) -> int:
+def lock(target: ClusterTarget, name: str, wait: bool) -> int:
     """Take all assignments away: the active stops at once, nobody serves; components stay.
 
     \b
@@ -135,7 +135,7 @@ def lock(target: Target, name: str, wait: bool) -> int:
 @click.argument("name")
 @_wait_option
 @cluster_options
-def unlock(target: Target, name: str, wait: bool) -> int:
+def unlock(target: ClusterTarget, name: str, wait: bool) -> int:
     """Let a component be active and the others stand by.
 
     \b
@@ -149,7 +149,7 @@ def unlock(target: Target, name: str, wait: bool) -> int:
 @click.argument("name")
 @_wait_option
 @cluster_options
-def lock_instantiation(target: Target, name: str, wait: bool) -> int:
+def lock_instantiation(target: ClusterTarget, name: str, wait: bool) -> int:
     """Lock, and have the supervisors (raftckpt run) end their programs.
 
     \b
@@ -164,7 +164,7 @@ def lock_instantiation(target: Target, name: str, wait: bool) -> int:
 @click.option("--to", help="The standby that is to be active.  [default: the next in rank]")
 @_wait_option
 @cluster_options
-def swap(target: Target, name: str, to: str | None, wait: bool) -> int:
+def swap(target: ClusterTarget, name: str, to: str | None, wait: bool) -> int:
     """Hand ACTIVE to a standby in an orderly way: the active quiesces first.
 
     \b
@@ -179,7 +179,7 @@ def swap(target: Target, name: str, to: str | None, wait: bool) -> int:
 @click.argument("name")
 @_wait_option
 @cluster_options
-def shutdown(target: Target, name: str, wait: bool) -> int:
+def shutdown(target: ClusterTarget, name: str, wait: bool) -> int:
     """Lock gracefully: the active finishes what it is at first.
 
     \b
@@ -192,7 +192,7 @@ def shutdown(target: Target, name: str, wait: bool) -> int:
 @group.command("delete")
 @click.argument("name")
 @cluster_options
-def delete(target: Target, name: str) -> None:
+def delete(target: ClusterTarget, name: str) -> None:
     """Forget a group without components.
 
     \b
@@ -226,7 +226,7 @@ def _summary(each: GroupSummary) -> dict[str, Any]:
     }
 
 
-def _print(target: Target, status: GroupStatus) -> None:
+def _print(target: ClusterTarget, status: GroupStatus) -> None:
     if target.json:
         members = [
             {

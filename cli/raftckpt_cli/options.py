@@ -17,13 +17,13 @@ from raftckpt_cli.output import ExitCode, Failure
 if TYPE_CHECKING:
     import raftckpt
 
-__all__ = ["Target", "cluster_options", "confirm", "output_option"]
+__all__ = ["ClusterTarget", "cluster_options", "confirm", "output_option"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Target:
+class ClusterTarget:
     """Which cluster, how to reach it, how to print."""
 
     endpoints: str
@@ -82,7 +82,7 @@ def output_option(function: _F) -> _F:
 
 
 def cluster_options(function: _F) -> _F:
-    """Add the options of a command that talks to a cluster; it gets a :class:`Target` first."""
+    """Add the options of a command that talks to a cluster; it gets a ClusterTarget first."""
 
     @functools.wraps(function)
     @click.pass_context
@@ -90,7 +90,7 @@ def cluster_options(function: _F) -> _F:
         names = ("timeout", "output", "token_file", "ca", "cert", "key")
         own = {name: options.pop(name) for name in names}
         endpoints = _endpoints(context, options.pop("endpoints"), options.pop("config"))
-        return context.invoke(function, Target(endpoints, **own), *args, **options)
+        return context.invoke(function, ClusterTarget(endpoints, **own), *args, **options)
 
     decorators = [
         click.option(

@@ -8,7 +8,7 @@ import socket
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import Failure
 
 __all__ = ["run"]
@@ -55,7 +55,7 @@ __all__ = ["run"]
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @cluster_options
 def run(
-    target: Target,
+    target: ClusterTarget,
     group: str,
     name: str | None,
     rank: int,

@@ -15,7 +15,7 @@ import click
 from raftckpt.errors import SaAisError, error_for
 from raftckpt.protocol.contract import WRITE_BYTES_MAX
 from raftckpt_cli.checkpoint import json_of_section, page_options, print_sections
-from raftckpt_cli.options import Target, cluster_options, confirm
+from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
 from raftckpt_cli.output import json_bytes, print_json, show_bytes, show_time
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:
 @page_options("ID")
 @_hex_option("prefix", "after", what="--prefix and --after are")
 @cluster_options
-def list_(target: Target, ckpt: str, prefix: bytes, after: bytes | None, limit: int | None) -> None:
+def list_(
+    target: ClusterTarget, ckpt: str, prefix: bytes, after: bytes | None, limit: int | None
+) -> None:
     """List the sections of checkpoint CKPT: all, or some of them in the order of their ids.
 
     \b
@@ -157,7 +159,12 @@ def list_(target: Target, ckpt: str, prefix: bytes, after: bytes | None, limit: 
 )
 @cluster_options
 def read(
-    target: Target, ckpt: str, section_id: bytes, offset: int, size: int | None, consistency: Any
+    target: ClusterTarget,
+    ckpt: str,
+    section_id: bytes,
+    offset: int,
+    size: int | None,
+    consistency: Any,
 ) -> None:
     """Write the bytes of section ID of checkpoint CKPT to standard output.
 
@@ -202,7 +209,7 @@ def read(
 )
 @cluster_options
 def write(
-    target: Target,
+    target: ClusterTarget,
     ckpt: str,
     section_id: bytes,
     data: str,
@@ -261,7 +268,7 @@ def _write_with_ttl(
 @_if_revision
 @cluster_options
 def append(
-    target: Target, ckpt: str, section_id: bytes, data: str, if_revision: int | None
+    target: ClusterTarget, ckpt: str, section_id: bytes, data: str, if_revision: int | None
 ) -> None:
     """Append DATA (or standard input, or a file) to section ID; a missing one is created.
 
@@ -285,7 +292,7 @@ def append(
 @_time_options
 @cluster_options
 def create(
-    target: Target,
+    target: ClusterTarget,
     ckpt: str,
     section_id: bytes | None,
     data: str,
@@ -321,7 +328,7 @@ def create(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_options
 def delete(
-    target: Target,
+    target: ClusterTarget,
     ckpt: str,
     section_id: bytes,
     if_revision: int | None,
@@ -361,7 +368,7 @@ def delete(
 @click.option("--never", is_flag=True, help="Keep it for ever.")
 @cluster_options
 def expire(
-    target: Target,
+    target: ClusterTarget,
     ckpt: str,
     section_id: bytes,
     at: float | None,
@@ -385,7 +392,7 @@ def expire(
 
 
 def _done(
-    target: Target, text: str, ckpt: str, section_id: bytes, revision: int, **more: object
+    target: ClusterTarget, text: str, ckpt: str, section_id: bytes, revision: int, **more: object
 ) -> None:
     if target.json:
         shown = {"checkpoint": ckpt, **json_bytes("id", section_id), **more}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import json_bytes, print_json, show_bytes, show_seconds, show_time
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _SHOWN_BYTES: Final = 64
 @click.option("--limit", type=click.IntRange(1), help="End after so many changes.")
 @cluster_options
 def track(
-    target: Target, ckpt: str, from_revision: int | None, no_image: bool, limit: int | None
+    target: ClusterTarget, ckpt: str, from_revision: int | None, no_image: bool, limit: int | None
 ) -> None:
     """Follow a checkpoint: each committed change once, in order, with its data; until Ctrl-C.
 
@@ -50,7 +50,7 @@ def track(
 
 
 def _follow(
-    target: Target, ckpt: str, from_revision: int | None, image: bool, limit: int | None
+    target: ClusterTarget, ckpt: str, from_revision: int | None, image: bool, limit: int | None
 ) -> None:
     show = _show_json if target.json else _show_text
     with (

@@ -12,7 +12,7 @@ from typing import Any
 import raftckpt
 from raftckpt import aio
 from raftckpt.bench.generator import Counts
-from raftckpt.bench.loads import Load, Plan
+from raftckpt.bench.loads import ClientPlan, Load
 from raftckpt.bench.task import Starter, Task
 
 __all__ = ["run_aio", "run_sync"]
@@ -32,7 +32,7 @@ def _connection(task: Task) -> dict[str, Any]:
     }
 
 
-def _operation(checkpoints: list[Any], plan: Plan) -> tuple[bool, Callable[[], Any]]:
+def _operation(checkpoints: list[Any], plan: ClientPlan) -> tuple[bool, Callable[[], Any]]:
     """(is a read, the call) of the next operation; both faces have the same names."""
     load = plan.load
     is_read, number, section = plan.turn()
@@ -58,7 +58,7 @@ async def run_aio(task: Task, starter: Starter) -> list[Counts]:
             connecting = aio.connect(task.endpoints, **_connection(task))
             service = await stack.enter_async_context(connecting)
             opened = [await service.open(name, create=_creation(load)) for name in task.checkpoints]
-            plan = Plan(load, client)
+            plan = ClientPlan(load, client)
             for first in range(0, len(plan.places), load.window):
                 some = plan.places[first : first + load.window]
                 await asyncio.gather(
@@ -67,7 +67,7 @@ async def run_aio(task: Task, starter: Starter) -> list[Counts]:
             clients.append((opened, plan))
         begin, end = await starter.begin()
 
-        async def work(opened: list[Any], plan: Plan) -> Counts:
+        async def work(opened: list[Any], plan: ClientPlan) -> Counts:
             counts = Counts()
             while (at := perf_counter()) < end:
                 is_read, call = _operation(opened, plan)
@@ -99,13 +99,13 @@ async def run_sync(task: Task, starter: Starter) -> list[Counts]:
         for client in task.clients:
             service = stack.enter_context(raftckpt.connect(task.endpoints, **_connection(task)))
             opened = [service.open(name, create=_creation(load)) for name in task.checkpoints]
-            plan = Plan(load, client)
+            plan = ClientPlan(load, client)
             for number, section in plan.places:
                 opened[number].put(section, plan.initial)
             clients.append((opened, plan))
         begin, end = await starter.begin()
 
-        def work(opened: list[Any], plan: Plan) -> Counts:
+        def work(opened: list[Any], plan: ClientPlan) -> Counts:
             counts = Counts()
             while (at := perf_counter()) < end:
                 is_read, call = _operation(opened, plan)

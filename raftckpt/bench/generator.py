@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.bench.histogram import Histogram
-from raftckpt.bench.link import Access, Link
-from raftckpt.bench.loads import Load, Plan, Request, Requests
+from raftckpt.bench.link import ClusterAccess, ReplicaLink
+from raftckpt.bench.loads import ClientPlan, Load, Request, Requests
 from raftckpt.errors import SaAisError, Unavailable, ensure
 from raftckpt.model.types import CreationFlags, OpenFlags
 from raftckpt.protocol import contract
@@ -131,13 +131,13 @@ class Generator:
         access: how to reach the cluster.
     """
 
-    def __init__(self, load: Load, client: int, access: Access) -> None:
+    def __init__(self, load: Load, client: int, access: ClusterAccess) -> None:
         self.counts = Counts()
         self._load = load
         self._client = client
         self._access = access
         self._loop = asyncio.get_running_loop()
-        self._link: Link
+        self._link: ReplicaLink
         self._requests: Iterator[Request] = iter(())
         self._endless: Iterator[Request] = iter(())
         self._window = 1
@@ -165,7 +165,7 @@ class Generator:
             CheckpointError: the cluster is not there or refuses.
         """
         load, timeout = self._load, self._access.timeout
-        link = self._link = await Link.to_leader(self._access)
+        link = self._link = await ReplicaLink.to_leader(self._access)
         secret = os.urandom(contract.SESSION_SECRET_BYTES)
         name = self._access.name
         await link.ask(SessionOpen(0, 0, 0, secret, name, "", _SESSION_TIMEOUT_NS, 0), timeout)
@@ -180,7 +180,7 @@ class Generator:
         self._answered = self._sequence
         link.take = self._take
         self._alive = self._loop.create_task(self._stay_alive())
-        requests = Requests(Plan(load, self._client), handles)
+        requests = Requests(ClientPlan(load, self._client), handles)
         await self._run(requests.initial(), load.window)
         if self.counts.errors:
             raise Unavailable(f"the sections could not be made: {self.counts.first_error}")

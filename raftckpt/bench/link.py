@@ -14,14 +14,14 @@ from raftckpt.protocol.operations import Command, HelloRequest, SessionOpen
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
-__all__ = ["Access", "Link"]
+__all__ = ["ClusterAccess", "ReplicaLink"]
 
 _OK: Final = int(SaAisError.OK)
 _REPLY: Final = int(ReplyKind.REPLY)
 _RETRY_S: Final = 0.05
 
 
-class Access(NamedTuple):
+class ClusterAccess(NamedTuple):
     """How the cluster is reached."""
 
     endpoints: list[str]
@@ -31,7 +31,7 @@ class Access(NamedTuple):
     timeout: float = 10.0
 
 
-class Link(asyncio.Protocol):
+class ReplicaLink(asyncio.Protocol):
     """A connection to one replica: greets it, asks, and hands unasked messages on."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Link(asyncio.Protocol):
         self.take: Callable[[list[Any]], None] = self._take
 
     @classmethod
-    async def to(cls, endpoint: str, access: Access) -> Link:
+    async def to(cls, endpoint: str, access: ClusterAccess) -> ReplicaLink:
         """Connect and greet.
 
         Raises:
@@ -68,7 +68,7 @@ class Link(asyncio.Protocol):
         return link
 
     @classmethod
-    async def to_leader(cls, access: Access) -> Link:
+    async def to_leader(cls, access: ClusterAccess) -> ReplicaLink:
         """Connect to whoever leads.
 
         Raises:

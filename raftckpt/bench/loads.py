@@ -14,7 +14,7 @@ from raftckpt.protocol import contract
 from raftckpt.protocol.operations import CheckpointWrite, Read, SectionPut, StageChunk
 from raftckpt.protocol.replies import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCAL
 
-__all__ = ["Load", "Plan", "Request", "Requests"]
+__all__ = ["ClientPlan", "Load", "Request", "Requests"]
 
 _SECTIONS_PER_CONNECTION: Final = 1024
 _SECTION_BYTES_TOTAL: Final = 64 * limits.MIB
@@ -89,7 +89,7 @@ class Load:
         return max(1, min(256, _WINDOW_BYTES // max(1, self.initial_bytes)))
 
 
-class Plan:
+class ClientPlan:
     """What one client works on: its sections, its data, its dice.
 
     Arguments:
@@ -144,7 +144,7 @@ class Requests:
         handles: the open checkpoints.
     """
 
-    def __init__(self, plan: Plan, handles: list[int]) -> None:
+    def __init__(self, plan: ClientPlan, handles: list[int]) -> None:
         self._plan = plan
         self._handles = handles
         self._stages = 0

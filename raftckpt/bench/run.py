@@ -13,7 +13,7 @@ from typing import Any, Final
 from raftckpt import errors
 from raftckpt.bench.generator import SLOT_S, Counts
 from raftckpt.bench.histogram import Histogram
-from raftckpt.bench.link import Access, Link
+from raftckpt.bench.link import ClusterAccess, ReplicaLink
 from raftckpt.bench.loads import Load
 from raftckpt.bench.task import Task
 from raftckpt.client.endpoints import parse_endpoints, tls_context
@@ -126,7 +126,7 @@ async def run(
         )
         if clients
     ]
-    access = Access(addresses, tls_context(tls), token, name, timeout)
+    access = ClusterAccess(addresses, tls_context(tls), token, name, timeout)
     workers = [await _Worker.start() for _ in tasks]
     try:
         for worker, task in zip(workers, tasks, strict=True):
@@ -144,7 +144,7 @@ async def run(
     return _measured(load, results, before, after)
 
 
-async def _statuses_after(access: Access, seconds: float) -> dict[str, Any]:
+async def _statuses_after(access: ClusterAccess, seconds: float) -> dict[str, Any]:
     await asyncio.sleep(seconds)
     return await _statuses(access)
 
@@ -203,12 +203,12 @@ class _Worker:
             await self._process.wait()
 
 
-async def _statuses(access: Access) -> dict[str, Any]:
+async def _statuses(access: ClusterAccess) -> dict[str, Any]:
     """Status of every replica that answers, by node."""
 
     async def ask(endpoint: str) -> dict[str, Any] | None:
         try:
-            link = await Link.to(endpoint, access._replace(timeout=2.0))
+            link = await ReplicaLink.to(endpoint, access._replace(timeout=2.0))
         except CheckpointError:
             return None
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from raftckpt.bench.faces import run_aio, run_sync
 from raftckpt.bench.generator import Counts, Generator
-from raftckpt.bench.link import Access
+from raftckpt.bench.link import ClusterAccess
 from raftckpt.bench.loads import Load
 from raftckpt.bench.task import Starter, Task
 from raftckpt.client.endpoints import tls_context
@@ -54,7 +54,7 @@ class _Stdin:
 
 async def _run_raw(task: Task, starter: Starter) -> list[Counts]:
     tls = tls_context(task.tls_options())
-    access = Access(task.endpoints, tls, task.token, task.name, task.timeout)
+    access = ClusterAccess(task.endpoints, tls, task.token, task.name, task.timeout)
     generators = [Generator(task.load, client, access) for client in task.clients]
     for generator in generators:  # one after the other: a thousand at once would time out
         await generator.prepare(task.checkpoints)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import saf
-from raftckpt.capi.following import Following, Sink
+from raftckpt.capi.following import CheckpointFollowing, Sink
 from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract
 from raftckpt.saf.data import VECTOR_BYTES_MAX
@@ -67,7 +67,7 @@ class _Binding:
         self._null = ffi.NULL
         self._starting = threading.Lock()
         self._turns = threading.local()
-        self._followed: dict[int, Following] = {}
+        self._followed: dict[int, CheckpointFollowing] = {}
         """What is told of changes, by checkpoint handle."""
         self._arrival: dict[int, Sink] = {}
         """What follows all checkpoints of a service handle that are open for reading."""
@@ -492,7 +492,7 @@ class _Binding:
         with self._starting:
             following = self._followed.get(checkpoint.handle)
             if following is None:
-                following = Following(checkpoint)
+                following = CheckpointFollowing(checkpoint)
                 self._lib.keep_signals_away()
                 try:
                     rc = following.start()

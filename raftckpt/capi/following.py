@@ -20,7 +20,7 @@ from raftckpt.limits import SAF_PENDING_CALLBACKS_MAX
 from raftckpt.saf import SaCkptIOVectorElementT, immediate_consumption_register
 from raftckpt.saf.initialization import OpenCheckpoint
 
-__all__ = ["Following", "OwnWrite", "Sink"]
+__all__ = ["CheckpointFollowing", "OwnWrite", "Sink"]
 
 Sink: TypeAlias = Callable[[OpenCheckpoint, list[SaCkptIOVectorElementT]], None]
 
@@ -84,7 +84,7 @@ def _digest(kind: str, parts: Iterable[Sequence[Any]]) -> int:
     return hash((kind, tuple([tuple(part[:3]) for part in parts])))
 
 
-class Following:
+class CheckpointFollowing:
     """What is told about one open checkpoint.
 
     Attributes:

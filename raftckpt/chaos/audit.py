@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final, Protocol
 
-from raftckpt.chaos.history import Kind, Operation, Outcome, Part, seen_of
+from raftckpt.chaos.history import Kind, Operation, Outcome, SectionPart, seen_of
 from raftckpt.chaos.keeper import Replicas, state_of
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGERS, LOGS
 from raftckpt.errors import CheckpointError
@@ -21,7 +21,7 @@ from raftckpt.model.types import Chosen
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.testing.local_cluster import ClusterNotReady
-from raftckpt.testing.probe import Probe, replica_digests
+from raftckpt.testing.probe import ReplicaProbe, replica_digests
 
 __all__ = ["Audit", "audit"]
 
@@ -106,7 +106,7 @@ def audit(cluster: Audited, operations: Sequence[Operation]) -> Audit:
             found.not_audited[node] = f"no digest as of entry {index}: {state_of(cluster, node)}"
             continue
         try:
-            with Probe(running[node], timeout=_TIMEOUT_S) as probe:
+            with ReplicaProbe(running[node], timeout=_TIMEOUT_S) as probe:
                 for name in LASTING_NAMES:
                     _audit_one(probe, node, name, changes, found, lost, audited)
             found.audited_on.append(node)
@@ -118,7 +118,7 @@ def audit(cluster: Audited, operations: Sequence[Operation]) -> Audit:
 
 
 def _audit_one(
-    probe: Probe,
+    probe: ReplicaProbe,
     node: str,
     name: str,
     changes: dict[int, list[Operation]],
@@ -142,7 +142,9 @@ def _audit_one(
             number=-1 - len(found.reads),
             kind=Kind.READ_ALL,
             unit=uid,
-            parts=tuple(Part(section, 0, seen_of(data)) for section, data in contents.items()),
+            parts=tuple(
+                SectionPart(section, 0, seen_of(data)) for section, data in contents.items()
+            ),
             invoked=begin,
             returned=end,
             revision=revision,

@@ -22,12 +22,12 @@ __all__ = [
     "DIRECTORY",
     "Asked",
     "Content",
-    "Digest",
+    "ContentDigest",
     "Kind",
     "Operation",
     "Outcome",
-    "Part",
     "Recorder",
+    "SectionPart",
     "load",
     "payload",
     "seen_of",
@@ -85,14 +85,14 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 
-class Digest(NamedTuple):
+class ContentDigest(NamedTuple):
     """Stands for a content that was too long to keep."""
 
     size: int
     hash: str
 
     @classmethod
-    def of(cls, data: bytes) -> Digest:
+    def of(cls, data: bytes) -> ContentDigest:
         """Make the digest of a content."""
         return cls(len(data), hashlib.blake2b(data, digest_size=12).hexdigest())
 
@@ -100,10 +100,10 @@ class Digest(NamedTuple):
         return f"{self.size} bytes #{self.hash[:8]}"
 
 
-Content: TypeAlias = bytes | Digest | _Absent
+Content: TypeAlias = bytes | ContentDigest | _Absent
 
 
-class Part(NamedTuple):
+class SectionPart(NamedTuple):
     """A section an operation is about: the data to be written, or what was seen.
 
     Attributes:
@@ -166,7 +166,7 @@ class Operation:
     number: int
     kind: Kind
     unit: int
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SectionPart, ...] = ()
     invoked: int = 0
     returned: int | None = None
     outcome: Outcome = Outcome.OK
@@ -198,9 +198,9 @@ def payload(tag: str, size: int) -> bytes:
     return (unit * (size // len(unit) + 1))[:size]
 
 
-def seen_of(data: bytes) -> bytes | Digest:
+def seen_of(data: bytes) -> bytes | ContentDigest:
     """Return what a history keeps of a content that was read."""
-    return data if len(data) <= _SHORT_BYTES else Digest.of(data)
+    return data if len(data) <= _SHORT_BYTES else ContentDigest.of(data)
 
 
 def show(content: Content) -> str:
@@ -300,7 +300,7 @@ def _operation(
         parts=tuple(_asked(*part) for part in parts)
         if seen is None
         else tuple(
-            Part(section, 0, _seen(content), None, *revision)
+            SectionPart(section, 0, _seen(content), None, *revision)
             for section, content, *revision in seen
         ),
         invoked=invoked,
@@ -324,8 +324,8 @@ def _asked(
     size: int,
     kind: str | None = None,
     revision: int | None = None,
-) -> Part:
-    return Part(section, offset, payload(tag, size), Kind(kind) if kind else None, revision)
+) -> SectionPart:
+    return SectionPart(section, offset, payload(tag, size), Kind(kind) if kind else None, revision)
 
 
 def _seen(content: Any) -> Content:
@@ -333,4 +333,4 @@ def _seen(content: Any) -> Content:
         return ABSENT
     if isinstance(content, str):
         return content.encode("latin-1")
-    return Digest(*content)
+    return ContentDigest(*content)

@@ -20,7 +20,15 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from raftckpt.chaos.history import ABSENT, Content, Digest, Kind, Operation, Outcome, Part
+from raftckpt.chaos.history import (
+    ABSENT,
+    Content,
+    ContentDigest,
+    Kind,
+    Operation,
+    Outcome,
+    SectionPart,
+)
 from raftckpt.chaos.history import show as show_content
 from raftckpt.chaos.order import CLOCK_SLACK_NS, FAR, Order, Violation, check_order, describe
 from raftckpt.chaos.search import Event, Floating, OutOfTime, Refuted, Step, search
@@ -289,7 +297,9 @@ class _Unit:
 
 
 def _differs(op: Operation, section: str, value: Value) -> list[str]:
-    part = next((part for part in op.parts if part.section == section), Part(section, 0, ABSENT))
+    part = next(
+        (part for part in op.parts if part.section == section), SectionPart(section, 0, ABSENT)
+    )
     alike = _same(None if value is None else value[0], part.data)
     if op.kind.reads and alike and (part.revision is None or value is None):
         return []
@@ -389,7 +399,7 @@ class _Group(NamedTuple):
     places: dict[str, int]
     order: Order | None
 
-    def parts(self, op: Operation) -> list[tuple[int, Part]]:
+    def parts(self, op: Operation) -> list[tuple[int, SectionPart]]:
         """The parts of an operation that are about these sections, with their places."""
         return [
             (self.places[part.section], part) for part in op.parts if part.section in self.places
@@ -407,7 +417,7 @@ class _Group(NamedTuple):
             return self.order is None or self.order.is_free(revision)
         return known == revision
 
-    def holds(self, state: tuple[Any, ...], parts: list[tuple[int, Part]]) -> bool:
+    def holds(self, state: tuple[Any, ...], parts: list[tuple[int, SectionPart]]) -> bool:
         """Whether the sections have the revisions that parts name."""
         return all(
             part.revision is None or self.has(state[at], part.revision) for at, part in parts
@@ -456,7 +466,7 @@ def _step(op: Operation, group: _Group) -> Step:
 _REFUSED: Final = ("refused", None)
 
 
-def _made(old: Value, part: Part, op: Operation) -> Made:
+def _made(old: Value, part: SectionPart, op: Operation) -> Made:
     """Return what a part makes of a section."""
     return _CHANGES[part.kind or op.kind](old, part, op)
 
@@ -603,14 +613,14 @@ def _matches(state: tuple[Any, ...], expected: list[tuple[int, Content]]) -> boo
 def _same(content: bytes | None, seen: Content) -> bool:
     if content is None or seen is ABSENT:
         return content is None and seen is ABSENT
-    if isinstance(seen, Digest):
+    if isinstance(seen, ContentDigest):
         return len(content) == seen.size and _digest(content) == seen
     return content == seen
 
 
 @lru_cache(maxsize=64)
-def _digest(content: bytes) -> Digest:
-    return Digest.of(content)
+def _digest(content: bytes) -> ContentDigest:
+    return ContentDigest.of(content)
 
 
 # --- fencing -----------------------------------------------------------------------------------

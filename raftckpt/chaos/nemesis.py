@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from raftckpt.chaos.stage import Client, Stage
+from raftckpt.chaos.stage import ChaosStage, ClientProcess
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import background
 from raftckpt.testing.local_cluster import ClusterNotReady
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from raftckpt.testing.proxy import LinkProxy
 
 __all__ = ["LANES", "Mark", "Nemesis"]
 
-Script: TypeAlias = Callable[[Stage, random.Random], Iterator[float]]
+Script: TypeAlias = Callable[[ChaosStage, random.Random], Iterator[float]]
 
 
 class Mark(NamedTuple):
@@ -42,14 +42,14 @@ class _Skip(Exception):
     """Nothing to do that to at the moment."""
 
 
-def _leader(stage: Stage) -> str:
+def _leader(stage: ChaosStage) -> str:
     leader = stage.leader()
     if leader is None or stage.cluster.pid(leader) is None:
         raise _Skip
     return leader
 
 
-def _follower(stage: Stage, dice: random.Random) -> str:
+def _follower(stage: ChaosStage, dice: random.Random) -> str:
     leader = _leader(stage)
     others = [node for node in stage.running() if node != leader]
     if not others:
@@ -57,40 +57,40 @@ def _follower(stage: Stage, dice: random.Random) -> str:
     return dice.choice(others)
 
 
-def _some_clients(stage: Stage, dice: random.Random, count: int) -> list[Client]:
+def _some_clients(stage: ChaosStage, dice: random.Random, count: int) -> list[ClientProcess]:
     return dice.sample(stage.clients, min(count, len(stage.clients)))
 
 
 # --- replicas --------------------------------------------------------------------------------
 
 
-def _kill_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _kill_leader(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill(_leader(stage))
     yield dice.uniform(0.2, 2.5)
     stage.keeper.restart()
 
 
-def _kill_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _kill_follower(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill(_follower(stage, dice))
     yield dice.uniform(0.2, 4.0)
     stage.keeper.restart()
 
 
-def _kill_minority(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _kill_minority(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     count = len(stage.nodes) - stage.majority
     stage.cluster.kill(*dice.sample(stage.nodes, count))
     yield dice.uniform(0.5, 3.0)
     stage.keeper.restart()
 
 
-def _kill_all(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _kill_all(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.cluster.kill()
     yield dice.uniform(0.0, 0.5)
     stage.keeper.restart()
     yield 1.5
 
 
-def _restart_storm(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _restart_storm(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Kill a replica in whatever phase of its start it happens to be."""
     node = _follower(stage, dice) if dice.random() < 0.5 else _leader(stage)
     for _ in range(dice.randrange(2, 5)):
@@ -99,28 +99,28 @@ def _restart_storm(stage: Stage, dice: random.Random) -> Iterator[float]:
         yield dice.uniform(0.05, 0.8)
 
 
-def _stop_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _stop_leader(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Ask it to leave: it hands over first."""
     stage.cluster.terminate(_leader(stage), 20.0)
     yield dice.uniform(0.1, 1.0)
     stage.keeper.restart()
 
 
-def _pause_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _pause_leader(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     node = _leader(stage)
     stage.cluster.pause(node)
     yield dice.uniform(0.3, 3.0)
     stage.cluster.resume(node)
 
 
-def _pause_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _pause_follower(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     node = _follower(stage, dice)
     stage.cluster.pause(node)
     yield dice.uniform(0.3, 4.0)
     stage.cluster.resume(node)
 
 
-def _pause_all(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _pause_all(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     for node in stage.running():
         stage.cluster.pause(node)
     yield dice.uniform(0.3, 1.5)
@@ -129,17 +129,17 @@ def _pause_all(stage: Stage, dice: random.Random) -> Iterator[float]:
         yield dice.uniform(0.0, 0.3)
 
 
-def _transfer(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _transfer(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     for _ in range(dice.randrange(1, 4)):
         try:
-            with Probe(stage.cluster.endpoint(_leader(stage)), timeout=3.0) as probe:
+            with ReplicaProbe(stage.cluster.endpoint(_leader(stage)), timeout=3.0) as probe:
                 probe.transfer()
         except CheckpointError:  # refused, or the answer was lost: the history judges
             pass
         yield dice.uniform(0.1, 0.8)
 
 
-def _full_disk(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _full_disk(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     if stage.disk is None:
         raise _Skip
     stage.keeper.disk_filled()
@@ -154,7 +154,7 @@ def _full_disk(stage: Stage, dice: random.Random) -> Iterator[float]:
 # --- links between replicas --------------------------------------------------------------------
 
 
-def _isolate_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _isolate_leader(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Cut the leader off, together with a minority of the clients."""
     leader = _leader(stage)
     others = [node for node in stage.nodes if node != leader]
@@ -169,13 +169,13 @@ def _isolate_leader(stage: Stage, dice: random.Random) -> Iterator[float]:
         client.heal()
 
 
-def _isolate_follower(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _isolate_follower(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.cluster.partition(_follower(stage, dice))
     yield dice.uniform(0.5, 4.0)
     stage.cluster.partition()
 
 
-def _split(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _split(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Cut a minority with the leader off, or a random one."""
     group = dice.sample(stage.nodes, len(stage.nodes) - stage.majority)
     stage.cluster.partition(group)
@@ -183,7 +183,9 @@ def _split(stage: Stage, dice: random.Random) -> Iterator[float]:
     stage.cluster.partition()
 
 
-def _one_way(stage: Stage, dice: random.Random, *, deaf: bool, leader: bool) -> Iterator[float]:
+def _one_way(
+    stage: ChaosStage, dice: random.Random, *, deaf: bool, leader: bool
+) -> Iterator[float]:
     """Let a replica hear nothing, or let nobody hear it; the other direction goes on."""
     node = _leader(stage) if leader else _follower(stage, dice)
     others = [other for other in stage.nodes if other != node]
@@ -195,7 +197,7 @@ def _one_way(stage: Stage, dice: random.Random, *, deaf: bool, leader: bool) -> 
         stage.cluster.block(source, target, blocked=False)
 
 
-def _flapping(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _flapping(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Cut and mend random links."""
     for _ in range(dice.randrange(4, 10)):
         source, target = dice.sample(stage.nodes, 2)
@@ -207,18 +209,18 @@ def _flapping(stage: Stage, dice: random.Random) -> Iterator[float]:
 # --- what surrounds them -----------------------------------------------------------------------
 
 
-def _peer_latency(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _peer_latency(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.cluster.latency(dice.uniform(0.005, 0.06))
     yield dice.uniform(1.0, 3.0)
     stage.cluster.latency(0.0)
 
 
-def _peers(stage: Stage, work: Callable[[LinkProxy], None], node: str | None = None) -> None:
+def _peers(stage: ChaosStage, work: Callable[[LinkProxy], None], node: str | None = None) -> None:
     for _, proxy in stage.cluster.links(node):
         background.call(partial(work, proxy))
 
 
-def _slow_links(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _slow_links(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     node = _leader(stage) if dice.random() < 0.6 else _follower(stage, dice)
     speed = dice.choice([100_000.0, 400_000.0])
     _peers(stage, lambda proxy: proxy.slow(speed), node)
@@ -226,7 +228,7 @@ def _slow_links(stage: Stage, dice: random.Random) -> Iterator[float]:
     _peers(stage, lambda proxy: proxy.slow(None), node)
 
 
-def _slices(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _slices(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Pass everything on in pieces of a few bytes."""
     size = dice.choice([1, 7, 64])
     ways = [client for client in stage.clients if dice.random() < 0.5]
@@ -239,13 +241,13 @@ def _slices(stage: Stage, dice: random.Random) -> Iterator[float]:
         client.each_way(lambda way: way.slice(None))
 
 
-def _reset_peers(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _reset_peers(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     for _ in range(dice.randrange(1, 8)):
         _peers(stage, LinkProxy.reset, dice.choice([None, *stage.nodes]))
         yield dice.uniform(0.02, 0.4)
 
 
-def _reset_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _reset_clients(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     for _ in range(dice.randrange(1, 8)):
         for client in stage.clients:
             if dice.random() < 0.7:
@@ -253,7 +255,7 @@ def _reset_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
         yield dice.uniform(0.02, 0.4)
 
 
-def _half_close(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _half_close(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """End one direction of streams whose other direction goes on."""
     forward = dice.random() < 0.5
     if dice.random() < 0.5:
@@ -264,7 +266,7 @@ def _half_close(stage: Stage, dice: random.Random) -> Iterator[float]:
     yield dice.uniform(0.3, 1.0)
 
 
-def _deaf_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _deaf_clients(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Let requests through and hold the replies back, or the other way round."""
     requests = dice.random() < 0.3
     chosen = _some_clients(stage, dice, 2)
@@ -275,7 +277,7 @@ def _deaf_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
         client.heal()
 
 
-def _slow_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _slow_clients(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     chosen = _some_clients(stage, dice, 2)
     delay = dice.uniform(0.01, 0.1)
     for client in chosen:
@@ -285,12 +287,12 @@ def _slow_clients(stage: Stage, dice: random.Random) -> Iterator[float]:
         client.heal()
 
 
-def _kill_client(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _kill_client(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     stage.replace(dice.choice(stage.clients))
     yield dice.uniform(0.1, 1.0)
 
 
-def _pause_client(stage: Stage, dice: random.Random) -> Iterator[float]:
+def _pause_client(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     client = dice.choice(stage.clients)
     client.signal(signal.SIGSTOP)
     yield dice.uniform(0.3, 3.0)
@@ -347,7 +349,7 @@ class Nemesis:
     """
 
     def __init__(
-        self, stage: Stage, seed: int, tell: Callable[[str], None], only: tuple[str, ...] = ()
+        self, stage: ChaosStage, seed: int, tell: Callable[[str], None], only: tuple[str, ...] = ()
     ) -> None:
         self.marks: list[Mark] = []
         self.problems: list[str] = []

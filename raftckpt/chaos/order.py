@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
-from raftckpt.chaos.history import DIRECTORY, Kind, Operation, Outcome, Part, show
+from raftckpt.chaos.history import DIRECTORY, Kind, Operation, Outcome, SectionPart, show
 
 __all__ = ["CLOCK_SLACK_NS", "FAR", "Order", "Violation", "check_order", "describe"]
 
@@ -68,7 +68,7 @@ def _refusal(operation: Operation) -> str:
     return f"{operation.reason}{found}{at}"
 
 
-def _part(operation: Operation, part: Part) -> str:
+def _part(operation: Operation, part: SectionPart) -> str:
     kind = part.kind or operation.kind
     text = part.section if part.kind is None else f"{part.kind.value} {part.section}"
     if kind not in _WITHOUT_DATA and not (kind.reads and operation.outcome is not Outcome.OK):

@@ -47,7 +47,7 @@ _TICKS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 36_
 _LEADERS: Final = ("#0f766e", "#7c3aed", "#b45309", "#be185d", "#1d4ed8")
 
 
-class _Axis:
+class _TimeAxis:
     """Time to x."""
 
     def __init__(self, begin: int, end: int) -> None:
@@ -69,7 +69,7 @@ def draw(report: Report) -> str:
     """Return the picture of a run as SVG."""
     times = [sample.time for sample in report.samples] or [report.begin, report.end]
     last = max([time for time, _ in report.answers if time <= times[-1]] or [report.end])
-    axis = _Axis(min(report.begin, times[0]), max(report.end, last))
+    axis = _TimeAxis(min(report.begin, times[0]), max(report.end, last))
     body: list[str] = []
     y = _heading(body, report)
     top = y
@@ -127,7 +127,7 @@ def _heading(body: list[str], report: Report) -> int:
     return 162
 
 
-def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
+def _throughput(body: list[str], report: Report, axis: _TimeAxis, top: int) -> int:
     bottom = top + _PLOT_HEIGHT
     writes = _rates(report.answers, axis, changes=True)
     reads = _rates(report.answers, axis, changes=False)
@@ -173,7 +173,7 @@ def _throughput(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     return bottom
 
 
-def _rates(answers: Iterable[tuple[int, bool]], axis: _Axis, *, changes: bool) -> list[float]:
+def _rates(answers: Iterable[tuple[int, bool]], axis: _TimeAxis, *, changes: bool) -> list[float]:
     buckets = Counter(
         (time - axis.begin) // _BUCKET_NS
         for time, change in answers
@@ -189,7 +189,7 @@ def _round_up(value: float) -> float:
     return next(step * power for step in _STEPS if step * power >= value)
 
 
-def _leadership(body: list[str], report: Report, axis: _Axis, top: int) -> int:
+def _leadership(body: list[str], report: Report, axis: _TimeAxis, top: int) -> int:
     _label(body, "who leads", top - 12)
     nodes = sorted({sample.node for sample in report.samples})
     y = top
@@ -252,7 +252,7 @@ def _spans(samples: Sequence[Sample]) -> Iterable[tuple[Sample, int]]:
         yield first, last.time
 
 
-def _faults(body: list[str], report: Report, axis: _Axis, top: int) -> int:
+def _faults(body: list[str], report: Report, axis: _TimeAxis, top: int) -> int:
     _label(body, "faults", top - 12)
     x = _LEFT
     for lane, text in enumerate(
@@ -290,7 +290,7 @@ def _faults(body: list[str], report: Report, axis: _Axis, top: int) -> int:
     return y
 
 
-def _bar(mark: Mark, axis: _Axis, y: int) -> str:
+def _bar(mark: Mark, axis: _TimeAxis, y: int) -> str:
     left, right = axis.x(mark.begin), axis.x(mark.end)
     seconds = (mark.end - mark.begin) / 1e9
     return (
@@ -300,7 +300,7 @@ def _bar(mark: Mark, axis: _Axis, y: int) -> str:
     )
 
 
-def _time_axis(body: list[str], axis: _Axis, top: int, bottom: int) -> None:
+def _time_axis(body: list[str], axis: _TimeAxis, top: int, bottom: int) -> None:
     seconds = (axis.end - axis.begin) / 1e9
     step = next((each for each in _TICKS_S if seconds / each <= 16), 86_400)
     for at in range(0, math.floor(seconds) + 1, step):

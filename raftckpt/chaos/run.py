@@ -14,7 +14,7 @@ from raftckpt.chaos.audit import Audit, audit
 from raftckpt.chaos.history import Kind, Operation, Outcome, load
 from raftckpt.chaos.linearizability import Judgement, judge
 from raftckpt.chaos.nemesis import Mark, Nemesis
-from raftckpt.chaos.stage import Sample, Stage
+from raftckpt.chaos.stage import ChaosStage, Sample
 from raftckpt.errors import CheckpointError
 from raftckpt.testing.local_cluster import ClusterNotReady
 
@@ -144,7 +144,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
     """
     report = Report(plan)
     dice = random.Random(plan.seed)
-    stage = Stage(
+    stage = ChaosStage(
         plan.directory,
         plan.replicas,
         plan.clients,
@@ -191,7 +191,7 @@ class _Stuck(Exception):
     """What must go on does not."""
 
 
-def _wait_for(stage: Stage, more: int, timeout: float, what: str) -> None:
+def _wait_for(stage: ChaosStage, more: int, timeout: float, what: str) -> None:
     wanted = stage.acknowledged + more
     deadline = time.monotonic() + timeout
     while stage.acknowledged < wanted:
@@ -202,7 +202,7 @@ def _wait_for(stage: Stage, more: int, timeout: float, what: str) -> None:
 
 
 def _play(
-    plan: Plan, stage: Stage, nemesis: Nemesis, report: Report, tell: Callable[[str], None]
+    plan: Plan, stage: ChaosStage, nemesis: Nemesis, report: Report, tell: Callable[[str], None]
 ) -> None:
     report.begin = time.monotonic_ns()
     before = stage.acknowledged

@@ -22,10 +22,10 @@ from raftckpt.chaos.keeper import Keeper
 from raftckpt.chaos.worker import Spec, arguments
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import LocalCluster, background
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from raftckpt.testing.proxy import LinkProxy
 
-__all__ = ["Client", "Sample", "Stage"]
+__all__ = ["ChaosStage", "ClientProcess", "Sample"]
 
 SETTINGS: Final = {"snapshot": {"entries": 250}}
 """Snapshots are taken, sent and trimmed all the time."""
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     term: int
 
 
-class Client:
+class ClientProcess:
     """A client process and its ways to the replicas."""
 
     def __init__(self, name: str, directory: Path, cluster: LocalCluster) -> None:
@@ -116,7 +116,7 @@ def _healed(way: LinkProxy) -> None:
     way.slice(None)
 
 
-class Stage:
+class ChaosStage:
     """Replicas and clients of a run.
 
     Arguments:
@@ -144,8 +144,8 @@ class Stage:
         self.disk_node = f"n{replicas}"
         self.samples: list[Sample] = []
         self._latest: dict[str, Sample] = {}
-        self.clients: list[Client] = []
-        self.gone: list[Client] = []
+        self.clients: list[ClientProcess] = []
+        self.gone: list[ClientProcess] = []
         self._directory = directory
         self._pace = pace / clients
         self._started = 0
@@ -192,11 +192,11 @@ class Stage:
     def add_client(self) -> None:
         """Start one more client process."""
         self._started += 1
-        client = Client(f"c{self._started}", self._directory, self.cluster)
+        client = ClientProcess(f"c{self._started}", self._directory, self.cluster)
         self.clients.append(client)
         client.start(self.cluster, self.dice, 8, self._pace)
 
-    def replace(self, client: Client) -> None:
+    def replace(self, client: ClientProcess) -> None:
         """Kill a client process and start another in its place."""
         client.signal(signal.SIGCONT)
         client.end()
@@ -262,12 +262,12 @@ class Stage:
 
     def _watch(self, node: str) -> None:
         endpoint = self.cluster.endpoint(node)
-        probe: Probe | None = None
+        probe: ReplicaProbe | None = None
         while not self._stop.is_set():
             role, term = "", 0
             try:
                 if probe is None:
-                    probe = Probe(endpoint, timeout=0.5)
+                    probe = ReplicaProbe(endpoint, timeout=0.5)
                 status = probe.status()
                 role, term = str(status["role"]), int(status["term"])
             except (CheckpointError, OSError):

@@ -26,7 +26,7 @@ from raftckpt.errors import CheckpointError, Conflict, SessionLost
 from raftckpt.protocol.contract import SESSION_SECRET_BYTES
 from raftckpt.protocol.kinds import PartKind
 
-__all__ = ["Cut", "Told", "Witness", "seen_rows"]
+__all__ = ["Cut", "SessionWitness", "Told", "seen_rows"]
 
 _PARTS: Final = {
     Kind.CREATE: PartKind.CREATE,
@@ -117,7 +117,7 @@ def _note_error(recorder: Recorder, number: int, error: CheckpointError) -> None
     )
 
 
-class Witness:
+class SessionWitness:
     """One session. Its methods record, and never raise but :class:`Cut` when it has ended.
 
     Arguments:

@@ -20,13 +20,13 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from raftckpt.chaos.history import Asked, Kind, Outcome, Recorder
-from raftckpt.chaos.witness import Cut, Told, Witness, seen_rows
+from raftckpt.chaos.witness import Cut, SessionWitness, Told, seen_rows
 from raftckpt.client.operations import Opened
 from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError
 from raftckpt.protocol.operations import ReadAll
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 
 __all__ = ["LASTING_NAMES", "LEDGERS", "LOGS", "Spec", "arguments", "main"]
 
@@ -114,7 +114,7 @@ class _Client:
         self._moves = 0
         self._before = 0
         self._fenced = True  # somebody has to begin
-        self._witness: Witness | None = None
+        self._witness: SessionWitness | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class _Client:
         session = 0
         while not self._stop.is_set():
             session += 1
-            witness = Witness(
+            witness = SessionWitness(
                 f"{self._spec.name}.{session}", self._spec.book, self._recorder, self._spec.timeout
             )
             self._witness = witness
@@ -164,7 +164,7 @@ class _Client:
 
     # --- what it does --------------------------------------------------------------------------
 
-    async def _work(self, witness: Witness) -> None:
+    async def _work(self, witness: SessionWitness) -> None:
         opened: dict[str, Opened] = {}
         for name, update in {**LEDGERS, **_SHARED}.items():
             while name not in opened:
@@ -213,7 +213,7 @@ class _Client:
 
     async def _write(
         self,
-        witness: Witness,
+        witness: SessionWitness,
         kind: Kind,
         opened: Opened,
         places: list[tuple[str, int, int]],
@@ -235,16 +235,16 @@ class _Client:
         tag = prefix + self._tag()
         return Asked(section, offset, tag, size or len(tag) + 1, kind, revision)
 
-    async def _ledger(self, witness: Witness, opened: Opened) -> None:
+    async def _ledger(self, witness: SessionWitness, opened: Opened) -> None:
         tag = self._tag()
         await witness.change(Kind.PUT, opened, [Asked(tag, 0, tag, 100)])
 
-    async def _stream(self, witness: Witness, opened: Opened) -> None:
+    async def _stream(self, witness: SessionWitness, opened: Opened) -> None:
         await self._ledger(witness, opened)
         if self._tags % _SYNC_EVERY == 0:
             await witness.synchronize(opened)
 
-    async def _register(self, witness: Witness, opened: Opened) -> None:
+    async def _register(self, witness: SessionWitness, opened: Opened) -> None:
         dice = self._dice
         section = dice.choice(_REGISTERS)
         match dice.randrange(12):
@@ -273,10 +273,10 @@ class _Client:
             case _:
                 await witness.read_all(opened)
 
-    async def _reading(self, witness: Witness, opened: Opened) -> None:
+    async def _reading(self, witness: SessionWitness, opened: Opened) -> None:
         await witness.read(opened, [self._dice.choice(_LASTING)])
 
-    async def _expiring(self, witness: Witness, opened: Opened) -> None:
+    async def _expiring(self, witness: SessionWitness, opened: Opened) -> None:
         dice = self._dice
         section = dice.choice(_SHORT_LIVED)
         match dice.randrange(4):
@@ -289,7 +289,7 @@ class _Client:
             case _:
                 await self._write(witness, Kind.DELETE, opened, [(section, 0, 0)])
 
-    async def _owned(self, witness: Witness, opened: Opened) -> None:
+    async def _owned(self, witness: SessionWitness, opened: Opened) -> None:
         dice = self._dice
         section = f"o{dice.randrange(2)}"
         if self._fenced and dice.random() < 0.1:
@@ -301,7 +301,7 @@ class _Client:
             told = await self._write(witness, Kind.PUT, opened, [(section, 0, 0)])
             self._fenced = self._fenced or told.reason == "fenced"
 
-    async def _large(self, witness: Witness, opened: Opened) -> None:
+    async def _large(self, witness: SessionWitness, opened: Opened) -> None:
         dice = self._dice
         section = f"l{dice.randrange(2)}"
         if dice.random() < 0.4:
@@ -310,7 +310,7 @@ class _Client:
             size = dice.choice([200_000, 1_100_000, 2_500_000])
             await self._write(witness, Kind.PUT, opened, [(section, 0, size)])
 
-    async def _append(self, witness: Witness, opened: Opened) -> None:
+    async def _append(self, witness: SessionWitness, opened: Opened) -> None:
         """Append to sections that others append to, too, behind writes that were accepted."""
         dice = self._dice
         self._appends += 1
@@ -322,7 +322,7 @@ class _Client:
         else:
             await witness.change(Kind.APPEND, opened, [self._content(section)])
 
-    async def _compare(self, witness: Witness, opened: Opened) -> None:
+    async def _compare(self, witness: SessionWitness, opened: Opened) -> None:
         """Change what was read, if nobody has since; sometimes with a revision that is wrong."""
         dice = self._dice
         section = dice.choice(_COUNTERS)
@@ -341,7 +341,7 @@ class _Client:
         write = self._content(section, offset, revision=revision)
         await witness.change(kind, opened, [write])
 
-    async def _transact(self, witness: Witness, opened: Opened) -> None:
+    async def _transact(self, witness: SessionWitness, opened: Opened) -> None:
         """Move an amount from a section to another; a journal tells of it."""
         dice = self._dice
         if dice.random() < 0.1:
@@ -378,7 +378,7 @@ class _Client:
         amount = int(data.partition(b".")[0]) if revision else _START
         return self._content(section, kind=Kind.PUT, revision=revision, prefix=f"{amount + more}.")
 
-    async def _generations(self, witness: Witness) -> None:
+    async def _generations(self, witness: SessionWitness) -> None:
         dice = self._dice
         while not self._stop.is_set():
             name = dice.choice(NAMES)
@@ -413,7 +413,7 @@ class _LocalReader:
         self._recorder = recorder
         self._opened = opened
         self._endpoints = list(spec.book.values())
-        self._probes: dict[str, tuple[Probe, str]] = {}
+        self._probes: dict[str, tuple[ReplicaProbe, str]] = {}
         self._turn = 0
 
     def read(self) -> None:
@@ -422,7 +422,7 @@ class _LocalReader:
         endpoint = self._endpoints[self._turn % len(self._endpoints)]
         try:
             if endpoint not in self._probes:
-                probe = Probe(endpoint, timeout=0.5)
+                probe = ReplicaProbe(endpoint, timeout=0.5)
                 status = probe.status()
                 self._probes[endpoint] = probe, f"{status['node']}:{status['pid']}"
             probe, replica = self._probes[endpoint]

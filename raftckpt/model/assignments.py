@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from raftckpt.model.groups import AdminState, Group, HaState, Member, Transition
+from raftckpt.model.groups import AdminState, HaState, Member, ServiceGroup, Transition
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 
@@ -43,7 +43,7 @@ _WHY_LOCKED: Final = {
 # --- what happens to a component -----------------------------------------------------------------
 
 
-def join(state: State, session: Session, group: Group, fields: list[Any]) -> Member:
+def join(state: State, session: Session, group: ServiceGroup, fields: list[Any]) -> Member:
     """Take a component in: ``fields`` are its name, rank, response_ns, health_ns."""
     name, rank, response_ns, health_ns = fields
     number = state.groups.next()
@@ -94,14 +94,14 @@ def settle_ended(state: State) -> None:
         settle(state, group)
 
 
-def _remove(state: State, session: Session, group: Group, member: Member) -> None:
+def _remove(state: State, session: Session, group: ServiceGroup, member: Member) -> None:
     del group.members[member.name]
     session.members.discard(member.number)
     del state.groups.members[member.number]
     state.groups.told.pop(member.number, None)
 
 
-def _forget(state: State, session: Session, group: Group, member: Member) -> None:
+def _forget(state: State, session: Session, group: ServiceGroup, member: Member) -> None:
     """A component that failed knows it now, or is gone: nothing is left of it."""
     del group.removed[member.number]
     session.members.discard(member.number)
@@ -133,13 +133,13 @@ def respond(state: State, session: Session, member: Member, ok: bool) -> None:
         settle(state, state.groups.by_name[member.group])
 
 
-def swap(state: State, group: Group, holder: Member, successor: str) -> None:
+def swap(state: State, group: ServiceGroup, holder: Member, successor: str) -> None:
     """Begin a hand-over: when the holder answers that it is quiesced, the successor is active."""
     group.successor = successor
     _give(state, group, holder, _QUIESCED, "swap")
 
 
-def _vacate(group: Group, cause: str, transition: Transition) -> None:
+def _vacate(group: ServiceGroup, cause: str, transition: Transition) -> None:
     """The group has no holder any more."""
     group.previous = group.active
     group.active = ""
@@ -148,7 +148,7 @@ def _vacate(group: Group, cause: str, transition: Transition) -> None:
     group.transition = int(transition)
 
 
-def _give(state: State, group: Group, member: Member, ha_state: int, reason: str) -> None:
+def _give(state: State, group: ServiceGroup, member: Member, ha_state: int, reason: str) -> None:
     """Give a component an assignment; whatever it had before is void."""
     groups = state.groups
     member.state = ha_state
@@ -172,7 +172,7 @@ def _give(state: State, group: Group, member: Member, ha_state: int, reason: str
 # --- who gets what -------------------------------------------------------------------------------
 
 
-def settle(state: State, group: Group) -> None:
+def settle(state: State, group: ServiceGroup) -> None:
     """Give the components of a group what its state now asks for."""
     if group.admin == _SHUTTING_DOWN:
         holder = group.holder
@@ -189,7 +189,7 @@ def settle(state: State, group: Group) -> None:
             _give(state, group, member, _UNASSIGNED, _WHY_LOCKED[group.admin])
 
 
-def _settle_unlocked(state: State, group: Group) -> None:
+def _settle_unlocked(state: State, group: ServiceGroup) -> None:
     holder = group.holder
     if holder is None:
         heirs = group.waiting()
@@ -205,7 +205,7 @@ def _settle_unlocked(state: State, group: Group) -> None:
             _give(state, group, member, _STANDBY, "unlock" if member.assignment else "join")
 
 
-def _relieve(state: State, group: Group, holder: Member) -> None:
+def _relieve(state: State, group: ServiceGroup, holder: Member) -> None:
     """The holder is quiesced: the next one gets ACTIVE, or itself if there is nobody else."""
     heir = group.members.get(group.successor) or next(iter(group.waiting()), None)
     if heir is None:
@@ -216,7 +216,7 @@ def _relieve(state: State, group: Group, holder: Member) -> None:
     _give(state, group, holder, _STANDBY, "swap")
 
 
-def _settle_locked(state: State, group: Group) -> None:
+def _settle_locked(state: State, group: ServiceGroup) -> None:
     why = _WHY_LOCKED[group.admin]
     holder = group.holder
     if holder is not None:

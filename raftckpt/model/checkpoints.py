@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
-from raftckpt.model.types import Attributes, CreationFlags, Result, refuse
+from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse
 from raftckpt.model.values import Value
 from raftckpt.protocol.contract import (
     CORRUPTED_SECTIONS_MAX,
@@ -94,7 +94,7 @@ class Checkpoint:
     )
 
     def __init__(
-        self, uid: int, name: str, attributes: Attributes, created_ns: int, revision: int
+        self, uid: int, name: str, attributes: CreationAttributes, created_ns: int, revision: int
     ) -> None:
         self.uid = uid
         self.name = name
@@ -131,7 +131,7 @@ class Checkpoint:
         """Make the section every checkpoint with max_sections 1 has from its creation."""
         self.sections[b""] = (b"", SA_TIME_MAX, now_ns, self.revision)
 
-    def differences(self, other: Attributes, *, retention: bool = False) -> list[str]:
+    def differences(self, other: CreationAttributes, *, retention: bool = False) -> list[str]:
         """Name the creation attributes that differ.
 
         Arguments:

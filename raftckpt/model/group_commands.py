@@ -13,7 +13,7 @@ from typing import Any, Final
 from raftckpt.errors import SaAisError
 from raftckpt.model import assignments
 from raftckpt.model.checkpoints import DEPOSED
-from raftckpt.model.groups import AdminState, Group, HaState, Member, Operation
+from raftckpt.model.groups import AdminState, HaState, Member, Operation, ServiceGroup
 from raftckpt.model.sessions import NO_SESSION, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
@@ -63,7 +63,7 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
     if group is None:
         if len(state.groups.by_name) >= GROUPS_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
-        group = state.groups.by_name[name] = Group(name)
+        group = state.groups.by_name[name] = ServiceGroup(name)
     member = assignments.join(
         state, session, group, [component, c.rank, c.response_ns, c.health_ns]
     )
@@ -134,7 +134,7 @@ def group_admin(state: State, session: Session, c: ops.GroupAdmin) -> Result:
     return success(int(group.admin))
 
 
-def _swap(state: State, group: Group, target: str | None) -> Result:
+def _swap(state: State, group: ServiceGroup, target: str | None) -> Result:
     """Hand ACTIVE to a standby in an orderly way: the holder is asked to quiesce first."""
     holder = group.holder
     if group.admin != AdminState.UNLOCKED:
@@ -205,7 +205,7 @@ def _groups(state: State, number: int | None, query: ops.GroupsRequest) -> Resul
     return success([state.revision, rows])
 
 
-def _summary(group: Group) -> dict[str, Any]:
+def _summary(group: ServiceGroup) -> dict[str, Any]:
     holder = group.holder
     return {
         "group": group.name,

@@ -21,11 +21,11 @@ from typing import Any, Final
 
 __all__ = [
     "AdminState",
-    "Group",
     "Groups",
     "HaState",
     "Member",
     "Operation",
+    "ServiceGroup",
     "Transition",
 ]
 
@@ -179,7 +179,7 @@ class Member:
         return self.state == _STANDBY and self.answered
 
 
-class Group:
+class ServiceGroup:
     """A service group.
 
     Attributes:
@@ -257,11 +257,11 @@ class Groups:
     __slots__ = ("by_name", "last", "members", "told", "unsettled")
 
     def __init__(self) -> None:
-        self.by_name: dict[str, Group] = {}
+        self.by_name: dict[str, ServiceGroup] = {}
         self.members: dict[int, Member] = {}
         self.last = 0
         self.told: dict[int, Member] = {}
-        self.unsettled: dict[str, Group] = {}
+        self.unsettled: dict[str, ServiceGroup] = {}
 
     def next(self) -> int:
         """Take the next number."""

@@ -36,7 +36,7 @@ from raftckpt.model.lifecycle import refuse_attributes
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
-from raftckpt.model.types import Attributes, Refused, Result
+from raftckpt.model.types import CreationAttributes, Refused, Result
 from raftckpt.model.values import PageBuilder, Pages, Value
 from raftckpt.protocol import kinds as k
 from raftckpt.protocol.contract import (
@@ -355,7 +355,7 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
     _need(0 < revision <= state.revision and created_ns >= 0, "a checkpoint's revision")
     _need(active is None or has_types(active, _INT, _STR), "an active replica")
     _need(min(owner, epoch, generated, count) >= 0, "a negative number")
-    checkpoint = Checkpoint(uid, name, Attributes._make(attributes), created_ns, revision)
+    checkpoint = Checkpoint(uid, name, CreationAttributes._make(attributes), created_ns, revision)
     checkpoint.active = None if active is None else (active[0], active[1])
     checkpoint.owner = owner
     checkpoint.epoch = epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from raftckpt.model.groups import AdminState, Group, HaState, Member, Transition
+from raftckpt.model.groups import AdminState, HaState, Member, ServiceGroup, Transition
 from raftckpt.protocol import kinds as k
 from raftckpt.protocol.contract import COMPONENTS_PER_GROUP_MAX, GROUPS_MAX
 from raftckpt.protocol.kinds import fits, has_types
@@ -24,7 +24,7 @@ _MEMBER: Final = (
 _HOLDING: Final = (HaState.ACTIVE, HaState.QUIESCED, HaState.QUIESCING)
 
 
-def frozen(group: Group) -> tuple[Any, ...]:
+def frozen(group: ServiceGroup) -> tuple[Any, ...]:
     """Return a group as it is now, in plain values."""
     return (
         group.name,
@@ -57,7 +57,7 @@ def load(state: State, fields: Any) -> None:
     _need(name not in groups.by_name and len(groups.by_name) < GROUPS_MAX, "number of groups")
     _need(fits(k.GroupName, name), "name of a group")
     _need(0 <= epoch <= groups.last, "epoch of a group")
-    group = Group(name, AdminState(admin))
+    group = ServiceGroup(name, AdminState(admin))
     group.epoch = epoch
     group.previous, group.cause, group.successor = previous, cause, successor
     group.transition = Transition(transition)

@@ -15,7 +15,7 @@ from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Chec
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.sessions import HANDLE, Session
 from raftckpt.model.state import State
-from raftckpt.model.types import Attributes, CreationFlags, Result, refuse, success
+from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse, success
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
     CHECKPOINTS_MAX,
@@ -124,7 +124,7 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
     if refusal is not None:
         return refusal
     checkpoint = state.names.get(name)
-    attributes = None if c.attributes is None else Attributes._make(c.attributes)
+    attributes = None if c.attributes is None else CreationAttributes._make(c.attributes)
     if checkpoint is None:
         if attributes is None:
             return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
@@ -143,7 +143,7 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
             flags ^= WRITE | FENCED
     created = checkpoint is None
     if checkpoint is None:
-        checkpoint = _create(state, session, name, attributes or Attributes())
+        checkpoint = _create(state, session, name, attributes or CreationAttributes())
     handle = session.next_handle
     session.next_handle += 1
     session.handles[handle] = (checkpoint, flags)
@@ -180,7 +180,9 @@ def refuse_attributes(flags: int, fields: tuple[int, ...] | None) -> Result | No
     return refuse(SaAisError.ERR_INVALID_PARAM, "attributes", wrong) if wrong else None
 
 
-def _create(state: State, session: Session, name: str, attributes: Attributes) -> Checkpoint:
+def _create(
+    state: State, session: Session, name: str, attributes: CreationAttributes
+) -> Checkpoint:
     state.revision += 1
     checkpoint = Checkpoint(state.next_uid, name, attributes, state.now_ns, state.revision)
     state.next_uid += 1

@@ -13,9 +13,9 @@ from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract, kinds
 
 __all__ = [
-    "Attributes",
     "CheckpointDescriptor",
     "Chosen",
+    "CreationAttributes",
     "CreationFlags",
     "OpenFlags",
     "Refused",
@@ -67,7 +67,7 @@ class Chosen(IntEnum):
     ANY = 5
 
 
-class Attributes(NamedTuple):
+class CreationAttributes(NamedTuple):
     """SaCkptCheckpointCreationAttributesT; sizes in bytes, retention in nanoseconds."""
 
     flags: int = CreationFlags.WR_ALL_REPLICAS
@@ -105,7 +105,7 @@ class CheckpointDescriptor(NamedTuple):
     uid: int
     """Number of this generation of the name; never used again."""
     name: str
-    attributes: Attributes
+    attributes: CreationAttributes
     sections: int
     memory_used: int
     created_ns: int

@@ -52,7 +52,7 @@ class Mapping(NamedTuple):
 Node: TypeAlias = Scalar | Sequence | Mapping
 
 
-class _Reader:
+class _YamlReader:
     def __init__(self, problems: list[Problem]) -> None:
         self._problems = problems
         self._constructor = yaml.constructor.SafeConstructor()
@@ -147,4 +147,4 @@ def parse(text: str, problems: list[Problem]) -> Node | None:
     if root is None:
         problems.append(Problem(0, "the file is empty", "start from the cluster.yaml shipped"))
         return None
-    return _Reader(problems).node(root)
+    return _YamlReader(problems).node(root)

@@ -30,8 +30,8 @@ __all__ = [
     "MESSAGES",
     "FrameDecoder",
     "FrameError",
+    "LargeValue",
     "MessageStream",
-    "Pages",
     "encode_frame",
     "frames_for_pieces",
     "message_frames",
@@ -69,7 +69,7 @@ class FrameError(ValueError):
 
 
 @runtime_checkable
-class Pages(Protocol):
+class LargeValue(Protocol):
     """A large value kept in pieces; what the model returns for a section of several pages."""
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Pages(Protocol):
         """The bytes in order."""
 
 
-class Listing(Protocol):
+class LongListing(Protocol):
     """Many rows, each made when it is asked for; what the model returns for long answers."""
 
     def __len__(self) -> int:
@@ -240,7 +240,7 @@ def pack_messages(messages: list[Any]) -> bytes:
 
 
 def try_pack(messages: list[Any]) -> bytes | None:
-    """Pack messages, whose values may be :class:`Pages`, into one frame; None: they do not fit."""
+    """Pack messages, with values of :class:`LargeValue`, into one frame; None: they do not fit."""
     payload = _encode(messages)
     length = len(payload) + 1
     if length > limits.FRAME_BYTES_MAX:
@@ -250,7 +250,7 @@ def try_pack(messages: list[Any]) -> bytes | None:
 
 
 def _joined(value: Any) -> bytes:
-    if isinstance(value, Pages):
+    if isinstance(value, LargeValue):
         return b"".join(value.pieces())
     raise TypeError(f"cannot send a {type(value).__name__}")
 
@@ -360,8 +360,8 @@ def frames_for_pieces(
 def pack_pieces(value: Any) -> Iterator[bytes]:
     """Encode a value as msgpack in pieces.
 
-    :class:`Pages` inside lists become one bin each, a :class:`Listing` becomes an array. While
-    its rows are counted and made, an empty piece now and then says that others may go first.
+    :class:`LargeValue` inside lists become one bin each, a :class:`LongListing` becomes an array.
+    While its rows are counted and made, an empty piece now and then says that others may go first.
     """
     if hasattr(value, "rows"):
         yield from _pack_listing(value)
@@ -383,7 +383,7 @@ def pack_pieces(value: Any) -> Iterator[bytes]:
         yield msgpack.packb(value, use_bin_type=True)
 
 
-def _pack_listing(listing: Listing) -> Iterator[bytes]:
+def _pack_listing(listing: LongListing) -> Iterator[bytes]:
     for _ in listing.prepare():
         yield b""
     yield _array_header(len(listing))
@@ -415,7 +415,7 @@ def _is_short(value: Any, depth: int = _ROW_DEPTH_MAX) -> bool:
 def reply_frames(
     message: list[Any], fragment_bytes: int = limits.FRAGMENT_BYTES
 ) -> Iterator[bytes]:
-    """Stream one message, whose values may be :class:`Pages`, as frames, lazily."""
+    """Stream one message, whose values may be :class:`LargeValue`, as frames, lazily."""
     return frames_for_pieces(b"\x91", pack_pieces(message), fragment_bytes)
 
 

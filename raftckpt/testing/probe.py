@@ -20,10 +20,10 @@ from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
-__all__ = ["Probe", "replica_digests", "replica_status"]
+__all__ = ["ReplicaProbe", "replica_digests", "replica_status"]
 
 
-class Probe:
+class ReplicaProbe:
     """A connection to one replica's client port.
 
     Arguments:
@@ -54,7 +54,7 @@ class Probe:
             self.close()
             raise
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> ReplicaProbe:
         return self
 
     def __exit__(
@@ -151,7 +151,7 @@ def _value(message: list[Any]) -> Any:
 def replica_status(endpoint: str, *, timeout: float = 1.0) -> dict[str, Any] | None:
     """Status of the replica at an endpoint, or None if it does not answer in time."""
     try:
-        with Probe(endpoint, timeout=timeout) as probe:
+        with ReplicaProbe(endpoint, timeout=timeout) as probe:
             return probe.status()
     except CheckpointError:
         return None
@@ -174,7 +174,7 @@ def replica_digests(
         CheckpointError: if the leader does not start the check.
     """
     deadline = time.monotonic() + timeout
-    with Probe(endpoints[leader], timeout=timeout) as probe:
+    with ReplicaProbe(endpoints[leader], timeout=timeout) as probe:
         nonce, index = probe.call(ops.CheckStart)
     # all at once: one that is down or stuck must not use up the time of the others
     with ThreadPoolExecutor(len(endpoints)) as pool:
@@ -185,7 +185,7 @@ def replica_digests(
 def _digest(nonce: bytes, deadline: float, endpoint: str) -> str | None:
     while time.monotonic() < deadline:
         try:
-            with Probe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
+            with ReplicaProbe(endpoint, timeout=max(0.1, deadline - time.monotonic())) as probe:
                 return str(probe.call(ops.DigestRequest, nonce)[1])
         except (TryAgain, Unavailable):  # it has not applied that entry yet, or is just starting
             time.sleep(0.02)

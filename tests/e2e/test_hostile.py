@@ -14,7 +14,7 @@ import yaml
 
 import raftckpt
 from raftckpt.testing import LocalCluster
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from tests.waiting import until
 
 GARBAGE = [
@@ -79,7 +79,7 @@ def test_client_that_does_not_read_costs_bounded_memory(cluster) -> None:
         checkpoint = service.open("deaf", create=raftckpt.Attributes())
         checkpoint.put("big", b"x" * (1 << 20))
         before = cluster.status(leader)["rss_bytes"]
-        with Probe(cluster.endpoint(leader)) as deaf:
+        with ReplicaProbe(cluster.endpoint(leader)) as deaf:
             deaf.socket.settimeout(0.5)
             for _ in range(500):
                 try:

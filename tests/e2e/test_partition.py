@@ -6,7 +6,7 @@ import pytest
 
 import raftckpt
 from raftckpt.model.types import OpenFlags
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from tests.e2e.load import Writers, assert_equal_replicas
 from tests.messages import Tag
 from tests.waiting import until
@@ -21,7 +21,7 @@ def test_isolated_leader_acknowledges_nothing_and_serves_no_linearizable_read(cl
     old = cluster.leader()
     rest = [node for node in cluster.nodes if node != old]
     # Raw connections: a client would find the new leader by itself.
-    with Probe(cluster.endpoint(old), timeout=3) as probe:
+    with ReplicaProbe(cluster.endpoint(old), timeout=3) as probe:
         probe.call(Tag.SESSION_OPEN, 0, 0, b"s" * 16, "probe", "here", 10**10, 10**10)
         handle = probe.call(Tag.CHECKPOINT_OPEN, 1, 0, "part", OpenFlags.WRITE, None)[0]
         cluster.partition(old)

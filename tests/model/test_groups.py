@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from raftckpt.model import assignments
 from raftckpt.model.checkpoints import FENCED, WRITE
-from raftckpt.model.groups import AdminState, Group, HaState, Member
+from raftckpt.model.groups import AdminState, HaState, Member, ServiceGroup
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import Session
@@ -199,7 +199,7 @@ class Run:
         session = self.machine.sessions.get(number)
         return session is not None and any(flags & WRITE for _, flags in session.handles.values())
 
-    def look_at(self, group: Group) -> None:
+    def look_at(self, group: ServiceGroup) -> None:
         holders = [m.name for m in group.members.values() if m.state in HOLDING]
         assert holders == ([group.active] if group.active else [])
         if group.admin == AdminState.UNLOCKED:

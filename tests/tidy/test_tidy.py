@@ -59,12 +59,29 @@ def called_by_pysyncobj() -> set[str]:
 
 
 def doubles(modules: Iterable[Source]) -> Found:
-    """Class names that more than one module defines."""
+    """Class names with more than one meaning: more than one module defines them.
+
+    Twins have one: the asyncio face of a class, in a module ``aio*`` of its room, and the class.
+    """
     found: Found = {}
     for source in modules:
         for name in source.classes():
             found.setdefault(name, set()).add(source.path)
-    return {name: paths for name, paths in found.items() if len(paths) > 1}
+    return {name: paths for name, paths in found.items() if len(paths - twins(paths)) > 1}
+
+
+def twins(paths: set[str]) -> set[str]:
+    """The asyncio faces among the modules, each the only one beside the only other of its room."""
+    rooms: dict[Path, list[str]] = {}
+    for path in map(Path, sorted(paths)):
+        rooms.setdefault(path.parent, []).append(path.name)
+    return {
+        str(room / face)
+        for room, pair in rooms.items()
+        if len(pair) == 2
+        for face, other in (pair, pair[::-1])
+        if face.startswith("aio") and not other.startswith("aio")
+    }
 
 
 def bare_tags(modules: Iterable[Source]) -> Found:
@@ -154,6 +171,23 @@ def test_doubles_bare_tags_and_assertions_are_found() -> None:
     assert bare_tags([source]) == {"a.py": {"x[0] == 24", "tag in (1, 2)", "3"}}
     assert len(list(source.asserts())) == 1
     assert [name for name in source.exported if name not in source.defined] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "alike"),
+    [
+        ("room/aio.py room/sync.py", True),
+        ("room/aio_x.py room/x.py", True),
+        ("room/aio.py other/sync.py", False),
+        ("room/aio.py room/aio_x.py", False),
+        ("room/aio.py room/sync.py room/x.py", False),
+        ("room/aio.py room/sync.py other/x.py", False),
+        ("room/aio/x.py room/x.py", False),
+    ],
+)
+def test_only_the_faces_of_one_room_are_twins(paths: str, alike: bool) -> None:
+    found = doubles(Source(path, "class X: ...") for path in paths.split())
+    assert found == ({} if alike else {"X": set(paths.split())})
 
 
 @pytest.mark.parametrize(("found", "table"), [({"a": {"x"}}, {}), ({}, {"a": {"x"}})])

@@ -3,7 +3,7 @@
 One select loop serves two libraries: the checkpoint service, and whoever assigns the roles. With
 ``--group`` that is a service group (:mod:`raftckpt.testing.csa103.group_roles`), else standard
 input (a line ``ACTIVE`` makes the component active, the end of the input ends it); anything with a
-descriptor and a ``dispatch`` can take their place (:class:`Roles`).
+descriptor and a ``dispatch`` can take their place (:class:`RoleSource`).
 
 What it does, it says on standard output: as the tutorial's log, or (``--output json``) as records
 for the director of the demo, one JSON list per line, stamped with CLOCK_MONOTONIC (one clock for
@@ -26,21 +26,21 @@ from typing import Any, Protocol
 from raftckpt import saf
 from raftckpt.testing.csa103.checkpoint_fns import CKPT_NAME, CKPT_SID_NAME, UPDATES, CheckpointFns
 
-__all__ = ["CHECKPOINT", "SECTION", "Component", "Roles", "StandardInput", "main"]
+__all__ = ["CHECKPOINT", "SECTION", "DemoComponent", "RoleSource", "StandardInput", "main"]
 
 CHECKPOINT = CKPT_NAME
 SECTION = CKPT_SID_NAME
 CALL_TIMEOUT_S = 30.0
 
 
-class Roles(Protocol):
+class RoleSource(Protocol):
     """Whoever tells the component what to be: AMF, or what plays it."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to dispatch."""
         ...
 
-    def dispatch(self, component: Component) -> bool:
+    def dispatch(self, component: DemoComponent) -> bool:
         """Tell the component; False when it is to end."""
         ...
 
@@ -56,7 +56,7 @@ class StandardInput:
         """Return the descriptor."""
         return self._descriptor
 
-    def dispatch(self, component: Component) -> bool:
+    def dispatch(self, component: DemoComponent) -> bool:
         """Read what came; activate on ``ACTIVE``."""
         data = os.read(self._descriptor, 4096)
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -66,7 +66,7 @@ class StandardInput:
         return bool(data)
 
 
-class Component:
+class DemoComponent:
     """The application: initialize, be standby, be active.
 
     Arguments:
@@ -86,7 +86,7 @@ class Component:
         self._active = False
         self._thread: threading.Thread | None = None
 
-    def run(self, roles: Roles) -> None:
+    def run(self, roles: RoleSource) -> None:
         """Serve the roles and the checkpoint service in one loop until the roles end it."""
         who = f"Component [{self.name}] : PID [{os.getpid()}]."
         self._voice.log(f"{who} Initializing")
@@ -213,14 +213,14 @@ def main(argv: list[str] | None = None) -> int:
         collocated=options.collocated,
         sections=options.sections,
     )
-    roles: Roles = StandardInput()
+    roles: RoleSource = StandardInput()
     if options.group is not None:
         from raftckpt.testing.csa103.group_roles import GroupRoles
 
         if options.endpoints is None:
             parser.error("--group needs --endpoints")
         roles = GroupRoles(options.endpoints, options.node, options.name, options.group)
-    Component(options.name, checkpoint, options.interval, voice).run(roles)
+    DemoComponent(options.name, checkpoint, options.interval, voice).run(roles)
     return 0
 
 

@@ -26,14 +26,14 @@ from raftckpt.testing.csa103.verdict import (
     Begun,
     Event,
     Found,
-    Judgement,
     Killed,
+    RunJudgement,
     judge,
 )
 from raftckpt.testing.local_cluster import LocalCluster
-from raftckpt.testing.probe import Probe, replica_digests
+from raftckpt.testing.probe import ReplicaProbe, replica_digests
 
-__all__ = ["KINDS", "Director", "Moment", "Outcome"]
+__all__ = ["KINDS", "Director", "Moment", "RunOutcome"]
 
 KINDS = ("active", "leader", "node")
 """What can be killed: the active component, the leading replica, or a node with both on it."""
@@ -53,10 +53,10 @@ class Moment(NamedTuple):
     value: int | None = None
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """Result of a run: the judgement, and how the cluster stood at the end."""
 
-    judgement: Judgement
+    judgement: RunJudgement
     numbers_per_s: float
     digest_index: int
     digests: dict[str, str | None]
@@ -109,7 +109,7 @@ class Director:
         self._selector = selectors.DefaultSelector()
         self._started_ns = time.monotonic_ns()
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         """Run to the end and judge.
 
         Raises:
@@ -137,7 +137,7 @@ class Director:
             unequal = len(set(digests.values())) != 1 or None in digests.values()
             if unequal:
                 judgement.problems.append(f"the replicas differ at log index {index}: {digests}")
-            return Outcome(judgement, rate, index, digests)
+            return RunOutcome(judgement, rate, index, digests)
         finally:
             self._end()
 
@@ -212,7 +212,7 @@ class Director:
         if leader == node:
             return
         try:
-            with Probe(self._cluster.endpoint(leader), timeout=5.0) as probe:
+            with ReplicaProbe(self._cluster.endpoint(leader), timeout=5.0) as probe:
                 probe.transfer(node)
             self._until(lambda: self._cluster.leader() == node)
             self._moment("note", node, "leads now (leadership handed over)")

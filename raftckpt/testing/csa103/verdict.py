@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Acknowledged", "Begun", "Event", "Found", "Judgement", "Killed", "judge"]
+__all__ = ["Acknowledged", "Begun", "Event", "Found", "Killed", "RunJudgement", "judge"]
 
 
 class Found(NamedTuple):
@@ -62,7 +62,7 @@ class Failover(NamedTuple):
     component: str
 
 
-class Judgement(NamedTuple):
+class RunJudgement(NamedTuple):
     """The verdict.
 
     Attributes:
@@ -81,7 +81,7 @@ class Judgement(NamedTuple):
         return "lost" if self.problems else "ok"
 
 
-def judge(history: list[Event]) -> Judgement:
+def judge(history: list[Event]) -> RunJudgement:
     """Judge a history; it must end with the :class:`Found` of a final read.
 
     Arguments:
@@ -101,7 +101,7 @@ def judge(history: list[Event]) -> Judgement:
             judge_.problems.append(
                 f"no number was acknowledged after the kill of {each.what} ({each.kind})"
             )
-    return Judgement(judge_.problems, judge_.written, failovers)
+    return RunJudgement(judge_.problems, judge_.written, failovers)
 
 
 class _Judge:

@@ -6,7 +6,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.bench.generator import Counts
 from raftckpt.bench.histogram import Histogram
-from raftckpt.bench.loads import Load, Plan, Requests
+from raftckpt.bench.loads import ClientPlan, Load, Requests
 from raftckpt.bench.plots import Series, line_plot
 from raftckpt.bench.task import Task
 from raftckpt.protocol.operations import Command, StageChunk
@@ -65,7 +65,7 @@ def test_the_time_line_keeps_the_worst_of_each_slot() -> None:
     ids=str,
 )
 def test_every_request_is_well_formed(load: Load) -> None:
-    requests = Requests(Plan(load, 1), list(range(1, load.checkpoints + 1)))
+    requests = Requests(ClientPlan(load, 1), list(range(1, load.checkpoints + 1)))
     made = list(requests.initial())
     assert len(made) == load.sections_of(1)
     endless = requests.endless()

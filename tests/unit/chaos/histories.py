@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from raftckpt.chaos.history import ABSENT, DIRECTORY, Kind, Operation, Outcome, Part
+from raftckpt.chaos.history import ABSENT, DIRECTORY, Kind, Operation, Outcome, SectionPart
 
 UNIT = 7
 
@@ -24,7 +24,7 @@ class Book:
             number=len(self.operations),
             kind=kind,
             unit=more.pop("unit", UNIT),
-            parts=tuple(Part(*part) for part in parts),
+            parts=tuple(SectionPart(*part) for part in parts),
             invoked=start,
             returned=end,
             **more,

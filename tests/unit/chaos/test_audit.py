@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftckpt.chaos.audit import audit
-from raftckpt.chaos.history import Kind, Operation, Part
+from raftckpt.chaos.history import Kind, Operation, SectionPart
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGER, LOG
 from raftckpt.errors import Timeout, Unavailable
 from raftckpt.protocol import operations as ops
@@ -15,7 +15,7 @@ UID = 100 + LASTING_NAMES.index(LEDGER)
 
 
 def put(number: int, section: str) -> Operation:
-    part = Part(section, 0, section.encode())
+    part = SectionPart(section, 0, section.encode())
     return Operation("c1.1", number, Kind.PUT, UID, (part,), revision=10 + number)
 
 
@@ -88,7 +88,7 @@ def cluster(monkeypatch) -> Cluster:
     built = Cluster()
     monkeypatch.setattr("raftckpt.chaos.audit.replica_digests", built.digests)
     monkeypatch.setattr(
-        "raftckpt.chaos.audit.Probe", lambda endpoint, timeout: Probe(built, endpoint)
+        "raftckpt.chaos.audit.ReplicaProbe", lambda endpoint, timeout: Probe(built, endpoint)
     )
     return built
 
@@ -157,7 +157,7 @@ def test_where_nothing_was_audited_nobody_knows_what_is_lost(cluster, why, monke
 
 def test_appends_are_looked_for_where_they_were_told_to_be(cluster) -> None:
     uid = 100 + LASTING_NAMES.index(LOG)
-    parts = Part("log", 0, b"<1>"), Part("log", 0, b"<2>")
+    parts = SectionPart("log", 0, b"<1>"), SectionPart("log", 0, b"<2>")
     appends = [
         Operation("c1", at, Kind.APPEND, uid, (part,), revision=12 + at, results=(3 * at,))
         for at, part in enumerate(parts)
@@ -173,8 +173,8 @@ def test_appends_are_looked_for_where_they_were_told_to_be(cluster) -> None:
 
 def test_sections_that_a_transaction_deleted_are_not_missed(cluster) -> None:
     uid = 100 + LASTING_NAMES.index(LOG)
-    parts = Part("a", 0, b"", Kind.DELETE), Part("c", 0, b"", Kind.PUT)
-    put = Operation("c1", 2, Kind.PUT, uid, (Part("a"),), revision=12)
+    parts = SectionPart("a", 0, b"", Kind.DELETE), SectionPart("c", 0, b"", Kind.PUT)
+    put = Operation("c1", 2, Kind.PUT, uid, (SectionPart("a"),), revision=12)
     transaction = Operation("c1", 3, Kind.TRANSACTION, uid, parts, revision=13)
     (lost,) = audit(cluster, [put, transaction]).lost
     assert "transaction of c" in lost

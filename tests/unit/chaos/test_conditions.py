@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raftckpt.chaos.history import Kind, Outcome, Part
+from raftckpt.chaos.history import Kind, Outcome, SectionPart
 from tests.unit.chaos.histories import UNIT, Book
 from tests.unit.chaos.test_linearizability import bad, good
 
@@ -43,8 +43,8 @@ class Conditions(Book):
         self.transact(who, at, None, *parts, **refused, **more)
 
 
-def _part(kind: Kind, section: str, data: str = "", revision: int | None = None) -> Part:
-    return Part(section, 0, data.encode(), kind, revision)
+def _part(kind: Kind, section: str, data: str = "", revision: int | None = None) -> SectionPart:
+    return SectionPart(section, 0, data.encode(), kind, revision)
 
 
 PUT, APPEND, DELETE, CREATE = Kind.PUT, Kind.APPEND, Kind.DELETE, Kind.CREATE

@@ -5,11 +5,11 @@ from __future__ import annotations
 from raftckpt.chaos.history import (
     ABSENT,
     Asked,
-    Digest,
+    ContentDigest,
     Kind,
     Outcome,
-    Part,
     Recorder,
+    SectionPart,
     load,
     payload,
     seen_of,
@@ -31,10 +31,10 @@ def test_what_is_recorded_is_loaded(tmp_path) -> None:
     recorder.close()
     one, two, three, four = load([path])
     assert (one.session, one.kind, one.unit, one.number) == ("c1.1", Kind.PUT, 7, 0)
-    assert one.parts == (Part("k", 0, b"c1-1|c1-1|"),)
+    assert one.parts == (SectionPart("k", 0, b"c1-1|c1-1|"),)
     assert (one.invoked, one.returned, one.outcome, one.revision) == (100, 200, Outcome.OK, 3)
     assert one.changes
-    assert two.parts == (Part("k", 0, b"c1-1|c1-1|"), Part("j", 0, ABSENT))
+    assert two.parts == (SectionPart("k", 0, b"c1-1|c1-1|"), SectionPart("j", 0, ABSENT))
     assert (three.outcome, three.returned, three.accepted, three.ttl_ns) == (
         Outcome.UNKNOWN,
         None,
@@ -62,14 +62,14 @@ def test_conditions_and_parts_are_recorded(tmp_path) -> None:
     recorder.close()
     one, two, three = load([path])
     assert one.parts == (
-        Part("k", 0, b"c1-1|", Kind.PUT, 7),
-        Part("j", 0, b"c1-2|", Kind.APPEND),
-        Part("i", 0, b"", Kind.DELETE),
+        SectionPart("k", 0, b"c1-1|", Kind.PUT, 7),
+        SectionPart("j", 0, b"c1-2|", Kind.APPEND),
+        SectionPart("i", 0, b"", Kind.DELETE),
     )
     assert (one.kind, one.results, one.changes) == (Kind.TRANSACTION, (None, 3, None), True)
-    assert two.parts == (Part("k", 0, b"c1-3|", None, 0),)
+    assert two.parts == (SectionPart("k", 0, b"c1-3|", None, 0),)
     assert (two.reason, two.value) == ("conflict", 9)
-    assert (three.parts, three.revision) == ((Part("k", 0, b"c1-1|", None, 9),), None)
+    assert (three.parts, three.revision) == ((SectionPart("k", 0, b"c1-1|", None, 9),), None)
 
 
 def test_histories_without_conditions_are_what_they_were(tmp_path) -> None:
@@ -82,7 +82,7 @@ def test_histories_without_conditions_are_what_they_were(tmp_path) -> None:
     old = b'[1,"c1.1","put",7,[["k",0,"c1-1",10]],100,{}]\n[-1,200,"ok",{"revision":3}]\n'
     assert path.read_bytes() == old
     (only,) = load([path])
-    assert only.parts == (Part("k", 0, b"c1-1|c1-1|"),)
+    assert only.parts == (SectionPart("k", 0, b"c1-1|c1-1|"),)
     assert (only.results, only.value) == ((), None)
 
 
@@ -113,8 +113,8 @@ def test_contents() -> None:
     assert payload("ab", 0) == b""
     assert seen_of(b"x" * 64) == b"x" * 64
     long = payload("ab", 65)
-    assert seen_of(long) == Digest.of(long)
+    assert seen_of(long) == ContentDigest.of(long)
     assert show(long) == "'ab|ab|ab|ab|ab|ab|ab|ab|'... (65 bytes)"
     assert show(b"ab") == "'ab'"
     assert show(ABSENT) == "absent"
-    assert show(Digest.of(long)).startswith("65 bytes #")
+    assert show(ContentDigest.of(long)).startswith("65 bytes #")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftckpt.chaos.history import ABSENT, DIRECTORY, Digest, Kind, Outcome, payload
+from raftckpt.chaos.history import ABSENT, DIRECTORY, ContentDigest, Kind, Outcome, payload
 from raftckpt.chaos.linearizability import judge
 from raftckpt.chaos.order import CLOCK_SLACK_NS
 from tests.unit.chaos.histories import UNIT, Book, changed
@@ -221,9 +221,9 @@ def test_large_contents_are_compared_by_digest(book) -> None:
     book.add("a", Kind.PUT, [("k", 0, big)], (10, 20), revision=2)
     book.add("a", Kind.WRITE, [("k", 50_000, b"xyz")], (30, 40), revision=3)
     seen = big[:50_000] + b"xyz" + big[50_003:]
-    book.add("b", Kind.READ, [("k", 0, Digest.of(seen))], (50, 60), revision=3)
+    book.add("b", Kind.READ, [("k", 0, ContentDigest.of(seen))], (50, 60), revision=3)
     good(book)
-    book.add("b", Kind.READ, [("k", 0, Digest.of(big))], (70, 80), revision=3)
+    book.add("b", Kind.READ, [("k", 0, ContentDigest.of(big))], (70, 80), revision=3)
     bad(book, "wrong content")
 
 

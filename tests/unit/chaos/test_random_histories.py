@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from raftckpt.chaos.history import ABSENT, Kind, Operation, Outcome, Part
+from raftckpt.chaos.history import ABSENT, Kind, Operation, Outcome, SectionPart
 from raftckpt.chaos.linearizability import judge
 from tests.unit.chaos.histories import Execution, changed
 
@@ -115,7 +115,7 @@ def test_a_part_of_a_transaction_that_is_missing_is_rejected(seed, count, data) 
         number=len(operations),
         session="reader",
         kind=Kind.READ,
-        parts=(Part(part.section, 0, b"without it"),),
+        parts=(SectionPart(part.section, 0, b"without it"),),
         results=(),
     )
     assert not accepted([*operations, read])
@@ -128,7 +128,7 @@ def test_content_that_nobody_wrote_is_rejected(seed, count, data) -> None:
     reads = [op for op in execution.book.operations if op.kind is Kind.READ]
     assume(reads)
     read = data.draw(st.sampled_from(reads))
-    forged = (Part(read.parts[0].section, 0, b"forged"), *read.parts[1:])
+    forged = (SectionPart(read.parts[0].section, 0, b"forged"), *read.parts[1:])
     assert not accepted(spoiled(execution, read.number, parts=forged))
 
 
@@ -142,7 +142,7 @@ def test_another_content_is_rejected_when_nothing_is_unknown(seed, count, data) 
     first, *rest = read.parts
     others = [b"v1", b"v2", ABSENT]
     seen = data.draw(st.sampled_from([each for each in others if each != first.data]))
-    parts = (Part(first.section, 0, seen), *rest)
+    parts = (SectionPart(first.section, 0, seen), *rest)
     assert not accepted(spoiled(execution, read.number, parts=parts))
 
 

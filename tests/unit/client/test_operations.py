@@ -25,8 +25,7 @@ from raftckpt.client.types import (
     duration_ns,
     time_ns,
 )
-from raftckpt.model.types import Attributes as ModelAttributes
-from raftckpt.model.types import CheckpointDescriptor, SectionDescriptor
+from raftckpt.model.types import CheckpointDescriptor, CreationAttributes, SectionDescriptor
 from raftckpt.protocol import contract
 from raftckpt.protocol.kinds import PartKind
 from raftckpt.protocol.operations import StageChunk
@@ -242,7 +241,7 @@ def test_durations_and_times() -> None:
 
 
 def test_attributes_travel_both_ways() -> None:
-    assert Attributes().to_wire() == list(ModelAttributes())
+    assert Attributes().to_wire() == list(CreationAttributes())
     for attributes in (
         Attributes(size=1 << 46),
         Attributes("weak", True, 4, 1e-8, 2, 4, 64),
@@ -264,7 +263,7 @@ def test_attributes_travel_both_ways() -> None:
 
 def test_descriptors_become_records() -> None:
     fields = CheckpointDescriptor(
-        9, "c", ModelAttributes(), 2, 30, 5 * 10**9, 7, [(1, "me", "n1", 2, 1)], (1, "n1"), 3,
+        9, "c", CreationAttributes(), 2, 30, 5 * 10**9, 7, [(1, "me", "n1", 2, 1)], (1, "n1"), 3,
         True, False, 10**10, 1,
     )  # fmt: skip
     status = CheckpointStatus.from_wire(list(fields))

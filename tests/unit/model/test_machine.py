@@ -11,7 +11,7 @@ import pytest
 from raftckpt.errors import REASONS, InvariantViolation, SaAisError
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
-from raftckpt.model.types import Attributes, CreationFlags, OpenFlags
+from raftckpt.model.types import CreationAttributes, CreationFlags, OpenFlags
 from raftckpt.protocol.batch import Batch, decode_batch, encode_batch
 from raftckpt.protocol.contract import BATCH_COMMANDS_MAX
 from raftckpt.protocol.operations import LOGGED, CheckpointOpen, Due, SectionPut, SessionOpen
@@ -146,7 +146,7 @@ def test_records_and_enums_are_judged_like_what_they_become_on_the_wire() -> Non
         SessionOpen(0, 0, 0, b"s" * 16, "app", "n1", 10 * SECOND, 0),
         CheckpointOpen(
             1, 1, 0, "x", OpenFlags.WRITE | OpenFlags.CREATE,
-            Attributes(flags=CreationFlags.WR_ALL_REPLICAS),
+            CreationAttributes(flags=CreationFlags.WR_ALL_REPLICAS),
         ),
         SectionPut(1, 2, 1, 1, b"a", b"x"),
         Due(0, 0, 0),

@@ -18,7 +18,7 @@ import pytest
 
 from raftckpt.errors import CheckpointError
 from raftckpt.node.main import EXIT_FAILED
-from raftckpt.testing.probe import Probe, replica_status
+from raftckpt.testing.probe import ReplicaProbe, replica_status
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
 BROKEN = """
@@ -99,7 +99,7 @@ class Cluster:
             if leader is None:
                 return False
             try:
-                with Probe(self.endpoints[leader]) as probe:
+                with ReplicaProbe(self.endpoints[leader]) as probe:
                     probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
                     attributes = [1, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
                     handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]
@@ -116,7 +116,7 @@ class Cluster:
             if leader is None:
                 return None
             try:
-                with Probe(self.endpoints[leader]) as probe:
+                with ReplicaProbe(self.endpoints[leader]) as probe:
                     data: bytes = probe.call(100, 0, 0, "ckpt", [[b"k", 0, None]])[1][0]
                     return data
             except CheckpointError:
@@ -296,7 +296,7 @@ def test_what_a_request_raises_ends_the_process_what_breaks_a_connection_does_no
                 broken.sendall(garbage)
                 linger = struct.pack("ii", 1, 0)
                 broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # a reset
-        with Probe(cluster.endpoints["n1"]) as probe:
+        with ReplicaProbe(cluster.endpoints["n1"]) as probe:
             probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
             attributes = [2, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
             handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]

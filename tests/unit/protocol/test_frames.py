@@ -19,8 +19,8 @@ from raftckpt.protocol.check import read_requests
 from raftckpt.protocol.frames import (
     FrameDecoder,
     FrameError,
+    LargeValue,
     MessageStream,
-    Pages,
     encode_frame,
     frames_for_pieces,
     pack_messages,
@@ -233,7 +233,7 @@ def test_pieces_of_large_and_small_items() -> None:
         "t",
     ]
     assert len(list(pack_pieces([[[b"id", b"data"]] * 20]))) == 22  # one piece per small item
-    assert isinstance(FakePages(), Pages)
+    assert isinstance(FakePages(), LargeValue)
 
 
 def test_fragments_are_of_the_size_asked_for() -> None:
