@@ -159,11 +159,14 @@ class LocalCluster:
 
     # --- life ------------------------------------------------------------------------------
 
-    def start(self) -> LocalCluster:
-        """Start every replica that does not run; returns at once, see :meth:`wait_ready`."""
+    def start(self, *nodes: str) -> LocalCluster:
+        """Start the replicas named (none named: all), but for those that run; returns at once.
+
+        See :meth:`wait_ready`.
+        """
         if self._faults and not self._proxies:
             self._start_proxies()
-        for node in self.nodes:
+        for node in nodes or self.nodes:
             if self.pid(node) is None:
                 self._start(node)
         return self

@@ -10,217 +10,125 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
+import raftckpt
 from raftckpt.errors import CheckpointError
 from raftckpt.node.main import EXIT_FAILED
-from raftckpt.testing.probe import ReplicaProbe, replica_status
+from raftckpt.testing import LocalCluster
+from raftckpt.testing.probe import ReplicaProbe
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
-BROKEN = """
-import sys
-from raftckpt.node.early import EarlyAcceptance
-from raftckpt.node.main import main
-
-def consider(*arguments):
-    raise LookupError("planted")
-
-EarlyAcceptance.consider = consider
-sys.exit(main())
-"""
-
-
-class Cluster:
-    def __init__(self, root: Path, count: int = 3) -> None:
-        self.root = root
-        self.nodes = [f"n{i + 1}" for i in range(count)]
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * count)]
-        ports = [sock.getsockname()[1] for sock in sockets]
-        for sock in sockets:
-            sock.close()
-        self.endpoints = {n: f"127.0.0.1:{ports[2 * i]}" for i, n in enumerate(self.nodes)}
-        lines = [f"cluster: t{ports[0]}", "replicas:"]
-        for i, node in enumerate(self.nodes):
-            peer = f"127.0.0.1:{ports[2 * i + 1]}"
-            lines.append(f'  {node}: {{client: "{self.endpoints[node]}", peer: "{peer}"}}')
-        self.config = root / "cluster.yaml"
-        self.config.write_text("\n".join(lines) + "\n")
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, *nodes: str, flags: tuple[str, ...] = (), program: str = "") -> None:
-        command = [sys.executable, "-c", program] if program else COMMAND
-        for node in nodes or self.nodes:
-            with (self.root / f"{node}.log").open("ab") as log:
-                self.processes[node] = subprocess.Popen(
-                    [*command, "--config", str(self.config), "--node", node, *flags],
-                    stderr=log,
-                    stdout=log,
-                )
-
-    def kill(self, *nodes: str) -> None:
-        for node in nodes or self.nodes:
-            self.processes[node].kill()
-            self.processes[node].wait()
-
-    def log(self, node: str) -> str:
-        return (self.root / f"{node}.log").read_text()
-
-    def leader(self) -> str | None:
-        """Leader that serves, as it says itself."""
-        for node in self.nodes:
-            status = replica_status(self.endpoints[node], timeout=0.5)
-            if status is not None and status["leader"] == node:
-                return node
-        return None
-
-    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            if time.monotonic() > deadline:
-                logs = "\n".join(f"--- {n}\n{self.log(n)}" for n in self.processes)
-                pytest.fail(f"not in {seconds} s\n{logs}")
-            time.sleep(0.01)
-        return found
-
-    def until_exit(self, node: str) -> int:
-        self.until(lambda: self.processes[node].poll() is not None)
-        code: int = self.processes[node].returncode
-        return code
-
-    def put(self, text: bytes) -> None:
-        """Write through the leader, whoever it is."""
-
-        def attempt() -> bool:
-            leader = self.leader()
-            if leader is None:
-                return False
-            try:
-                with ReplicaProbe(self.endpoints[leader]) as probe:
-                    probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
-                    attributes = [1, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
-                    handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]
-                    probe.call(24, 2, 1, handle, b"k", text)
-            except CheckpointError:
-                return False
-            return True
-
-        self.until(attempt)
-
-    def get(self) -> bytes:
-        def attempt() -> bytes | None:
-            leader = self.leader()
-            if leader is None:
-                return None
-            try:
-                with ReplicaProbe(self.endpoints[leader]) as probe:
-                    data: bytes = probe.call(100, 0, 0, "ckpt", [[b"k", 0, None]])[1][0]
-                    return data
-            except CheckpointError:
-                return None
-
-        found: bytes = self.until(attempt)
-        return found
+PATIENCE = 20.0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(3, tmp_path / "cluster", faults=False)
     yield cluster
-    for process in cluster.processes.values():
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    cluster.kill()
+    cluster.stop()
+
+
+def put(cluster: LocalCluster, data: bytes) -> None:
+    with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
+        service.open("ckpt", create=raftckpt.Attributes()).put("k", data)
+
+
+def get(cluster: LocalCluster) -> bytes:
+    with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
+        return service.open("ckpt", mode="r").read("k")
+
+
+def role(cluster: LocalCluster, node: str) -> str | None:
+    status = cluster.status(node)
+    return None if status is None else str(status["role"])
+
+
+def until_logged(cluster: LocalCluster, node: str, text: str) -> None:
+    until(lambda: text in cluster.log(node), f"{text!r} in {cluster.log(node)}", PATIENCE)
 
 
 def test_start_write_stop_all_start_read(cluster):
     cluster.start()
-    cluster.put(b"one")
-    for process in cluster.processes.values():
-        process.send_signal(signal.SIGTERM)
-    assert [cluster.until_exit(node) for node in cluster.nodes] == [0, 0, 0]
+    put(cluster, b"one")
+    for node in cluster.nodes:
+        os.kill(cluster.pid(node), signal.SIGTERM)
+    assert [cluster.wait_exit(node, PATIENCE) for node in cluster.nodes] == [0, 0, 0]
     cluster.start()
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
     cluster.kill()
     cluster.start("n1", "n3")
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
 def test_sigterm_hands_leadership_over(cluster):
     cluster.start()
-    cluster.put(b"one")
-    leader = cluster.until(cluster.leader)
-    cluster.processes[leader].send_signal(signal.SIGTERM)
-    assert cluster.until_exit(leader) == 0
+    put(cluster, b"one")
+    leader = cluster.leader()
+    assert cluster.terminate(leader, PATIENCE) == 0
     assert "transferred outcome=done" in cluster.log(leader)
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
 def test_first_start_with_two_of_three_and_the_third_later(cluster):
     cluster.start("n1", "n3")
-    cluster.put(b"one")
+    put(cluster, b"one")
     cluster.start("n2")
-    status = cluster.until(lambda: replica_status(cluster.endpoints["n2"], timeout=0.5))
+    status = until(lambda: cluster.status("n2"), "n2 answers", PATIENCE)
     assert status["node"] == "n2"
     cluster.kill("n1")
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
 def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
     cluster.start()
-    cluster.put(b"one")
+    put(cluster, b"one")
     cluster.kill("n2")
-    shutil.rmtree(cluster.root / "data" / "n2")
+    shutil.rmtree(cluster.node_dir("n2"))
     cluster.start("n2")
-    assert cluster.until_exit("n2") == 1
+    assert cluster.wait_exit("n2", PATIENCE) == 1
     assert "met it with data before" in cluster.log("n2")
     assert "--rejoin" in cluster.log("n2")
-    assert not (cluster.root / "data" / "n2" / "identity").exists()
-    cluster.start("n2", flags=("--rejoin",))
-    cluster.until(
-        lambda: (
-            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role") == "follower"
-        )
-    )
+    assert not (cluster.node_dir("n2") / "identity").exists()
+    cluster.restart("n2", rejoin=True, timeout=PATIENCE)
+    until(lambda: role(cluster, "n2") == "follower", "n2 follows", PATIENCE)
     cluster.kill("n1")
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
-def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster):
+def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster, tmp_path):
     cluster.start()
-    cluster.put(b"one")
+    put(cluster, b"one")
     cluster.kill("n2")
-    (cluster.root / "data" / "n2").rename(cluster.root / "old")
-    cluster.start("n2", flags=("--rejoin",))
-    cluster.until(
-        lambda: (
-            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role")
-            in ("follower", "leader")
-        )
-    )
+    (cluster.node_dir("n2")).rename(tmp_path / "old")
+    cluster.restart("n2", rejoin=True, timeout=PATIENCE)
+    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 is back", PATIENCE)
     cluster.kill("n2")
-    shutil.rmtree(cluster.root / "data" / "n2")
-    (cluster.root / "old").rename(cluster.root / "data" / "n2")
+    shutil.rmtree(cluster.node_dir("n2"))
+    (tmp_path / "old").rename(cluster.node_dir("n2"))
     cluster.start("n2")
-    cluster.until(lambda: "given up" in cluster.log("n2"))
-    assert cluster.get() == b"one"
+    until_logged(cluster, "n2", "given up")
+    assert get(cluster) == b"one"
     assert "connected peer" not in cluster.log("n2").rpartition("ready client")[2]
 
 
 def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
     cluster.start()
-    cluster.put(b"one")
+    put(cluster, b"one")
     cluster.kill()
-    shutil.rmtree(cluster.root / "data" / "n2")
+    shutil.rmtree(cluster.node_dir("n2"))
     cluster.start("n2")
-    cluster.until(lambda: "founding decision=wait" in cluster.log("n2"))
+    until_logged(cluster, "n2", "founding decision=wait")
     cluster.start("n1")
-    assert cluster.until_exit("n2") == 1
+    assert cluster.wait_exit("n2", PATIENCE) == 1
     cluster.start("n3")
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
 def test_kill_during_first_start_wedges_nothing(cluster):
@@ -232,39 +140,33 @@ def test_kill_during_first_start_wedges_nothing(cluster):
         time.sleep(0.3)
         cluster.kill("n1", "n2")
     cluster.start()
-    cluster.put(b"one")
-    assert cluster.get() == b"one"
+    put(cluster, b"one")
+    assert get(cluster) == b"one"
 
 
 def test_two_processes_on_one_directory(cluster):
     cluster.start()
-    cluster.put(b"one")
+    put(cluster, b"one")
     result = subprocess.run(
-        [*COMMAND, "--config", str(cluster.config), "--node", "n1"],
+        [*COMMAND, "--config", str(cluster.config_path), "--node", "n1"],
         capture_output=True,
         text=True,
         timeout=20,
     )
     assert result.returncode == 1
     assert "in use" in result.stderr
-    assert cluster.get() == b"one"
+    assert get(cluster) == b"one"
 
 
 def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_path):
     cluster.start()
-    cluster.put(b"one")
-    twin = tmp_path / "twin.yaml"
-    text = cluster.config.read_text()
-    own = next(line for line in text.splitlines() if line.startswith("  n3"))
+    put(cluster, b"one")
+    config = yaml.safe_load(cluster.config_path.read_text())
     with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
-        ports = a.getsockname()[1], b.getsockname()[1]
-    twin.write_text(
-        text.replace(
-            own,
-            f'  n3: {{client: "127.0.0.1:{ports[0]}", peer: "127.0.0.1:{ports[1]}"}}\n'
-            f"data_dir: twin",
-        )
-    )
+        client, peer = (f"127.0.0.1:{sock.getsockname()[1]}" for sock in (a, b))
+    config["replicas"]["n3"] = {"client": client, "peer": peer}
+    twin = tmp_path / "twin.yaml"
+    twin.write_text(yaml.safe_dump({**config, "data_dir": "twin"}))
     process = subprocess.Popen(
         [*COMMAND, "--config", str(twin), "--node", "n3"],
         stderr=subprocess.PIPE,
@@ -280,33 +182,28 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
         process.kill()
         process.wait()
         process.stderr.close()
-    term = replica_status(cluster.endpoints["n1"], timeout=1)["term"]
-    cluster.put(b"two")
-    assert replica_status(cluster.endpoints["n1"], timeout=1)["term"] == term
+    term = cluster.status("n1")["term"]
+    put(cluster, b"two")
+    assert cluster.status("n1")["term"] == term
 
 
 def test_what_a_request_raises_ends_the_process_what_breaks_a_connection_does_not(tmp_path):
-    cluster = Cluster(tmp_path, 1)
-    try:
-        cluster.start(program=BROKEN)
-        cluster.until(cluster.leader)
-        host, _, port = cluster.endpoints["n1"].rpartition(":")
+    with LocalCluster(1, tmp_path, faults=False, module="tests.unit.node.broken") as cluster:
+        host, _, port = cluster.endpoint("n1").rpartition(":")
         for garbage in (b"\xff" * 64, b"\0\0\0\x10" + b"x" * 20):
             with socket.create_connection((host, int(port)), 2.0) as broken:
                 broken.sendall(garbage)
                 linger = struct.pack("ii", 1, 0)
                 broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # a reset
-        with ReplicaProbe(cluster.endpoints["n1"]) as probe:
+        with ReplicaProbe(cluster.endpoint("n1")) as probe:
             probe.call(1, 0, 0, os.urandom(16), "t", "n1", 10**10, 0)
             attributes = [2, 10**6, 0x7FFF_FFFF_FFFF_FFFF, 1000, 1000, 64]
             handle = probe.call(10, 1, 0, "ckpt", 7, attributes)[0]
             with pytest.raises(CheckpointError):
                 probe.call(24, 2, 1, handle, b"k", b"v")
-        assert cluster.until_exit("n1") == EXIT_FAILED
+        assert cluster.wait_exit("n1", PATIENCE) == EXIT_FAILED
         assert "LookupError: planted" in cluster.log("n1")
         assert "stopped itself" in cluster.log("n1")
-    finally:
-        cluster.kill()
 
 
 def test_usage_and_configuration_errors(cluster, tmp_path):
@@ -319,15 +216,17 @@ def test_usage_and_configuration_errors(cluster, tmp_path):
             env={**os.environ, **env},
         )
 
-    assert run("--config", str(cluster.config)).returncode == 2
-    result = run("--config", str(cluster.config), "--node", "n9")
+    assert run("--config", str(cluster.config_path)).returncode == 2
+    result = run("--config", str(cluster.config_path), "--node", "n9")
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 3
     bad = tmp_path / "bad.yaml"
-    bad.write_text(cluster.config.read_text() + "durabilty: os\n")
+    text = cluster.config_path.read_text()
+    bad.write_text(text + "durabilty: os\n")
     result = run("--config", str(bad), "--node", "n1")
     assert result.returncode == 2
-    assert f"{bad}:6: unknown key durabilty" in result.stderr
+    line = text.count("\n") + 1
+    assert f"{bad}:{line}: unknown key durabilty" in result.stderr
     taken = socket.create_server(("127.0.0.1", 0))
     busy = tmp_path / "busy.yaml"
     busy.write_text(

@@ -1,0 +1,18 @@
+"""``python -m tests.unit.node.broken``: a replica in which every request raises."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from raftckpt.node.early import EarlyAcceptance
+from raftckpt.node.main import main
+
+
+def _consider(*_: object) -> NoReturn:
+    raise LookupError("planted")
+
+
+if __name__ == "__main__":
+    EarlyAcceptance.consider = _consider  # type: ignore[method-assign]
+    sys.exit(main())
