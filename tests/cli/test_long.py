@@ -14,37 +14,14 @@ import trustme
 import yaml
 
 import raftckpt
+from tests.programs import Program
 from tests.waiting import until
 
 MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()"]
 
 
-class Running:
-    """A command whose output is watched while it runs."""
-
-    def __init__(self, tmp_path: Path, *arguments: str) -> None:
-        self._files = [tmp_path / "out", tmp_path / "err"]
-        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self.process = subprocess.Popen([*MAIN, *arguments], stdout=out, stderr=err)
-
-    @property
-    def out(self) -> str:
-        return self._files[0].read_text()
-
-    @property
-    def err(self) -> str:
-        return self._files[1].read_text()
-
-    def said(self, text: str, timeout: float = 30.0) -> None:
-        until(lambda: text in self.err + self.out or self.process.poll() is not None, text, timeout)
-        assert text in self.err + self.out, self.err
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+def running(*arguments: str) -> Program:
+    return Program(*MAIN, *arguments)
 
 
 def alive(pid: int) -> bool:
@@ -53,9 +30,9 @@ def alive(pid: int) -> bool:
 
 def test_dev_is_one_cluster_for_ever(tmp_path) -> None:
     data_dir = str(tmp_path / "dev")
-    with Running(tmp_path, "dev", "--data-dir", data_dir, "-o", "json") as dev:
-        dev.said("\n")
-        told = json.loads(dev.out.splitlines()[0])
+    with running("dev", "--data-dir", data_dir, "-o", "json") as dev:
+        dev.until_lines(1)
+        told = json.loads(dev.lines[0])
         assert told["data_dir"] == data_dir
         assert [each["node"] for each in told["replicas"]] == ["n1", "n2", "n3"]
         assert told["endpoints"] == ",".join(each["client"] for each in told["replicas"])
@@ -64,38 +41,38 @@ def test_dev_is_one_cluster_for_ever(tmp_path) -> None:
         with raftckpt.connect(told["endpoints"]) as service:
             service.open("kept", create=raftckpt.Attributes()).put("k", b"v")
         os.kill(pids[0], signal.SIGKILL)
-        dev.said("replica n1 died (signal 9)")
+        dev.until_said("replica n1 died (signal 9)")
         with raftckpt.connect(told["endpoints"]) as service:  # it goes on
             assert service.open("kept", mode="r").read("k") == b"v"
-        dev.process.send_signal(signal.SIGINT)
-        assert dev.process.wait(20) == 0
+        dev.signal(signal.SIGINT)
+        assert dev.wait(20) == 0
         assert not any(alive(pid) for pid in pids)
     arguments = ["dev", "--data-dir", data_dir, "--restart", "-o", "json"]
-    with Running(tmp_path, *arguments) as dev:
-        dev.said("\n")
-        again = json.loads(dev.out.splitlines()[0])
+    with running(*arguments) as dev:
+        dev.until_lines(1)
+        again = json.loads(dev.lines[0])
         assert again["endpoints"] == told["endpoints"]
         os.kill(again["replicas"][1]["pid"], signal.SIGKILL)
-        dev.said("replica n2 restarted")
+        dev.until_said("replica n2 restarted")
         with raftckpt.connect(told["endpoints"]) as service:
             assert service.open("kept", mode="r").read("k") == b"v"
             until(lambda: all(r.reachable for r in service.cluster().replicas), "n2 is back")
-        dev.process.send_signal(signal.SIGTERM)
-        assert dev.process.wait(20) == 0
+        dev.signal(signal.SIGTERM)
+        assert dev.wait(20) == 0
 
 
 def test_second_dev_on_the_same_directory_is_told_why(tmp_path) -> None:
     data_dir = str(tmp_path / "dev")
-    with Running(tmp_path, "dev", "--data-dir", data_dir, "--replicas", "1") as dev:
-        dev.said("endpoints:")
+    with running("dev", "--data-dir", data_dir, "--replicas", "1") as dev:
+        dev.until_said("endpoints:")
         second = subprocess.run(
             [*MAIN, "dev", "--data-dir", data_dir], capture_output=True, text=True, timeout=30
         )
         assert second.returncode == 4
-        assert f"in use by pid {dev.process.pid}" in second.stderr
+        assert f"in use by pid {dev.pid}" in second.stderr
         assert "Traceback" not in second.stderr
-        dev.process.send_signal(signal.SIGINT)
-        assert dev.process.wait(20) == 0
+        dev.signal(signal.SIGINT)
+        assert dev.wait(20) == 0
     other = subprocess.run(
         [*MAIN, "dev", "--data-dir", data_dir, "--replicas", "3"],
         capture_output=True,
@@ -120,17 +97,15 @@ def test_demo_ends_ok() -> None:
 
 
 def test_demo_interrupted_leaves_nothing_behind(tmp_path) -> None:
-    with Running(tmp_path, "demo", "--seconds", "60", "--data-dir", str(tmp_path / "d")) as demo:
-        demo.said("Hello World!", 60)
-        children = subprocess.run(
-            ["pgrep", "-P", str(demo.process.pid)], capture_output=True, text=True
-        )
+    with running("demo", "--seconds", "60", "--data-dir", str(tmp_path / "d")) as demo:
+        demo.until_said("Hello World!")
+        children = subprocess.run(["pgrep", "-P", str(demo.pid)], capture_output=True, text=True)
         pids = [int(pid) for pid in children.stdout.split()]
         assert len(pids) == 5
-        demo.process.send_signal(signal.SIGINT)
-        assert demo.process.wait(20) == 130
+        demo.signal(signal.SIGINT)
+        assert demo.wait(20) == 130
         until(lambda: not any(alive(pid) for pid in pids), "everything ended")
-        assert "Traceback" not in demo.err
+        assert not demo.said("Traceback")
 
 
 def test_bench_measures(tmp_path) -> None:
@@ -190,8 +165,8 @@ def test_serve_with_tls(certificates: Path) -> None:
     }
     path = certificates / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
-    with Running(certificates, "serve", "--config", str(path), "--node", "n1") as replica:
-        replica.said("ready")
+    with running("serve", "--config", str(path), "--node", "n1") as replica:
+        replica.until_said("ready")
         files = {name: str(certificates / f"{name}.pem") for name in ("ca", "client")}
         good = ["--ca", files["ca"], "--cert", files["client"], "--key", files["client"]]
         at = ["--config", str(path), "--timeout", "2"]
@@ -208,5 +183,5 @@ def test_serve_with_tls(certificates: Path) -> None:
             )
             assert denied.returncode == 4
             assert b"Traceback" not in denied.stderr
-        replica.process.send_signal(signal.SIGTERM)
-        assert replica.process.wait(10) == 0
+        replica.signal(signal.SIGTERM)
+        assert replica.wait(10) == 0

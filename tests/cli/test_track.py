@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import raftckpt
 from raftckpt.testing import LocalCluster
-from tests.waiting import until
+from tests.programs import Program
 
 MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()", "track"]
 
@@ -25,43 +24,17 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
-class Following:
-    """The command as a process, its output in files."""
-
-    def __init__(self, cluster: LocalCluster, tmp_path: Path, *arguments: str) -> None:
-        self._files = [tmp_path / "out", tmp_path / "err"]
-        command = [*MAIN, *arguments, "--endpoints", cluster.endpoints]
-        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err)
-
-    @property
-    def lines(self) -> list[str]:
-        return self._files[0].read_text().splitlines()
-
-    @property
-    def err(self) -> str:
-        return self._files[1].read_text()
-
-    def wait_lines(self, count: int) -> list[str]:
-        until(lambda: len(self.lines) >= count or self.process.poll() is not None, "lines", 30)
-        assert len(self.lines) >= count, self.err
-        return self.lines
-
-    def __enter__(self) -> Following:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+def track(cluster: LocalCluster, *arguments: str) -> Program:
+    return Program(*MAIN, *arguments, "--endpoints", cluster.endpoints)
 
 
-def test_lines_of_json_tell_every_change(cluster, tmp_path) -> None:
+def test_lines_of_json_tell_every_change(cluster) -> None:
     attributes = raftckpt.Attributes(collocated=True, retention=60.0)
     with raftckpt.connect(cluster.endpoints, node="n1") as service:
         checkpoint = service.open("json", create=attributes)
         checkpoint.create("gone", b"\xff", ttl=3600)
-        with Following(cluster, tmp_path, "json", "-o", "json") as following:
-            following.wait_lines(1)
+        with track(cluster, "json", "-o", "json") as following:
+            following.until_lines(1)
             revision = checkpoint.put("k", b"\x00\x80")
             checkpoint.write_many([("k", 0, b"ab"), ("k", 1, b"c")])
             checkpoint.set_expiration("gone", None)
@@ -71,7 +44,7 @@ def test_lines_of_json_tell_every_change(cluster, tmp_path) -> None:
             session = service._driver.core.session
             checkpoint.unlink()
             checkpoint.close()
-            assert following.process.wait(30) == 0
+            assert following.wait(30) == 0
             lines = [json.loads(line) for line in following.lines]
     assert lines[0] == {
         "revision": revision - 1, "kind": "image", "session": 0,
@@ -104,24 +77,24 @@ def test_lines_of_json_tell_every_change(cluster, tmp_path) -> None:
     assert lines[6]["retention_s"] == 0
 
 
-def test_text_from_a_revision_until_ctrl_c(cluster, tmp_path) -> None:
+def test_text_from_a_revision_until_ctrl_c(cluster) -> None:
     with raftckpt.connect(cluster.endpoints) as service:
         checkpoint = service.open("text", create=raftckpt.Attributes())
         first = checkpoint.put("k", b"one")
         checkpoint.put("k", b"x" * 100)
-        with Following(cluster, tmp_path, "text", "--from", str(first)) as following:
-            following.wait_lines(1)
+        with track(cluster, "text", "--from", str(first)) as following:
+            following.until_lines(1)
             checkpoint.create("t", b"\x1b[31m", ttl=3600)
-            lines = following.wait_lines(2)
-            following.process.send_signal(signal.SIGINT)
-            assert following.process.wait(10) == 130
-            assert following.err.strip() == "interrupted"
+            lines = following.until_lines(2)
+            following.signal(signal.SIGINT)
+            assert following.wait(10) == 130
+            assert "".join(following.errors) == "interrupted"
     assert f"{first + 1}  overwritten  k  {'x' * 64}... (100 B)  by session" in lines[0]
     assert "created  t  0x1b5b33316d  expires 2" in lines[1]
     assert len(lines) == 2
 
 
-def test_a_transaction_is_one_change_with_all_its_parts(cluster, tmp_path) -> None:
+def test_a_transaction_is_one_change_with_all_its_parts(cluster) -> None:
     with raftckpt.connect(cluster.endpoints) as service:
         checkpoint = service.open("parts", create=raftckpt.Attributes())
         before = checkpoint.put("old", b"x")
@@ -131,11 +104,11 @@ def test_a_transaction_is_one_change_with_all_its_parts(cluster, tmp_path) -> No
             transaction.put("old", b"y")
             transaction.delete("old")
         begin = ["parts", "--from", str(before), "--limit", "1"]
-        with Following(cluster, tmp_path, *begin, "-o", "json") as following:
-            assert following.process.wait(30) == 0
+        with track(cluster, *begin, "-o", "json") as following:
+            assert following.wait(30) == 0
             (line,) = [json.loads(line) for line in following.lines]
-        with Following(cluster, tmp_path, *begin) as following:
-            assert following.process.wait(30) == 0
+        with track(cluster, *begin) as following:
+            assert following.wait(30) == 0
             head, *told = following.lines
     assert (line["kind"], line["revision"]) == ("transaction", transaction.revision)
     assert [(p["kind"], p["section"], p["offset"], p["data"]) for p in line["parts"]] == [
@@ -150,11 +123,11 @@ def test_a_transaction_is_one_change_with_all_its_parts(cluster, tmp_path) -> No
     assert told[1:] == ["    written  new  at 1: !", "    overwritten  old  y", "    deleted  old"]
 
 
-def test_image_limit_and_a_reader_that_leaves(cluster, tmp_path) -> None:
+def test_image_limit_and_a_reader_that_leaves(cluster) -> None:
     with raftckpt.connect(cluster.endpoints) as service:
         service.open("image", create=raftckpt.Attributes()).put("k", b"v")
-    with Following(cluster, tmp_path, "image", "--limit", "1") as following:
-        assert following.process.wait(30) == 0
+    with track(cluster, "image", "--limit", "1") as following:
+        assert following.wait(30) == 0
         lines = following.lines
     assert lines[0].endswith("image  1 sections, nobody active, epoch 0")
     assert lines[1] == "    k  v"
@@ -168,14 +141,14 @@ def test_image_limit_and_a_reader_that_leaves(cluster, tmp_path) -> None:
         assert process.stderr.read() == b""
 
 
-def test_what_cannot_be_tracked(cluster, tmp_path) -> None:
-    with Following(cluster, tmp_path, "missing") as following:
-        assert following.process.wait(30) == 5
-        assert "no checkpoint of this name exists" in following.err
+def test_what_cannot_be_tracked(cluster) -> None:
+    with track(cluster, "missing") as following:
+        assert following.wait(30) == 5
+        assert following.said("no checkpoint of this name exists")
     with raftckpt.connect(cluster.endpoints) as service:
         service.open("future", create=raftckpt.Attributes())
-    with Following(cluster, tmp_path, "future", "--from", "999999") as following:
-        assert following.process.wait(30) == 1
-        assert "from_revision" in following.err
-    with Following(cluster, tmp_path, "future", "--from", "-1") as following:
-        assert following.process.wait(30) == 2
+    with track(cluster, "future", "--from", "999999") as following:
+        assert following.wait(30) == 1
+        assert following.said("from_revision")
+    with track(cluster, "future", "--from", "-1") as following:
+        assert following.wait(30) == 2

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
 import sys
-from types import TracebackType
 
 import raftckpt
+from tests.programs import Program
 
 ATTRIBUTES = raftckpt.Attributes(retention=0.3)
 
@@ -37,7 +36,7 @@ def main() -> None:
                 checkpoint.put(name, str(number).encode())
 
 
-class Client:
+class Opener(Program):
     """Such a process, and what it has open."""
 
     def __init__(
@@ -50,15 +49,12 @@ class Client:
         more: tuple[str, ...] = (),
     ) -> None:
         self.name, self.handles = name, handles
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, endpoints, name, str(grace), handles, *more],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        super().__init__(
+            sys.executable, "-m", __name__, endpoints, name, str(grace), handles, *more
         )
 
-    def wait_ready(self) -> Client:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n", f"{self.name} did not get ready"
+    def wait_ready(self) -> Opener:
+        self.expect("ready")
         return self
 
     def counts(self, checkpoint: str) -> tuple[int, int]:
@@ -66,40 +62,6 @@ class Client:
         modes = [mode for name, _, mode in (h.partition(":") for h in self.handles.split(","))
                  if name == checkpoint]  # fmt: skip
         return sum("r" in mode for mode in modes), sum("w" in mode for mode in modes)
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def kill(self) -> None:
-        self.process.kill()
-        self._reap()
-
-    def goodbye(self) -> int:
-        """End it in good order; returns its exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait(90)
-        self._reap()
-        return code
-
-    def _reap(self) -> None:
-        self.process.wait(10)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def __enter__(self) -> Client:
-        return self.wait_ready()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.running:
-            self.kill()
 
 
 if __name__ == "__main__":

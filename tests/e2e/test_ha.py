@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import select
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -18,47 +16,13 @@ import pytest
 import raftckpt
 from raftckpt import Fenced, SessionLost, ha
 from raftckpt.ha import AdminState, HaState
+from tests.programs import PATIENCE, Program
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
 
 
-class Process:
-    """A component in a process; its lines arrive in a queue."""
-
-    def __init__(self, cluster: Any, group: str, name: str, *rest: str) -> None:
-        self.lines: queue.Queue[str] = queue.Queue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.ha_component", cluster.endpoints, group, name, *rest],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.put(line.strip())
-
-    def expect(self, start: str) -> str:
-        """Skip lines until one begins so."""
-        while not (line := self.lines.get(timeout=PATIENCE)).startswith(start):
-            pass
-        return line
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.process.pid, number)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-class Part:
+class ThreadComponent:
     """A component in a thread; its assignments arrive in a queue."""
 
     def __init__(self, cluster: Any, group: str, name: str, **options: Any) -> None:
@@ -100,8 +64,8 @@ def group(request: pytest.FixtureRequest) -> str:
 def parts(cluster, group):
     made: list[Any] = []
 
-    def make(name: str, **options: Any) -> Part:
-        part = Part(cluster, group, name, **options)
+    def make(name: str, **options: Any) -> ThreadComponent:
+        part = ThreadComponent(cluster, group, name, **options)
         made.append(part)
         return part
 
@@ -112,12 +76,13 @@ def parts(cluster, group):
 
 @pytest.fixture
 def processes(cluster, group):
-    made: list[Process] = []
+    made: list[Program] = []
 
-    def make(name: str, *rest: str) -> Process:
-        process = Process(cluster, group, name, *rest)
-        made.append(process)
-        return process
+    def make(name: str, *rest: str) -> Program:
+        """A component in a process; it tells what it is told."""
+        command = [sys.executable, "-m", "tests.e2e.ha_component", cluster.endpoints, group, name]
+        made.append(Program(*command, *rest, cwd=ROOT))
+        return made[-1]
 
     yield make
     for process in made:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import struct
+import sys
 import threading
 
 import pytest
 
 import raftckpt
 from tests.e2e.load import assert_equal_replicas
+from tests.programs import Program
 from tests.waiting import until
 
 
@@ -96,9 +99,6 @@ def test_deposed_writer_is_refused_also_after_a_failover(cluster) -> None:
 
 def test_component_that_dies_is_no_opener_any_more(cluster) -> None:
     """The kernel closes the connection of a killed process; its session ends after the grace."""
-    import subprocess
-    import sys
-
     code = (
         "import raftckpt, sys\n"
         f"service = raftckpt.connect({cluster.endpoints!r}, disconnect_grace=0.0, name='victim')\n"
@@ -106,22 +106,16 @@ def test_component_that_dies_is_no_opener_any_more(cluster) -> None:
         "print('open', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    victim = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert victim.stdout.readline() == "open\n"
+    with Program(sys.executable, "-c", code) as victim:
+        victim.expect("open")
         with raftckpt.connect(cluster.endpoints) as service:
             checkpoint = service.open("dies")
             assert [o.name for o in checkpoint.status().openers if o.name == "victim"]
-            victim.kill()
+            victim.signal(signal.SIGKILL)
             until(
                 lambda: not [o for o in checkpoint.status().openers if o.name == "victim"],
                 "the opener is gone",
             )
-    finally:
-        victim.kill()
-        victim.communicate()
 
 
 def test_idle_client_survives_a_failover_silently(cluster) -> None:

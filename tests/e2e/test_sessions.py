@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import socket
@@ -14,7 +13,7 @@ import pytest
 import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.e2e.load import assert_equal_replicas
-from tests.e2e.session_clients import ATTRIBUTES, Client
+from tests.e2e.session_clients import ATTRIBUTES, Opener
 from tests.waiting import until
 
 
@@ -27,7 +26,7 @@ def openers(service: raftckpt.Service, name: str) -> dict[str, tuple[int, int]]:
     return {}
 
 
-def counted(clients: list[Client], name: str) -> dict[str, tuple[int, int]]:
+def counted(clients: list[Opener], name: str) -> dict[str, tuple[int, int]]:
     """What the living processes have open."""
     return {client.name: client.counts(name) for client in clients if any(client.counts(name))}
 
@@ -38,9 +37,9 @@ def test_kill_9_counts_the_openers_down(cluster: LocalCluster, load: tuple[str, 
     name = f"killed-{len(load)}"
     with raftckpt.connect(cluster.endpoints, name="me", timeout=30) as service:
         checkpoint = service.open(name, create=ATTRIBUTES)
-        client = Client(cluster.endpoints, "victim", f"{name}:r,{name}:rw", more=load).wait_ready()
+        client = Opener(cluster.endpoints, "victim", f"{name}:r,{name}:rw", more=load).wait_ready()
         assert openers(service, name) == {"me": (1, 1), "victim": (2, 1)}
-        client.kill()
+        client.end()
         until(lambda: openers(service, name) == {"me": (1, 1)}, "openers are counted down", 5)
         checkpoint.close()
         until(lambda: not openers(service, name), "retention destroys it", 20)
@@ -101,18 +100,18 @@ def test_a_reset_network_is_survived_within_the_grace(cluster: LocalCluster) -> 
 def test_counts_are_right_whoever_is_killed(cluster: LocalCluster, seed: int) -> None:
     """Clients and replicas are killed in any order; what counts is who lives at the end."""
     rng = random.Random(seed)
-    clients: list[Client] = []
+    clients: list[Opener] = []
     name = f"counts{seed}"
     names = [f"{name}-x", f"{name}-y"]
     born = 0
 
-    def start() -> Client:
+    def start() -> Opener:
         nonlocal born
         born += 1
         handles = ",".join(
             f"{rng.choice(names)}:{rng.choice(['r', 'w', 'rw'])}" for _ in range(rng.randint(1, 3))
         )
-        return Client(cluster.endpoints, f"client{born}", handles, grace=rng.choice([0.0, 0.5]))
+        return Opener(cluster.endpoints, f"client{born}", handles, grace=rng.choice([0.0, 0.5]))
 
     try:
         clients += [start() for _ in range(4)]
@@ -122,7 +121,7 @@ def test_counts_are_right_whoever_is_killed(cluster: LocalCluster, seed: int) ->
         for _ in range(14):
             what = rng.choice(["client", "client", "replica", "replica", "both", "birth", "bye"])
             if what in ("client", "both") and clients:
-                clients.pop(rng.randrange(len(clients))).kill()
+                clients.pop(rng.randrange(len(clients))).end()
             if what in ("replica", "both"):
                 if down is not None:
                     cluster.restart(down)
@@ -131,7 +130,7 @@ def test_counts_are_right_whoever_is_killed(cluster: LocalCluster, seed: int) ->
                     down = rng.choice([cluster.leader(), *cluster.nodes])
                     rng.choice([cluster.kill, cluster.terminate])(down)
             if what == "bye" and clients:
-                assert clients.pop(rng.randrange(len(clients))).goodbye() == 0
+                assert clients.pop(rng.randrange(len(clients))).leave(90) == 0
             if what == "birth" or len(clients) < 2:
                 clients.append(start().wait_ready())
         if down is not None:
@@ -142,14 +141,13 @@ def test_counts_are_right_whoever_is_killed(cluster: LocalCluster, seed: int) ->
                 wanted = counted(clients, checkpoint)
                 until(lambda n=checkpoint, w=wanted: openers(service, n) == w, str(wanted), 40)
             for client in clients:
-                os.kill(client.process.pid, signal.SIGKILL)
+                client.signal(signal.SIGKILL)
             for client in clients:
-                client.kill()
+                client.end()
             clients.clear()
             left = lambda: {s.name for s in service.checkpoints()} & set(names)  # noqa: E731
             until(lambda: not left(), "retention destroys what nobody has open", 40)
         assert_equal_replicas(cluster)
     finally:
         for client in clients:
-            if client.running:
-                client.kill()
+            client.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 import raftckpt
 from raftckpt.testing.local_cluster import _free_ports
-from tests.waiting import until
+from tests.programs import Program
 
 MIB = 1024 * 1024
 MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()"]
@@ -41,22 +40,14 @@ def secured(tmp_path: Path) -> Iterator[dict[str, object]]:
             }
         )
     )
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        replica = subprocess.Popen(
-            [*MAIN, "serve", "--config", str(path), "--node", "n1"], stdout=out, stderr=out
-        )
-    try:
-        until(lambda: b"ready" in log.read_bytes() or replica.poll() is not None, "ready", 30)
+    with Program(*MAIN, "serve", "--config", path, "--node", "n1") as replica:
+        replica.until_said("ready")
         tls = raftckpt.TlsOptions(
             str(tmp_path / "ca.pem"), str(tmp_path / "client.pem"), str(tmp_path / "client.pem")
         )
         yield {"endpoints": f"localhost:{client}", "tls": tls, "timeout": 30}
-        replica.send_signal(signal.SIGTERM)
-        assert replica.wait(20) == 0, log.read_text()
-    finally:
-        replica.kill()
-        replica.wait()
+        replica.signal(signal.SIGTERM)
+        assert replica.wait() == 0, replica.errors
 
 
 def test_both_faces_over_tls(secured) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,58 +11,34 @@ import pytest
 
 import raftckpt
 from raftckpt.testing import LocalCluster
+from tests.programs import PATIENCE, Program
+from tests.waiting import until
 
 from .rules import rule
 
 ROOT = Path(__file__).parents[2]
-WAIT = 40.0
 
 
-class Process:
+class Csa103(Program):
     """A component with its log."""
 
     def __init__(self, cluster: LocalCluster, name: str, node: str, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                str(ROOT / "examples" / "csa103" / "component.py"),
-                f"--endpoints={cluster.endpoints}",
-                f"--node={node}",
-                f"--name={name}",
-                "--interval=0.02",
-                *options,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        super().__init__(
+            sys.executable,
+            ROOT / "examples" / "csa103" / "component.py",
+            f"--endpoints={cluster.endpoints}",
+            f"--node={node}",
+            f"--name={name}",
+            "--interval=0.02",
+            *options,
         )
-        self.node = node
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self) -> None:
-        for line in self.process.stdout or ():
-            self.lines.append(line.rstrip())
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + WAIT
-        while not condition():
-            assert time.monotonic() < deadline, "\n".join(self.lines)
-            time.sleep(0.01)
-
-    def says(self, text: str) -> bool:
-        return any(text in line for line in list(self.lines))
+    def until_standby(self) -> None:
+        self.until_said("HA state : [Standby]")
 
     def activate(self) -> None:
-        self.until(lambda: self.says("HA state : [Standby]"))
-        assert self.process.stdin is not None
-        self.process.stdin.write("ACTIVE\n")
-        self.process.stdin.flush()
-
-    def numbers(self, pattern: str) -> list[int]:
-        found = (re.search(pattern, line) for line in list(self.lines))
-        return [int(match.group(1)) for match in found if match]
+        self.until_standby()
+        self.tell("ACTIVE")
 
     @property
     def hello(self) -> list[int]:
@@ -76,19 +48,15 @@ class Process:
     def synchronized(self) -> list[int]:
         return self.numbers(r"Checkpoint synchronize \[(\d+)\] completed")
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(WAIT)
+    def until_counted(self, more: int) -> None:
+        """Until it said so many numbers more."""
+        goal = len(self.hello) + more
+        self.until(lambda: len(self.hello) >= goal, f"{more} more numbers")
 
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reader.join(WAIT)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+    def until_synchronized(self, more: int) -> None:
+        """Until so many numbers more are synchronized."""
+        goal = len(self.synchronized) + more
+        self.until(lambda: len(self.synchronized) >= goal, f"{more} more numbers are safe")
 
 
 def _unlink(cluster: LocalCluster) -> None:
@@ -103,12 +71,12 @@ def _names(cluster: LocalCluster) -> list[str]:
 
 
 @pytest.fixture
-def start(saf_cluster: LocalCluster) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
+def start(saf_cluster: LocalCluster) -> Iterator[Callable[..., Csa103]]:
+    started: list[Csa103] = []
     _unlink(saf_cluster)
 
-    def start(name: str, node: str, *options: str) -> Process:
-        started.append(Process(saf_cluster, name, node, *options))
+    def start(name: str, node: str, *options: str) -> Csa103:
+        started.append(Csa103(saf_cluster, name, node, *options))
         return started[-1]
 
     yield start
@@ -120,18 +88,18 @@ def start(saf_cluster: LocalCluster) -> Iterator[Callable[..., Process]]:
 
 @pytest.mark.parametrize("failure", ["component", "node"])
 @rule("csa103", "the standby goes on with the number after the last synchronized one")
-def test_takeover(saf_cluster: LocalCluster, start: Callable[..., Process], failure: str) -> None:
+def test_takeover(saf_cluster: LocalCluster, start: Callable[..., Csa103], failure: str) -> None:
     leader = saf_cluster.leader()
     other = next(node for node in saf_cluster.nodes if node != leader)
     first, second = start("csa103CompI0", leader), start("csa103CompI1", other)
     first.activate()
-    second.until(lambda: second.says("HA state : [Standby]"))
-    first.until(lambda: len(first.synchronized) >= 10)
+    second.until_standby()
+    first.until_synchronized(10)
     if failure == "node":
         saf_cluster.kill(leader)
-    first.kill()
+    first.end()
     second.activate()
-    second.until(lambda: len(second.synchronized) >= 10)
+    second.until_synchronized(10)
     # every number follows the one before; at most the one in flight was not told to be complete
     assert first.hello == list(range(len(first.hello)))
     assert first.synchronized == first.hello[: len(first.synchronized)]
@@ -144,24 +112,23 @@ def test_takeover(saf_cluster: LocalCluster, start: Callable[..., Process], fail
     if failure == "node":
         saf_cluster.restart(leader)
     again = start("csa103CompI0", leader)
-    again.until(lambda: again.says("HA state : [Standby]"))
-    before = len(second.synchronized)
-    second.until(lambda: len(second.synchronized) >= before + 5)
+    again.until_standby()
+    second.until_synchronized(5)
     assert again.hello == []
-    assert again.says("Checkpoint service initialized (handle=0x")
-    assert again.says("Checkpoint opened (handle=0x")
+    assert again.said("Checkpoint service initialized (handle=0x")
+    assert again.said("Checkpoint opened (handle=0x")
 
 
 @rule("csa103", "when both components are gone, the counter begins at 0 again (retention 10 ns)")
-def test_both_die(saf_cluster: LocalCluster, start: Callable[..., Process]) -> None:
+def test_both_die(saf_cluster: LocalCluster, start: Callable[..., Csa103]) -> None:
     only = start("csa103CompI0", saf_cluster.nodes[0])
     only.activate()
-    only.until(lambda: len(only.synchronized) >= 5)
-    only.kill()
-    only.until(lambda: "csa103Ckpt" not in _names(saf_cluster))
+    only.until_synchronized(5)
+    only.end()
+    until(lambda: "csa103Ckpt" not in _names(saf_cluster), "nobody has it open", PATIENCE)
     fresh = start("csa103CompI0", saf_cluster.nodes[0])
     fresh.activate()
-    fresh.until(lambda: fresh.hello)
+    fresh.until_counted(1)
     assert fresh.hello[0] == 0
 
 
@@ -178,23 +145,21 @@ def test_both_die(saf_cluster: LocalCluster, start: Callable[..., Process]) -> N
 )
 @rule("csa103", "the tutorial's further experiments: more sections, the other modes")
 def test_experiments(
-    saf_cluster: LocalCluster, start: Callable[..., Process], options: tuple[str, ...]
+    saf_cluster: LocalCluster, start: Callable[..., Csa103], options: tuple[str, ...]
 ) -> None:
     one, two = (start(f"csa103CompI{n}", saf_cluster.nodes[n], *options) for n in range(2))
     one.activate()
-    one.until(lambda: len(one.hello) >= 10)
-    two.until(lambda: two.says("HA state : [Standby]"))
-    one.kill()
+    one.until_counted(10)
+    two.until_standby()
+    one.end()
     two.activate()
-    two.until(lambda: len(two.hello) >= 5)
+    two.until_counted(5)
     last = one.hello[-1]
     assert two.hello[0] in (last, last + 1)
 
 
 @rule("csa103", "the end of its roles ends the component in good order")
-def test_end(saf_cluster: LocalCluster, start: Callable[..., Process]) -> None:
+def test_end(saf_cluster: LocalCluster, start: Callable[..., Csa103]) -> None:
     component = start("csa103CompI0", saf_cluster.nodes[0])
-    component.until(lambda: component.says("HA state : [Standby]"))
-    assert component.process.stdin is not None
-    component.process.stdin.close()
-    assert component.process.wait(WAIT) == 0
+    component.until_standby()
+    assert component.leave() == 0
