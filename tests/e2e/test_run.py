@@ -20,7 +20,7 @@ PATIENCE = 60.0
 PROGRAM = str(Path(__file__).with_name("supervised.py"))
 
 
-class Run:
+class SupervisedRun:
     """A supervisor in a process; its program appends to a file."""
 
     def __init__(
@@ -71,10 +71,10 @@ def group(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runs(cluster, group, tmp_path):
-    made: list[Run] = []
+    made: list[SupervisedRun] = []
 
-    def make(name: str, *words: str, options: Any = ()) -> Run:
-        run = Run(cluster, group, name, tmp_path, *words, options=options)
+    def make(name: str, *words: str, options: Any = ()) -> SupervisedRun:
+        run = SupervisedRun(cluster, group, name, tmp_path, *words, options=options)
         made.append(run)
         return run
 
@@ -190,7 +190,7 @@ def test_a_program_that_knows_nothing_runs_while_active(cluster, group, tmp_path
     made = []
     try:
         for name in "ab":
-            run = Run.__new__(Run)
+            run = SupervisedRun.__new__(SupervisedRun)
             run.file = tmp_path / name
             run.file.touch()
             command = ["sh", "-c", f"echo start $$ >> {run.file}; exec sleep 1000"]

@@ -51,7 +51,7 @@ def port(entries: list[Entry]) -> Lines:
     """Requests as they arrive and what is written because of them, client by client."""
     found: Lines = []
     with product.same_everywhere():
-        side = product.Port()
+        side = product.GoldenPort()
         readers: dict[str, product.Reader] = {}
         for entry in entries:
             who, *rest = entry.input
@@ -76,7 +76,7 @@ def log(entries: list[Entry]) -> Lines:
 
 def state(entries: list[Entry]) -> Lines:
     """A history: results and changes entry by entry, and what the state then is."""
-    machine = product.Machine()
+    machine = product.GoldenMachine()
     found: Lines = []
     for entry in entries:
         what, *rest = entry.input
@@ -95,7 +95,7 @@ def state(entries: list[Entry]) -> Lines:
 
 def image_now() -> bytes:
     """The image at the place in the history where the file was written."""
-    machine = product.Machine()
+    machine = product.GoldenMachine()
     for entry in read("state"):
         if entry.input[0] == "image":
             return machine.image()

@@ -39,7 +39,7 @@ from raftckpt.storage import RealFileSystem, Storage
 from raftckpt.storage import _records as records
 from tests.messages import ask, unpack_messages
 from tests.unit.client.scripted import Script
-from tests.unit.node.fakes import ENDPOINTS, World
+from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
 # --- what exists ---------------------------------------------------------------------------------
 
@@ -119,11 +119,11 @@ class _Listener(ClientListener):
         self.calls.append(callback)
 
 
-class Port:
+class GoldenPort:
     """A replica that leads a cluster of one; its clients are transports of bytes."""
 
     def __init__(self) -> None:
-        self._world = world = World()
+        self._world = world = LoneReplica()
         info = ReplicaInfo("n1", "golden", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
         self._listener = _Listener(world.replica, info, world.clock)
         self._listener.calls = deque()
@@ -268,7 +268,7 @@ def _fields(command: Any) -> Any:
     return command.content if type(command) is Malformed else array_of(command)
 
 
-class Machine:
+class GoldenMachine:
     """The state machine."""
 
     def __init__(self, image: bytes | None = None) -> None:

@@ -91,18 +91,18 @@ def test_fragments_are_joined() -> None:
 @pytest.mark.parametrize("path", sorted((HERE / "images").iterdir()), ids=lambda path: path.stem)
 def test_images_of_former_versions_are_restored_and_written_again(path: Path) -> None:
     image = path.read_bytes()
-    assert product.Machine(image).image() == image
+    assert product.GoldenMachine(image).image() == image
 
 
 def test_the_image_is_restored_and_written_again() -> None:
     image = IMAGE.read_bytes()
-    assert product.Machine(image).image() == image == image_now()
+    assert product.GoldenMachine(image).image() == image == image_now()
 
 
 def test_a_restored_machine_goes_on_as_the_book_says() -> None:
     entries = read("state")
     at = [entry.input[0] for entry in entries].index("image")
-    machine = product.Machine(IMAGE.read_bytes())
+    machine = product.GoldenMachine(IMAGE.read_bytes())
     assert f"digest {machine.digest()}" in entries[at].lines
     for entry in entries[at + 1 :]:
         if entry.input[0] == "ask":

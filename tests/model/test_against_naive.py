@@ -144,7 +144,7 @@ class Born(NamedTuple):
     created: int
 
 
-class Run:
+class ContentRun:
     """Three machines side by side."""
 
     def __init__(self, seen: set[tuple[int, str]] | None = None) -> None:
@@ -322,7 +322,7 @@ def rows_of(row: Any) -> Any:
     return [bytes(field) if isinstance(field, Pages) else field for field in row]
 
 
-def drive(run: Run, steps: Iterable[Any]) -> None:
+def drive(run: ContentRun, steps: Iterable[Any]) -> None:
     for kind, *rest in steps:
         if kind == "call":
             run.call(*rest)
@@ -350,7 +350,7 @@ def drive(run: Run, steps: Iterable[Any]) -> None:
 @given(st.lists(STEP, min_size=10, max_size=40))
 def test_answers_what_the_naive_model_answers(steps: list[Any]) -> None:
     """Few and short histories, but a failure shrinks to its core."""
-    drive(Run(), steps)
+    drive(ContentRun(), steps)
 
 
 # --- the same by the thousand: no shrinking, and rare outcomes must have happened ---------------
@@ -562,7 +562,7 @@ def test_long_histories_reach_every_outcome() -> None:
     kinds: set[int] = set()
     for seed in range(max(40, EXAMPLES)):
         rng = random.Random(seed)
-        run = Run(seen)
+        run = ContentRun(seen)
         drive(run, random_steps(rng))
         kinds |= run.kinds
     assert kinds == set(ChangeKind) - {ChangeKind.IMAGE, ChangeKind.RESYNC}
@@ -687,7 +687,7 @@ def test_planted_bugs_are_caught(
     def histories() -> None:
         for seed in range(40):
             rng = random.Random(seed)
-            drive(Run(), random_steps(rng))
+            drive(ContentRun(), random_steps(rng))
 
     with pytest.raises(Exception):  # noqa: B017 - wrong answers or a broken invariant
         histories()

@@ -37,7 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> set[type[Any]]:
     monkeypatch.setattr(CheckpointMachine, "query", noting_query)
     _play(
         test_against_naive.STEP,
-        lambda steps: test_against_naive.drive(test_against_naive.Run(), steps),
+        lambda steps: test_against_naive.drive(test_against_naive.ContentRun(), steps),
     )
     _play(test_groups.STEP, test_groups.play)
     test_sessions.run(5)

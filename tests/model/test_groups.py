@@ -48,7 +48,7 @@ STEP = st.one_of(
 )
 
 
-class Run:
+class GroupsRun:
     """A machine, its double that is restored again and again, and four sessions."""
 
     def __init__(self) -> None:
@@ -237,7 +237,7 @@ class Run:
 
 
 def play(steps: list[tuple[Any, ...]]) -> None:
-    run = Run()
+    run = GroupsRun()
     for step in steps:
         run.step(step)
     run.settle()

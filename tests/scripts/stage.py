@@ -83,7 +83,7 @@ class Player(SimClient):
             self._connection.client_closes()
 
 
-class Stage:
+class StoryStage:
     """The cluster, its clients, and the words that move them."""
 
     def __init__(self, world: ServiceWorld) -> None:

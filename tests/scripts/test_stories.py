@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.stage import Stage, new_world
+from tests.scripts.stage import StoryStage, new_world
 
 STORIES = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -20,7 +20,7 @@ def play(text: str) -> str:
     written = []
     world = new_world()
     with world.scripted():
-        stage = Stage(world)
+        stage = StoryStage(world)
         for line in text.splitlines():
             if line.startswith(" "):
                 continue  # what was seen when it was written

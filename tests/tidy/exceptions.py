@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BARE_TAGS", "CLASS_NAMES", "UNUSED"]
+__all__ = ["BARE_TAGS", "CLASS_NAMES", "TEST_CLASS_NAMES", "UNUSED"]
 
 UNUSED: dict[str, set[str]] = {}
 """Names that nothing in the product reads."""
@@ -32,6 +32,15 @@ CLASS_NAMES = {
     "_Transfer": {"raftckpt/raft/node.py", "raftckpt/raft/sending.py"},
 }
 """Class names with more than one meaning."""
+
+TEST_CLASS_NAMES = {
+    "Clocks": {"tests/sim/bench.py", "tests/sim/nodes.py"},
+    "Payload": {"tests/unit/raft/test_holes_ours.py", "tests/unit/raft/test_holes_plain.py"},
+    "Script": {"tests/unit/client/scripted.py", "tests/unit/client/test_tracking.py"},
+    "Seam": {"tests/unit/storage/test_directory.py", "tests/unit/storage/test_journal.py"},
+    "Sent": {"tests/sim/bench.py", "tests/sim/plain.py"},
+}
+"""The same in the tests."""
 
 BARE_TAGS = {
     "raftckpt/chaos/history.py": {"fields[0] > 0"},

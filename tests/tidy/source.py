@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["ROOT", "Source", "product"]
+__all__ = ["ROOT", "Source", "modules_of", "product"]
 
 ROOT = Path(__file__).parent.parent.parent
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -103,8 +103,13 @@ class Source:
 
 def product() -> list[Source]:
     """All modules of raftckpt/ and cli/."""
-    paths = [*(ROOT / "raftckpt").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
-    return [Source(str(path.relative_to(ROOT)), path.read_text()) for path in sorted(paths)]
+    return [*modules_of("raftckpt"), *modules_of("cli")]
+
+
+def modules_of(folder: str) -> list[Source]:
+    """All modules below a folder of the project."""
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return [Source(str(path.relative_to(ROOT)), path.read_text()) for path in paths]
 
 
 def _top(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -12,7 +12,7 @@ import pysyncobj
 import pytest
 
 from tests.tidy import exceptions
-from tests.tidy.source import ROOT, Source, product
+from tests.tidy.source import ROOT, Source, modules_of, product
 from tools import lines
 
 Found = dict[str, set[str]]
@@ -108,6 +108,11 @@ def test_every_name_is_used() -> None:
 
 def test_a_class_name_has_one_meaning() -> None:
     assert compared(doubles(sources()), exceptions.CLASS_NAMES) == []
+
+
+def test_a_class_name_has_one_meaning_in_the_tests() -> None:
+    """Who reads ``Cluster`` in a test should not have to look which of six it is."""
+    assert compared(doubles(modules_of("tests")), exceptions.TEST_CLASS_NAMES) == []
 
 
 def test_tags_have_names() -> None:

@@ -9,7 +9,7 @@ from raftckpt.chaos.history import Kind, Operation, SectionPart
 from raftckpt.chaos.worker import LASTING_NAMES, LEDGER, LOG
 from raftckpt.errors import Timeout, Unavailable
 from raftckpt.protocol import operations as ops
-from raftckpt.testing.local_cluster import ClusterNotReady
+from tests.unit.chaos.fake_cluster import FakeCluster
 
 UID = 100 + LASTING_NAMES.index(LEDGER)
 
@@ -22,34 +22,15 @@ def put(number: int, section: str) -> Operation:
 HISTORY = [put(1, "a"), put(2, "b")]
 
 
-class Cluster:
-    """Replicas that hold sections of the ledger; what is in ``codes`` does not run."""
+class AuditedCluster(FakeCluster):
+    """Its replicas hold sections of the ledger."""
 
     def __init__(self) -> None:
-        self.nodes = ["n1", "n2", "n3"]
-        self.codes: dict[str, int] = {}
+        super().__init__()
         self.held = {node: {"a": 11, "b": 12} for node in self.nodes}
         self.logs: dict[str, bytes] = {}
         self.silent: set[str] = set()
         self.breaks: set[str] = set()
-        self.led = True
-
-    def exit_code(self, node):
-        return self.codes.get(node)
-
-    def log(self, node, lines=None):
-        return f"log of {node}"
-
-    def status(self, node, timeout=1.0):
-        return None
-
-    def endpoint(self, node):
-        return node
-
-    def leader(self, timeout=10.0):
-        if not self.led:
-            raise ClusterNotReady("no replica leads\n--- n1: its log")
-        return "n1"
 
     def digests(self, endpoints, leader, *, timeout):
         assert not set(endpoints) & set(self.codes)
@@ -58,8 +39,8 @@ class Cluster:
         }
 
 
-class Probe:
-    def __init__(self, cluster: Cluster, node: str) -> None:
+class FakeProbe:
+    def __init__(self, cluster: AuditedCluster, node: str) -> None:
         self._cluster, self._node = cluster, node
 
     def __enter__(self):
@@ -84,11 +65,11 @@ class Probe:
 
 
 @pytest.fixture
-def cluster(monkeypatch) -> Cluster:
-    built = Cluster()
+def cluster(monkeypatch) -> AuditedCluster:
+    built = AuditedCluster()
     monkeypatch.setattr("raftckpt.chaos.audit.replica_digests", built.digests)
     monkeypatch.setattr(
-        "raftckpt.chaos.audit.ReplicaProbe", lambda endpoint, timeout: Probe(built, endpoint)
+        "raftckpt.chaos.audit.ReplicaProbe", lambda endpoint, timeout: FakeProbe(built, endpoint)
     )
     return built
 

@@ -8,49 +8,15 @@ import pytest
 
 from raftckpt.chaos.keeper import ENDS_MAX, Keeper, state_of
 from raftckpt.node.main import EXIT_DISK, EXIT_FAILED, EXIT_REFUSED
-from raftckpt.testing.local_cluster import ClusterNotReady
+from tests.unit.chaos.fake_cluster import FakeCluster
 
 KILLED = -signal.SIGKILL
 
 
-class Replicas:
-    """Three replicas; ``fate`` holds the exit codes that a node still has before it."""
-
-    def __init__(self) -> None:
-        self.nodes = ["n1", "n2", "n3"]
-        self.codes: dict[str, int] = {}
-        self.fate: dict[str, list[int]] = {}
-        self.started: list[str] = []
-        self.waited_for: list[list[str]] = []
-
-    def exit_code(self, node):
-        return self.codes.get(node)
-
-    def log(self, node, lines=None):
-        return f"log of {node}"
-
-    def status(self, node, timeout=1.0):
-        return None
-
-    def restart(self, node, *, wait=True):
-        assert not wait
-        assert self.codes.pop(node) is not None
-        self.started.append(node)
-
-    def wait_ready(self, timeout=20.0, nodes=None):
-        self.waited_for.append(nodes)
-        for node in nodes:
-            left = self.fate.get(node)
-            if left:
-                self.codes[node] = left.pop(0)
-            if node in self.codes:
-                raise ClusterNotReady(f"{node} ended")
-
-
 @pytest.fixture
-def cluster(monkeypatch) -> Replicas:
+def cluster(monkeypatch) -> FakeCluster:
     monkeypatch.setattr("raftckpt.chaos.keeper._RETRY_S", 0.0)
-    return Replicas()
+    return FakeCluster()
 
 
 @pytest.mark.parametrize("code", [KILLED, -signal.SIGTERM, 0])

@@ -27,7 +27,7 @@ class Session:
         self.stages: dict[int, bytes] = {}
 
 
-class Connection:
+class NaiveConnection:
     """One TCP connection: a queue of bytes each way; ``up`` until someone cuts it."""
 
     def __init__(self, number: int, replica: int) -> None:
@@ -41,7 +41,7 @@ class Connection:
         self.greeted = False
 
 
-class Cluster:
+class NaiveCluster:
     """Replicas that agree by magic; only the leader proposes, ``commit`` applies."""
 
     def __init__(self, random: Random, replicas: int = 3) -> None:
@@ -52,8 +52,8 @@ class Cluster:
         self.sessions: dict[int, Session] = {}
         self.effects: list[tuple[int, int, bytes]] = []
         """(session, sequence, data) in the order of application."""
-        self.pending: list[tuple[Connection, list[Any]]] = []
-        self.waiting: list[tuple[Connection, list[Any]]] = []
+        self.pending: list[tuple[NaiveConnection, list[Any]]] = []
+        self.waiting: list[tuple[NaiveConnection, list[Any]]] = []
         self.next_session = 0
         self.busy = 0.0
         self.early = 0.0
@@ -115,7 +115,7 @@ class Cluster:
 
     # --- the replicas
 
-    def receive(self, connection: Connection) -> None:
+    def receive(self, connection: NaiveConnection) -> None:
         data = bytes(connection.to_server)
         connection.to_server.clear()
         for body in connection.decoder.feed(data):
@@ -124,7 +124,7 @@ class Cluster:
                 assert problem is None, (problem, message)
                 self.handle(connection, message)
 
-    def handle(self, connection: Connection, message: list[Any]) -> None:
+    def handle(self, connection: NaiveConnection, message: list[Any]) -> None:
         tag, number = message[0], message[1]
         leads = connection.replica == self.leader
         if tag == 200:
@@ -174,7 +174,7 @@ class Cluster:
         else:
             self.propose(connection, message)
 
-    def propose(self, connection: Connection, message: list[Any]) -> None:
+    def propose(self, connection: NaiveConnection, message: list[Any]) -> None:
         session = self.sessions.get(connection.session)
         if session is None:
             self.refuse(connection, message[1], 9, "session", None)
@@ -252,12 +252,12 @@ class Cluster:
 
     # --- replies
 
-    def reply(self, connection: Connection, number: int, value: Any) -> None:
+    def reply(self, connection: NaiveConnection, number: int, value: Any) -> None:
         self.send(connection, [0, number, 1, value])
 
     def refuse(
         self,
-        connection: Connection,
+        connection: NaiveConnection,
         number: int,
         code: int,
         reason: str,
@@ -266,17 +266,17 @@ class Cluster:
     ) -> None:
         self.send(connection, [0, number, code, [reason, detail, None], definite])
 
-    def send(self, connection: Connection, message: list[Any]) -> None:
+    def send(self, connection: NaiveConnection, message: list[Any]) -> None:
         if connection.open and connection.replica not in self.deaf:
             connection.to_client += pack_messages([message])
 
 
-class World:
+class NaiveWorld:
     """One client core on the naive cluster, in fake time."""
 
     def __init__(self, seed: int, **config: Any) -> None:
         self.random = Random(seed)
-        self.cluster = Cluster(self.random)
+        self.cluster = NaiveCluster(self.random)
         self.now = 100.0
         self.core = ClientCore(
             CoreConfig(client_name="test", **config),
@@ -284,8 +284,8 @@ class World:
             secret=self.random.randbytes(16),
             jitter=self.random.random,
         )
-        self.connection: Connection | None = None
-        self.held: list[Connection] = []
+        self.connection: NaiveConnection | None = None
+        self.held: list[NaiveConnection] = []
         self.calls: list[Call] = []
         self.connects = 0
         self.unreachable: set[int] = set()
@@ -322,7 +322,7 @@ class World:
             if replica in self.unreachable:
                 self.core.connection_lost(number, "refused", self.now)
             else:
-                self.connection = Connection(number, replica)
+                self.connection = NaiveConnection(number, replica)
                 self.core.connected(number, self.now)
         else:
             raise AssertionError("the core spins")

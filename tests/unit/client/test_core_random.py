@@ -11,13 +11,13 @@ from raftckpt.client.types import Attributes
 from raftckpt.errors import CheckpointError, SessionLost, Timeout, TryAgain, Unavailable
 from raftckpt.protocol import contract
 
-from .naive_cluster import NOT_EXIST, World
+from .naive_cluster import NOT_EXIST, NaiveWorld
 
 OPENED = Opened(1, "c", 1, False, Attributes(), 0)
 
 
-def play(seed: int, steps: int = 250, *, lose_session: bool = False) -> World:
-    world = World(seed, session_timeout_ns=3 * limits.SECOND_NS)
+def play(seed: int, steps: int = 250, *, lose_session: bool = False) -> NaiveWorld:
+    world = NaiveWorld(seed, session_timeout_ns=3 * limits.SECOND_NS)
     random = world.random
     cluster = world.cluster
     cluster.busy = random.choice([0.0, 0.0, 0.05, 0.2])
@@ -80,7 +80,7 @@ def play(seed: int, steps: int = 250, *, lose_session: bool = False) -> World:
     return world
 
 
-def judge(world: World) -> set[str]:
+def judge(world: NaiveWorld) -> set[str]:
     """Check every promise; return the kinds of outcomes that occurred."""
     core = world.core
     outcomes = set()

@@ -29,7 +29,7 @@ from raftckpt.server.history import History, Trail
 from raftckpt.server.tracking import Tracking
 from tests.messages import check_request, record, unpack_messages
 from tests.unit.model.driver import NEVER
-from tests.unit.server.trackers import Line, Log, Replica, opened
+from tests.unit.server.trackers import Line, TrackedLog, TrackingReplica, opened
 
 MEMBERS = {"n1": "h:1", "n2": "h:2", "n3": "h:3"}
 STATE = [[None, 0, False, 0], NEVER, False]
@@ -452,7 +452,7 @@ def test_changes_as_users_meet_them() -> None:
 class Port(Line):
     """A connection to a replica: what the listener and its connections do, in short."""
 
-    def __init__(self, replica: Replica, number: int) -> None:
+    def __init__(self, replica: TrackingReplica, number: int) -> None:
         super().__init__()
         self.replica = replica
         self.number = number
@@ -482,9 +482,9 @@ class Port(Line):
 def follow(seed: int) -> None:
     """Cuts, laggards, snapshots, short histories, an application that does not take."""
     rng = random.Random(seed)
-    log = Log()
+    log = TrackedLog()
     writer, handle = opened(log)
-    replicas = [Replica(changes_max=rng.choice([5, 50, 5000])) for _ in range(3)]
+    replicas = [TrackingReplica(changes_max=rng.choice([5, 50, 5000])) for _ in range(3)]
     for replica in replicas:
         log.feed(replica)
     core = make(0 if seed % 2 else None)

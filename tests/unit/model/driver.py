@@ -27,7 +27,7 @@ def attributes(
     return [flags, size, retention, sections, section, section_id]
 
 
-class Cluster:
+class DrivenMachine:
     """One machine and the cluster time."""
 
     def __init__(self, machine: CheckpointMachine | None = None) -> None:
@@ -39,12 +39,12 @@ class Cluster:
         payload = encode_batch(self.now, commands)
         return self.machine.apply(self.machine.applied_index + 1, payload)
 
-    def session(self, node: str = "n1", name: str = "app") -> Client:
+    def session(self, node: str = "n1", name: str = "app") -> DrivenSession:
         self.secrets += 1
         secret = self.secrets.to_bytes(16, "big")
         (result,) = self.apply([1, 0, 0, 0, secret, name, node, 10 * SECOND, 2 * SECOND])
         assert result.ok
-        return Client(self, result.value[0], secret)
+        return DrivenSession(self, result.value[0], secret)
 
     def due(self, later: int = 0) -> int:
         self.now += later
@@ -64,10 +64,10 @@ class Cluster:
         return result.value[1]
 
 
-class Client:
+class DrivenSession:
     """A session that sends one request at a time and acknowledges every reply."""
 
-    def __init__(self, cluster: Cluster, number: int, secret: bytes) -> None:
+    def __init__(self, cluster: DrivenMachine, number: int, secret: bytes) -> None:
         self.cluster = cluster
         self.id = number
         self.secret = secret

@@ -13,16 +13,27 @@ from raftckpt.protocol.contract import PAGE_BYTES
 from tests.messages import command as record_of
 from tests.messages import validate
 
-from .driver import COLLOCATED, NEVER, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes, why
+from .driver import (
+    COLLOCATED,
+    NEVER,
+    READ,
+    SECOND,
+    WEAK,
+    WRITE,
+    DrivenMachine,
+    DrivenSession,
+    attributes,
+    why,
+)
 
 INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RESOURCES = 7, 9, 11, 12, 14, 15, 18
 BIG = b"x" * 101
 
 
 @pytest.fixture
-def client() -> Client:
+def client() -> DrivenSession:
     """Handles: 1 "full" (a, b of 2) read-write, 2 reader of it, 3 without active, 4 default."""
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("full", fields=attributes(sections=2))
     client.open("full", READ)
     client.open("idle", fields=attributes(WEAK | COLLOCATED))
@@ -32,7 +43,7 @@ def client() -> Client:
     return client
 
 
-def past(client: Client) -> int:
+def past(client: DrivenSession) -> int:
     return client.cluster.now - 1
 
 
@@ -99,7 +110,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("tag", "fields", "code", "reason"), TABLE)
-def test_refusals(client: Client, tag: int, fields: Any, code: int, reason: str) -> None:
+def test_refusals(client: DrivenSession, tag: int, fields: Any, code: int, reason: str) -> None:
     before = client.all(1), client.cluster.machine.revision
     assert why(client.do(tag, *fields)) == (code, reason, None)
     assert (client.all(1), client.cluster.machine.revision) == before
@@ -129,7 +140,7 @@ WRITES = [
 
 @pytest.mark.parametrize(("fields", "code", "reason", "position"), WRITES)
 def test_vector_refusals_change_nothing(
-    client: Client, fields: Any, code: int, reason: str, position: int | None
+    client: DrivenSession, fields: Any, code: int, reason: str, position: int | None
 ) -> None:
     before = client.all(1), client.cluster.machine.revision
     assert why(client.do(25, *fields)) == (code, reason, position)
@@ -137,7 +148,7 @@ def test_vector_refusals_change_nothing(
 
 
 def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open("x", fields=attributes(section=65 * MIB))
     chunk = bytes(contract.STAGE_CHUNK_BYTES)
     for offset in range(0, 64 * MIB, len(chunk)):
@@ -156,7 +167,7 @@ def test_write_limit_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_section_grows_without_bound() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open("x", fields=attributes(section=1 << 50))
     client.put(handle, b"a", b"")
     refused = client.write(handle, [b"a", contract.SECTION_BYTES_MAX, b"x"])
@@ -167,7 +178,7 @@ def test_no_section_grows_without_bound() -> None:
 # --- what succeeds --------------------------------------------------------------------------------
 
 
-def test_default_section_is_there_from_the_beginning(client: Client) -> None:
+def test_default_section_is_there_from_the_beginning(client: DrivenSession) -> None:
     assert client.all(4) == {b"": b""}
     assert client.do(23, 4, b"", b"data").ok
     assert client.put(4, b"", b"more").ok
@@ -178,7 +189,7 @@ def test_default_section_is_there_from_the_beginning(client: Client) -> None:
     assert len(client.cluster.restored().names["default"].sections) == 1
 
 
-def test_overwrite_replaces_and_shrinks(client: Client) -> None:
+def test_overwrite_replaces_and_shrinks(client: DrivenSession) -> None:
     assert client.do(23, 1, b"a", b"1").value == client.cluster.machine.revision
     assert client.do(23, 1, b"b", b"").ok
     assert client.all(1) == {b"a": b"1", b"b": b""}
@@ -186,12 +197,12 @@ def test_overwrite_replaces_and_shrinks(client: Client) -> None:
 
 
 def test_size_attribute_is_no_quota() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open("x", fields=attributes(size=1))
     assert client.put(handle, b"a", b"x" * 100).ok
 
 
-def test_vector_is_one_change_with_elements_in_order(client: Client) -> None:
+def test_vector_is_one_change_with_elements_in_order(client: DrivenSession) -> None:
     revision = client.cluster.machine.revision
     result = client.write(1, [b"a", 1, b"__"], [b"b", 3, b"z"], [b"a", 2, b"!"], [b"a", 5, b""])
     assert result.value == revision + 1
@@ -201,7 +212,7 @@ def test_vector_is_one_change_with_elements_in_order(client: Client) -> None:
 
 
 def test_generated_ids_are_new_and_short_enough() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open("x", fields=attributes(sections=1000, section_id=1))
     for taken in (0, 1, 5):
         client.put(handle, bytes([taken]), b"")
@@ -214,7 +225,7 @@ def test_generated_ids_are_new_and_short_enough() -> None:
 
 
 def test_generated_ids_are_the_same_after_a_restore() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open("x", fields=attributes(sections=1000))
     first = client.create(handle, None).value[1]
@@ -227,7 +238,7 @@ def test_generated_ids_are_the_same_after_a_restore() -> None:
 
 
 def test_create_in_the_past_expires_at_once() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open("x")
     for expiration, ttl in [(past(client), None), (client.cluster.now, None), (0, 0)]:
         revision = client.cluster.machine.revision
@@ -238,7 +249,7 @@ def test_create_in_the_past_expires_at_once() -> None:
 
 
 def test_expiration_set_moves_and_cancels() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open("x")
     client.create(handle, b"a", ttl=SECOND)
@@ -259,7 +270,7 @@ def test_expiration_set_moves_and_cancels() -> None:
 
 
 def test_overwrite_keeps_the_expiration_and_delete_forgets_it() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open("x")
     client.create(handle, b"a", ttl=SECOND)
@@ -277,18 +288,18 @@ def test_overwrite_keeps_the_expiration_and_delete_forgets_it() -> None:
 
 
 @pytest.fixture
-def big() -> Client:
-    client = Cluster().session()
+def big() -> DrivenSession:
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(section=10 * PAGE_BYTES))
     return client
 
 
-def stage(client: Client, number: int, data: bytes, step: int = PAGE_BYTES + 77) -> None:
+def stage(client: DrivenSession, number: int, data: bytes, step: int = PAGE_BYTES + 77) -> None:
     for offset in range(0, len(data), step):
         assert client.do(26, number, offset, data[offset : offset + step]).ok
 
 
-def test_staged_data_is_applied_as_one_change(big: Client) -> None:
+def test_staged_data_is_applied_as_one_change(big: DrivenSession) -> None:
     data = bytes(k % 251 for k in range(4 * PAGE_BYTES + 5))
     revision = big.cluster.machine.revision
     stage(big, 1, data)
@@ -308,7 +319,7 @@ def test_staged_data_is_applied_as_one_change(big: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["refused", "applied"])
-def test_a_stage_is_dropped_by_the_command_that_refers_to_it(big: Client, how: str) -> None:
+def test_a_stage_is_dropped_by_the_command_that_refers_to_it(big: DrivenSession, how: str) -> None:
     for command in [
         (20, b"a", 1, NEVER, None),
         (23, b"a", 1),
@@ -323,7 +334,7 @@ def test_a_stage_is_dropped_by_the_command_that_refers_to_it(big: Client, how: s
         assert why(again) == (INVALID, "stage", 0 if command[0] == 25 else None)
 
 
-def test_a_malformed_command_names_no_stage_which_goes_with_the_session(big: Client) -> None:
+def test_a_malformed_command_names_no_stage_which_goes_with_the_session(big: DrivenSession) -> None:
     stage(big, 1, b"data")
     assert not big.do(25, 1, [[b"a", -1, 1]]).ok
     assert big.cluster.machine.staged_bytes == 4
@@ -331,7 +342,7 @@ def test_a_malformed_command_names_no_stage_which_goes_with_the_session(big: Cli
     assert big.cluster.machine.staged_bytes == 0
 
 
-def test_a_refused_chunk_never_makes_a_truncated_value(big: Client) -> None:
+def test_a_refused_chunk_never_makes_a_truncated_value(big: DrivenSession) -> None:
     stage(big, 1, b"first")
     assert why(big.do(26, 1, 9, b"third")) == (INVALID, "stage", None)  # the second is missing
     assert why(big.do(26, 1, 5, b"second")) == (INVALID, "stage", None)
@@ -344,7 +355,7 @@ def test_a_refused_chunk_never_makes_a_truncated_value(big: Client) -> None:
     assert why(big.do(26, 1, 0, b"")) == (INVALID, "schema", None)
 
 
-def test_stages_are_limited(big: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_are_limited(big: DrivenSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "STAGED_BYTES_PER_SESSION_MAX", 10)
     monkeypatch.setattr(sessions, "STAGED_BYTES_MAX", 15)
     monkeypatch.setattr(sessions, "STAGES_PER_SESSION_MAX", 2)
@@ -364,7 +375,7 @@ def test_stages_are_limited(big: Client, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_check_agrees_with_apply_and_changes_nothing() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     client.open("full", fields=attributes(sections=2))
     client.open("full", READ)
@@ -388,7 +399,7 @@ def test_check_agrees_with_apply_and_changes_nothing() -> None:
 
 
 def test_check_tells_what_the_leader_must_know() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open("async", fields=attributes(WEAK))
 
@@ -414,13 +425,13 @@ def test_check_tells_what_the_leader_must_know() -> None:
     ],
 )
 def test_check_refuses(fields: Any, code: int, reason: str) -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     cluster.session().open("x")
     assert why(cluster.machine.check(record_of(fields))) == (code, reason, None)
 
 
 def test_target_of_commands() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     client.open("x")
     handle = client.open("y")

@@ -12,16 +12,27 @@ from raftckpt.protocol.contract import CORRUPTED_SECTIONS_MAX
 from raftckpt.protocol.operations import STRUCTURAL, SectionCorrupt
 from tests.messages import command
 
-from .driver import ACTIVE, COLLOCATED, NEVER, READ, SECOND, WRITE, Client, Cluster, attributes, why
+from .driver import (
+    ACTIVE,
+    COLLOCATED,
+    NEVER,
+    READ,
+    SECOND,
+    WRITE,
+    DrivenMachine,
+    DrivenSession,
+    attributes,
+    why,
+)
 
 ACCESS, NOT_EXIST, NO_RESOURCES, BAD_OPERATION = 11, 12, 18, 20
 REFUSED = (BAD_OPERATION, "corrupted", None)
 
 
 @pytest.fixture
-def client() -> Client:
+def client() -> DrivenSession:
     """Handle 1 of "x" with a = 12345 (CORRUPTED) and b = 6 (VALID)."""
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=9))
     client.put(1, b"a", b"12345")
     client.put(1, b"b", b"6")
@@ -29,11 +40,11 @@ def client() -> Client:
     return client
 
 
-def corrupted(client: Client) -> list[bytes]:
+def corrupted(client: DrivenSession) -> list[bytes]:
     return [row.section_id for row in client.ask(103, 1, 4, 0).value[1]]
 
 
-def test_it_is_shown_by_descriptors_filter_and_status(client: Client) -> None:
+def test_it_is_shown_by_descriptors_filter_and_status(client: DrivenSession) -> None:
     now = client.cluster.now
     a, b = (b"a", NEVER, 5, 2, now, 4), (b"b", NEVER, 1, 1, now, 3)
     assert client.ask(103, 1, 5, 0).value == [4, [a, b]]
@@ -44,7 +55,7 @@ def test_it_is_shown_by_descriptors_filter_and_status(client: Client) -> None:
     assert client.ask(106, 1).value[1] == [b"a", b"b"]
 
 
-def test_reads_and_writes_are_refused(client: Client) -> None:
+def test_reads_and_writes_are_refused(client: DrivenSession) -> None:
     assert why(client.write(1, [b"b", 0, b"x"], [b"a", 0, b"x"])) == (BAD_OPERATION, "corrupted", 1)
     vector = [[b"b", 0, None], [b"a", 99, 1]]
     assert why(client.ask(100, 1, vector)) == (BAD_OPERATION, "corrupted", 1)
@@ -62,7 +73,7 @@ def test_reads_and_writes_are_refused(client: Client) -> None:
 
 
 @pytest.mark.parametrize("tag", [23, 24])
-def test_an_overwrite_makes_it_valid(client: Client, tag: int) -> None:
+def test_an_overwrite_makes_it_valid(client: DrivenSession, tag: int) -> None:
     assert client.do(tag, 1, b"a", b"new").ok
     assert corrupted(client) == []
     assert client.all(1) == {b"a": b"new", b"b": b"6"}
@@ -70,14 +81,14 @@ def test_an_overwrite_makes_it_valid(client: Client, tag: int) -> None:
     assert not client.cluster.machine.checkpoints[1].guarded
 
 
-def test_an_overwrite_that_is_refused_does_not(client: Client) -> None:
+def test_an_overwrite_that_is_refused_does_not(client: DrivenSession) -> None:
     assert not client.do(23, 1, b"a", bytes(101)).ok
     assert not client.do(24, 1, b"a", bytes(101)).ok
     assert not client.do(23, 1, b"missing", b"").ok
     assert corrupted(client) == [b"a"]
 
 
-def test_asking_ahead_changes_nothing(client: Client) -> None:
+def test_asking_ahead_changes_nothing(client: DrivenSession) -> None:
     """The dry run of early acceptance is no overwrite, and foresees what would be refused."""
     machine = client.cluster.machine
     before = digest(machine.freeze())
@@ -91,7 +102,7 @@ def test_asking_ahead_changes_nothing(client: Client) -> None:
     assert machine.target_uid(command([27, client.id, 9, 0, 1, b"b"])) == 1
 
 
-def test_delete_and_expiration_remove_it_for_good(client: Client) -> None:
+def test_delete_and_expiration_remove_it_for_good(client: DrivenSession) -> None:
     assert client.do(21, 1, b"a").ok
     client.create(1, b"a", b"again")
     client.create(1, b"ttl", b"", ttl=SECOND)
@@ -103,7 +114,7 @@ def test_delete_and_expiration_remove_it_for_good(client: Client) -> None:
     assert client.all(1)[b"a"] == b"again"
 
 
-def test_who_may_corrupt(client: Client) -> None:
+def test_who_may_corrupt(client: DrivenSession) -> None:
     assert why(client.do(27, 1, b"none")) == (NOT_EXIST, "section_missing", None)
     client.open("x", READ)
     assert why(client.do(27, 2, b"b")) == (ACCESS, "no_right", None)
@@ -117,7 +128,7 @@ def test_who_may_corrupt(client: Client) -> None:
 
 
 def test_the_default_section_too() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("one", fields=attributes(sections=1))
     assert client.do(27, 1, b"").ok
     assert why(client.ask(100, 1, [[b"", 0, None]])) == (BAD_OPERATION, "corrupted", 0)
@@ -126,10 +137,10 @@ def test_the_default_section_too() -> None:
     assert corrupted(client) == []
 
 
-def test_the_image_carries_it(client: Client) -> None:
+def test_the_image_carries_it(client: DrivenSession) -> None:
     cluster = client.cluster
     before = digest(cluster.machine.freeze())
-    again = Client(cluster, client.id, client.secret)
+    again = DrivenSession(cluster, client.id, client.secret)
     again.sequence = client.sequence
     cluster.machine = cluster.restored()
     assert digest(cluster.machine.freeze()) == before
@@ -138,7 +149,7 @@ def test_the_image_carries_it(client: Client) -> None:
 
 
 def test_a_long_listing_shows_the_state_as_it_was() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=900))
     for number in range(600):
         client.put(1, b"%d" % number, b"")
@@ -153,7 +164,7 @@ def test_a_long_listing_shows_the_state_as_it_was() -> None:
 
 
 def test_there_is_a_limit() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=2 * CORRUPTED_SECTIONS_MAX))
     results: list[Any] = []
     for number in range(CORRUPTED_SECTIONS_MAX + 1):

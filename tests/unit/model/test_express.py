@@ -17,12 +17,12 @@ from raftckpt.protocol.contract import PAGE_BYTES
 from raftckpt.protocol.operations import Read, SectionPut
 from tests.messages import ask
 
-from .driver import READ, WRITE, Client, Cluster, attributes
+from .driver import READ, WRITE, DrivenMachine, DrivenSession, attributes
 
 
-def prepared() -> Client:
+def prepared() -> DrivenSession:
     """Handle 1 of "x" reads and writes, 2 only writes, 3 only reads; a and b exist."""
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=9, section=3 * PAGE_BYTES))
     client.open("x", WRITE)
     client.open("x", READ)

@@ -12,7 +12,7 @@ from raftckpt.protocol.contract import COMPONENTS_PER_GROUP_MAX
 from raftckpt.protocol.operations import SectionPut
 from tests.messages import ask
 
-from .driver import SECOND, Client, Cluster, attributes, why
+from .driver import SECOND, DrivenMachine, DrivenSession, attributes, why
 
 UNASSIGNED, ACTIVE, STANDBY, QUIESCED, QUIESCING, REMOVED = range(6)
 UNLOCK, LOCK, LOCK_INSTANTIATION, SWAP, SHUTDOWN, DELETE = range(1, 7)
@@ -22,9 +22,11 @@ ACCESS, NOT_EXIST, EXIST, BAD_OPERATION, NO_RESOURCES = 11, 12, 14, 20, 18
 class Part:
     """A component with a session of its own."""
 
-    def __init__(self, cluster: Cluster, name: str, rank: int = 0, *, health: int = 0) -> None:
+    def __init__(
+        self, cluster: DrivenMachine, name: str, rank: int = 0, *, health: int = 0
+    ) -> None:
         self.name = name
-        self.client: Client = cluster.session(name=name)
+        self.client: DrivenSession = cluster.session(name=name)
         result = self.client.do(50, "g", name, rank, 10 * SECOND, health)
         assert result.ok, result
         self.number, self.first = result.value
@@ -50,28 +52,28 @@ class Part:
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
+def cluster() -> DrivenMachine:
+    return DrivenMachine()
 
 
 @pytest.fixture
-def two(cluster: Cluster) -> tuple[Part, Part]:
+def two(cluster: DrivenMachine) -> tuple[Part, Part]:
     a, b = Part(cluster, "a"), Part(cluster, "b")
     assert a.answer().ok
     assert b.answer().ok
     return a, b
 
 
-def fail(cluster: Cluster, part: Part, assignment: int = 0) -> Any:
+def fail(cluster: DrivenMachine, part: Part, assignment: int = 0) -> Any:
     return cluster.apply([54, 0, 0, 0, [[part.number, assignment]]])[0].value
 
 
-def status(cluster: Cluster) -> dict[str, Any]:
+def status(cluster: DrivenMachine) -> dict[str, Any]:
     found: dict[str, Any] = cluster.ask(116, "g")
     return found
 
 
-def test_the_first_is_active_and_the_others_stand_by(cluster: Cluster) -> None:
+def test_the_first_is_active_and_the_others_stand_by(cluster: DrivenMachine) -> None:
     a, b, c = (Part(cluster, name) for name in "abc")
     assert [part.state for part in (a, b, c)] == [
         (ACTIVE, "first"),
@@ -90,7 +92,7 @@ def test_the_first_is_active_and_the_others_stand_by(cluster: Cluster) -> None:
 
 
 def test_the_next_in_rank_takes_over_in_the_entry_that_ends_the_session(
-    cluster: Cluster,
+    cluster: DrivenMachine,
 ) -> None:
     a, b, c = Part(cluster, "a"), Part(cluster, "b", 5), Part(cluster, "c", 1)
     for part in (a, b, c):
@@ -107,7 +109,7 @@ def test_the_next_in_rank_takes_over_in_the_entry_that_ends_the_session(
     assert b.role["rank"] == 1
 
 
-def test_one_that_answered_goes_before_one_that_did_not(cluster: Cluster) -> None:
+def test_one_that_answered_goes_before_one_that_did_not(cluster: DrivenMachine) -> None:
     a, b, c = (Part(cluster, name) for name in "abc")
     a.answer()
     c.answer()
@@ -117,7 +119,7 @@ def test_one_that_answered_goes_before_one_that_did_not(cluster: Cluster) -> Non
     assert b.state == (ACTIVE, "session_ended")
 
 
-def test_sessions_that_end_together_name_the_last_real_active(cluster: Cluster) -> None:
+def test_sessions_that_end_together_name_the_last_real_active(cluster: DrivenMachine) -> None:
     a, b, c = (Part(cluster, name) for name in "abc")
     for part in (a, b, c):
         part.answer()
@@ -127,7 +129,7 @@ def test_sessions_that_end_together_name_the_last_real_active(cluster: Cluster) 
 
 
 def test_one_that_restarts_stands_by_and_a_lone_one_learns_who_was_before(
-    cluster: Cluster, two: tuple[Part, Part]
+    cluster: DrivenMachine, two: tuple[Part, Part]
 ) -> None:
     a, b = two
     a.die()
@@ -155,7 +157,7 @@ def test_a_supervisor_that_saw_the_end_hands_over_at_once(two: tuple[Part, Part]
     assert b.role["transition"] == 3
 
 
-def test_joining_twice_and_names_of_others(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_joining_twice_and_names_of_others(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     assert why(a.client.do(50, "g", "a", 0, SECOND, 0)) == (EXIST, "component_joined", None)
     assert why(b.client.do(50, "g", "a", 0, SECOND, 0)) == (EXIST, "component_exists", None)
@@ -199,7 +201,9 @@ def test_a_component_that_says_no_is_replaced_and_may_join_again(two: tuple[Part
     assert b.state == (STANDBY, "join")
 
 
-def test_who_does_not_answer_in_time_is_replaced(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_who_does_not_answer_in_time_is_replaced(
+    cluster: DrivenMachine, two: tuple[Part, Part]
+) -> None:
     a, b = two
     c = Part(cluster, "c")
     assert fail(cluster, a, a.first) == 0  # it did answer
@@ -215,7 +219,7 @@ def test_who_does_not_answer_in_time_is_replaced(cluster: Cluster, two: tuple[Pa
 
 
 def test_a_deposed_session_changes_nothing_until_it_answers(
-    cluster: Cluster, two: tuple[Part, Part]
+    cluster: DrivenMachine, two: tuple[Part, Part]
 ) -> None:
     a, _ = two
     handle = a.client.open()
@@ -255,7 +259,7 @@ def test_a_deposed_session_changes_nothing_until_it_answers(
     assert cluster.ask(102, "ckpt").openers == []
 
 
-def test_a_swap_asks_the_active_first(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_a_swap_asks_the_active_first(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     assert a.admin(SWAP).value == 1
     assert a.state == (QUIESCED, "swap")
@@ -268,7 +272,7 @@ def test_a_swap_asks_the_active_first(cluster: Cluster, two: tuple[Part, Part]) 
     assert a.state == (STANDBY, "swap")
 
 
-def test_a_swap_with_a_wish(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_a_swap_with_a_wish(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     c = Part(cluster, "c")
     assert why(a.admin(SWAP, "c")) == (BAD_OPERATION, "no_standby", None)
@@ -296,7 +300,7 @@ def test_a_swap_whose_standby_dies_leaves_the_active(two: tuple[Part, Part]) -> 
 
 
 def test_an_active_that_does_not_quiesce_is_replaced(
-    cluster: Cluster, two: tuple[Part, Part]
+    cluster: DrivenMachine, two: tuple[Part, Part]
 ) -> None:
     a, b = two
     a.admin(SWAP)
@@ -306,7 +310,7 @@ def test_an_active_that_does_not_quiesce_is_replaced(
     assert a.state == (REMOVED, "no_answer")
 
 
-def test_lock_and_unlock(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_lock_and_unlock(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     assert b.admin(LOCK).value == 2
     assert a.state == (QUIESCED, "lock")
@@ -335,7 +339,7 @@ def test_a_lock_called_off(two: tuple[Part, Part]) -> None:
     assert b.state[0] == STANDBY
 
 
-def test_a_lock_of_one_that_is_hung_or_dies(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_a_lock_of_one_that_is_hung_or_dies(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     a.admin(LOCK)
     fail(cluster, a, a.role["assignment"])
@@ -358,7 +362,7 @@ def test_lock_instantiation_is_told_apart(two: tuple[Part, Part]) -> None:
     assert [a.state, b.state] == [(ACTIVE, "unlock"), (STANDBY, "unlock")]
 
 
-def test_shutdown_ends_in_a_lock(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_shutdown_ends_in_a_lock(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     assert a.admin(SHUTDOWN).value == 4
     assert a.admin(SHUTDOWN).value == 4
@@ -385,7 +389,9 @@ def test_a_shutdown_whose_active_dies(two: tuple[Part, Part]) -> None:
     assert b.state == (UNASSIGNED, "lock")
 
 
-def test_groups_stay_until_they_are_deleted_and_numbers_grow_over_it(cluster: Cluster) -> None:
+def test_groups_stay_until_they_are_deleted_and_numbers_grow_over_it(
+    cluster: DrivenMachine,
+) -> None:
     a = Part(cluster, "a")
     assert why(a.admin(DELETE)) == (BAD_OPERATION, "group_in_use", None)
     first = a.role["epoch"]
@@ -400,14 +406,14 @@ def test_groups_stay_until_they_are_deleted_and_numbers_grow_over_it(cluster: Cl
     assert b.role["epoch"] > first
 
 
-def test_a_group_has_a_limit(cluster: Cluster) -> None:
+def test_a_group_has_a_limit(cluster: DrivenMachine) -> None:
     client = cluster.session()
     for number in range(COMPONENTS_PER_GROUP_MAX):
         assert client.do(50, "g", f"c{number}", 0, SECOND, 0).ok
     assert why(client.do(50, "g", "more", 0, SECOND, 0)) == (NO_RESOURCES, "limit", None)
 
 
-def test_two_components_of_a_session_and_its_end(cluster: Cluster) -> None:
+def test_two_components_of_a_session_and_its_end(cluster: DrivenMachine) -> None:
     client = cluster.session()
     assert client.do(50, "g", "a", 0, SECOND, 0).ok
     assert client.do(50, "g", "b", 0, SECOND, 0).ok
@@ -422,11 +428,11 @@ def test_two_components_of_a_session_and_its_end(cluster: Cluster) -> None:
     assert set(cluster.machine.groups.members) == {z.number}
 
 
-def test_roles_need_a_session(cluster: Cluster) -> None:
+def test_roles_need_a_session(cluster: DrivenMachine) -> None:
     assert why(ask(cluster.machine, None, 117)) == (9, "session", None)
 
 
-def test_an_image_keeps_all_of_it(cluster: Cluster, two: tuple[Part, Part]) -> None:
+def test_an_image_keeps_all_of_it(cluster: DrivenMachine, two: tuple[Part, Part]) -> None:
     a, b = two
     handle = a.client.open()
     c = Part(cluster, "c", 3, health=SECOND)

@@ -20,12 +20,12 @@ from raftckpt.protocol.contract import PAGE_BYTES
 from raftckpt.version import IMAGE_VERSION
 from tests.messages import ask
 
-from .driver import COLLOCATED, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes
+from .driver import COLLOCATED, READ, SECOND, WEAK, WRITE, DrivenMachine, DrivenSession, attributes
 
 
-def rich() -> tuple[Cluster, list[Client]]:
+def rich() -> tuple[DrivenMachine, list[DrivenSession]]:
     """A cluster that has one of everything."""
-    cluster = Cluster()
+    cluster = DrivenMachine()
     one, two = cluster.session("n1", "one"), cluster.session("n2", "zwei ä")
     one.open("plain", fields=attributes(sections=9, section=5 * PAGE_BYTES))
     one.create(1, b"ttl", b"x", ttl=SECOND)
@@ -70,7 +70,7 @@ def test_round_trip_in_pieces_of_any_size() -> None:
 
 
 def test_what_never_expires_is_not_due_after_a_restore() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     client.open("x")
     client.put(1, b"a", b"data")
@@ -100,7 +100,7 @@ def test_frozen_is_frozen() -> None:
 
 
 def test_pieces_are_small() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=20_000, section=8 * 1024 * KIB))
     for number in range(6000):
         client.put(1, b"%d" % number, bytes(100))
@@ -116,7 +116,7 @@ def test_pieces_are_small() -> None:
 
 def test_restored_machine_goes_on_like_the_original() -> None:
     cluster, clients = rich()
-    other = Cluster(cluster.restored())
+    other = DrivenMachine(cluster.restored())
     other.now = cluster.now
     last = clients[1].sequence
     commands = [
@@ -168,7 +168,7 @@ class Counting(dict[int, Any]):
 @pytest.fixture(scope="module")
 def crowd() -> bytes:
     """Image of 20,000 sessions that have a checkpoint open each."""
-    cluster, count = Cluster(), 20_000
+    cluster, count = DrivenMachine(), 20_000
     opens = [
         [1, 0, 0, 0, number.to_bytes(16, "big"), "app", "n1", 10 * SECOND, SECOND]
         for number in range(1, count + 1)
@@ -207,7 +207,7 @@ def refused(pieces: Iterable[bytes]) -> bool:
 
 
 def small() -> bytes:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     client.open("x")
     client.put(1, b"a", b"data")
@@ -367,7 +367,7 @@ def test_doubles_are_refused() -> None:
 
 
 def test_pages_must_be_full_but_the_last() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     client.open("x", fields=attributes(section=4 * PAGE_BYTES))
     client.put(1, b"a", bytes(2 * PAGE_BYTES + 1))

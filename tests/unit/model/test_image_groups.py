@@ -9,7 +9,7 @@ import pytest
 from raftckpt.model.groups import HaState
 from raftckpt.model.machine import CheckpointMachine
 
-from .driver import Cluster
+from .driver import DrivenMachine
 from .test_groups import Part
 from .test_image import image_of, objects, refused, sealed
 
@@ -20,7 +20,7 @@ ADMIN, ACTIVE, GROUP_EPOCH, GROUP_TRANSITION, MEMBERS, FAILED = 1, 2, 3, 6, 8, 9
 
 def group_image() -> list[Any]:
     """Objects of an image whose last is a group: "a" is active, "b" stands by, "c" has failed."""
-    cluster = Cluster()
+    cluster = DrivenMachine()
     a, b, c = (Part(cluster, name) for name in "abc")
     for part in (a, b):
         part.answer()

@@ -20,8 +20,8 @@ from .driver import (
     SECOND,
     WEAK,
     WRITE,
-    Client,
-    Cluster,
+    DrivenMachine,
+    DrivenSession,
     attributes,
     why,
 )
@@ -33,12 +33,12 @@ LONGEST = contract.CHECKPOINT_NAME_BYTES_MAX
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
+def cluster() -> DrivenMachine:
+    return DrivenMachine()
 
 
 @pytest.fixture
-def client(cluster: Cluster) -> Client:
+def client(cluster: DrivenMachine) -> DrivenSession:
     return cluster.session()
 
 
@@ -81,7 +81,9 @@ OPEN = [
 
 
 @pytest.mark.parametrize(("fields", "code", "reason", "detail"), OPEN)
-def test_open_refuses(client: Client, fields: Any, code: int, reason: str, detail: Any) -> None:
+def test_open_refuses(
+    client: DrivenSession, fields: Any, code: int, reason: str, detail: Any
+) -> None:
     result = client.do(10, *fields)
     assert why(result) == (code, reason, None)
     assert result.value.detail == detail
@@ -100,12 +102,12 @@ def test_open_refuses(client: Client, fields: Any, code: int, reason: str, detai
         ("x", 7, attributes(ALL | COLLOCATED)),
     ],
 )
-def test_open_creates(client: Client, fields: Any) -> None:
+def test_open_creates(client: DrivenSession, fields: Any) -> None:
     result = client.do(10, *fields)
     assert result.value == [1, 1, True, fields[2], 1]
 
 
-def test_reopen_compares_all_but_retention(client: Client) -> None:
+def test_reopen_compares_all_but_retention(client: DrivenSession) -> None:
     client.open("x", fields=attributes(retention=5))
     result = client.do(10, "x", 7, attributes(retention=7))
     assert result.value == [2, 1, False, attributes(retention=5), 1]
@@ -121,7 +123,7 @@ def test_reopen_compares_all_but_retention(client: Client) -> None:
         assert result.value.detail == names
 
 
-def test_rights_of_a_handle_are_those_it_was_opened_with(client: Client) -> None:
+def test_rights_of_a_handle_are_those_it_was_opened_with(client: DrivenSession) -> None:
     writer, reader, creator = (client.open("x", flags) for flags in (7, READ, CREATE))
     assert client.put(writer, b"a", b"1").ok
     for handle in (reader, creator):
@@ -142,7 +144,7 @@ def test_rights_of_a_handle_are_those_it_was_opened_with(client: Client) -> None
     ("limit", "word"), [("CHECKPOINTS_MAX", "checkpoints"), ("HANDLES_PER_SESSION_MAX", "handles")]
 )
 def test_open_limits(
-    client: Client, monkeypatch: pytest.MonkeyPatch, limit: str, word: str
+    client: DrivenSession, monkeypatch: pytest.MonkeyPatch, limit: str, word: str
 ) -> None:
     monkeypatch.setattr(lifecycle, limit, 2)
     client.open("x")
@@ -158,7 +160,7 @@ def test_open_limits(
 
 @pytest.mark.parametrize("retention", [0, 10, 10 * MS - 1])
 def test_short_retention_drops_in_the_entry_of_the_last_close(
-    cluster: Cluster, retention: int
+    cluster: DrivenMachine, retention: int
 ) -> None:
     one, two = cluster.session(), cluster.session()
     first = one.open("x", fields=attributes(retention=retention))
@@ -172,7 +174,7 @@ def test_short_retention_drops_in_the_entry_of_the_last_close(
     assert cluster.machine.next_due_ns() is None
 
 
-def test_retention_runs_from_the_last_close_and_a_reopen_cancels_it(cluster: Cluster) -> None:
+def test_retention_runs_from_the_last_close_and_a_reopen_cancels_it(cluster: DrivenMachine) -> None:
     client = cluster.session()
     handle = client.open("x", fields=attributes(retention=SECOND))
     client.put(handle, b"a", b"1")
@@ -194,7 +196,7 @@ def test_retention_runs_from_the_last_close_and_a_reopen_cancels_it(cluster: Clu
     assert client.do(10, "x", 7, attributes()).value[:3] == [3, 2, True]
 
 
-def test_retention_for_ever(cluster: Cluster) -> None:
+def test_retention_for_ever(cluster: DrivenMachine) -> None:
     client = cluster.session()
     client.do(11, client.open("x"))
     (row,) = cluster.ask(104)
@@ -204,7 +206,7 @@ def test_retention_for_ever(cluster: Cluster) -> None:
     assert cluster.names() == ["x"]
 
 
-def test_retention_set(client: Client) -> None:
+def test_retention_set(client: DrivenSession) -> None:
     handle = client.open("x")
     assert why(client.do(13, 99, -1)) == (INVALID, "schema", None)
     assert why(client.do(13, handle, NEVER + 1)) == (INVALID, "schema", None)
@@ -215,7 +217,7 @@ def test_retention_set(client: Client) -> None:
     assert client.cluster.names() == []
 
 
-def test_unlink_while_open(cluster: Cluster) -> None:
+def test_unlink_while_open(cluster: DrivenMachine) -> None:
     one, two = cluster.session(), cluster.session()
     old = one.open("x", fields=attributes(retention=NEVER))
     one.put(old, b"a", b"old")
@@ -233,7 +235,7 @@ def test_unlink_while_open(cluster: Cluster) -> None:
     assert [row.uid for row in cluster.ask(104)] == [2]
 
 
-def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: Cluster) -> None:
+def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: DrivenMachine) -> None:
     client = cluster.session()
     client.do(11, client.open("x", fields=attributes(retention=SECOND)))
     assert client.do(12, "x").value == 2
@@ -272,7 +274,7 @@ def test_unlink_of_a_retained_checkpoint_destroys_it_at_once(cluster: Cluster) -
     ],
 )
 def test_session_open_refuses(
-    cluster: Cluster, fields: Any, code: int, reason: str, detail: str
+    cluster: DrivenMachine, fields: Any, code: int, reason: str, detail: str
 ) -> None:
     (result,) = cluster.apply([1, 0, 0, 0, *fields])
     assert why(result) == (code, reason, None)
@@ -280,7 +282,7 @@ def test_session_open_refuses(
     assert not cluster.machine.sessions
 
 
-def test_sessions_are_limited(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_are_limited(cluster: DrivenMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "SESSIONS_MAX", 1)
     first = cluster.session()
     command = [1, 0, 0, 0, b"t" * 16, "", "", SECOND, 0]
@@ -290,7 +292,7 @@ def test_sessions_are_limited(cluster: Cluster, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("how", ["close", "expire"])
-def test_end_of_a_session_is_an_implicit_finalize(cluster: Cluster, how: str) -> None:
+def test_end_of_a_session_is_an_implicit_finalize(cluster: DrivenMachine, how: str) -> None:
     one, two = cluster.session(), cluster.session()
     gone = one.open("gone", fields=attributes(retention=0))
     kept = one.open("kept", fields=attributes(retention=SECOND))
@@ -314,7 +316,7 @@ def test_end_of_a_session_is_an_implicit_finalize(cluster: Cluster, how: str) ->
     assert [o[0] for o in cluster.ask(102, "shared").openers] == [two.id]
 
 
-def test_openers_count_handles_by_right(cluster: Cluster) -> None:
+def test_openers_count_handles_by_right(cluster: DrivenMachine) -> None:
     one, two = cluster.session("n1", "one"), cluster.session("n2", "two")
     handles = [two.open("x", flags) for flags in (7, READ, WRITE, CREATE)]
     one.open("x", READ)
@@ -327,7 +329,7 @@ def test_openers_count_handles_by_right(cluster: Cluster) -> None:
 # --- active replica -------------------------------------------------------------------------------
 
 
-def all_content_calls(client: Client, handle: int) -> list[Any]:
+def all_content_calls(client: DrivenSession, handle: int) -> list[Any]:
     return [
         client.create(handle, b"new"),
         client.do(21, handle, b"a"),
@@ -338,7 +340,7 @@ def all_content_calls(client: Client, handle: int) -> list[Any]:
     ]
 
 
-def all_reads(client: Client, handle: int) -> list[Any]:
+def all_reads(client: DrivenSession, handle: int) -> list[Any]:
     return [
         client.ask(100, handle, [[b"a", 0, 1]]),
         client.ask(101, handle),
@@ -350,7 +352,7 @@ def all_reads(client: Client, handle: int) -> list[Any]:
 
 
 def test_collocated_asynchronous_has_no_active_replica_until_somebody_sets_it(
-    cluster: Cluster,
+    cluster: DrivenMachine,
 ) -> None:
     one, two = cluster.session("n1"), cluster.session("n2")
     mine = one.open("x", fields=attributes(WEAK | COLLOCATED))
@@ -371,7 +373,7 @@ def test_collocated_asynchronous_has_no_active_replica_until_somebody_sets_it(
         assert why(result) == (NOT_EXIST, "no_active", None)
 
 
-def test_active_stays_while_its_node_has_an_opener(cluster: Cluster) -> None:
+def test_active_stays_while_its_node_has_an_opener(cluster: DrivenMachine) -> None:
     one, two, far = cluster.session("n1"), cluster.session("n1"), cluster.session("n2")
     mine = one.open("x", fields=attributes(ACTIVE | COLLOCATED))
     again = one.open("x", READ)
@@ -387,7 +389,7 @@ def test_active_stays_while_its_node_has_an_opener(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("flags", [ALL, ALL | COLLOCATED, ACTIVE, WEAK])
-def test_only_collocated_asynchronous_has_to_be_set(client: Client, flags: int) -> None:
+def test_only_collocated_asynchronous_has_to_be_set(client: DrivenSession, flags: int) -> None:
     handle = client.open("x", fields=attributes(flags))
     assert client.put(handle, b"a", b"1").ok
     assert why(client.do(14, 99, False)) == (BAD_HANDLE, "handle", None)
@@ -399,7 +401,7 @@ def test_only_collocated_asynchronous_has_to_be_set(client: Client, flags: int) 
 
 
 @pytest.mark.parametrize("flags", [ALL, WEAK | COLLOCATED])
-def test_takeover_fences_the_former_owner(cluster: Cluster, flags: int) -> None:
+def test_takeover_fences_the_former_owner(cluster: DrivenMachine, flags: int) -> None:
     one, two = cluster.session("n1"), cluster.session("n2")
     mine = one.open("x", fields=attributes(flags))
     theirs = two.open("x", READ | WRITE)
@@ -422,7 +424,9 @@ def test_takeover_fences_the_former_owner(cluster: Cluster, flags: int) -> None:
     assert one.do(11, mine).ok
 
 
-def test_non_exclusive_set_lifts_the_fence_of_a_collocated_checkpoint(cluster: Cluster) -> None:
+def test_non_exclusive_set_lifts_the_fence_of_a_collocated_checkpoint(
+    cluster: DrivenMachine,
+) -> None:
     one, two = cluster.session("n1"), cluster.session("n2")
     mine = one.open("x", fields=attributes(WEAK | COLLOCATED))
     theirs = two.open("x", READ | WRITE)
@@ -436,7 +440,7 @@ def test_non_exclusive_set_lifts_the_fence_of_a_collocated_checkpoint(cluster: C
 
 
 def test_due_is_bounded_and_first_things_come_first(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: DrivenMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "DUE_PER_ENTRY_MAX", 2)
     client = cluster.session()
@@ -454,7 +458,7 @@ def test_due_is_bounded_and_first_things_come_first(
     assert cluster.machine.next_due_ns() is not None
 
 
-def test_what_is_due_stays_visible_until_the_entry_that_takes_it(cluster: Cluster) -> None:
+def test_what_is_due_stays_visible_until_the_entry_that_takes_it(cluster: DrivenMachine) -> None:
     client = cluster.session()
     handle = client.open("x")
     client.create(handle, b"a", b"1", ttl=10 * MS)
@@ -465,7 +469,7 @@ def test_what_is_due_stays_visible_until_the_entry_that_takes_it(cluster: Cluste
     assert client.all(handle) == {b"b": b""}
 
 
-def test_cluster_time_never_goes_back(cluster: Cluster) -> None:
+def test_cluster_time_never_goes_back(cluster: DrivenMachine) -> None:
     client = cluster.session()
     now = cluster.now
     handle = client.open("x")
@@ -476,14 +480,14 @@ def test_cluster_time_never_goes_back(cluster: Cluster) -> None:
     assert row.updated_ns == now
 
 
-def test_check_remembers_the_entry(cluster: Cluster) -> None:
+def test_check_remembers_the_entry(cluster: DrivenMachine) -> None:
     for number in range(20):
         assert cluster.apply([41, 0, 0, 0, b"%d" % number])[0].ok
     assert list(cluster.machine.check_nonces)[-1] == (b"19", 20)
     assert len(cluster.machine.check_nonces) == 8
 
 
-def test_a_destroyed_checkpoint_is_freed_little_by_little(cluster: Cluster) -> None:
+def test_a_destroyed_checkpoint_is_freed_little_by_little(cluster: DrivenMachine) -> None:
     client = cluster.session()
     handle = client.open("x", fields=attributes(sections=10_000, retention=0))
     for number in range(100):

@@ -17,7 +17,7 @@ from raftckpt.protocol.contract import BATCH_COMMANDS_MAX
 from raftckpt.protocol.operations import LOGGED, CheckpointOpen, Due, SectionPut, SessionOpen
 from tests.messages import tag_of, validate
 
-from .driver import NEVER, SECOND, Client, Cluster, attributes, why
+from .driver import NEVER, SECOND, DrivenMachine, DrivenSession, attributes, why
 
 INVALID, NOT_SUPPORTED = 7, 19
 
@@ -57,8 +57,8 @@ OF_CLUSTER = (1, 3, 40, 41, 54)
 
 
 @pytest.fixture
-def client() -> Client:
-    client = Cluster().session()
+def client() -> DrivenSession:
+    client = DrivenMachine().session()
     client.open("ckpt")
     client.put(1, b"a", b"data")
     return client
@@ -72,7 +72,7 @@ def test_there_is_a_good_example_of_every_command() -> None:
 
 
 @pytest.mark.parametrize("tag", sorted(GOOD))
-def test_any_field_may_be_anything(client: Client, tag: int) -> None:
+def test_any_field_may_be_anything(client: DrivenSession, tag: int) -> None:
     """Apply survives, and refuses what validate refuses with the same words."""
     session = 0 if tag in OF_CLUSTER else client.id
     for place in range(-4, len(GOOD[tag])):
@@ -90,7 +90,7 @@ def test_any_field_may_be_anything(client: Client, tag: int) -> None:
                 assert result == asked
 
 
-def test_any_object_may_stand_for_a_command(client: Client) -> None:
+def test_any_object_may_stand_for_a_command(client: DrivenSession) -> None:
     for strange in [
         *STRANGE,
         [24],
@@ -106,7 +106,7 @@ def test_any_object_may_stand_for_a_command(client: Client) -> None:
 
 def test_noise_never_raises_and_never_differs() -> None:
     rng = random.Random(3)
-    one, two = Cluster(), Cluster()
+    one, two = DrivenMachine(), DrivenMachine()
     for cluster in (one, two):
         cluster.session().open("ckpt")
     for _ in range(3000):
@@ -119,14 +119,14 @@ def test_noise_never_raises_and_never_differs() -> None:
     assert one.machine.chain == two.machine.chain
 
 
-def test_schema_refusals_name_the_field_and_are_recorded(client: Client) -> None:
+def test_schema_refusals_name_the_field_and_are_recorded(client: DrivenSession) -> None:
     refused = client.do(24, 1, "text", b"x")
     assert why(refused) == (INVALID, "schema", None)
     assert refused.value.detail == "section_id"
     assert client.do(24, 1, b"a", b"x").ok  # the sequence was consumed
 
 
-def test_unknown_commands_are_recorded(client: Client) -> None:
+def test_unknown_commands_are_recorded(client: DrivenSession) -> None:
     assert why(client.do(99, "whatever", [1])) == (NOT_SUPPORTED, "unknown", None)
     assert why(client.do(24, 1, b"a", b"x", "one field more")) == (NOT_SUPPORTED, "unknown", None)
     (again,) = client.cluster.apply([99, client.id, client.sequence, 0])
@@ -135,7 +135,7 @@ def test_unknown_commands_are_recorded(client: Client) -> None:
     assert why(client.cluster.apply([99, 0, 0, 0])[0]) == (NOT_SUPPORTED, "unknown", None)
 
 
-def test_cluster_commands_belong_to_no_session(client: Client) -> None:
+def test_cluster_commands_belong_to_no_session(client: DrivenSession) -> None:
     for command in ([40, 1, 3, 0], [3, 1, 3, 0, [1]], [41, 1, 3, 0, b""]):
         assert why(client.cluster.apply(command)[0]) == (INVALID, "schema", None)
 
@@ -159,7 +159,7 @@ def test_records_and_enums_are_judged_like_what_they_become_on_the_wire() -> Non
     assert digest(leader.freeze()) == digest(follower.freeze())
 
 
-def test_too_deep_to_encode_is_refused(client: Client) -> None:
+def test_too_deep_to_encode_is_refused(client: DrivenSession) -> None:
     deep: list[Any] = []
     for _ in range(600):
         deep = [deep]

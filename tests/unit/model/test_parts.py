@@ -21,7 +21,18 @@ from raftckpt.protocol.operations import EARLY, STRUCTURAL, CheckpointTransactio
 from tests.messages import command as record_of
 from tests.messages import validate
 
-from .driver import COLLOCATED, NEVER, READ, SECOND, WEAK, WRITE, Client, Cluster, attributes, why
+from .driver import (
+    COLLOCATED,
+    NEVER,
+    READ,
+    SECOND,
+    WEAK,
+    WRITE,
+    DrivenMachine,
+    DrivenSession,
+    attributes,
+    why,
+)
 
 INVALID, BAD_HANDLE, ACCESS, NOT_EXIST, EXIST, NO_SPACE, NO_RESOURCES = 7, 9, 11, 12, 14, 15, 18
 BAD_OPERATION: Final = 20
@@ -62,12 +73,12 @@ def delete(section_id: bytes, if_revision: int | None = None) -> list[Any]:
 
 
 @pytest.fixture
-def client() -> Client:
+def client() -> DrivenSession:
     """Handles: 1 "full" (a, b of 2) read-write, 2 reader of it, 3 without active, 4 default.
 
     5 "open" with x = "12345" at revision 6 and y empty at 7, room for four sections.
     """
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("full", fields=attributes(sections=2))
     client.open("full", READ)
     client.open("idle", fields=attributes(WEAK | COLLOCATED))
@@ -80,12 +91,12 @@ def client() -> Client:
     return client
 
 
-def revision_of(client: Client, handle: int, section_id: bytes) -> int:
+def revision_of(client: DrivenSession, handle: int, section_id: bytes) -> int:
     result = client.ask(105, handle, section_id)
     return result.value[0] if result.ok else 0
 
 
-def essence(client: Client) -> Any:
+def essence(client: DrivenSession) -> Any:
     """All that a refusal must leave alone: the state without numbers of commands and replies."""
     machine = client.cluster.machine
     return machine.revision, machine.staged_bytes, machine.next_due_ns(), [
@@ -94,7 +105,7 @@ def essence(client: Client) -> Any:
     ]  # fmt: skip
 
 
-def followed(client: Client, *commands: tuple[Any, ...]) -> list[Any]:
+def followed(client: DrivenSession, *commands: tuple[Any, ...]) -> list[Any]:
     """Do commands; what is told must replay to the state, and the image must hold it all."""
     machine = client.cluster.machine
     copies = {
@@ -143,7 +154,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("wrong", MALFORMED)
-def test_what_does_nothing_is_refused(client: Client, wrong: Any) -> None:
+def test_what_does_nothing_is_refused(client: DrivenSession, wrong: Any) -> None:
     before = essence(client)
     for refused in (validate([ONE, 1, 1, 0, 1, wrong]), validate([ALL, 1, 1, 0, 1, [wrong]])):
         assert refused is not None
@@ -173,7 +184,7 @@ def test_they_are_never_accepted_early() -> None:
     assert {SectionChange, CheckpointTransaction} <= STRUCTURAL
 
 
-def test_early_acceptance_knows_what_they_are_about(client: Client) -> None:
+def test_early_acceptance_knows_what_they_are_about(client: DrivenSession) -> None:
     machine = client.cluster.machine
     for fields in ([ONE, client.id, 1, 0, 5, put(b"x")], [ALL, client.id, 1, 0, 5, [put(b"x")]]):
         assert machine.target_uid(record_of(fields)) == 4
@@ -222,7 +233,7 @@ REFUSALS: list[tuple[int, list[Any], int, str]] = [
 
 @pytest.mark.parametrize(("handle", "wrong", "code", "reason"), REFUSALS)
 def test_refusals_leave_no_trace(
-    client: Client, handle: int, wrong: Any, code: int, reason: str
+    client: DrivenSession, handle: int, wrong: Any, code: int, reason: str
 ) -> None:
     before = essence(client)
     assert why(client.do(ONE, handle, wrong)) == (code, reason, None)
@@ -237,7 +248,7 @@ def test_refusals_leave_no_trace(
     assert client.cluster.machine.changes == []
 
 
-def test_a_refused_transaction_gives_generated_ids_back(client: Client) -> None:
+def test_a_refused_transaction_gives_generated_ids_back(client: DrivenSession) -> None:
     checkpoint = client.cluster.machine.checkpoints[4]
     refused = client.do(ALL, 5, [create(None), create(None), delete(b"z")])
     assert why(refused) == (NOT_EXIST, "section_missing", 2)
@@ -249,7 +260,7 @@ def test_a_refused_transaction_gives_generated_ids_back(client: Client) -> None:
     assert checkpoint.generated == 2
 
 
-def test_a_fence_and_a_deposed_session(client: Client) -> None:
+def test_a_fence_and_a_deposed_session(client: DrivenSession) -> None:
     other = client.cluster.session("n2")
     other.open("open", WRITE)
     other.do(14, 1, True)
@@ -261,7 +272,7 @@ def test_a_fence_and_a_deposed_session(client: Client) -> None:
 # --- conditions ----------------------------------------------------------------------------------
 
 
-def test_a_condition_is_the_sections_own_revision(client: Client) -> None:
+def test_a_condition_is_the_sections_own_revision(client: DrivenSession) -> None:
     found = revision_of(client, 5, b"x")
     client.put(5, b"y", b"other section")
     assert client.cluster.machine.revision != found
@@ -282,14 +293,14 @@ def test_a_condition_is_the_sections_own_revision(client: Client) -> None:
 
 
 @pytest.mark.parametrize("tag", [22, 27])
-def test_every_change_of_a_section_counts(client: Client, tag: int) -> None:
+def test_every_change_of_a_section_counts(client: DrivenSession, tag: int) -> None:
     """A new expiration or a corruption: what was read is not what there is."""
     found = revision_of(client, 5, b"x")
     assert client.do(tag, 5, b"x", *([NEVER - 1, None] if tag == 22 else [])).ok
     assert why(client.do(ONE, 5, put(b"x", b"", found)))[1] == "conflict"
 
 
-def test_conditions_are_judged_by_the_state_before_and_first(client: Client) -> None:
+def test_conditions_are_judged_by_the_state_before_and_first(client: DrivenSession) -> None:
     x, y = revision_of(client, 5, b"x"), revision_of(client, 5, b"y")
     # the second condition would not hold behind the first part; the impossible part comes later
     parts = [put(b"x", b"1", x), append(b"x", b"2", x), put(b"n", b"3", 0), put(b"n", b"4", 0)]
@@ -307,7 +318,7 @@ def test_conditions_are_judged_by_the_state_before_and_first(client: Client) -> 
 # --- parts in their order ------------------------------------------------------------------------
 
 
-def test_each_part_is_judged_by_what_those_before_made(client: Client) -> None:
+def test_each_part_is_judged_by_what_those_before_made(client: DrivenSession) -> None:
     before = client.cluster.machine.revision
     parts = [
         create(b"n", b"abc"),
@@ -344,14 +355,14 @@ def test_each_part_is_judged_by_what_those_before_made(client: Client) -> None:
         ([append(b"x", bytes(95)), append(b"x", b"1")], "section_too_big", 1),
     ],
 )
-def test_and_refused_by_it(client: Client, parts: Any, reason: str, position: int) -> None:
+def test_and_refused_by_it(client: DrivenSession, parts: Any, reason: str, position: int) -> None:
     before = essence(client)
     refused = client.do(ALL, 5, parts)
     assert why(refused)[1:] == (reason, position)
     assert essence(client) == before
 
 
-def test_one_alone_is_told_as_any_other_change(client: Client) -> None:
+def test_one_alone_is_told_as_any_other_change(client: DrivenSession) -> None:
     told = followed(
         client,
         (ONE, 5, create(b"n", b"1", ttl=SECOND)),
@@ -375,7 +386,7 @@ def test_one_alone_is_told_as_any_other_change(client: Client) -> None:
     assert client.all(5)[b"m"] == b"6"
 
 
-def test_results(client: Client) -> None:
+def test_results(client: DrivenSession) -> None:
     before = client.cluster.machine.revision
     assert client.do(ONE, 5, append(b"x", b"6")).value == [before + 1, 5]
     assert client.do(ONE, 5, append(b"n", b"6")).value == [before + 2, 0]
@@ -385,7 +396,7 @@ def test_results(client: Client) -> None:
     assert client.do(ALL, 5, parts).value == [before + 5, [None, None, 0, 0, 1]]
 
 
-def test_the_default_section(client: Client) -> None:
+def test_the_default_section(client: DrivenSession) -> None:
     before = client.cluster.machine.revision
     parts = [append(b"", b"1"), overwrite(b"", b"22"), write(b"", 1, b"3"), put(b"", b"4"),
              append(b"", b"5")]  # fmt: skip
@@ -397,7 +408,7 @@ def test_the_default_section(client: Client) -> None:
 # --- ids that are chosen -------------------------------------------------------------------------
 
 
-def test_ids_of_one_byte_run_out(client: Client) -> None:
+def test_ids_of_one_byte_run_out(client: DrivenSession) -> None:
     """One transaction takes them all, and one more: it ends, and nothing happened."""
     handle = client.open("short", fields=attributes(sections=1000, section_id=1))
     everything = [create(None) for _ in range(256)]
@@ -412,7 +423,7 @@ def test_ids_of_one_byte_run_out(client: Client) -> None:
     assert why(client.do(ONE, handle, create(None))) == (NO_SPACE, "sections_full", None)
 
 
-def test_a_chosen_id_is_none_that_a_part_before_took(client: Client) -> None:
+def test_a_chosen_id_is_none_that_a_part_before_took(client: DrivenSession) -> None:
     taken = [create(b"\0\0\0\0"), create(None)]
     assert client.do(ALL, 5, taken).value[1] == [None, b"\0\0\0\1"]
 
@@ -420,7 +431,7 @@ def test_a_chosen_id_is_none_that_a_part_before_took(client: Client) -> None:
 # --- times ---------------------------------------------------------------------------------------
 
 
-def test_sections_that_expire(client: Client) -> None:
+def test_sections_that_expire(client: DrivenSession) -> None:
     machine, now = client.cluster.machine, client.cluster.now
     followed(
         client,
@@ -441,7 +452,7 @@ def test_sections_that_expire(client: Client) -> None:
 
 
 @pytest.mark.parametrize("tag", [ONE, ALL])
-def test_a_past_time_expires_at_once(client: Client, tag: int) -> None:
+def test_a_past_time_expires_at_once(client: DrivenSession, tag: int) -> None:
     now = client.cluster.now
     new = create(b"n", b"1", now - 1)
     told = followed(client, (tag, 5, new if tag == ONE else [new, append(b"n", b"2")]))
@@ -451,7 +462,7 @@ def test_a_past_time_expires_at_once(client: Client, tag: int) -> None:
     assert client.cluster.machine.next_due_ns() is None
 
 
-def test_what_expires_at_once_expires_in_the_order_of_creation(client: Client) -> None:
+def test_what_expires_at_once_expires_in_the_order_of_creation(client: DrivenSession) -> None:
     now = client.cluster.now
     parts = [delete(b"x"), create(b"n", b"", 0), create(b"x", b"", now), create(b"k", b"", now + 1)]
     told = followed(client, (ALL, 5, parts))
@@ -459,7 +470,7 @@ def test_what_expires_at_once_expires_in_the_order_of_creation(client: Client) -
     assert sorted(client.all(5)) == [b"k", b"y"]
 
 
-def test_what_is_due_but_not_carried_out_yet_stays_until_it_is(client: Client) -> None:
+def test_what_is_due_but_not_carried_out_yet_stays_until_it_is(client: DrivenSession) -> None:
     """As after any other write: only the cluster's own command ends what there was."""
     client.create(5, b"n", b"", ttl=SECOND)
     client.cluster.now += 2 * SECOND
@@ -473,11 +484,11 @@ def test_what_is_due_but_not_carried_out_yet_stays_until_it_is(client: Client) -
 # --- corrupted sections --------------------------------------------------------------------------
 
 
-def corrupted(client: Client) -> list[bytes]:
+def corrupted(client: DrivenSession) -> list[bytes]:
     return [row.section_id for row in client.ask(103, 5, 4, 0).value[1]]
 
 
-def test_corrupted_sections(client: Client) -> None:
+def test_corrupted_sections(client: DrivenSession) -> None:
     client.do(27, 5, b"x")
     for wrong in (append(b"x", b"1"), write(b"x", 0, b"1")):
         for tag, fields in ((ONE, wrong), (ALL, [put(b"y"), wrong])):
@@ -496,7 +507,7 @@ def test_corrupted_sections(client: Client) -> None:
         assert not client.cluster.machine.checkpoints[4].guarded
 
 
-def test_a_refused_one_mends_nothing(client: Client) -> None:
+def test_a_refused_one_mends_nothing(client: DrivenSession) -> None:
     client.do(27, 5, b"x")
     assert not client.do(ALL, 5, [put(b"x"), delete(b"z")]).ok
     assert corrupted(client) == [b"x"]
@@ -505,12 +516,12 @@ def test_a_refused_one_mends_nothing(client: Client) -> None:
 # --- staged data ---------------------------------------------------------------------------------
 
 
-def stage(client: Client, number: int, data: bytes) -> None:
+def stage(client: DrivenSession, number: int, data: bytes) -> None:
     for start in range(0, len(data), STAGE_CHUNK_BYTES):
         assert client.do(26, number, start, data[start : start + STAGE_CHUNK_BYTES]).ok
 
 
-def test_staged_data(client: Client) -> None:
+def test_staged_data(client: DrivenSession) -> None:
     machine = client.cluster.machine
     handle = client.open("large", fields=attributes(section=4 * PAGE_BYTES))
     data = bytes(k % 251 for k in range(3 * PAGE_BYTES))
@@ -530,7 +541,7 @@ def test_staged_data(client: Client) -> None:
     assert isinstance(kept, Pages)
 
 
-def test_a_stage_that_is_missing_drops_the_others(client: Client) -> None:
+def test_a_stage_that_is_missing_drops_the_others(client: DrivenSession) -> None:
     machine = client.cluster.machine
     for refusing in ([put(b"x", 1), put(b"y", 2)], [put(b"x", 1), put(b"y", 1)]):
         stage(client, 1, b"staged")
@@ -544,7 +555,7 @@ def test_a_stage_that_is_missing_drops_the_others(client: Client) -> None:
     assert client.all(5) == {b"x": b"12345", b"y": b""}
 
 
-def test_large_data_is_kept_once(client: Client) -> None:
+def test_large_data_is_kept_once(client: DrivenSession) -> None:
     """What trackers are told of refers to the bytes that are kept."""
     handle = client.open("large", fields=attributes(section=4 * PAGE_BYTES))
     data = bytes(2 * PAGE_BYTES)
@@ -561,14 +572,14 @@ def test_large_data_is_kept_once(client: Client) -> None:
 # --- limits --------------------------------------------------------------------------------------
 
 
-def test_many_parts(client: Client) -> None:
+def test_many_parts(client: DrivenSession) -> None:
     handle = client.open("many", fields=attributes(sections=5000))
     parts = [append(b"%d" % (n % 100), b"x") for n in range(VECTOR_ELEMENTS_MAX)]
     _, results = client.do(ALL, handle, parts).value
     assert results == [n // 100 for n in range(VECTOR_ELEMENTS_MAX)]
 
 
-def test_bytes_in_all(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_in_all(client: DrivenSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raftckpt.model.parts.WRITE_BYTES_MAX", 150)
     parts = [put(b"x", bytes(100)), put(b"y", bytes(50))]
     assert client.do(ALL, 5, parts).ok
@@ -597,7 +608,7 @@ def rows_of(found: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("more", [0, EAGER_ROWS, 3 * 2048])
-def test_pages_of_sections(client: Client, more: int) -> None:
+def test_pages_of_sections(client: DrivenSession, more: int) -> None:
     """In the order of the ids, whatever that of their creation was."""
     handle = client.open("paged", fields=attributes(sections=9000))
     ids = [b"u:%d" % (n * 7919 % 10_007) for n in range(more)]
@@ -632,7 +643,7 @@ def test_pages_of_sections(client: Client, more: int) -> None:
     assert [(row.section_id, row.state) for row in broken if row.state == 2] == [(b"u:1x", 2)]
 
 
-def test_a_page_shows_the_state_as_it_was(client: Client) -> None:
+def test_a_page_shows_the_state_as_it_was(client: DrivenSession) -> None:
     handle = client.open("paged", fields=attributes(sections=900))
     for n in range(300):
         client.put(handle, b"%03d" % n, b"")
@@ -647,7 +658,7 @@ def test_a_page_shows_the_state_as_it_was(client: Client) -> None:
     assert [row.section_id for row in found if row.state == 2] == [b"007"]
 
 
-def test_who_may_page(client: Client) -> None:
+def test_who_may_page(client: DrivenSession) -> None:
     client.open("open", WRITE)
     for tag in (125, 126):
         assert why(client.ask(tag, 9, b"", None, 5)) == (BAD_HANDLE, "handle", None)
@@ -661,7 +672,7 @@ def test_who_may_page(client: Client) -> None:
             assert why(client.ask(tag, 1, b"", None, limit)) == (INVALID, "param", None)
 
 
-def test_pages_of_checkpoints(client: Client) -> None:
+def test_pages_of_checkpoints(client: DrivenSession) -> None:
     for name in ("app/é", "app/z", "app", "app/a", "app/gone"):
         client.open(name)
     client.do(12, "app/gone")  # it lives on without a name

@@ -19,8 +19,8 @@ from .driver import (
     SECOND,
     WEAK,
     WRITE,
-    Client,
-    Cluster,
+    DrivenMachine,
+    DrivenSession,
     attributes,
     why,
 )
@@ -31,9 +31,9 @@ B01 = 16
 
 
 @pytest.fixture
-def client() -> Client:
+def client() -> DrivenSession:
     """Handle 1 of "x" with a = 12345, b empty; 2 of it for writing only."""
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=9, section=3 * PAGE_BYTES))
     client.open("x", WRITE)
     client.put(1, b"a", b"12345")
@@ -42,7 +42,7 @@ def client() -> Client:
 
 
 @pytest.mark.parametrize("target", [1, "x"])
-def test_values(client: Client, target: Any) -> None:
+def test_values(client: DrivenSession, target: Any) -> None:
     def ask(tag: int, *args: Any) -> Any:
         result = client.ask(tag, target, *args)
         assert result.ok, result
@@ -62,7 +62,7 @@ def test_values(client: Client, target: Any) -> None:
     assert client.ask(104).value == [3, [row]]
 
 
-def test_large_data_is_not_joined(client: Client) -> None:
+def test_large_data_is_not_joined(client: DrivenSession) -> None:
     data = bytes(k % 251 for k in range(3 * PAGE_BYTES))
     client.put(1, b"a", data)
     _, (whole, part, small) = client.ask(
@@ -93,13 +93,13 @@ READS = [
 
 @pytest.mark.parametrize(("args", "code", "reason", "position"), READS)
 def test_read_refuses(
-    client: Client, args: Any, code: int, reason: str, position: int | None
+    client: DrivenSession, args: Any, code: int, reason: str, position: int | None
 ) -> None:
     assert why(client.ask(100, 1, *args)) == (code, reason, position)
 
 
 @pytest.mark.parametrize("more", [0, EAGER_ROWS])
-def test_rows_of_an_image(client: Client, more: int) -> None:
+def test_rows_of_an_image(client: DrivenSession, more: int) -> None:
     client.open("y", fields=attributes(sections=more + 2))
     client.create(3, b"a", b"data", ttl=SECOND)
     for number in range(more):
@@ -116,7 +116,7 @@ def test_rows_of_an_image(client: Client, more: int) -> None:
     assert rows[1:] == [[b"%d" % number, b"x", NEVER] for number in range(more)]
 
 
-def test_targets_refuse(client: Client) -> None:
+def test_targets_refuse(client: DrivenSession) -> None:
     assert why(client.ask(101, "none")) == (NOT_EXIST, "checkpoint_missing", None)
     assert why(client.ask(101, 9)) == (BAD_HANDLE, "handle", None)
     assert why(client.ask(101, 2)) == (ACCESS, "no_right", None)
@@ -130,11 +130,11 @@ def test_targets_refuse(client: Client) -> None:
 @pytest.mark.parametrize(
     "args", [[7.0], [None, None, 1], [1, 2, 3, 4], [1.5], [True], [[], []], [1, "x", 1]]
 )
-def test_malformed_queries_are_refused(client: Client, tag: int, args: Any) -> None:
+def test_malformed_queries_are_refused(client: DrivenSession, tag: int, args: Any) -> None:
     assert why(ask(client.cluster.machine, 1, tag, *args)) == (INVALID, "schema", None)
 
 
-def test_iteration_filters(client: Client) -> None:
+def test_iteration_filters(client: DrivenSession) -> None:
     now = client.cluster.now
     client.create(1, b"soon", expiration=now + SECOND)
     client.create(1, b"late", expiration=now + 9 * SECOND)
@@ -160,13 +160,13 @@ def test_iteration_filters(client: Client) -> None:
         assert why(client.ask(103, 1, chosen, time)) == (INVALID, reason, None)
 
 
-def test_default_section_is_never_found_by_leq(client: Client) -> None:
+def test_default_section_is_never_found_by_leq(client: DrivenSession) -> None:
     handle = client.open("one", READ | 4, attributes(sections=1))
     found = [bool(client.ask(103, handle, chosen, NEVER).value[1]) for chosen in range(1, 6)]
     assert found == [True, False, True, False, True]
 
 
-def test_where_tracking_begins(client: Client) -> None:
+def test_where_tracking_begins(client: DrivenSession) -> None:
     machine = client.cluster.machine
     assert client.ask(113, None).value == [machine.revision, 0]
     uid = machine.names["x"].uid
@@ -176,7 +176,7 @@ def test_where_tracking_begins(client: Client) -> None:
 
 
 def test_tracking_needs_no_active_replica() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     handle = client.open(fields=attributes(flags=ACTIVE | COLLOCATED))
     assert why(client.ask(102, handle)) == (NOT_EXIST, "no_active", None)
     assert client.ask(113, handle).ok
@@ -185,7 +185,7 @@ def test_tracking_needs_no_active_replica() -> None:
 # --- what the SA Forum library asks -----------------------------------------------------------
 
 
-def test_statuses_of_named_sections(client: Client) -> None:
+def test_statuses_of_named_sections(client: DrivenSession) -> None:
     client.create(1, b"x", b"123")
     rows = client.ask(108, 1, [b"x", b"gone", b"x"]).value[1]
     assert [(row.section_id, row.size) for row in rows] == [(b"x", 3), (b"x", 3)]
@@ -193,7 +193,7 @@ def test_statuses_of_named_sections(client: Client) -> None:
 
 
 def test_synchronize_asks_for_right_option_and_active_replica() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("all")
     client.open("weak", fields=attributes(WEAK | COLLOCATED))
     client.open("weak", READ)
@@ -206,7 +206,7 @@ def test_synchronize_asks_for_right_option_and_active_replica() -> None:
 
 
 def test_handles_of_b01_need_no_right_to_look() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x")
     blind = client.open("x", WRITE)
     old = client.open("x", WRITE | B01)
@@ -217,7 +217,7 @@ def test_handles_of_b01_need_no_right_to_look() -> None:
 
 
 def test_handles_of_b01_set_the_retention_without_a_right_and_match_it() -> None:
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(retention=SECOND))
     assert client.do(10, "x", 7, attributes(retention=2 * SECOND)).ok
     again = client.do(10, "x", 7 | B01, attributes(retention=2 * SECOND))

@@ -6,7 +6,7 @@ from raftckpt.model.replies import ReplyTable
 from raftckpt.model.types import success
 from raftckpt.protocol.contract import SEQUENCE_WINDOW
 
-from .driver import Client, Cluster, attributes, why
+from .driver import DrivenMachine, DrivenSession, attributes, why
 
 
 def filled(count: int) -> ReplyTable:
@@ -56,7 +56,7 @@ def test_answered_beyond_last_counts_as_last() -> None:
 
 
 def test_refusals_are_recorded_and_consume_the_sequence() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     refused = client.do(10, "ckpt", 3, None)
     assert why(refused) == (12, "checkpoint_missing", None)
@@ -68,7 +68,7 @@ def test_refusals_are_recorded_and_consume_the_sequence() -> None:
 
 
 def test_same_command_twice_in_one_batch_runs_once() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open()
     put = [24, client.id, 2, 1, handle, b"a", b"1"]
@@ -78,7 +78,7 @@ def test_same_command_twice_in_one_batch_runs_once() -> None:
 
 
 def test_session_open_is_found_again_by_its_secret() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     command = [1, 0, 0, 0, b"s" * 16, "app", "n1", 10**10, 0]
     first, second = cluster.apply(command, command)
     assert first == second == success([1])
@@ -89,15 +89,15 @@ def test_session_open_is_found_again_by_its_secret() -> None:
 
 
 def test_unknown_session() -> None:
-    cluster = Cluster()
-    ghost = Client(cluster, 7, b"")
+    cluster = DrivenMachine()
+    ghost = DrivenSession(cluster, 7, b"")
     assert why(ghost.do(10, "ckpt", 7, attributes())) == (9, "session", None)
     assert why(ghost.do(99, 1)) == (9, "session", None)
     assert why(cluster.apply([24, 0, 1, 0, 1, b"a", b""])[0]) == (9, "session", None)
 
 
 def test_session_shows_where_it_stands() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session(node="n2", name="me")
     client.open()
     client.do(12, "none")

@@ -195,7 +195,7 @@ class NotingClient:
         return self.refusals[request][0]
 
 
-class World:
+class LoneReplica:
     """A replica that leads a cluster of one, with a clock."""
 
     def __init__(self, *, lead: bool = True, voters: int = 1) -> None:

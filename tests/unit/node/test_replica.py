@@ -7,21 +7,21 @@ from raftckpt.protocol import contract
 from raftckpt.protocol.batch import decode_batch
 from raftckpt.raft.port import Transferred
 from tests.messages import record
-from tests.unit.node.fakes import ENDPOINTS, EPOCH_NS, SECOND, NotingClient, World
+from tests.unit.node.fakes import ENDPOINTS, EPOCH_NS, SECOND, LoneReplica, NotingClient
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> LoneReplica:
+    return LoneReplica()
 
 
 @pytest.fixture
-def client(world: World) -> NotingClient:
+def client(world: LoneReplica) -> NotingClient:
     return world.open_session()
 
 
 @pytest.fixture
-def handle(world: World, client: NotingClient) -> int:
+def handle(world: LoneReplica, client: NotingClient) -> int:
     return world.open_checkpoint(client)
 
 
@@ -70,7 +70,7 @@ def test_a_repeat_is_answered_from_the_reply_table(world, client, handle):
 
 
 def test_a_follower_sends_commands_to_the_leader():
-    world = World(lead=False)
+    world = LoneReplica(lead=False)
     world.log.lead("n2")
     client = NotingClient()
     world.submit(client, [[24, 7, 1, 0, 1, b"k", b"v"]])
@@ -182,7 +182,9 @@ def test_an_entry_that_commits_after_leadership_was_lost_is_answered(world, clie
 
 
 # --- attach -------------------------------------------------------------------------
-def attach(world: World, client: NotingClient, session: int, secret: bytes = b"s" * 16) -> int:
+def attach(
+    world: LoneReplica, client: NotingClient, session: int, secret: bytes = b"s" * 16
+) -> int:
     number = world.next()
     world.replica.attach(client, record([201, number, session, secret]))
     return number
@@ -502,7 +504,7 @@ def test_a_local_read_needs_no_leader_and_no_session(world, client, handle):
 
 
 # --- sessions -----------------------------------------------------------------------
-def alive(world: World) -> int:
+def alive(world: LoneReplica) -> int:
     return len(world.replica.machine.sessions)
 
 
@@ -646,7 +648,7 @@ def test_expirations_are_proposed_when_due(world, client, handle):
 
 
 def test_stamps_never_go_back_and_one_bad_clock_moves_nothing():
-    world = World(voters=3)
+    world = LoneReplica(voters=3)
     client = world.open_session()
     handle = world.open_checkpoint(client)
     stamps = []
@@ -718,7 +720,7 @@ def test_check_freezes_the_state_of_its_entry(world, client, handle):
     digest = world.replica.digest(nonce)
     assert digest is not None
     assert digest.at == index
-    again = World()
+    again = LoneReplica()
     other = again.open_session()
     again.put(other, again.open_checkpoint(other), 2)
     again.log.run()
@@ -745,7 +747,7 @@ def test_restore_replaces_the_state(world, client, handle):
     world.put(client, handle, 2)
     world.log.run()
     image = list(world.replica.freeze())
-    other = World(lead=False)
+    other = LoneReplica(lead=False)
     other.replica.restore(image)
     stranger = NotingClient()
     number = other.read(stranger, "ckpt", local=1)
@@ -785,7 +787,7 @@ def test_commands_without_a_session_count_against_the_bound(world, monkeypatch):
 
 
 def test_check_on_a_follower():
-    world = World(lead=False)
+    world = LoneReplica(lead=False)
     stranger = NotingClient()
     world.replica.start_check(stranger, 5, b"n")
     assert stranger.reason(5) == "not_leader"

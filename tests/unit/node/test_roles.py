@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from tests.messages import record
-from tests.unit.node.fakes import SECOND, NotingClient, World
+from tests.unit.node.fakes import SECOND, LoneReplica, NotingClient
 
 
 class Component:
     def __init__(
-        self, world: World, name: str, *, health_s: float = 0, mode: int = 1, grace_s: float = 0
+        self,
+        world: LoneReplica,
+        name: str,
+        *,
+        health_s: float = 0,
+        mode: int = 1,
+        grace_s: float = 0,
     ) -> None:
         self.world = world
         self.name = name
@@ -58,12 +64,12 @@ class Component:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> LoneReplica:
+    return LoneReplica()
 
 
 @pytest.fixture
-def two(world: World) -> tuple[Component, Component]:
+def two(world: LoneReplica) -> tuple[Component, Component]:
     a, b = Component(world, "a"), Component(world, "b")
     a.answer()
     b.answer()
@@ -170,7 +176,7 @@ def test_a_pile_of_old_answers_is_cleared_away(world, two):
 
 
 # --- second connections -------------------------------------------------------------------
-def witness(world: World, part: Component) -> NotingClient:
+def witness(world: LoneReplica, part: Component) -> NotingClient:
     second = NotingClient()
     world.replica.witness(second, record([119, 1, part.session, part.secret]))
     assert second.reply(1) == world.replica.leader

@@ -17,7 +17,7 @@ from raftckpt.node.digests import DigestJobs
 from raftckpt.node.driver import Driver, Longest
 from raftckpt.node.liveness import Liveness
 from raftckpt.node.stamps import ClusterTime, trusted_clock
-from tests.unit.node.fakes import ManualClock, World
+from tests.unit.node.fakes import LoneReplica, ManualClock
 
 
 def machine_sessions(count: int, timeout_s: float = 10.0) -> dict[int, SimpleNamespace]:
@@ -138,7 +138,7 @@ def test_logs_as_text_and_json():
 def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
     async def scenario():
         loop = asyncio.get_running_loop()
-        world = World()
+        world = LoneReplica()
         failures = []
         driver = Driver(loop, world.replica, world.clock, lambda: None, failures.append)
         world.replica._wake = driver.wake
@@ -175,7 +175,7 @@ def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
 
 def test_the_longest_step_does_not_count_its_syncs():
     async def scenario():
-        world = World()
+        world = LoneReplica()
         synced = [0.0]
         driver = Driver(
             asyncio.get_running_loop(),
@@ -217,7 +217,7 @@ def test_what_a_request_raises_stops_the_driver(monkeypatch):
     from raftckpt.node.early import EarlyAcceptance
 
     async def scenario():
-        world = World()
+        world = LoneReplica()
         failures = []
         driver = Driver(
             asyncio.get_running_loop(), world.replica, world.clock, lambda: None, failures.append

@@ -20,7 +20,7 @@ from raftckpt.protocol.frames import (
     try_pack,
 )
 from tests.messages import ask
-from tests.unit.model.driver import NEVER, SECOND, Client, Cluster, attributes
+from tests.unit.model.driver import NEVER, SECOND, DrivenMachine, DrivenSession, attributes
 
 SECTIONS = {b"%d" % i: (store(b"x" * (i % 7)), i) for i in range(5000)} | {
     b"large": (store(b"y" * 300_000), 1)
@@ -63,9 +63,9 @@ COUNT = 5000
 
 
 @pytest.fixture
-def client() -> Client:
+def client() -> DrivenSession:
     """A session with a checkpoint "x" (handle 1); every third of its sections expires."""
-    client = Cluster().session()
+    client = DrivenMachine().session()
     client.open("x", fields=attributes(sections=2 * COUNT, section_id=16))
     for i in range(COUNT):
         expiration = client.cluster.now + (i + 1) * SECOND if not i % 3 else NEVER
@@ -94,7 +94,7 @@ def test_listings_of_one_state_share_one_copy_that_goes_with_them(client):
 
 
 def test_states_do_not_mix(client):
-    other = Cluster().session()
+    other = DrivenMachine().session()
     other.open("x", fields=attributes(sections=2 * COUNT, section_id=16))
     for i in range(COUNT):
         assert other.create(1, b"t%05d" % i, b"").ok
@@ -161,7 +161,7 @@ def test_any_number_of_rows(count):
 
 
 def test_the_list_of_checkpoints_is_of_one_state_and_made_while_it_is_sent():
-    cluster = Cluster()
+    cluster = DrivenMachine()
     clients = [cluster.session(name=f"app{i}") for i in range(3)]
     for i in range(600):
         for client in clients[: 1 + i % 3]:

@@ -22,7 +22,7 @@ from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from tests.unit.node.fakes import ENDPOINTS, World
+from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
 TRY_AGAIN, INVALID = 6, 7
 
@@ -31,7 +31,7 @@ class Harness:
     """A replica behind its listener, driven by the loop; time is the world's."""
 
     def __init__(self, **options: Any) -> None:
-        self.world = World()
+        self.world = LoneReplica()
         self.options = options
         self.peers: list[Peer] = []
 

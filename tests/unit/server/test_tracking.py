@@ -12,25 +12,25 @@ from raftckpt.model.changes import ChangeKind, replay
 from raftckpt.server.history import History, Trail, cost
 from tests.messages import record
 from tests.unit.model.driver import NEVER, attributes
-from tests.unit.server.trackers import Line, Log, Replica, opened
+from tests.unit.server.trackers import Line, TrackedLog, TrackingReplica, opened
 
 TRY_AGAIN, INVALID, NOT_EXIST, NO_RESOURCES = 6, 7, 12, 18
 IMAGE, CREATED, OVERWRITTEN, DESTROYED, RESYNC = 1, 2, 4, 11, 12
 
 
 @pytest.fixture
-def log() -> Log:
-    return Log()
+def log() -> TrackedLog:
+    return TrackedLog()
 
 
 def changes(messages: list[list[Any]]) -> list[tuple[int, int]]:
     return [(c[2], c[1]) for m in messages if m[0] == 3 for c in m[2]]
 
 
-def test_an_image_then_every_change_with_its_data(log: Log) -> None:
+def test_an_image_then_every_change_with_its_data(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = replica.track("ckpt")
     start, image = line.pull()
@@ -59,10 +59,10 @@ def test_an_image_then_every_change_with_its_data(log: Log) -> None:
     assert line.pull() == []
 
 
-def test_from_now_on_without_an_image(log: Log) -> None:
+def test_from_now_on_without_an_image(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = replica.track(1, None, False)
     assert line.pull() == [[0, 5, 1, [1, 2, 2]]]
@@ -71,11 +71,11 @@ def test_from_now_on_without_an_image(log: Log) -> None:
     assert changes(line.pull()) == [(OVERWRITTEN, 3)]
 
 
-def test_nothing_is_sent_before_the_replica_has_seen_what_the_client_saw(log: Log) -> None:
+def test_nothing_is_sent_before_the_replica_has_seen_what_the_client_saw(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")
     client.put(handle, b"a", b"1")
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica, 3)
     lines = [replica.track("ckpt", at=3), replica.track(1, 3), replica.track(1, 2, at=3)]
     assert [line.pull() for line in lines] == [[], [], []]
@@ -83,10 +83,10 @@ def test_nothing_is_sent_before_the_replica_has_seen_what_the_client_saw(log: Lo
     assert [changes(line.pull()) for line in lines] == [[(IMAGE, 3)], [], [(OVERWRITTEN, 3)]]
 
 
-def test_a_replica_that_stays_behind_says_so(log: Log) -> None:
+def test_a_replica_that_stays_behind_says_so(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     late = replica.track(1, 3)
     line = replica.track(1, 2)
@@ -104,9 +104,9 @@ def test_a_replica_that_stays_behind_says_so(log: Log) -> None:
     assert late.pull() == []
 
 
-def test_a_replica_that_is_cut_off_says_so_once(log: Log) -> None:
+def test_a_replica_that_is_cut_off_says_so_once(log: TrackedLog) -> None:
     opened(log)
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = replica.track(1, None, False)
     line.pull()
@@ -119,9 +119,9 @@ def test_a_replica_that_is_cut_off_says_so_once(log: Log) -> None:
     assert line.pull() == [[2, "cut_off", None]]
 
 
-def test_a_sync_is_answered_behind_what_it_waits_for(log: Log) -> None:
+def test_a_sync_is_answered_behind_what_it_waits_for(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = replica.track(1, None, False)
     line.pull()
@@ -143,9 +143,9 @@ def test_a_sync_is_answered_behind_what_it_waits_for(log: Log) -> None:
     assert line.pull() == [[0, 8, 1, 5]]
 
 
-def test_the_end(log: Log) -> None:
+def test_the_end(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = replica.track(1)
     line.pull()
@@ -164,7 +164,7 @@ def test_the_end(log: Log) -> None:
     # who comes back later is told, from the history or without it, and who asks from there on, too
     assert changes(replica.track(1, 1).pull()) == [(10, 2), (DESTROYED, 3)]
     assert changes(replica.track(1, 3).pull()) == [(DESTROYED, 4)]
-    fresh = Replica()
+    fresh = TrackingReplica()
     fresh.install(replica.machine)
     assert changes(fresh.track(1, 1).pull()) == [(DESTROYED, 4)]
     assert fresh.track(1).pull() == [[0, 5, NOT_EXIST, ["checkpoint_missing", 1, None], True]]
@@ -172,9 +172,9 @@ def test_the_end(log: Log) -> None:
     assert fresh.track("no").pull() == [[0, 5, NOT_EXIST, ["checkpoint_missing", "no", None], True]]
 
 
-def test_what_fell_off_the_history_is_replaced_by_an_image(log: Log) -> None:
+def test_what_fell_off_the_history_is_replaced_by_an_image(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica = Replica(changes_max=3)
+    replica = TrackingReplica(changes_max=3)
     log.feed(replica)
     line = replica.track(1, None, False)
     line.pull()
@@ -196,11 +196,11 @@ def test_what_fell_off_the_history_is_replaced_by_an_image(log: Log) -> None:
     assert changes(line.pull()) == [(OVERWRITTEN, 7)]
 
 
-def test_nothing_missed_means_no_image_however_long_ago_it_was(log: Log) -> None:
+def test_nothing_missed_means_no_image_however_long_ago_it_was(log: TrackedLog) -> None:
     client, handle = opened(log)
     client.put(handle, b"a", b"0")
     other = client.open("other")
-    replica = Replica(changes_max=3)
+    replica = TrackingReplica(changes_max=3)
     log.feed(replica)
     line = replica.track(1, 2)
     line.pull()
@@ -210,7 +210,7 @@ def test_nothing_missed_means_no_image_however_long_ago_it_was(log: Log) -> None
     assert replica.tracking.history.floor > 2
     assert line.pull() == []
     assert replica.track(1, 2).pull() == [[0, 5, 1, [1, 2, 12]]]
-    fresh = Replica()
+    fresh = TrackingReplica()
     fresh.install(replica.machine)
     assert fresh.track(1, 2).pull() == [[0, 5, 1, [1, 2, 12]]]
     replica.install(replica.machine)
@@ -220,9 +220,9 @@ def test_nothing_missed_means_no_image_however_long_ago_it_was(log: Log) -> None
     assert changes(line.pull()) == [(OVERWRITTEN, 13)]
 
 
-def test_an_installed_snapshot_that_moved_the_checkpoint_resyncs(log: Log) -> None:
+def test_an_installed_snapshot_that_moved_the_checkpoint_resyncs(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica, ahead = Replica(), Replica()
+    replica, ahead = TrackingReplica(), TrackingReplica()
     log.feed(replica)
     line = replica.track(1, None, False)
     waiting = replica.track(1, 3)
@@ -239,9 +239,9 @@ def test_an_installed_snapshot_that_moved_the_checkpoint_resyncs(log: Log) -> No
     assert changes(line.pull()) == [(OVERWRITTEN, 5)]
 
 
-def test_a_change_larger_than_the_history_is_kept_until_the_next(log: Log) -> None:
+def test_a_change_larger_than_the_history_is_kept_until_the_next(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica = Replica(bytes_max=1000)
+    replica = TrackingReplica(bytes_max=1000)
     log.feed(replica)
     line = replica.track(1, None, False)
     line.pull()
@@ -254,9 +254,9 @@ def test_a_change_larger_than_the_history_is_kept_until_the_next(log: Log) -> No
     assert replica.tracking.history.bytes < 1000
 
 
-def test_limits(log: Log) -> None:
+def test_limits(log: TrackedLog) -> None:
     opened(log)
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     tracking, line = replica.tracking, Line()
     for request in range(limits.TRACKERS_PER_CONNECTION_MAX + 1):
@@ -282,14 +282,14 @@ def test_limits(log: Log) -> None:
 
 
 def test_a_slow_reader_holds_nothing_and_images_take_turns(
-    log: Log, monkeypatch: pytest.MonkeyPatch
+    log: TrackedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "TRACK_IMAGES_MAX", 2)
     client = log.session()
     handle = client.open("ckpt", fields=attributes(sections=1000))
     for number in range(300):
         client.create(handle, b"%d" % number, b"x")
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     lines = [replica.track(1) for _ in range(5)]
     first = [line.pull(2) for line in lines]
@@ -314,9 +314,9 @@ def test_a_slow_reader_holds_nothing_and_images_take_turns(
     assert replica.tracking._image_waiting == {}
 
 
-def test_trackers_of_one_connection_take_turns(log: Log) -> None:
+def test_trackers_of_one_connection_take_turns(log: TrackedLog) -> None:
     client, handle = opened(log)
-    replica = Replica()
+    replica = TrackingReplica()
     log.feed(replica)
     line = Line()
     for request in (1, 2):
@@ -367,11 +367,11 @@ def test_trail_positions_stay_true() -> None:
 class Standby:
     """A client that follows with its copy, at whatever replica."""
 
-    def __init__(self, replicas: list[Replica], rng: random.Random) -> None:
+    def __init__(self, replicas: list[TrackingReplica], rng: random.Random) -> None:
         self.replicas = replicas
         self.rng = rng
         self.line: Line | None = None
-        self.at: Replica | None = None
+        self.at: TrackingReplica | None = None
         self.through: int | None = None
         self.copy: dict[bytes, Any] = {}
         self.kinds: set[int] = set()
@@ -416,9 +416,9 @@ def rows(data: Any) -> Any:
 def test_standbys_hold_the_state_whatever_happens_to_them(seed: int) -> None:
     """Small histories, replicas that lag and install snapshots, clients that come and go."""
     rng = random.Random(seed)
-    log = Log()
+    log = TrackedLog()
     client, handle = opened(log)
-    replicas = [Replica(changes_max=rng.choice([4, 40, 4000])) for _ in range(3)]
+    replicas = [TrackingReplica(changes_max=rng.choice([4, 40, 4000])) for _ in range(3)]
     standbys = [Standby(replicas, rng) for _ in range(4)]
     for replica in replicas:
         log.feed(replica)

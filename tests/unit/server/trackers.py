@@ -9,7 +9,7 @@ from raftckpt.protocol.batch import encode_batch
 from raftckpt.server.history import History
 from raftckpt.server.tracking import Subscription, Tracking
 from tests.messages import record
-from tests.unit.model.driver import Client, Cluster, attributes
+from tests.unit.model.driver import DrivenMachine, DrivenSession, attributes
 
 
 class Line:
@@ -51,7 +51,7 @@ class Line:
         return got
 
 
-class Replica:
+class TrackingReplica:
     """A machine fed by a log, with its trackers."""
 
     def __init__(self, **bounds: int) -> None:
@@ -76,7 +76,7 @@ class Replica:
         return line
 
 
-class Log(Cluster):
+class TrackedLog(DrivenMachine):
     """The committed entries; replicas take them when they are told to."""
 
     def __init__(self) -> None:
@@ -87,11 +87,11 @@ class Log(Cluster):
         self.entries.append(encode_batch(self.now, commands))
         return super().apply(*commands)
 
-    def feed(self, replica: Replica, until: int | None = None) -> None:
+    def feed(self, replica: TrackingReplica, until: int | None = None) -> None:
         for payload in self.entries[replica.machine.applied_index : until]:
             replica.apply(payload)
 
 
-def opened(log: Log) -> tuple[Client, int]:
+def opened(log: TrackedLog) -> tuple[DrivenSession, int]:
     client = log.session()
     return client, client.open("ckpt", fields=attributes(sections=9, section=1 << 20))
