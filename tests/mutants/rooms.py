@@ -13,6 +13,8 @@ class Room(NamedTuple):
     sources: tuple[str, ...]
     tests: tuple[str, ...]
     without: tuple[str, ...] = ()
+    apart: tuple[tuple[str, str], ...] = ()
+    """(module, tests that run it in processes of their own, where no map of lines reaches)."""
 
     def modules(self, root: Path) -> list[str]:
         """The modules that are changed."""
@@ -58,7 +60,14 @@ ROOMS: Final = {
         ("raftckpt/protocol", "raftckpt/wire"),
         ("tests/unit/protocol", "tests/unit/wire", "tests/golden", "tests/unit/model"),
     ),
-    "node": Room(("raftckpt/node",), ("tests/unit/node", "tests/fuzz/test_config.py", *_STORIES)),
+    "node": Room(
+        ("raftckpt/node",),
+        ("tests/unit/node", "tests/fuzz/test_config.py", *_STORIES),
+        apart=tuple(
+            (f"raftckpt/node/{name}.py", "tests/unit/node/test_process.py")
+            for name in ("__main__", "early", "founding", "logs", "main", "peers", "process")
+        ),
+    ),
     "client": Room(
         ("raftckpt/client",),
         ("tests/unit/client", *_STORIES),

@@ -183,6 +183,7 @@ class Map:
         paths = room.test_paths(root)
         self._lines: dict[str, dict[str, list[int]]] = found["lines"]
         self._tests: list[tuple[str, float]] = [(test, seconds) for test, seconds in found["tests"]]
+        self._apart = room.apart
         failed = set(found["failed"])
         ranks = []
         for number, (test, seconds) in enumerate(self._tests):
@@ -199,6 +200,12 @@ class Map:
         """
         lines = self._lines.get(mutant.path, {})
         numbers = {n for line in mutant.lines for n in lines.get(str(line), ())}
+        numbers |= {
+            number
+            for module, tests in self._apart
+            for number, (test, _) in enumerate(self._tests)
+            if module == mutant.path and test.startswith(tests)
+        }
         if -1 in numbers:
             numbers = {n for tests in lines.values() for n in tests}
             order = sorted(self._order, key=lambda number: number not in numbers)

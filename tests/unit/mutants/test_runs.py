@@ -9,7 +9,7 @@ import pytest
 from tests.mutants.__main__ import main
 from tests.mutants.operators import mutants
 from tests.mutants.rooms import Project
-from tests.mutants.runs import Known, Task, fingerprint, tasks_of
+from tests.mutants.runs import Known, Map, Task, fingerprint, tasks_of
 from tests.mutants.toy import toy_project
 
 
@@ -38,6 +38,19 @@ def test_rooms_take_turns_until_one_is_over(toy: Project) -> None:
     ]  # fmt: skip
     rest = tasks_of(two, ["large", "small"], each=10**6, seed=5)
     assert sorted(rest) == sorted(large + small)
+
+
+def test_what_runs_in_processes_of_its_own_has_tests_by_name(toy: Project) -> None:
+    mutant = mutants("toy/code.py", b"def f():\n    return 1\n")[0]
+    found = {
+        "tests": [["tests/test_code.py::test_slow", 2.0], ["tests/test_code.py::test_quick", 1.0]],
+        "failed": [],
+        "lines": {"toy/code.py": {}},
+    }
+    room = toy.rooms["toy"]
+    assert Map(room, toy.root, found).tests(mutant) == []
+    room = room._replace(apart=(("toy/code.py", "tests/test_code.py::test_slow"),))
+    assert Map(room, toy.root, found).tests(mutant) == [("tests/test_code.py::test_slow", 2.0)]
 
 
 def test_a_state_that_was_cut_short_is_read(tmp_path: Path) -> None:
