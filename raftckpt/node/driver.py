@@ -177,7 +177,6 @@ class Driver:
 
     def _ring(self) -> None:
         self._timer = None
-        self._timer_at = float("inf")
         self.wake()
 
     def _digest(self) -> None:

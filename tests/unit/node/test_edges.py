@@ -1,0 +1,86 @@
+"""Edges that could move without a test noticing: found by planting mutants."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+
+import pytest
+
+from raftckpt.node import logs
+from raftckpt.node.config import ConfigError, parse
+from raftckpt.node.driver import Driver
+from raftckpt.node.yamltext import DEPTH_MAX
+from tests.unit.node.fakes import LoneReplica
+from tests.unit.node.test_config import GOOD
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2000000", 2_000_000), ("2000000B", 2_000_000), ("4096 KiB", 4 << 20), ("2MiB", 2 << 20),
+     ("1GiB", 1 << 30)],
+)  # fmt: skip
+def test_units_of_sizes(text: str, size: int) -> None:
+    assert parse(GOOD + f"snapshot: {{bytes: {text}}}\n", "c.yaml").snapshot.bytes == size
+
+
+@pytest.mark.parametrize("inside", ["", "1"])
+def test_a_configuration_nested_too_deeply_is_told(inside: str) -> None:
+    depth = DEPTH_MAX + (not inside)
+    for deep, told in ((depth - 1, False), (depth, True)):
+        with pytest.raises(ConfigError) as caught:
+            parse(GOOD + f"snapshot: {'[' * deep}{inside}{']' * deep}\n", "c.yaml")
+        assert told == ("nested too deeply" in str(caught.value))
+
+
+def test_what_is_logged_is_logged_once(capsys) -> None:
+    root, ours = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(root)
+    loggers = [logging.getLogger(name) for name in ("raftckpt", "asyncio")]
+    before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
+    logging.getLogger().addHandler(handler)
+    try:
+        logs.configure("n1", "info", "text", ours)
+        for each in loggers:
+            each.warning("said")
+        assert ours.getvalue().count("said") == 2
+        assert root.getvalue() == ""
+    finally:
+        logging.getLogger().removeHandler(handler)
+        for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            each.handlers[:], each.propagate = handlers, propagate
+            each.setLevel(level)
+
+
+def test_replies_made_outside_of_a_step_are_sent_at_once() -> None:
+    """Only within a step do they wait for its end."""
+    stepping: list[bool] = []
+
+    async def scenario() -> None:
+        world = LoneReplica()
+        assert not world.replica.stepping
+        driver = Driver(
+            asyncio.get_running_loop(),
+            world.replica,
+            world.clock,
+            lambda: stepping.append(world.replica.stepping),
+            world.failures.append,
+        )
+        driver.start(world.log)
+        async with asyncio.timeout(5):
+            while not driver.steps:
+                await asyncio.sleep(0)
+        assert not world.replica.stepping
+        driver.stop()
+
+    asyncio.run(scenario())
+    assert set(stepping) == {True}
+
+
+def test_a_transfer_asked_for_is_begun_at_once() -> None:
+    world = LoneReplica()
+    wakes = world.wakes
+    world.replica.transfer("n2", lambda outcome: None)
+    assert [node for node, _ in world.log.transfers] == ["n2"]
+    assert world.wakes > wakes

@@ -1,0 +1,93 @@
+"""Edges that could move without a test noticing: found by planting mutants."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftckpt import limits
+from raftckpt.model.types import success
+from raftckpt.server.connection import Connection
+from tests.messages import record
+from tests.unit.server.test_connection import Loop, Transport
+from tests.unit.server.trackers import TrackedLog, TrackingReplica, opened
+
+
+def test_a_sync_waits_until_its_time_is_over() -> None:
+    log = TrackedLog()
+    opened(log)
+    replica = TrackingReplica()
+    log.feed(replica)
+    line = replica.track(1, None, False)
+    line.pull()
+    replica.tracking.sync(line, record([111, 7, 5, 1000]))
+    replica.now += limits.TRACK_WAIT_SECONDS_MAX - 0.1
+    replica.tracking.tick()
+    assert line.pull() == []
+    replica.now += 0.2
+    replica.tracking.tick()
+    (reply,) = line.pull()
+    assert reply[:2] == [0, 7]
+    assert reply[2] != 1
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def connection(loop: Loop) -> Connection:
+    made = Connection(loop)  # type: ignore[arg-type]
+    made.connection_made(Transport())  # type: ignore[arg-type]
+    made.greeted = True
+    return made
+
+
+@pytest.mark.parametrize(
+    ("what", "bound"),
+    [
+        ("inflight", limits.CONNECTION_INFLIGHT_MAX),
+        ("inflight_bytes", limits.CONNECTION_INFLIGHT_BYTES_MAX),
+        ("_queue_bytes", limits.CONNECTION_SEND_BYTES_MAX),
+    ],
+)
+def test_each_bound_stops_the_reading_alone(connection: Connection, what: str, bound: int) -> None:
+    setattr(connection, what, bound - 1)
+    assert not connection._overloaded()
+    setattr(connection, what, bound)
+    assert connection._overloaded()
+
+
+def test_replies_that_share_a_frame_do_not_fill_more_than_one(
+    loop: Loop, connection: Connection
+) -> None:
+    connection.inflight = 60
+    for number in range(60):
+        connection.deliver(number, success([1, [b"x" * 30_000]]))
+    connection.flush()
+    loop.run()
+    assert max(map(len, connection._transport.frames)) <= limits.FRAGMENT_BYTES + 1024
+
+
+@pytest.mark.parametrize("error", [None, OSError("lost afterwards")])
+def test_a_client_that_ended_its_side_closed_whatever_comes_after(
+    loop: Loop, connection: Connection, monkeypatch, error: Exception | None
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(
+        Loop, "closed", lambda _, who, *, by_client: told.append(by_client), raising=False
+    )
+    assert not connection.eof_received()
+    connection.connection_lost(error)
+    assert told == [True]
+
+
+def test_a_connection_that_fails_was_not_closed_by_the_client(
+    loop: Loop, connection: Connection, monkeypatch
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(
+        Loop, "closed", lambda _, who, *, by_client: told.append(by_client), raising=False
+    )
+    connection.connection_lost(OSError("no route"))
+    assert told == [False]
