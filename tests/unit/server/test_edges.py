@@ -8,7 +8,7 @@ from raftckpt import limits
 from raftckpt.model.types import success
 from raftckpt.server.connection import Connection
 from tests.messages import record
-from tests.unit.server.test_connection import Loop, Transport
+from tests.unit.server.test_connection import Loop, Transport, received
 from tests.unit.server.trackers import TrackedLog, TrackingReplica, opened
 
 
@@ -67,6 +67,12 @@ def test_replies_that_share_a_frame_do_not_fill_more_than_one(
     connection.flush()
     loop.run()
     assert max(map(len, connection._transport.frames)) <= limits.FRAGMENT_BYTES + 1024
+
+
+def test_that_a_command_is_accepted_is_told_by_itself(loop: Loop, connection: Connection) -> None:
+    connection.accepted(5)
+    loop.run()
+    assert received(connection) == [[1, 5]]
 
 
 @pytest.mark.parametrize("error", [None, OSError("lost afterwards")])
