@@ -84,3 +84,10 @@ def test_a_transfer_asked_for_is_begun_at_once() -> None:
     world.replica.transfer("n2", lambda outcome: None)
     assert [node for node, _ in world.log.transfers] == ["n2"]
     assert world.wakes > wakes
+
+
+def test_what_is_wrong_outside_of_the_file_has_no_line_of_it() -> None:
+    for given in ({"environ": {"RAFTCKPT_DURABILITY": "no"}}, {"overrides": {"durability": "no"}}):
+        with pytest.raises(ConfigError) as caught:
+            parse(GOOD, "c.yaml", **given)
+        assert [problem.line for problem in caught.value.problems] == [0]

@@ -97,3 +97,9 @@ def test_a_connection_that_fails_was_not_closed_by_the_client(
     )
     connection.connection_lost(OSError("no route"))
     assert told == [False]
+
+
+def test_who_owes_too_much_is_not_read_any_further(connection: Connection) -> None:
+    connection.inflight = limits.CONNECTION_INFLIGHT_MAX
+    connection.data_received(b"\0")
+    assert not connection._reading
