@@ -91,3 +91,32 @@ def test_what_is_wrong_outside_of_the_file_has_no_line_of_it() -> None:
         with pytest.raises(ConfigError) as caught:
             parse(GOOD, "c.yaml", **given)
         assert [problem.line for problem in caught.value.problems] == [0]
+
+
+def test_what_is_left_behind_is_tended_between_steps() -> None:
+    class Gardener:
+        def __init__(self) -> None:
+            self.told: list[int] = []
+
+        def tend(self, changes: int) -> None:
+            self.told.append(changes)
+
+        def tend_idle(self) -> None:
+            pass
+
+    gardener = Gardener()
+
+    async def scenario() -> None:
+        world = LoneReplica()
+        driver = Driver(
+            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, lambda error: None
+        )
+        driver.tended_by(gardener)  # type: ignore[arg-type]
+        driver.start(world.log)
+        async with asyncio.timeout(5):
+            while driver.steps < 1:
+                await asyncio.sleep(0)
+        driver.stop()
+        assert gardener.told == [world.replica.machine.revision] * driver.steps
+
+    asyncio.run(scenario())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from raftckpt import limits
 from raftckpt.model.types import success
+from raftckpt.protocol.frames import pack_messages
 from raftckpt.server.connection import Connection
 from tests.messages import record
 from tests.unit.server.test_connection import Loop, Transport, received
@@ -103,3 +106,29 @@ def test_who_owes_too_much_is_not_read_any_further(connection: Connection) -> No
     connection.inflight = limits.CONNECTION_INFLIGHT_MAX
     connection.data_received(b"\0")
     assert not connection._reading
+
+
+class Pushing:
+    """A subscription with some changes."""
+
+    def __init__(self, *batches: list[Any]) -> None:
+        self._batches = list(batches)
+
+    def pull(self) -> tuple[list[Any], int]:
+        return (self._batches.pop(0), 10) if self._batches else ([], 0)
+
+
+def test_what_a_tracker_has_is_sent_when_it_is_told(
+    loop: Loop, connection: Connection, monkeypatch
+) -> None:
+    monkeypatch.setattr(Loop, "packed", lambda _, messages: pack_messages(messages), raising=False)
+    first, second = [3, 2, [], 8], [3, 2, [], 9]
+    connection.subscription = Pushing([first], [second])  # type: ignore[assignment]
+    connection.pause_writing()
+    connection.pushable()
+    loop.run()
+    assert received(connection) == []
+    connection._writable = True
+    connection.pushable()
+    loop.run()
+    assert received(connection) == [first, second]
