@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from raftckpt import limits
 from raftckpt.model.types import success
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.server.connection import Connection
+from raftckpt.server.listener import ClientListener
 from tests.messages import record
 from tests.unit.server.test_connection import Loop, Transport, received
 from tests.unit.server.trackers import TrackedLog, TrackingReplica, opened
@@ -132,3 +134,13 @@ def test_what_a_tracker_has_is_sent_when_it_is_told(
     connection.pushable()
     loop.run()
     assert received(connection) == [first, second]
+
+
+def test_the_same_changes_are_packed_once_for_all_who_get_them() -> None:
+    listener: Any = SimpleNamespace(_last_push=None)
+    changes: list[Any] = [[1, 8, 4, 3, b"s", b"d", None]]
+    packed = ClientListener.packed(listener, [[3, 2, changes, 8]])
+    assert packed == pack_messages([[3, 2, changes, 8]])
+    assert ClientListener.packed(listener, [[3, 2, changes, 8]]) is packed
+    for other in ([3, 2, changes, 9], [3, 4, changes, 8], [3, 2, [], 8]):
+        assert ClientListener.packed(listener, [other]) == pack_messages([other])
