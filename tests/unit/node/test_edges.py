@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,3 +121,33 @@ def test_what_is_left_behind_is_tended_between_steps() -> None:
         assert gardener.told == [world.replica.machine.revision] * driver.steps
 
     asyncio.run(scenario())
+
+
+def test_a_home_that_does_not_exist_is_told() -> None:
+    with pytest.raises(ConfigError, match="no home for ~nobody-of-this-name"):
+        parse(GOOD + "data_dir: ~nobody-of-this-name/data\n", "c.yaml")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_only_who_was_asked_nothing_tidies_up(monkeypatch, busy: bool) -> None:
+    monkeypatch.setattr("raftckpt.node.driver._IDLE_S", 0.0)
+    tidied: list[int] = []
+
+    async def scenario() -> None:
+        world = LoneReplica()
+        driver = Driver(
+            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, lambda error: None
+        )
+        gardener = SimpleNamespace(
+            tend=lambda changes: None,
+            tend_idle=lambda: tidied.append(world.replica.applied_commands),
+        )
+        driver.tended_by(gardener)  # type: ignore[arg-type]
+        driver.start(world.log)
+        for _ in range(20):
+            world.replica.applied_commands += busy
+            await asyncio.sleep(0)
+        driver.stop()
+
+    asyncio.run(scenario())
+    assert bool(tidied) != busy

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from raftckpt import limits
+from raftckpt.model.changes import ChangeKind
 from raftckpt.model.types import success
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.server.connection import Connection
+from raftckpt.server.history import cost
 from raftckpt.server.listener import ClientListener
 from tests.messages import record
 from tests.unit.server.test_connection import Loop, Transport, received
@@ -144,3 +146,38 @@ def test_the_same_changes_are_packed_once_for_all_who_get_them() -> None:
     assert ClientListener.packed(listener, [[3, 2, changes, 8]]) is packed
     for other in ([3, 2, changes, 9], [3, 4, changes, 8], [3, 2, [], 8]):
         assert ClientListener.packed(listener, [other]) == pack_messages([other])
+
+
+def test_a_transaction_costs_what_its_parts_cost() -> None:
+    parts = [(4, b"a", 0, b"x" * 1000, None), (3, b"b", 5, b"y" * 500, None)]
+    transaction, empty = ([1, 8, ChangeKind.TRANSACTION, 3, None, p] for p in (parts, []))
+    single = [1, 8, ChangeKind.OVERWRITTEN, 3, b"a", b"x" * 1000]
+    assert 1500 <= cost(transaction) - cost(empty) < 3000
+    assert cost(transaction) > cost(single) > 1000
+
+
+def test_who_owes_less_than_half_is_read_again(connection: Connection) -> None:
+    connection.inflight = limits.CONNECTION_INFLIGHT_MAX
+    connection.data_received(b"\0")
+    for inflight, reading in (
+        (limits.CONNECTION_INFLIGHT_MAX // 2 + 2, False),
+        (limits.CONNECTION_INFLIGHT_MAX // 2 + 1, True),
+    ):
+        connection.inflight = inflight
+        connection.answer(1, success(None))
+        connection.flush()
+        assert connection._reading == reading
+
+
+def test_a_checkpoint_that_is_destroyed_while_its_image_waits() -> None:
+    log = TrackedLog()
+    client, handle = opened(log)
+    client.put(handle, b"a", b"0")
+    replica = TrackingReplica()
+    log.feed(replica)
+    line = replica.track(1)
+    assert client.do(12, "ckpt").ok
+    assert client.do(11, handle).ok
+    log.feed(replica)
+    told = [change for message in line.pull() if message[0] == 3 for change in message[2]]
+    assert [change[2] for change in told] == [ChangeKind.DESTROYED]
