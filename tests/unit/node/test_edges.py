@@ -151,3 +151,19 @@ def test_only_who_was_asked_nothing_tidies_up(monkeypatch, busy: bool) -> None:
 
     asyncio.run(scenario())
     assert bool(tidied) != busy
+
+
+def test_replies_go_to_who_asked_however_many_asked_before() -> None:
+    world = LoneReplica()
+    clients = [world.open_session(secret=bytes([number]) * 16) for number in range(3)]
+    handles = [world.open_checkpoint(client) for client in clients]
+    asked: list[tuple[int, int]] = []
+    for sequence in (2, 3):
+        for number, (client, handle) in enumerate(zip(clients, handles, strict=True)):
+            first = world.put(client, handle, 2 * sequence - 2)
+            asked += [(number, first), (number, world.put(client, handle, 2 * sequence - 1))]
+    world.log.run()
+    for number, client in enumerate(clients):
+        replied = {request for request, code, _ in client.replies if code == 1}
+        assert {request for who, request in asked if who == number} <= replied
+        assert not {request for who, request in asked if who != number} & replied
