@@ -65,7 +65,7 @@ ROOMS: Final = {
         ("tests/unit/node", "tests/fuzz/test_config.py", *_STORIES),
         apart=tuple(
             (f"raftckpt/node/{name}.py", "tests/unit/node/test_process.py")
-            for name in ("__main__", "early", "founding", "logs", "main", "peers", "process")
+            for name in ("__main__", "early", "founding", "logs", "main", "peers", "process", "tls")
         ),
     ),
     "client": Room(
