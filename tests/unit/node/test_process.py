@@ -21,10 +21,10 @@ from raftckpt.errors import CheckpointError
 from raftckpt.node.main import EXIT_FAILED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
+from tests.programs import PATIENCE
 from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
-PATIENCE = 20.0
 
 
 @pytest.fixture
