@@ -21,10 +21,10 @@ from raftckpt.errors import CheckpointError
 from raftckpt.node.main import EXIT_FAILED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
+from tests.programs import PATIENCE
 from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
-PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_start_write_stop_all_start_read(cluster):
 def test_sigterm_hands_leadership_over(cluster):
     cluster.start()
     put(cluster, b"one")
-    leader = cluster.leader()
+    leader = cluster.leader(PATIENCE)
     assert cluster.terminate(leader, PATIENCE) == 0
     assert "transferred outcome=done" in cluster.log(leader)
     assert get(cluster) == b"one"
