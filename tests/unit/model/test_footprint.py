@@ -6,13 +6,13 @@ import random
 
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES
 from raftckpt.protocol.contract import REPLY_TABLE_BYTES_MAX
-from tests.unit.model.driver import NEVER, SECOND, Client, Cluster, attributes, why
+from tests.unit.model.driver import NEVER, SECOND, DrivenMachine, DrivenSession, attributes, why
 
 
 def test_random_changes_count_what_there_is() -> None:
     for seed in range(20):
         rng = random.Random(f"footprint/{seed}")
-        cluster = Cluster()
+        cluster = DrivenMachine()
         client = cluster.session()
         for step in range(150):
             change(rng, cluster, client)
@@ -23,7 +23,7 @@ def test_random_changes_count_what_there_is() -> None:
                 client = cluster.session()
 
 
-def change(rng: random.Random, cluster: Cluster, client: Client) -> None:
+def change(rng: random.Random, cluster: DrivenMachine, client: DrivenSession) -> None:
     handle = rng.randrange(1, 4)
     name = rng.choice([b"a", b"b", b"c"])
     data = rng.randbytes(rng.choice([0, 3, 3, 50, 101]))
@@ -56,7 +56,7 @@ def change(rng: random.Random, cluster: Cluster, client: Client) -> None:
 
 
 def test_nothing_is_left_of_what_ended() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     assert cluster.machine.footprint == SESSION_BYTES
     handle = client.open("x", fields=attributes(retention=0))
@@ -68,7 +68,7 @@ def test_nothing_is_left_of_what_ended() -> None:
 
 def test_unacknowledged_results_have_bounded_bytes() -> None:
     """Refusals that name ids of a kilobyte, never acknowledged: full before the window is."""
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open()
     first = client.sequence

@@ -10,7 +10,7 @@ import pytest
 
 from raftckpt.model import order, queries
 from raftckpt.model.order import SortedNames, beyond
-from tests.unit.model.driver import Cluster, attributes
+from tests.unit.model.driver import DrivenMachine, attributes
 
 
 def test_random_names_against_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_what_begins_with_a_prefix_lies_before(prefix: bytes, end: bytes | None)
         assert end is None or prefix + some < end
 
 
-def page(cluster: Cluster, tag: int, *fields: Any) -> list[Any]:
+def page(cluster: DrivenMachine, tag: int, *fields: Any) -> list[Any]:
     rows = cluster.ask(tag, *fields)
     if not hasattr(rows, "rows"):
         return list(rows)
@@ -57,7 +57,7 @@ def page(cluster: Cluster, tag: int, *fields: Any) -> list[Any]:
 def test_pages_of_many_sections_are_those_of_sorting_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "EAGER_ROWS", 4)
     rng = random.Random("pages")
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open(fields=attributes(sections=1 << 20))
     ids = [rng.choice([b"", b"a", b"\xff", b"b\xff"]) + b"%04d" % n for n in range(5000)]
@@ -75,7 +75,7 @@ def test_pages_of_many_sections_are_those_of_sorting_all(monkeypatch: pytest.Mon
 
 
 def test_pages_of_checkpoints_survive_unlinks_and_restarts() -> None:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     names = [f"{kind}{number:02}" for number in range(20) for kind in "ab"]
     handles = {name: client.open(name) for name in names}
@@ -86,9 +86,9 @@ def test_pages_of_checkpoints_survive_unlinks_and_restarts() -> None:
     client.open("a05")
     left = [name for name in sorted(names) if name != "a03"]
     for machine in (cluster.machine, cluster.restored()):
-        other = Cluster(machine)
+        other = DrivenMachine(machine)
 
-        def asked(*fields: Any, cluster: Cluster = other) -> list[str]:
+        def asked(*fields: Any, cluster: DrivenMachine = other) -> list[str]:
             return [row.name for row in page(cluster, 127, *fields)]
 
         assert asked("", None, 100) == left

@@ -9,7 +9,7 @@ import pytest
 
 from raftckpt.node import memory
 from raftckpt.node.memory import memory_for_data
-from tests.unit.node.fakes import NotingClient, World
+from tests.unit.node.fakes import NotingClient, LoneReplica
 
 MIB = 1 << 20
 NEVER = 0x7FFF_FFFF_FFFF_FFFF
@@ -20,7 +20,7 @@ class Full:
     """A world with a megabyte of memory, three quarters of which a section takes."""
 
     def __init__(self) -> None:
-        self.world = World(data_bytes=MIB)
+        self.world = LoneReplica(data_bytes=MIB)
         self.client = self.world.open_session()
         attributes = [1, 0, NEVER, 1000, 1 << 30, 64]
         self.sequence = 0

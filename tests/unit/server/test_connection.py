@@ -16,7 +16,7 @@ from raftckpt.model.values import Frozen, Listing, Pages
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.turns import Turns
-from tests.unit.node.fakes import World
+from tests.unit.node.fakes import LoneReplica
 from tests.unit.server.test_listener import Harness, run
 
 NO_RESOURCES = 18
@@ -58,7 +58,7 @@ class Loop:
     def __init__(self) -> None:
         self.calls: deque[Callable[[], None]] = deque()
         self.clock = self
-        self.replica = World().replica
+        self.replica = LoneReplica().replica
         self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
 
     def monotonic(self) -> float:

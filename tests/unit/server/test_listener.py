@@ -44,7 +44,7 @@ class Harness:
         loop = asyncio.get_running_loop()
         world = self.world
         self.failures: list[BaseException] = []
-        info = ReplicaInfo("n1", "demo", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
+        info = ReplicaInfo("n1", "demo", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
         clock = self.options.pop("clock", world.clock)
         self.listener = ClientListener(world.replica, info, clock, **self.options)
         driver = Driver(loop, world.replica, world.clock, self.listener.flush, self.failures.append)
