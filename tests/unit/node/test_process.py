@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from raftckpt.errors import CheckpointError
-from raftckpt.node.main import EXIT_FAILED
+from raftckpt.node.main import EXIT_FAILED, EXIT_REFUSED
 from raftckpt.testing.probe import Probe, replica_status
 
 COMMAND = [sys.executable, "-m", "raftckpt.node"]
@@ -159,12 +159,20 @@ def test_sigterm_hands_leadership_over(cluster):
     assert cluster.get() == b"one"
 
 
-def test_first_start_with_two_of_three_and_the_third_later(cluster):
+def status_of(cluster: Cluster, node: str) -> dict[str, Any]:
+    return replica_status(cluster.endpoints[node], timeout=0.5) or {}
+
+
+def test_a_first_start_waits_for_every_replica_of_the_file(cluster):
     cluster.start("n1", "n3")
-    cluster.put(b"one")
+    cluster.until(lambda: "waiting for n2" in cluster.log("n1"))
+    assert cluster.leader() is None
+    assert not (cluster.root / "data" / "n1" / "journal").exists()
     cluster.start("n2")
-    status = cluster.until(lambda: replica_status(cluster.endpoints["n2"], timeout=0.5))
-    assert status["node"] == "n2"
+    cluster.put(b"one")
+    foundings = {status_of(cluster, node)["founding"] for node in cluster.nodes}
+    assert len(foundings) == 1
+    assert len(foundings.pop()) == 32
     cluster.kill("n1")
     assert cluster.get() == b"one"
 
@@ -172,19 +180,19 @@ def test_first_start_with_two_of_three_and_the_third_later(cluster):
 def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
     cluster.start()
     cluster.put(b"one")
+    lost = status_of(cluster, "n2")["directory"]
     cluster.kill("n2")
     shutil.rmtree(cluster.root / "data" / "n2")
     cluster.start("n2")
     assert cluster.until_exit("n2") == 1
-    assert "met it with data before" in cluster.log("n2")
+    assert "founded without this data directory" in cluster.log("n2")
     assert "--rejoin" in cluster.log("n2")
-    assert not (cluster.root / "data" / "n2" / "identity").exists()
     cluster.start("n2", flags=("--rejoin",))
-    cluster.until(
-        lambda: (
-            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role") == "follower"
-        )
-    )
+    cluster.until(lambda: status_of(cluster, "n2").get("role") in ("follower", "leader"))
+    status = status_of(cluster, "n2")
+    members = {m["node"]: m for m in status["members"]}
+    assert members["n2"]["directory"] == status["directory"] != lost
+    assert members["n2"]["voter"]
     cluster.kill("n1")
     assert cluster.get() == b"one"
 
@@ -195,19 +203,16 @@ def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster):
     cluster.kill("n2")
     (cluster.root / "data" / "n2").rename(cluster.root / "old")
     cluster.start("n2", flags=("--rejoin",))
-    cluster.until(
-        lambda: (
-            (replica_status(cluster.endpoints["n2"], timeout=0.5) or {}).get("role")
-            in ("follower", "leader")
-        )
-    )
+    cluster.until(lambda: status_of(cluster, "n2").get("role") in ("follower", "leader"))
     cluster.kill("n2")
     shutil.rmtree(cluster.root / "data" / "n2")
     (cluster.root / "old").rename(cluster.root / "data" / "n2")
     cluster.start("n2")
-    cluster.until(lambda: "given up" in cluster.log("n2"))
+    assert cluster.until_exit("n2") == 0, "a removal is no failure"
+    assert "the cluster removed n2" in cluster.log("n2")
+    cluster.start("n2")
+    assert cluster.until_exit("n2") == EXIT_REFUSED
     assert cluster.get() == b"one"
-    assert "connected peer" not in cluster.log("n2").rpartition("ready client")[2]
 
 
 def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
@@ -216,11 +221,45 @@ def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
     cluster.kill()
     shutil.rmtree(cluster.root / "data" / "n2")
     cluster.start("n2")
-    cluster.until(lambda: "founding decision=wait" in cluster.log("n2"))
+    cluster.until(lambda: "waiting for n1 and n3" in cluster.log("n2"))
     cluster.start("n1")
     assert cluster.until_exit("n2") == 1
     cluster.start("n3")
     assert cluster.get() == b"one"
+
+
+def test_a_data_directory_that_was_set_back_stops_and_says_why(cluster):
+    cluster.start()
+    cluster.put(b"one")
+    cluster.kill("n2")
+    shutil.copytree(cluster.root / "data" / "n2", cluster.root / "copy")
+    for _ in range(2):
+        cluster.start("n2")
+        cluster.until(lambda: status_of(cluster, "n2").get("leader"))
+        cluster.put(b"two")
+        cluster.kill("n2")
+    shutil.rmtree(cluster.root / "data" / "n2")
+    (cluster.root / "copy").rename(cluster.root / "data" / "n2")
+    cluster.start("n2")
+    assert cluster.until_exit("n2") == EXIT_REFUSED
+    assert "went back in time" in cluster.log("n2")
+    assert cluster.get() == b"two"
+
+
+def test_a_list_of_one_is_founded_only_when_told_so(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    try:
+        cluster.start()
+        cluster.until(lambda: "serve --found" in cluster.log("n1"))
+        assert cluster.leader() is None
+        cluster.kill()
+        cluster.start(flags=("--found",))
+        cluster.put(b"one")
+        cluster.kill()
+        cluster.start()  # it is founded: the word is not needed any more
+        assert cluster.get() == b"one"
+    finally:
+        cluster.kill()
 
 
 def test_kill_during_first_start_wedges_nothing(cluster):
@@ -273,7 +312,7 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
     try:
         assert process.stderr is not None
         lines = []
-        while not any("another data directory" in line for line in lines):
+        while not any("founded without this data directory" in line for line in lines):
             lines.append(process.stderr.readline())
             assert lines[-1], lines
     finally:
@@ -288,7 +327,7 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
 def test_what_a_request_raises_ends_the_process_what_breaks_a_connection_does_not(tmp_path):
     cluster = Cluster(tmp_path, 1)
     try:
-        cluster.start(program=BROKEN)
+        cluster.start(program=BROKEN, flags=("--found",))
         cluster.until(cluster.leader)
         host, _, port = cluster.endpoints["n1"].rpartition(":")
         for garbage in (b"\xff" * 64, b"\0\0\0\x10" + b"x" * 20):
@@ -334,7 +373,7 @@ def test_usage_and_configuration_errors(cluster, tmp_path):
         "cluster: c\nreplicas:\n"
         f'  n1: {{client: "127.0.0.1:{taken.getsockname()[1]}", peer: "127.0.0.1:9"}}\n'
     )
-    result = run("--config", str(busy), "--node", "n1")
+    result = run("--config", str(busy), "--node", "n1", "--found")
     taken.close()
     assert result.returncode == 1
     assert "starting n1 failed" in result.stderr
