@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from raftckpt.node.peers import PeerNotes
+import pytest
 
 from raftckpt.client import group_operations, operations, parts
 from raftckpt.client.calls import Call
@@ -32,12 +32,21 @@ from raftckpt.protocol.frames import (
 )
 from raftckpt.protocol.operations import LOGGED, OPERATIONS, REQUESTS
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.raft import links, messages
+from raftckpt.raft import hello, links, messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from raftckpt.storage import RealFileSystem, Storage
+from raftckpt.storage import (
+    Contradiction,
+    DataDirectory,
+    RealFileSystem,
+    SnapshotStore,
+    Storage,
+    StorageError,
+)
 from raftckpt.storage import _records as records
+from raftckpt.storage._recovery import recover
+from raftckpt.storage.identity import _hash
 from tests.messages import ask, unpack_messages
 from tests.unit.client.scripted import Script
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
@@ -49,7 +58,9 @@ COMMAND_TAGS = {OPERATIONS[record].tag for record in LOGGED}
 REPLY_KINDS = {int(kind) for kind in ReplyKind}
 CHANGE_KINDS = {int(kind) for kind in ChangeKind}
 PEER_KINDS = {int(kind): cls for cls, kind in messages.KINDS.items()}
-HANDSHAKE_KINDS = {links.HELLO, links.REFUSED, links.READY}
+HANDSHAKE_KINDS = {hello.HELLO, hello.REFUSED, links.READY}
+FORMER_PEER_KINDS = {2, 3, 11, 12}
+"""Said by replicas of peer protocol 1 only, as were shorter handshakes."""
 RECORD_KINDS = {
     getattr(records, name)
     for name in ("ENTRY", "STATE", "TRUNCATE", "RESET", "CONFIRM", "CONTINUED")
@@ -125,7 +136,7 @@ class GoldenPort:
 
     def __init__(self) -> None:
         self._world = world = LoneReplica()
-        info = ReplicaInfo("n1", "golden", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
+        info = ReplicaInfo("n1", "golden", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
         self._listener = _Listener(world.replica, info, world.clock)
         self._listener.calls = deque()
         self._clients: dict[str, tuple[Connection, _Transport]] = {}
@@ -188,21 +199,33 @@ class GoldenPort:
         return found
 
 
+_LATER = {
+    "directory", "founding", "level", "pinned", "config_index", "members", "alarms", "waiting",
+}  # fmt: skip
+"""Fields that the status did not have from the beginning: it only grows."""
 _MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")
 
 
 @contextmanager
-def same_everywhere() -> Iterator[None]:
-    """Nothing random, and a status without what depends on the machine."""
+def same_everywhere() -> Iterator[set[str]]:
+    """Nothing random, and a status without what depends on the machine.
+
+    Gives the fields that the status is to be without, too.
+    """
+    missing = set(_LATER)
     status = "raftckpt.server.dispatch.Dispatcher.status"
     original = _status_of()
 
     def plain(dispatcher: Any) -> dict[str, Any]:
         found: dict[str, Any] = original(dispatcher)
-        return {key: 7 if key in _MACHINE_DEPENDENT else value for key, value in found.items()}
+        return {
+            key: 7 if key in _MACHINE_DEPENDENT else value
+            for key, value in found.items()
+            if key not in missing
+        }
 
     with patch("os.urandom", lambda size: bytes(range(size))), patch(status, plain):
-        yield
+        yield missing
 
 
 def _status_of() -> Any:
@@ -312,9 +335,22 @@ def plain(value: Any) -> Any:
 # --- peers ---------------------------------------------------------------------------------------
 
 
+def is_former(rows: list[list[Any]]) -> bool:
+    """Whether replicas of peer protocol 1 said so, and nobody does now."""
+    kinds = {row[0] for row in rows}
+    head = rows[0]
+    return (
+        bool(kinds & FORMER_PEER_KINDS)
+        or (head[0] == hello.HELLO and head[1] == 1)
+        or (head[0] == hello.REFUSED and len(head) == 2)
+    )
+
+
 def peer_bytes(rows: list[list[Any]]) -> bytes:
     """One frame of peer messages, or of a handshake."""
-    if rows[0][0] == links.HELLO:
+    if is_former(rows):
+        return pack_messages(rows)
+    if rows[0][0] == hello.HELLO:
         return asyncio.run(_introduced(rows[0]))
     if rows[0][0] in HANDSHAKE_KINDS:
         return pack_messages(rows)
@@ -323,12 +359,15 @@ def peer_bytes(rows: list[list[Any]]) -> bytes:
 
 
 def read_peer(data: bytes) -> list[list[Any]]:
+    """As a replica reads a frame.
+
+    Raises:
+        PeerProtocolError: nobody says so any more.
+    """
     [body] = FrameDecoder().feed(data)
     first = unpack_messages(body)[0]
-    if first[0] == links.HELLO:
-        return [[links.HELLO, *links._parse_hello(body)]]
-    if first[0] == links.REFUSED:
-        return [[links.REFUSED, links._parse_hello(body)]]
+    if first[0] in (hello.HELLO, hello.REFUSED):
+        return [[first[0], *hello.parse_hello(body)]]
     if first[0] == links.READY:
         assert body == links._READY_BODY
         return [first]
@@ -339,22 +378,20 @@ def read_peer(data: bytes) -> list[list[Any]]:
 class _Link:
     def __init__(self) -> None:
         self.transport = _Transport()
-        self.said_used = False
 
 
 class _Identity:
     def __init__(self, fields: list[Any]) -> None:
-        self.epoch, self.directory, self.used, self.virgin, self._knows = fields
+        self._hello = hello.Hello(*fields)
 
-    def knows(self, node: str) -> bool:
-        return bool(self._knows)
+    def hello(self) -> hello.Hello:
+        return self._hello
 
 
 async def _introduced(row: list[Any]) -> bytes:
-    _, _, cluster, node, *rest = row
-    ours = links.PeerLinks(cluster, node, {}, _Identity(rest), None)  # type: ignore[arg-type]
+    ours = links.PeerLinks(("h", 1), _Identity(row[1:]), None)  # type: ignore[arg-type]
     link = _Link()
-    ours.introduce(link, "n2")  # type: ignore[arg-type]
+    ours.introduce(link)  # type: ignore[arg-type]
     [frame] = link.transport.frames
     return frame
 
@@ -382,75 +419,118 @@ SEGMENT_BYTES = 8192
 def make_directory(path: Path, steps: list[list[Any]]) -> None:
     """Play steps on a new data directory; see ``directories.txt``."""
     fs = _FileSystem()
+    directory: DataDirectory | None = None
     storage: Storage | None = None
     for what, *args in steps:
         if what == "open":
-            storage = _opened(fs, path, **args[0])
+            directory = _opened(fs, path, *args)
             continue
-        assert storage is not None
-        journal, snapshots = storage.journal, storage.snapshots
+        assert directory is not None
         match what:
-            case "state":
-                journal.set_hard_state(*args)
-            case "append":
-                journal.append_entry(*args)
-            case "truncate":
-                journal.truncate_from(*args)
-            case "reset":
-                journal.reset_to([tuple(entry) for entry in args[0]])
-            case "compact":
-                journal.compact_to(*args)
-            case "sync":
-                journal.sync()
-            case "confirm":
-                journal.confirm()
-                journal.sync()
-            case "snapshot":
-                index, term, payload, prev_term, pieces = args
-                writer = snapshots.create(index, term, payload, prev_term)
-                for piece in pieces:
-                    writer.write(piece)
-                writer.commit()
+            case "offered":
+                directory.note_offer(*args)
+            case "complete":
+                directory.note_complete(*args)
+            case "log":
+                storage = Storage.open(directory, segment_bytes=SEGMENT_BYTES)
+            case "admitted":
+                directory.note_admitted()
             case "met":
-                notes = PeerNotes(fs, str(path))
-                notes.adopt(storage.identity.uuid)
-                for node, directory in args:
-                    notes.remember(node, directory)
-            case "rejoined":
-                storage.rejoin_done()
+                directory.notes.remember(*args)
+            case "contradicts":
+                name, *told = args
+                directory.notes.contradicts(name, Contradiction(*told))
             case "close":
-                storage.close()
-                storage = None
+                (storage or directory).close()
+                storage = directory = None
             case _:
-                raise AssertionError(what)
-    assert storage is None, "a directory is closed at the end"
+                assert storage is not None
+                _write(storage, what, args)
+    assert directory is None, "a directory is closed at the end"
 
 
-def _opened(fs: _FileSystem, path: Path, **options: Any) -> Storage:
-    return Storage.open(fs, str(path), "golden", "n1", segment_bytes=SEGMENT_BYTES, **options)
+def _write(storage: Storage, what: str, args: list[Any]) -> None:
+    journal, snapshots = storage.journal, storage.snapshots
+    match what:
+        case "state":
+            journal.set_hard_state(*args)
+        case "append":
+            journal.append_entry(*args)
+        case "truncate":
+            journal.truncate_from(*args)
+        case "reset":
+            journal.reset_to([tuple(entry) for entry in args[0]])
+        case "compact":
+            journal.compact_to(*args)
+        case "sync":
+            journal.sync()
+        case "confirm":
+            journal.confirm()
+            journal.sync()
+        case "snapshot":
+            index, term, payload, prev_term, configuration, pieces = args
+            writer = snapshots.create(index, term, payload, prev_term, configuration)
+            for piece in pieces:
+                writer.write(piece)
+            writer.commit()
+        case _:
+            raise AssertionError(what)
+
+
+def _opened(fs: _FileSystem, path: Path, joins: str = "") -> DataDirectory:
+    return DataDirectory.open(fs, str(path), "golden", "n1", joins=joins)
 
 
 def read_directory(path: Path) -> list[tuple[str, Any]]:
     """What a start finds in a data directory (which it changes)."""
-    storage = _opened(_FileSystem(), path)
+    directory = _opened(_FileSystem(), path)
+    identity, notes = directory.identity, directory.notes
+    found: list[tuple[str, Any]] = [
+        ("identity", [*identity[:4], identity.state.value, *identity[5:]]),
+        ("peers", [notes.incarnation, plain(list(notes._met.items()))]),
+        ("contradictions", plain(list(notes.contradictions.items()))),
+    ]
+    if not directory.founded:
+        directory.close()
+        return found
+    storage = Storage.open(directory, segment_bytes=SEGMENT_BYTES)
     try:
         journal, meta = storage.journal, storage.snapshots.latest()
-        found: list[tuple[str, Any]] = [
-            ("identity", [*storage.identity[:4], storage.identity.state.value]),
+        found += [
             ("state", [journal.term, journal.vote, journal.extra]),
             ("entries", plain(list(journal))),
         ]
         if meta is not None:
-            body = b"".join(storage.snapshots.pieces(meta))
-            found.append(("snapshot", [meta.index, meta.term, meta.payload, meta.prev_term]))
-            found.append(("image", body))
-        if (path / "peers").exists():
-            notes = PeerNotes(_FileSystem(), str(path))
-            notes.adopt(storage.identity.uuid)
-            found.append(("peers", [notes.epoch, notes.knows("n2"), notes.superseded("n2", "d1")]))
+            told = [meta.index, meta.term, meta.payload, meta.prev_term, meta.configuration]
+            found.append(("snapshot", told))
+            found.append(("image", b"".join(storage.snapshots.pieces(meta))))
         return found
     finally:
         storage.close()
+
+
+def refusal_of(path: Path) -> str:
+    """Why a start does not take a data directory."""
+    with pytest.raises(StorageError) as caught:
+        _opened(_FileSystem(), path)
+    return str(caught.value)
+
+
+def read_former_snapshot(path: Path) -> list[Any]:
+    """What the slots of a directory from before foundings hold; no configuration."""
+    store = SnapshotStore(_FileSystem(), str(path), _hash("snapshot", "golden"))
+    meta = store.latest()
+    assert meta is not None
+    assert meta.configuration == b""
+    return [[meta.index, meta.term, meta.payload, meta.prev_term], b"".join(store.pieces(meta))]
+
+
+def read_former_journal(path: Path, uuid: str) -> list[Any]:
+    """What the segments of a journal from before foundings hold: entries, hard state."""
+    owner = _hash("journal", "golden", "n1", uuid)
+    found = recover(_FileSystem(), str(path), owner, settle=False)
+    assert found is not None
+    return [plain(found.entries), [found.term, found.vote, found.extra]]
 
 
 def record_kinds(segment: bytes) -> set[int]:

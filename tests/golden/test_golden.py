@@ -73,8 +73,14 @@ def test_entries_of_the_log_are_read_as_they_were_meant() -> None:
 
 def test_peer_messages_are_read_as_they_were_meant() -> None:
     for entry in read("peers"):
-        if not entry.lines[0].startswith("sha256"):
-            assert product.read_peer(bytes.fromhex(entry.lines[0])) == entry.input, entry.name
+        if entry.lines[0].startswith("sha256"):
+            continue
+        data = bytes.fromhex(entry.lines[0])
+        if product.is_former(entry.input):
+            with pytest.raises(product.messages.PeerProtocolError):
+                product.read_peer(data)
+        else:
+            assert product.read_peer(data) == entry.input, entry.name
 
 
 def test_fragments_are_joined() -> None:
@@ -113,6 +119,31 @@ def test_a_restored_machine_goes_on_as_the_book_says() -> None:
                 line for line in entry.lines if line.startswith("result ")
             ]
             assert f"digest {machine.digest()}" in entry.lines
+
+
+FORMER = HERE / "directories_1"
+
+
+@pytest.mark.parametrize("entry", read("directories_1"), ids=lambda entry: entry.name)
+def test_directories_from_before_foundings_are_refused_and_hold_what_they_held(
+    entry, tmp_path: Path
+) -> None:
+    path = tmp_path / entry.name
+    shutil.copytree(FORMER / entry.name, path)
+    _, why, remedy = product.refusal_of(path).splitlines()
+    assert "before clusters had a founding id" in why
+    assert "copy the data out with the version that wrote it" in remedy
+    assert files_of(path) == files_of(FORMER / entry.name), "something in it was changed"
+    said = dict(line.split(" ", 1) for line in entry.lines)
+    uuid = literal(said["identity"])[2]
+    entries, state = product.read_former_journal(path / "journal", uuid)
+    if not said["entries"].startswith("sha256") and "snapshot" not in said:
+        assert entries == literal(said["entries"])
+    assert state == literal(said["state"])
+    if "snapshot" in said:
+        snapshot, image = product.read_former_snapshot(path / "snapshots")
+        assert snapshot == literal(said["snapshot"])
+        assert image.hex() == said["image"]
 
 
 # --- nothing is forgotten ------------------------------------------------------------------------
@@ -170,7 +201,7 @@ def test_every_command_has_a_line() -> None:
 
 def test_every_peer_message_has_a_line() -> None:
     here = {row[0] for entry in read("peers") for row in entry.input}
-    assert here == set(product.PEER_KINDS) | product.HANDSHAKE_KINDS
+    assert here == (set(product.PEER_KINDS) | product.HANDSHAKE_KINDS | product.FORMER_PEER_KINDS)
 
 
 def test_every_kind_of_record_stands_in_a_journal() -> None:

@@ -59,7 +59,7 @@ class Sessions(RuleBasedStateMachine):
 
     def lead(self, machine: CheckpointMachine) -> None:
         """A replica with this state leads; nobody is attached to it yet."""
-        replica = Replica("n1", ENDPOINTS, self.clock, lambda: None, machine, voters=1)
+        replica = Replica("n1", dict(ENDPOINTS), self.clock, lambda: None, machine)
         self.log = OneNodeLog(replica, self.clock)
         self.log.index = machine.applied_index + 1
         self.log.lead()

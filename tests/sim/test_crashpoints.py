@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 
 import raftckpt
+from raftckpt.raft.port import RemoveMember, SetPin
 from tests.sim import crashpoints, nodes
 from tests.sim.process import Process
 from tests.sim.service import ServiceWorld
 from tests.sim.world import World
 
 AT_FIRST_START = ("directory.clear", *(n for n in crashpoints.STORAGE if n.startswith("identity")))
+AT_FOUNDING = ("founding.offer", "founding.offered", "founding.complete", "founding.completed")
+AT_REMOVAL = ("member.removed",)
 TRIES = 12
 
 
@@ -51,7 +54,7 @@ class Sweep:
         return next((p for p in self.all if p.up and p.leads and not p.paused), None)
 
     def settled(self) -> bool:
-        if not all(p.up and not p.rejoining for p in self.all):
+        if not all(p.up and not p.learns for p in self.all):
             return False
         leader = self.leader()
         return leader is not None and all(
@@ -90,8 +93,10 @@ class Sweep:
             self._compact()
         elif name.startswith(("install", "journal.reset")):
             self._let_one_fall_behind()
-        elif name.startswith(("rejoin", "identity", "directory")):
+        elif name.startswith(("identity", "directory")):
             self._replace_disk(name)
+        elif name.startswith(("configuration", "member")) and (leader := self.leader()):
+            leader.change(SetPin(attempt % 2 == 0))
         elif name.startswith("transfer") and (leader := self.leader()):
             leader.transfer(None)
         elif (
@@ -103,7 +108,7 @@ class Sweep:
             self.world.clients[attempt % len(self.world.clients)].die()
         elif name.startswith("journal.truncated"):
             self._depose(2)
-        elif name.startswith("start") or name == "journal.segment.cut":
+        elif name.startswith(("start", "peer")) or name == "journal.segment.cut":
             self._restart(name)
         elif name == "journal.confirmed":
             self._be_idle(name)
@@ -162,6 +167,7 @@ class Sweep:
             if name == "directory.clear":  # a first start that was cut short leaves files
                 victim.disk.crash_at(label="journal.segment.durable")
                 victim.start()
+                assert self.until(lambda: not victim.running, 2.0)
             victim.disk.crash_at(label=name)
             victim.start()
         else:
@@ -190,13 +196,55 @@ def _sweep(world: World, names: tuple[str, ...]) -> None:
 
 
 def test_every_crash_point_of_consensus_and_storage() -> None:
-    world = World(1, families=set(), size=3)
-    _sweep(world, crashpoints.CONSENSUS)
+    world = World(1, families=set(), size=3, founded=True)
+    elsewhere = {*AT_FOUNDING, *AT_REMOVAL}
+    _sweep(world, tuple(n for n in crashpoints.CONSENSUS if n not in elsewhere))
+
+
+@pytest.mark.parametrize("name", AT_FOUNDING)
+@pytest.mark.parametrize("victim", ["n1", "n2", "n3"])
+@pytest.mark.parametrize("power", [False, True])
+def test_every_crash_point_of_a_founding(name: str, victim: str, power: bool) -> None:
+    """Whoever dies wherever: there is one founding in the end, and all take part in it."""
+    world = World(1, families=set(), size=3, founded=False)
+    sweep = Sweep(world)
+    with world.scripted():
+        world.faults.down_s = 0.2
+        process = world.processes[victim]
+        process.disk.crash_at(label=name)
+        assert sweep.until(lambda: sweep.crashes(name) > 0, 5.0)
+        assert not process.running
+        if power:
+            process.disk.power_loss()
+        world.load()
+        world.settle()
+    assert world.checks.acknowledged
+
+
+def test_a_removed_replica_that_dies_before_it_noted_it_is_told_again() -> None:
+    (name,) = AT_REMOVAL
+    world = World(1, families=set(), size=3, founded=True)
+    sweep = Sweep(world)
+    with world.scripted():
+        world.faults.down_s = 0.2
+        world.load()
+        assert sweep.until(sweep.settled, 15.0)
+        leader = sweep.leader()
+        assert leader is not None
+        victim = next(p for p in sweep.all if p is not leader)
+        victim.disk.crash_at(label=name)
+        leader.change(RemoveMember(victim.node_id))
+        assert sweep.until(lambda: sweep.crashes(name) > 0, 5.0)
+        assert not victim.removed
+        assert sweep.until(lambda: victim.removed, 5.0)
+        assert not victim.running
+        before = len(world.checks.acknowledged)
+        assert sweep.until(lambda: len(world.checks.acknowledged) > before + 5, 5.0)
 
 
 def test_every_crash_point_of_the_service() -> None:
     own = tuple(n for n in crashpoints.SERVICE if n not in crashpoints.CONSENSUS)
-    _sweep(ServiceWorld(1, families=set(), size=3, clients=4), own)
+    _sweep(ServiceWorld(1, families=set(), size=3, clients=4, founded=True), own)
 
 
 def test_the_registry_names_what_the_product_passes() -> None:
@@ -204,7 +252,8 @@ def test_the_registry_names_what_the_product_passes() -> None:
     passed = {
         name
         for path in root.rglob("*.py")
-        for name in re.findall(r"\.point\(\s*\"([a-z.]+)\"", path.read_text())
+        for name in re.findall(r"\.point\(\s*f?\"([a-z.{}]+)\"", path.read_text())
+        for name in ([name.replace("{name}", file) for file in ("identity", "peers")])
     }
     assert passed == set(crashpoints.STORAGE)
     assert len(set(crashpoints.SERVICE)) == len(crashpoints.SERVICE) >= 45

@@ -17,7 +17,7 @@ class Stage:
     """A calm world and the moves of a script."""
 
     def __init__(self, size: int = 3, seed: int = 1, sabotage: str = "") -> None:
-        self.world = World(seed, families=set(), size=size, sabotage=sabotage)
+        self.world = World(seed, families=set(), size=size, sabotage=sabotage, founded=True)
         self.world.ballast = 0
         self.world.tuning = Tuning(3, 4, 2048, 512)
         self.world.snapshot_entries = 100_000
@@ -99,13 +99,11 @@ class Stage:
     def lose_disk(self, process: Process, *, power: bool = False) -> None:
         """``process`` died and its disk is gone; what starts next has to rejoin."""
         self.kill(process, power=power)
-        process.disk.wipe()
-        process.rejoin = True
-        self.world.checks.wiped(process.name)
+        self.world.faults._replace_disk(process)
 
     def restart(self, process: Process) -> None:
         process.start()
-        assert process.up, process.stopped_because
+        assert process.running, process.stopped_because
 
 
 @contextmanager
@@ -425,7 +423,6 @@ def test_snapshot_slower_than_compaction_arrives_at_last() -> None:
         s.world.snapshot_entries = 60
         for process in s.all:
             s.kill(process)
-            process.never_ran = True
             s.restart(process)
             assert process.machine is not None
             process.machine.ballast = 50_000
@@ -548,11 +545,14 @@ def test_wiped_node_rejoins_and_votes_again() -> None:
     with stage() as s:
         s.write(30)
         lost = s.followers()[0]
+        former, before = lost.id, lost.voters
         s.lose_disk(lost, power=True)
         s.write(5)
         s.restart(lost)
-        assert lost.storage.rejoining
-        s.until(lambda: not lost.storage.rejoining)
+        assert lost.id != former
+        s.until(lambda: lost.learns)
+        s.until(lambda: lost.up and not lost.learns)
+        assert {lost.id} == lost.voters - before
         s.write(5)
         s.all_caught_up()
         leader = s.leader()
@@ -577,8 +577,8 @@ def test_wiped_node_does_not_help_to_elect_a_node_without_the_log() -> None:
         assert s.serving() is None  # rather no service than a forgotten write
         s.restart(holder)
         assert s.leader() is holder
+        s.until(lambda: lost.up and not lost.learns)
         s.all_caught_up()
-        s.until(lambda: not lost.storage.rejoining)
 
 
 def test_one_node_cluster_serves_and_survives_power_losses() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from raftckpt.model.types import Result
 from raftckpt.node.liveness import SessionState
 from raftckpt.node.replica import Replica
-from raftckpt.raft.port import RaftStatus, Role, Transferred
+from raftckpt.raft.port import Change, Changed, PeerInfo, RaftStatus, Role, Transferred
+from tests.directories import founding_of
 from tests.messages import record
 
 SECOND = 1_000_000_000
@@ -35,7 +36,7 @@ class ManualClock:
 class OneNodeLog:
     """Entries commit at the next :meth:`step` unless held; reads are confirmed there, too."""
 
-    def __init__(self, replica: Replica, clock: ManualClock) -> None:
+    def __init__(self, replica: Replica, clock: ManualClock, voters: int = 1) -> None:
         self.replica = replica
         self.clock = clock
         self.waiting: list[tuple[bytes, Any]] = []
@@ -48,6 +49,12 @@ class OneNodeLog:
         self.refused = 0
         self.leader: str | None = None
         self.walls: list[int] | None = None
+        self.voting = voters
+        self.told: dict[str, str] = {}
+        """Client addresses that peers told of themselves."""
+        self.changes: list[tuple[Change, Callable[[Changed], None]]] = []
+        self.alarms: list[str] = []
+        self.why_waiting = ""
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
         replica.attach_log(self)
 
@@ -102,19 +109,32 @@ class OneNodeLog:
 
     def status(self) -> RaftStatus:
         role = Role.LEADER if self.leader == "n1" else Role.FOLLOWER
-        return RaftStatus("n1", role, 1, self.leader, self.index, self.index, 1, self.index, 0, [])
+        configuration = founding_of("test", ["n1"])
+        return RaftStatus(
+            "n1", role, 1, self.leader, self.index, self.index, 1, self.index, 0, [],
+            configuration, 1, list(self.alarms), self.why_waiting,
+        )  # fmt: skip
+
+    def voters(self) -> int:
+        return self.voting
+
+    def client_address(self, node: str) -> str | None:
+        return self.told.get(node)
+
+    def change(self, change: Change, done: Callable[[Changed], None]) -> None:
+        self.changes.append((change, done))
 
     def wall_clocks(self) -> Sequence[int]:
         return self.walls if self.walls is not None else [self.clock.wall]
 
     # the rest of the port, not used here
-    def receive(self, node: str, body: bytes) -> None:
+    def receive(self, directory: str, body: bytes) -> None:
         raise NotImplementedError
 
-    def connected(self, node: str) -> None:
+    def connected(self, peer: PeerInfo) -> None:
         raise NotImplementedError
 
-    def disconnected(self, node: str, broken: bool) -> None:
+    def disconnected(self, directory: str, broken: bool) -> None:
         raise NotImplementedError
 
     def deadline(self) -> float:
@@ -207,14 +227,13 @@ class LoneReplica:
         self.failures: list[BaseException] = []
         self.replica = Replica(
             "n1",
-            ENDPOINTS,
+            dict(ENDPOINTS),
             self.clock,
             self._wake,
-            voters=voters,
             data_bytes=data_bytes,
             failed=self.failures.append,
         )
-        self.log = OneNodeLog(self.replica, self.clock)
+        self.log = OneNodeLog(self.replica, self.clock, voters)
         self.number = 0
         if lead:
             self.log.lead()

@@ -56,6 +56,12 @@ limits: {connections: 100, connections_per_address: 10, data_bytes: 1GiB}
     assert "durability os" in config.warnings[0]
 
 
+def test_routes_say_where_other_nodes_are_reached_from_here():
+    assert parse(GOOD).routes == {}
+    config = parse(GOOD + 'routes:\n  n3: "10.1.0.3:7501"\n  n9: "[::1]:80"\n')
+    assert config.routes == {"n3": Address("10.1.0.3", 7501), "n9": Address("::1", 80)}
+
+
 BAD = [
     (GOOD + "limits: {connections: 0}\n", 6, "limits.connections must be 1.."),
     (GOOD + "limits: {receive_bytes: 1KiB}\n", 6, "limits.receive_bytes must be"),
@@ -70,6 +76,12 @@ BAD = [
         "n1 is given twice (first in line 3)",
     ),
     (GOOD + "durability: maybe\n", 6, "durability must be one of fsync, os"),
+    (GOOD + "routes: 5\n", 6, "routes must map node ids to addresses"),
+    (GOOD + "routes: [n1]\n", 6, "routes must map node ids to addresses"),
+    (GOOD + "routes:\n  n1: {peer: 5}\n", 7, "routes.n1: "),
+    (GOOD + "routes:\n  n1: 7501\n", 7, "routes.n1: "),
+    (GOOD + 'routes:\n  n1: "10.1.0.2"\n', 7, "routes.n1: "),
+    (GOOD + 'routes:\n  "n 1": "10.1.0.2:1"\n', 7, "routes.n 1: "),
     (GOOD + "insecure: 1\n", 6, "insecure must be true or false"),
     (GOOD + "insecure: 'yes'\n", 6, "insecure must be true or false"),
     (GOOD + "data_dir: [a]\n", 6, "data_dir must be a plain value"),

@@ -18,7 +18,7 @@ import yaml
 
 import raftckpt
 from raftckpt.errors import CheckpointError
-from raftckpt.node.main import EXIT_FAILED
+from raftckpt.node.main import EXIT_FAILED, EXIT_REFUSED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
 from tests.programs import PATIENCE
@@ -76,12 +76,19 @@ def test_sigterm_hands_leadership_over(cluster):
     assert get(cluster) == b"one"
 
 
-def test_first_start_with_two_of_three_and_the_third_later(cluster):
+def status_of(cluster: LocalCluster, node: str) -> dict[str, Any]:
+    return cluster.status(node) or {}
+
+
+def test_a_first_start_waits_for_every_replica_of_the_file(cluster):
     cluster.start("n1", "n3")
-    put(cluster, b"one")
+    until_logged(cluster, "n1", "waiting for n2")
+    assert not (cluster.node_dir("n1") / "journal").exists()
     cluster.start("n2")
-    status = until(lambda: cluster.status("n2"), "n2 answers", PATIENCE)
-    assert status["node"] == "n2"
+    put(cluster, b"one")
+    foundings = {status_of(cluster, node)["founding"] for node in cluster.nodes}
+    assert len(foundings) == 1
+    assert len(foundings.pop()) == 32
     cluster.kill("n1")
     assert get(cluster) == b"one"
 
@@ -89,15 +96,19 @@ def test_first_start_with_two_of_three_and_the_third_later(cluster):
 def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
     cluster.start()
     put(cluster, b"one")
+    lost = status_of(cluster, "n2")["directory"]
     cluster.kill("n2")
     shutil.rmtree(cluster.node_dir("n2"))
     cluster.start("n2")
     assert cluster.wait_exit("n2", PATIENCE) == 1
-    assert "met it with data before" in cluster.log("n2")
+    assert "founded without this data directory" in cluster.log("n2")
     assert "--rejoin" in cluster.log("n2")
-    assert not (cluster.node_dir("n2") / "identity").exists()
     cluster.restart("n2", rejoin=True, timeout=PATIENCE)
-    until(lambda: role(cluster, "n2") == "follower", "n2 follows", PATIENCE)
+    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 votes", PATIENCE)
+    status = status_of(cluster, "n2")
+    members = {m["node"]: m for m in status["members"]}
+    assert members["n2"]["directory"] == status["directory"] != lost
+    assert members["n2"]["voter"]
     cluster.kill("n1")
     assert get(cluster) == b"one"
 
@@ -113,9 +124,11 @@ def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster, tmp_path):
     shutil.rmtree(cluster.node_dir("n2"))
     (tmp_path / "old").rename(cluster.node_dir("n2"))
     cluster.start("n2")
-    until_logged(cluster, "n2", "given up")
+    assert cluster.wait_exit("n2", PATIENCE) == 0, "a removal is no failure"
+    assert "the cluster removed n2" in cluster.log("n2")
+    cluster.start("n2")
+    assert cluster.wait_exit("n2", PATIENCE) == EXIT_REFUSED
     assert get(cluster) == b"one"
-    assert "connected peer" not in cluster.log("n2").rpartition("ready client")[2]
 
 
 def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
@@ -124,11 +137,51 @@ def test_a_lost_disk_waits_while_nobody_can_tell(cluster):
     cluster.kill()
     shutil.rmtree(cluster.node_dir("n2"))
     cluster.start("n2")
-    until_logged(cluster, "n2", "founding decision=wait")
+    until_logged(cluster, "n2", "waiting for n1 and n3")
     cluster.start("n1")
     assert cluster.wait_exit("n2", PATIENCE) == 1
     cluster.start("n3")
     assert get(cluster) == b"one"
+
+
+def test_a_data_directory_that_was_set_back_stops_and_says_why(cluster, tmp_path):
+    cluster.start()
+    put(cluster, b"one")
+    cluster.kill("n2")
+    shutil.copytree(cluster.node_dir("n2"), tmp_path / "copy")
+    for _ in range(2):
+        cluster.start("n2")
+        until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows", PATIENCE)
+        put(cluster, b"two")
+        cluster.kill("n2")
+    shutil.rmtree(cluster.node_dir("n2"))
+    (tmp_path / "copy").rename(cluster.node_dir("n2"))
+    cluster.start("n2")
+    assert cluster.wait_exit("n2", PATIENCE) == EXIT_REFUSED
+    assert "went back in time" in cluster.log("n2")
+    assert get(cluster) == b"two"
+
+
+def test_a_list_of_one_is_founded_only_when_told_so(tmp_path):
+    cluster = LocalCluster(1, tmp_path, faults=False)
+    log = tmp_path / "not_told.log"
+    with log.open("wb") as said:
+        waiting = subprocess.Popen(
+            [*COMMAND, "--config", str(cluster.config_path), "--node", "n1"],
+            stdout=said, stderr=said,
+        )  # fmt: skip
+    try:
+        until(lambda: "serve --found" in log.read_text(), "it says what it waits for", PATIENCE)
+        assert not (cluster.node_dir("n1") / "journal").exists()
+    finally:
+        waiting.kill()
+        waiting.wait()
+    try:
+        cluster.start()  # with the word
+        put(cluster, b"one")
+        assert get(cluster) == b"one"
+    finally:
+        cluster.stop()
 
 
 def test_kill_during_first_start_wedges_nothing(cluster):
@@ -175,7 +228,7 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
     try:
         assert process.stderr is not None
         lines = []
-        while not any("another data directory" in line for line in lines):
+        while not any("founded without this data directory" in line for line in lines):
             lines.append(process.stderr.readline())
             assert lines[-1], lines
     finally:
@@ -233,7 +286,7 @@ def test_usage_and_configuration_errors(cluster, tmp_path):
         "cluster: c\nreplicas:\n"
         f'  n1: {{client: "127.0.0.1:{taken.getsockname()[1]}", peer: "127.0.0.1:9"}}\n'
     )
-    result = run("--config", str(busy), "--node", "n1")
+    result = run("--config", str(busy), "--node", "n1", "--found")
     taken.close()
     assert result.returncode == 1
     assert "starting n1 failed" in result.stderr

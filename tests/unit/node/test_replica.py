@@ -6,6 +6,7 @@ from raftckpt import limits
 from raftckpt.protocol import contract
 from raftckpt.protocol.batch import decode_batch
 from raftckpt.raft.port import Transferred
+from tests.directories import founding_of
 from tests.messages import record
 from tests.unit.node.fakes import ENDPOINTS, EPOCH_NS, SECOND, LoneReplica, NotingClient
 
@@ -867,3 +868,38 @@ def test_blocked_reads_of_a_lost_session_are_told(world, client):
     world.log.hold = False
     world.log.run()
     assert client.reason(number) == "not_leader"
+
+
+# --- configurations -------------------------------------------------------------------------------
+
+
+def test_redirects_follow_the_configuration(world):
+    configuration = founding_of("test", ["n1", "n4", "n5"])
+    one, four, five = configuration.members
+    world.replica.configured(configuration.with_members([one, four, five._replace(client="")]))
+    assert world.replica.endpoints == {"n1": "n1:2", "n4": "n4:2"}
+    world.log.lead("n4")
+    assert world.replica.leader_endpoint == "n4:2"
+    world.log.lead("n5")
+    assert world.replica.leader_endpoint is None
+    world.log.told["n5"] = "told:2"
+    assert world.replica.leader_endpoint == "told:2", "what it says of itself"
+
+
+def test_what_is_above_the_level_is_refused_before_the_log(world, client, handle):
+    configuration = founding_of("test", ["n1"], level=1)
+    world.replica.configured(configuration)
+    proposed = len(world.log.payloads)
+    put = [2, b"k", 0, b"v", None, 0x7FFF_FFFF_FFFF_FFFF, None]
+    number = world.next()
+    world.submit(client, [[29, number, 2, 0, handle, [put]]])
+    world.log.step()
+    assert len(world.log.payloads) == proposed
+    reason, definite, detail = client.refusals[number]
+    assert (reason, definite, detail) == ("level", True, 2)
+    world.replica.configured(configuration._replace(level=2))
+    number = world.next()
+    world.submit(client, [[29, number, 2, 0, handle, [put]]])
+    world.log.step()
+    assert len(world.log.payloads) == proposed + 1, "and its sequence was not used up"
+    assert client.refusals.get(number, ("",))[0] != "level"

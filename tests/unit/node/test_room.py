@@ -9,7 +9,7 @@ import pytest
 
 from raftckpt.node import memory
 from raftckpt.node.memory import memory_for_data
-from tests.unit.node.fakes import NotingClient, LoneReplica
+from tests.unit.node.fakes import LoneReplica, NotingClient
 
 MIB = 1 << 20
 NEVER = 0x7FFF_FFFF_FFFF_FFFF

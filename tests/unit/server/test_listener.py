@@ -27,6 +27,7 @@ from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from tests.directories import FOUNDING
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
 TRY_AGAIN, INVALID = 6, 7
@@ -44,7 +45,10 @@ class Harness:
         loop = asyncio.get_running_loop()
         world = self.world
         self.failures: list[BaseException] = []
-        info = ReplicaInfo("n1", "demo", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
+        info = ReplicaInfo(
+            "n1", "demo", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3,
+            lambda: ["n4: another founding"],
+        )  # fmt: skip
         clock = self.options.pop("clock", world.clock)
         self.listener = ClientListener(world.replica, info, clock, **self.options)
         driver = Driver(loop, world.replica, world.clock, self.listener.flush, self.failures.append)
@@ -557,6 +561,17 @@ def test_status_check_digest_transfer():
         assert status["role"] == "leader"
         assert status["journal_bytes"] == 17
         assert status["connections"] == 1
+        assert status["directory"] == "d1"
+        assert status["founding"] == FOUNDING
+        assert (status["level"], status["pinned"], status["config_index"]) == (2, False, 1)
+        assert status["members"] == [
+            {
+                "node": "n1", "directory": "n1", "peer": "n1:1", "client": "n1:2",
+                "voter": True, "promote": False, "replaces": "",
+            }
+        ]  # fmt: skip
+        assert status["alarms"] == ["n4: another founding"]
+        assert status["waiting"] == ""
         assert status["rss_bytes"] > 0
         assert status["longest_step_ms"] == 0  # nobody measures it here
         nonce, index = (await peer.call(124))[3]
