@@ -11,6 +11,7 @@ from raftckpt.raft.configuration import (
     CONFIGURATION,
     NO_OP,
     Configuration,
+    Configurations,
     decode_configuration,
 )
 from raftckpt.raft.elections import ElectionTimer
@@ -135,6 +136,7 @@ class Following:
             )
             self._emit(node, answer)
             return
+        self._check_level(Configurations(meta.configuration, []).now.configuration)
         log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
         self._machine.restore(self._storage.snapshots.pieces(meta))
         engine.log.install(

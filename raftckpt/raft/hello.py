@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from raftckpt import limits
 from raftckpt.protocol.check import decode_plain
-from raftckpt.raft.messages import PeerProtocolError
+from raftckpt.raft.messages import WHOLE, PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 from raftckpt.version import PEER_PROTOCOL
 
@@ -61,7 +61,7 @@ class Refusal(NamedTuple):
 
 def parse_hello(body: bytes) -> Hello | Refusal:
     """Decode the first message strictly; a refusal of the other side comes as its text."""
-    if body[0] != 0 or len(body) > _HELLO_BYTES_MAX:
+    if body[:1] != WHOLE or len(body) > _HELLO_BYTES_MAX:
         raise PeerProtocolError("the first frame is no handshake")
     try:
         messages = decode_plain(body[1:], 64)

@@ -21,6 +21,7 @@ from raftckpt.protocol.check import decode_plain
 from raftckpt.raft.configuration import CONFIGURATION, decode_configuration
 
 __all__ = [
+    "WHOLE",
     "Ack",
     "Append",
     "Chunk",
@@ -241,7 +242,8 @@ _TYPES: Final[dict[int, tuple[type, ...]]] = {
     for kind, cls in _CLASSES.items()
 }
 _INT_MAX: Final = 1 << 64
-_WHOLE: Final = b"\x00"
+WHOLE: Final = b"\x00"
+"""First byte of a frame body: a peer frame is never fragmented."""
 
 
 def _check(message: Any) -> PeerMessage:
@@ -313,7 +315,7 @@ def join_bodies(encoded: list[bytes]) -> Iterable[bytes]:
 def _body(encoded: list[bytes]) -> bytes:
     count = len(encoded)
     head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return b"".join((_WHOLE, head, *encoded))
+    return b"".join((WHOLE, head, *encoded))
 
 
 def decode_body(body: bytes) -> list[PeerMessage]:
@@ -322,7 +324,7 @@ def decode_body(body: bytes) -> list[PeerMessage]:
     Raises:
         PeerProtocolError: if anything in it is not of the protocol.
     """
-    if body[:1] != _WHOLE:
+    if body[:1] != WHOLE:
         raise PeerProtocolError("a peer frame is never fragmented")
     try:
         messages = decode_plain(memoryview(body)[1:])

@@ -165,7 +165,7 @@ def test_serve_with_tls(certificates: Path) -> None:
     }
     path = certificates / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
-    with running("serve", "--config", str(path), "--node", "n1") as replica:
+    with running("serve", "--config", str(path), "--node", "n1", "--found") as replica:
         replica.until_said("ready")
         files = {name: str(certificates / f"{name}.pem") for name in ("ca", "client")}
         good = ["--ca", files["ca"], "--cert", files["client"], "--key", files["client"]]

@@ -40,7 +40,7 @@ def secured(tmp_path: Path) -> Iterator[dict[str, object]]:
             }
         )
     )
-    with Program(*MAIN, "serve", "--config", path, "--node", "n1") as replica:
+    with Program(*MAIN, "serve", "--config", path, "--node", "n1", "--found") as replica:
         replica.until_said("ready")
         tls = raftckpt.TlsOptions(
             str(tmp_path / "ca.pem"), str(tmp_path / "client.pem"), str(tmp_path / "client.pem")

@@ -30,9 +30,22 @@ class Hunt(NamedTuple):
         families = set(self.families)
         if self.service:
             return ServiceWorld(
-                seed, seconds=5.0, families=families, size=self.size, sabotage=bug, clients=6
+                seed,
+                seconds=5.0,
+                families=families,
+                size=self.size,
+                sabotage=bug,
+                clients=6,
+                founded=True,
             )
-        world = World(seed, seconds=self.seconds, families=families, size=self.size, sabotage=bug)
+        world = World(
+            seed,
+            seconds=self.seconds,
+            families=families,
+            size=self.size,
+            sabotage=bug,
+            founded=True,
+        )
         world.write_gap_s, world.read_gap_s = 0.005, 0.02
         world.tuning = Tuning(1, 2, 2048, 2)
         if "compact" in families:

@@ -14,7 +14,7 @@ SEEDS_MAX = 12
 @pytest.mark.slow
 def test_trackers_miss_nothing() -> None:
     sums: Counter[str] = Counter()
-    for seed in range(1, 7):
+    for seed in range(8, 14):  # whoever falls behind the history is in three of them
         outcome = StandbyWorld(seed, seconds=8.0, service_groups=0).run()
         assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
         sums.update(outcome.counters)

@@ -38,6 +38,5 @@ TEST_CLASS_NAMES = {
 
 BARE_TAGS = {
     "raftckpt/chaos/history.py": {"fields[0] > 0"},
-    "raftckpt/raft/hello.py": {"body[0] != 0"},
 }
 """Comparisons of a tag or kind with a number that should have a name."""
