@@ -200,7 +200,8 @@ class GoldenPort:
 
 
 _LATER = {
-    "directory", "founding", "level", "pinned", "config_index", "members", "alarms", "waiting",
+    "directory", "founding", "level",
+    "levels", "pinned", "config_index", "members", "alarms", "waiting",
 }  # fmt: skip
 """Fields that the status did not have from the beginning: it only grows."""
 _MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")

@@ -220,7 +220,7 @@ def test_add_again_is_harmless_and_another_token_takes_the_place_of_the_lost_one
     ("change", "why"),
     [
         (add("n2"), ""),  # it is there as asked for
-        (add("n2", peer="x:1"), "n2 is a member"),
+        (add("n2", peer="x:1"), "n2 is a member, at n2:1 and n2:2"),
         (add("n4", peer="n2:1"), "n2 has one of these addresses"),
         (add("n4", client="n3:2"), "n3 has one of these addresses"),
         (add("n4", replaces="n9"), "n9 is no member: nothing to replace"),
