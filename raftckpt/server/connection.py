@@ -32,8 +32,8 @@ from raftckpt.protocol.frames import (
     reply_frames,
     try_pack,
 )
-from raftckpt.protocol.operations import COMMANDS
-from raftckpt.protocol.replies import ReplyKind
+from raftckpt.protocol.operations import COMMANDS, QUERIES
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
 from raftckpt.server.dispatch import Dispatcher
 from raftckpt.server.doors import Guest
 from raftckpt.server.tracking import Subscription
@@ -55,6 +55,9 @@ _LISTINGS: Final = frozenset(
 )
 _WIDE_ELEMENTS: Final = 64
 """A READ of more elements counts as a listing."""
+_SURE: Final = 16
+"""Requests that every connection may have on their way, however many others there are."""
+_SURE_BYTES: Final = 64 * limits.KIB
 _LISTINGS_MAX: Final = 4
 """Listings of one connection under way: each may keep a past state of a million sections alive."""
 _MESSAGES_PER_REPLY_FRAME: Final = 256
@@ -303,8 +306,10 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         commands: list[Any] = []
         turns = listener.turns
-        room = self._room()
-        began = 0.0
+        room = _SURE - self.inflight
+        if len(held) > room:
+            room = self._room()
+        began, looked = 0.0, 0
         while held and room > 0 and not self._attaching:
             message = held.popleft()
             kind = type(message)
@@ -317,6 +322,14 @@ class Connection(asyncio.Protocol):
             if commands:  # a query that follows its commands must find them submitted
                 self._submit(commands)
                 commands = []
+            if kind in QUERIES and message.consistency != CONSISTENCY_LOCAL:
+                if not self._admit(message):
+                    held.appendleft(message)
+                    break
+                self.inflight += 1
+                room -= 1
+                listener.replica.query(self, message)  # which only notes it
+                continue
             began = began or turns.now()
             if kind is Malformed:
                 self.inflight += 1
@@ -329,8 +342,9 @@ class Connection(asyncio.Protocol):
                 held.appendleft(message)
                 break
             # one frame may ask for a thousand times its size: look after each request
-            room = 0 if self._overloaded() else self._room()
-            if turns.now() - began >= SLICE_S:
+            room = 0 if self._overloaded() else room - 1
+            looked += 1
+            if (looked & 3 == 0 or kind in _LISTINGS) and turns.now() - began >= SLICE_S:
                 self._release_later()
                 break
         if began:
@@ -403,20 +417,25 @@ class Connection(asyncio.Protocol):
 
     # --- backpressure ---------------------------------------------------------------------------
     def _room(self) -> int:
-        """Requests it may begin: not more than others would find room for after that."""
+        """Requests it may begin: not more than others would find room for after that.
+
+        It may be less than none.
+        """
         inflight = self.inflight
         left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
-        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, 0 if inflight else 1))
+        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, _SURE - inflight))
 
     def _room_bytes(self) -> int:
         inflight = self.inflight_bytes
         left = limits.PENDING_BYTES_MAX - self._listener.replica.pending_bytes - inflight
-        return min(limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, 0 if inflight else 1))
+        return min(
+            limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, _SURE_BYTES - inflight)
+        )
 
     def _overloaded(self) -> bool:
         return (
-            self._room() <= 0
-            or self._room_bytes() <= 0
+            (self.inflight >= _SURE and self._room() <= 0)
+            or (self.inflight_bytes >= _SURE_BYTES and self._room_bytes() <= 0)
             or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
         )
 
