@@ -372,14 +372,15 @@ class Connection(asyncio.Protocol):
 
     def _may_go_on(self, message: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
-        fields = message.content if type(message) is Malformed else None
-        if fields is not None and (
+        malformed = type(message) is Malformed
+        fields = message.content if malformed else None
+        if malformed and (
             type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
         ):
             self.break_off("a message without tag and id")
         elif not self.greeted and type(message) is not ops.HelloRequest:
             self.break_off("the first message is not a well-formed HELLO")
-        elif fields is not None and not -(1 << 63) <= fields[1] < 1 << 63:
+        elif malformed and not -(1 << 63) <= fields[1] < 1 << 63:
             self.break_off("an id out of range")
         else:
             return True

@@ -267,6 +267,7 @@ def test_wrong_types_are_refused_by_the_schema_and_the_connection_lives(message)
         encode_frame(b"\x00\xdd\xff\xff\xff\xff"),
         encode_frame(b"\x00\x91\xa3\xff\xff\xff"),
         pack_messages([5]),
+        pack_messages([None]),
         pack_messages([[]]),
         pack_messages([[24]]),
         pack_messages([[24, "id"]]),
