@@ -373,7 +373,7 @@ class Connection(asyncio.Protocol):
     def _may_go_on(self, message: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
         malformed = type(message) is Malformed
-        fields = message.content if malformed else None
+        fields: Any = message.content if malformed else None
         if malformed and (
             type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
         ):
