@@ -22,6 +22,7 @@ PROCESSES: Final = "processes"
 RINGS: Final = {
     "tests": PROCESSES,
     "tests/fuzz/test_config.py": PURE,
+    "tests/fuzz/test_corpus.py": PURE,
     "tests/golden": PURE,
     "tests/model": PURE,
     "tests/scripts": PURE,
@@ -46,6 +47,7 @@ RINGS: Final = {
 
 SLOW: Final = frozenset(
     {
+        "tests/e2e/test_attacks_long.py",
         "tests/sim/test_crashpoints.py",
         "tests/sim/test_determinism.py",
         "tests/sim/test_planted.py",
@@ -53,7 +55,7 @@ SLOW: Final = frozenset(
         "tests/sim/test_standbys.py",
     }
 )
-"""Files that get the marker ``slow`` as a whole: nine tenths of what the simulator takes."""
+"""Files that get the marker ``slow`` as a whole, with nine tenths of what the simulator takes."""
 
 
 def ring_of(path: str) -> str:

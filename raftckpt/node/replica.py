@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -172,7 +173,9 @@ class Replica:
         # reads
         self._reads: list[_Read] = []
         self._rounds = 0
-        self._blocked: list[_Read] = []
+        self._blocked: dict[Requester, deque[Any]] = {}
+        """Reads that wait until what their own session wrote is applied: only the first of a
+        connection is looked at."""
         self._late: FairQueue[Requester, Any] = FairQueue()
         """Confirmed reads for which there was no time yet."""
 
@@ -361,7 +364,7 @@ class Replica:
             if not after or (state is not None and self._caught_up(state, after)):
                 self._answer(owner, query)
             elif state is not None and after <= state.proposed:
-                self._blocked.append((owner, query))
+                self._block(owner, query)
             else:
                 self.refuse_not_leader(owner, request)
             return
@@ -480,11 +483,11 @@ class Replica:
     # --- the step -------------------------------------------------------------------------------
     def flush(self) -> None:
         """Propose what gathered and start a round for the reads that wait. Before each step."""
+        if self._late:
+            self._answer_late()
         leadership = self._leadership
         if leadership is None:
             return
-        if self._late:
-            self._answer_late()
         if self._queue.commands:
             self._propose(leadership)
         if self._reads and self._rounds < _READ_ROUNDS_MAX:
@@ -727,8 +730,9 @@ class Replica:
             self._landed(proposal)
             self._refuse_proposal(proposal)
         reads, self._reads = self._reads, []
-        blocked, self._blocked = self._blocked, []
-        self._refuse_reads(reads + blocked + self._late.drain())
+        blocked, self._blocked = self._blocked, {}
+        reads += [(owner, query) for owner, queries in blocked.items() for query in queries]
+        self._refuse_reads(reads + self._late.drain())
 
     def _refuse_reads(self, reads: list[_Read]) -> None:
         for owner, message in reads:
@@ -742,22 +746,25 @@ class Replica:
         if not confirmed:
             self._refuse_reads(reads)
             return
-        if self._late:
-            for owner, message in reads:
-                self._late.push(owner, message)
-        else:
-            self._answer_in_time(reads)
-        if self._reads or self._late:
+        self._answer_in_time(reads)
+        if self._reads:
             self._wake()
 
     def _answer_in_time(self, reads: list[_Read]) -> None:
-        """Answer reads in their order, as many as there is time for."""
+        """Answer reads in their order, as many as there is time for, the rest in the next steps."""
+        if self._late:
+            for owner, message in reads:
+                self._late.push(owner, message)
+            self._wake()
+            return
         until = self._clock.monotonic() + _READS_SLICE_S
         for position, (owner, message) in enumerate(reads, 1):
             self._answer_confirmed(owner, message)
             if not position % _READS_PER_LOOK and self._clock.monotonic() > until:
                 for owner, message in reads[position:]:
                     self._late.push(owner, message)
+                if self._late:
+                    self._wake()
                 return
 
     def _answer_late(self) -> None:
@@ -784,22 +791,25 @@ class Replica:
         elif state is None:
             self._refuse_detached(owner, message.request)
         else:
-            self._blocked.append((owner, message))
+            self._block(owner, message)
 
     def _caught_up(self, state: SessionState, sequence: int) -> bool:
         record = self.machine.sessions.get(state.id)
         return record is None or record.last_sequence >= sequence
 
+    def _block(self, owner: Requester, query: Query) -> None:
+        self._blocked.setdefault(owner, deque()).append(query)
+
     def _retry_blocked(self) -> None:
-        blocked, self._blocked = self._blocked, []
-        for owner, query in blocked:
+        due: list[_Read] = []
+        for owner, queries in list(self._blocked.items()):
             state = owner.session
-            if state is None:
-                self._refuse_detached(owner, query.request)
-            elif self._caught_up(state, query.after_sequence):
-                self._answer(owner, query)
-            else:
-                self._blocked.append((owner, query))
+            while queries and (state is None or self._caught_up(state, queries[0].after_sequence)):
+                due.append((owner, queries.popleft()))
+            if not queries:
+                del self._blocked[owner]
+        if due:
+            self._answer_in_time(due)
 
     def _answer(self, owner: Requester, query: Query) -> None:
         if owner.gone:

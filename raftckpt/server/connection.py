@@ -33,8 +33,8 @@ from raftckpt.protocol.frames import (
     reply_frames,
     try_pack,
 )
-from raftckpt.protocol.operations import COMMANDS
-from raftckpt.protocol.replies import ReplyKind
+from raftckpt.protocol.operations import COMMANDS, QUERIES
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
 from raftckpt.server.dispatch import Dispatcher
 from raftckpt.server.doors import Guest
 from raftckpt.server.tracking import Subscription
@@ -56,6 +56,9 @@ _LISTINGS: Final = frozenset(
 )
 _WIDE_ELEMENTS: Final = 64
 """A READ of more elements counts as a listing."""
+_SURE: Final = 16
+"""Requests that every connection may have on their way, however many others there are."""
+_SURE_BYTES: Final = 64 * limits.KIB
 _LISTINGS_MAX: Final = 4
 """Listings of one connection under way: each may keep a past state of a million sections alive."""
 _MESSAGES_PER_REPLY_FRAME: Final = 256
@@ -309,8 +312,10 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         commands: list[Any] = []
         turns = listener.turns
-        room = self._room()
-        began = 0.0
+        room = _SURE - self.inflight
+        if len(held) > room:
+            room = self._room()
+        began, looked = 0.0, 0
         while held and room > 0 and not self._attaching:
             message = held.popleft()
             kind = type(message)
@@ -323,6 +328,14 @@ class Connection(asyncio.Protocol):
             if commands:  # a query that follows its commands must find them submitted
                 self._submit(commands)
                 commands = []
+            if kind in QUERIES and message.consistency != CONSISTENCY_LOCAL:
+                if not self._admit(message):
+                    held.appendleft(message)
+                    break
+                self.inflight += 1
+                room -= 1
+                listener.replica.query(self, message)  # which only notes it
+                continue
             began = began or turns.now()
             if kind is Malformed:
                 self.inflight += 1
@@ -335,8 +348,9 @@ class Connection(asyncio.Protocol):
                 held.appendleft(message)
                 break
             # one frame may ask for a thousand times its size: look after each request
-            room = 0 if self._overloaded() else self._room()
-            if turns.now() - began >= SLICE_S:
+            room = 0 if self._overloaded() else room - 1
+            looked += 1
+            if (looked & 3 == 0 or kind in _LISTINGS) and turns.now() - began >= SLICE_S:
                 self._release_later()
                 break
         if began:
@@ -364,14 +378,15 @@ class Connection(asyncio.Protocol):
 
     def _may_go_on(self, message: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
-        fields = message.content if type(message) is Malformed else None
-        if fields is not None and (
+        malformed = type(message) is Malformed
+        fields: Any = message.content if malformed else None
+        if malformed and (
             type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
         ):
             self.break_off("a message without tag and id")
         elif not self.greeted and type(message) is not ops.HelloRequest:
             self.break_off("the first message is not a well-formed HELLO")
-        elif fields is not None and not -(1 << 63) <= fields[1] < 1 << 63:
+        elif malformed and not -(1 << 63) <= fields[1] < 1 << 63:
             self.break_off("an id out of range")
         else:
             return True
@@ -409,20 +424,25 @@ class Connection(asyncio.Protocol):
 
     # --- backpressure ---------------------------------------------------------------------------
     def _room(self) -> int:
-        """Requests it may begin: not more than others would find room for after that."""
+        """Requests it may begin: not more than others would find room for after that.
+
+        It may be less than none.
+        """
         inflight = self.inflight
         left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
-        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, 0 if inflight else 1))
+        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, _SURE - inflight))
 
     def _room_bytes(self) -> int:
         inflight = self.inflight_bytes
         left = limits.PENDING_BYTES_MAX - self._listener.replica.pending_bytes - inflight
-        return min(limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, 0 if inflight else 1))
+        return min(
+            limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, _SURE_BYTES - inflight)
+        )
 
     def _overloaded(self) -> bool:
         return (
-            self._room() <= 0
-            or self._room_bytes() <= 0
+            (self.inflight >= _SURE and self._room() <= 0)
+            or (self.inflight_bytes >= _SURE_BYTES and self._room_bytes() <= 0)
             or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
         )
 

@@ -18,6 +18,8 @@ SLICE_S: Final = 0.0005
 """For the requests of one connection."""
 _TURN_S: Final = 0.004
 """For all connections."""
+_TOLD_S: Final = 0.001
+"""Less needs no note when a turn ends: it is counted in the next one."""
 
 
 class Turns:
@@ -49,7 +51,8 @@ class Turns:
     def spend(self, since: float) -> None:
         """Something was done since then."""
         self._spent += self._clock.monotonic() - since
-        self._turn()
+        if self._spent > _TOLD_S:
+            self._turn()
 
     def later(self, callback: Callable[[], None]) -> None:
         """Call something in a turn to come, when all who came before had theirs."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import raftckpt
+from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import Probe
 from tests.waiting import until
@@ -33,15 +34,21 @@ def limited(option: str, most: int) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def attacked(**options: Any) -> Iterator[tuple[LocalCluster, raftckpt.Checkpoint]]:
-    """A cluster, and the checkpoint of somebody who is there before the attack."""
+def attacked(
+    *, restarts: bool = False, **options: Any
+) -> Iterator[tuple[LocalCluster, raftckpt.Checkpoint]]:
+    """A cluster, and the checkpoint of somebody who is there before the attack.
+
+    No replica ends; those of a test that ``restarts`` them are there at the end.
+    """
     with LocalCluster(3, faults=False, **options) as cluster:
         cluster.start()
         cluster.wait_ready()
         pids = [cluster.pid(node) for node in cluster.nodes]
         with raftckpt.connect(cluster.endpoints, timeout=30) as service:
             yield cluster, service.open("others", create=raftckpt.Attributes())
-        assert [cluster.pid(node) for node in cluster.nodes] == pids, "a replica ended"
+        after = [cluster.pid(node) for node in cluster.nodes]
+        assert all(after) if restarts else after == pids, "a replica ended"
         for node in cluster.nodes:
             assert "Traceback" not in cluster.log(node)
 
@@ -78,6 +85,26 @@ def test_silent_connections_take_no_descriptor_that_the_disk_needs() -> None:
         )
         with raftckpt.connect(cluster.endpoints, timeout=10) as late:
             assert late.open("others").read("k") == b"699"
+
+
+def test_an_address_that_is_full_leaves_places_for_another_one() -> None:
+    """Twenty greeted connections of one address and twenty places for it; another one gets in."""
+    edge = {"connections": 40, "connections_per_address": 20}
+    with attacked(settings={"limits": edge}) as (cluster, checkpoint):
+        node = next(node for node in cluster.nodes if node != cluster.leader())
+        host, port = address(cluster.endpoint(node))
+        with contextlib.ExitStack() as there:
+            probes = []
+            with pytest.raises(raftckpt.Unavailable):  # noqa: PT012
+                while len(probes) < 30:
+                    probes.append(there.enter_context(Probe(cluster.endpoint(node))))
+            assert 15 < len(probes) <= 20
+            sock = there.enter_context(
+                socket.create_connection((host, port), 10, source_address=("127.0.0.2", 0))
+            )
+            sock.sendall(pack_messages([[200, 1, [1], "another", None]]))
+            assert MessageStream().feed(sock.recv(1 << 16))[0][2] == 1
+            checkpoint.put("k", b"v")
 
 
 def test_who_fills_the_memory_is_refused_and_everything_else_goes_on() -> None:

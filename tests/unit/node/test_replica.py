@@ -485,6 +485,33 @@ def test_reads_there_is_no_time_for_are_answered_in_turns(world, client, handle,
     assert [reply[0] for reply in hog.replies[1:]] == asked, "in order, each once"
 
 
+def test_reads_that_wait_for_a_write_cost_nothing_until_it_is_applied(world, client, monkeypatch):
+    """Of thousands behind one write, each entry of others looks at one."""
+    handle = world.open_checkpoint(client, flags=2)  # accepted early
+    other = world.open_session(secret=b"o" * 16)
+    theirs = world.open_checkpoint(other, flags=2)
+    world.log.hold = True
+    world.put(client, handle, 2)
+    numbers = [world.read(client, handle, after=2) for _ in range(500)]
+    world.log.step()
+    assert len(world.replica._blocked[client]) == 500
+    looks = []
+    caught_up = world.replica._caught_up
+    monkeypatch.setattr(
+        world.replica, "_caught_up", lambda *args: looks.append(1) or caught_up(*args)
+    )
+    held, world.log.waiting = world.log.waiting, []
+    world.put(other, theirs, 2)
+    world.log.hold = False
+    world.log.step()
+    assert len(looks) == 1
+    assert not client.replies[2:]
+    world.log.waiting = held
+    world.log.run()
+    assert not world.replica._blocked
+    assert [reply[0] for reply in client.replies if reply[0] in numbers] == numbers
+
+
 def test_confirmed_reads_are_refused_with_leadership(world, client, handle, monkeypatch):
     world.put(client, handle, 2)
     world.log.run()

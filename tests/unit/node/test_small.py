@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import logging
+import resource
 from types import SimpleNamespace
 
 import pytest
 
 from raftckpt.errors import InvariantViolation
 from raftckpt.node import logs
+from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.digests import DigestJobs
 from raftckpt.node.driver import Driver, Longest
 from raftckpt.node.liveness import Liveness
@@ -301,3 +303,17 @@ def test_gardener_freezes_what_survives_and_finds_cycles_when_idle(monkeypatch):
     finally:
         gc.unfreeze()
         gc.enable()
+
+
+# --- descriptors ------------------------------------------------------------------------
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        assert raise_descriptors(300) == 300
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
+        assert raise_descriptors(200) == 300, "never less"
+        if hard != resource.RLIM_INFINITY:
+            assert raise_descriptors(hard + 1) == hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,126 @@
+"""Attacks that take their time: memory that has an end, tables that are filled, full queues."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import raftckpt
+from raftckpt.protocol.frames import MessageStream, pack_messages
+from raftckpt.testing.probe import Probe
+from tests.e2e.test_attacks import attacked, limited
+
+NEVER = 2**63 - 1
+DAY_NS = 24 * 3600 * 10**9
+MIB = 1 << 20
+
+
+class Tenant:
+    """A session by hand."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.probe = Probe(endpoint, timeout=30)
+        self.stream = MessageStream()
+        self.call(1, 0, 0, os.urandom(16), "tenant", "n1", DAY_NS, 0)
+        self.sequence = 1
+        attributes = [1, 0, NEVER, 1 << 20, 1 << 20, 1024]
+        self.handle = self.call(10, 1, 0, "tenants", 7, attributes)[0]
+
+    def call(self, tag: int, *fields: Any) -> Any:
+        return self.probe.call(tag, *fields)
+
+    def pipeline(self, tag: int, answered: int, rows: list[list[Any]]) -> list[Any]:
+        """Send commands at once; returns their replies."""
+        first = self.sequence + 1
+        self.sequence += len(rows)
+        messages = [
+            [tag, 10**6 + first + i, first + i, answered, *row] for i, row in enumerate(rows)
+        ]
+        sock = self.probe.socket
+        sock.settimeout(60)
+        sock.sendall(pack_messages(messages))
+        replies: list[Any] = []
+        while len(replies) < len(rows):
+            data = sock.recv(1 << 20)
+            assert data, "the replica closed the connection"
+            replies += [message for message in self.stream.feed(data) if message[0] == 0]
+        return replies
+
+
+def test_memory_has_an_end_and_a_majority_stands_before_it() -> None:
+    """``ulimit -v``: the data a replica takes on is what it has the memory for."""
+    with (
+        attacked(restarts=True, wrap=limited("-v", 1_000_000)) as (cluster, checkpoint),
+        raftckpt.connect(cluster.endpoints, timeout=5) as service,
+    ):
+        checkpoint.put("k", b"before")
+        filling = service.open("filling", create=raftckpt.Attributes())
+        written = 0
+        with pytest.raises(raftckpt.TryAgain):  # noqa: PT012
+            while written < 60:
+                filling.put(f"s{written}", bytes(8 * MIB))
+                written += 1
+        assert written > 10
+        assert checkpoint.read("k") == b"before"
+        for node in cluster.nodes:  # what was taken on can be loaded again
+            cluster.kill(node)
+        cluster.start()
+        cluster.wait_ready()
+        assert len(filling.read("s0")) == 8 * MIB
+        for number in range(written):
+            filling.delete(f"s{number}")
+        filling.put("more", bytes(8 * MIB))
+
+
+def test_tables_of_replies_that_nobody_acknowledges_stay_small() -> None:
+    """Fifteen sessions, 4,094 refusals each that name an id of a kilobyte."""
+    with attacked() as (cluster, checkpoint):
+        leader = cluster.leader()
+        tenants = [Tenant(cluster.endpoint(leader)) for _ in range(15)]
+        executed = waiting = 0
+        for tenant in tenants:
+            for _ in range(8):
+                rows = [[tenant.handle, os.urandom(1020)] for _ in range(500)]
+                replies = tenant.pipeline(21, 1, rows)
+                reasons = Counter(reply[3][0] for reply in replies)
+                assert set(reasons) <= {"section_missing", "window", "gap"}
+                executed += reasons["section_missing"]
+                waiting += reasons["window"]
+        assert 15 * 500 < executed < 15 * 1100, "the tables are full long before the window is"
+        assert waiting
+        checkpoint.put("k", b"v")
+        for tenant in tenants:
+            tenant.probe.close()
+
+
+def test_twenty_sessions_that_send_all_they_can_let_another_one_work() -> None:
+    with attacked() as (cluster, checkpoint):
+        stop = threading.Event()
+        tenants = [Tenant(cluster.endpoint(cluster.leader())) for _ in range(20)]
+
+        def flood(tenant: Tenant) -> None:
+            while not stop.is_set():
+                rows = [[tenant.handle, b"k", bytes(1000)] for _ in range(2000)]
+                tenant.pipeline(24, tenant.sequence, rows)
+
+        threads = [threading.Thread(target=flood, args=(tenant,)) for tenant in tenants]
+        for thread in threads:
+            thread.start()
+        try:
+            until = time.monotonic() + 5
+            done = 0
+            while time.monotonic() < until or done < 20:
+                checkpoint.put("k", b"%d" % done, timeout=10)
+                done += 1
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        for tenant in tenants:
+            tenant.probe.close()
