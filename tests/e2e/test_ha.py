@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -477,6 +478,48 @@ def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group
         ha.Component(service, group, "a", **nothing).close()
         witness = component._witness
     until(lambda: not witness.bound, "they end with the session", PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_standstill_of_all_replicas_ends_no_session(cluster, group) -> None:
+    """Longer than the session's time-out: nobody loses a role, nobody gets one."""
+    told: list[tuple[str, int, int]] = []
+
+    def note(assignment: ha.Assignment) -> None:
+        if assignment.number:  # what the cluster said
+            told.append((assignment.component, int(assignment.state), assignment.epoch))
+
+    options: dict[str, Any] = {"on_active": note, "on_standby": note, "on_removed": note}
+    with (
+        ha.connect(cluster.endpoints, timeout=60, session_timeout=2.0) as one,
+        ha.connect(cluster.endpoints, timeout=60, session_timeout=2.0) as two,
+    ):
+        components = [
+            ha.Component(one, group, "a", **options),
+            ha.Component(two, group, "b", **options),
+        ]
+        runners = [threading.Thread(target=each.run) for each in components]
+        for runner in runners:
+            runner.start()
+        until(lambda: len(told) == 2, "both have their roles", PATIENCE)
+        before = list(told)
+        sessions = [service._driver.core.session for service in (one, two)]
+        for node in cluster.nodes:
+            cluster.pause(node)
+        time.sleep(4.0)
+        for node in cluster.nodes:
+            cluster.resume(node)
+        one.open(group, create=raftckpt.Attributes()).close()
+        two.open(group).close()
+        status = ha.Group(one, group).status()
+        assert [service._driver.core.session for service in (one, two)] == sessions
+        assert (status.active, status.epoch) == ("a", before[0][2])
+        assert [member.state.name for member in status.members] == ["ACTIVE", "STANDBY"]
+        for component in components:
+            component.stop()
+        for runner in runners:
+            runner.join()
+        assert {item[2] for item in told if item[1] == int(ha.HaState.ACTIVE)} == {before[0][2]}
 
 
 def test_an_asyncio_hot_standby(cluster, group) -> None:
