@@ -31,6 +31,7 @@ CLASS_NAMES = {
     "Following": {"raftckpt/capi/following.py", "raftckpt/raft/following.py"},
     "Group": {"raftckpt/ha/admin.py", "raftckpt/ha/aio.py", "raftckpt/model/groups.py"},
     "Judgement": {"raftckpt/chaos/linearizability.py", "raftckpt/testing/csa103/verdict.py"},
+    "Lease": {"raftckpt/ha/aio.py", "raftckpt/ha/leasing.py"},
     "Library": {"raftckpt/errors.py", "raftckpt/saf/initialization.py"},
     "Link": {"raftckpt/bench/link.py", "raftckpt/client/config.py"},
     "Listing": {"raftckpt/model/values.py", "raftckpt/protocol/frames.py"},
