@@ -72,7 +72,9 @@ def lock(
         "disconnect_grace": stop_timeout + _GRACE_SECONDS,
     }
     try:
-        with ha.connect(target.endpoints, **options) as service:
+        with target.saying_whom():
+            service = ha.connect(target.endpoints, **options)
+        with service:
             return run_locked(
                 service,
                 name,

@@ -561,3 +561,30 @@ def test_an_asyncio_hot_standby(cluster, group) -> None:
             b.stop()
 
     asyncio.run(scenario())
+
+
+def test_the_example_of_the_outer_loop(cluster) -> None:
+    """Its session is lost while it is stopped; it connects again and goes on counting."""
+    program = Path(__file__).parents[2] / "examples" / "outer_loop.py"
+    with subprocess.Popen(
+        [sys.executable, str(program), cluster.endpoints, "a", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "active 0\n"
+        with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
+            ckpt = service.open("counter")
+            until(lambda: int(ckpt.get("n", b"0")) > 3, "it counts", PATIENCE)
+            process.send_signal(signal.SIGSTOP)
+            group = ha.Group(service, "counters")
+            until(lambda: not group.status().active, "its session is over", PATIENCE)
+            stopped_at = int(ckpt.read("n"))
+            process.send_signal(signal.SIGCONT)
+            told = [process.stdout.readline()]
+            while not told[-1].startswith("active"):
+                told.append(process.stdout.readline())
+            assert told[-1] == f"active {stopped_at}\n"
+            until(lambda: int(ckpt.read("n")) > stopped_at, "it goes on", PATIENCE)
+        process.kill()
