@@ -26,6 +26,7 @@ _COMMANDS = {
     "track": ("track:track", "Follow a checkpoint: every change as it is committed."),
     "group": ("group:group", "List, show, lock, unlock, swap, shut down service groups."),
     "run": ("run:run", "Run a program as a component of a service group."),
+    "lock": ("lock:lock", "Run a command while a lock is had."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ClusterTarget", "cluster_options", "confirm", "output_option"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_SAY_AFTER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,22 @@ class ClusterTarget:
         """
         import raftckpt
 
-        return raftckpt.connect(endpoints or self.endpoints, **self.connection(), session=session)
+        with self.saying_whom():
+            return raftckpt.connect(
+                endpoints or self.endpoints, **self.connection(), session=session
+            )
+
+    @contextmanager
+    def saying_whom(self) -> Iterator[None]:
+        """Say on stderr whom we wait for, should it take longer than a second."""
+        text = f"raftckpt: waiting for {self.endpoints}, at most {self.timeout:g} s"
+        timer = threading.Timer(_SAY_AFTER_SECONDS, click.echo, (text,), {"err": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def connection(self, name: str = "raftckpt-cli") -> dict[str, Any]:
         """Keyword arguments of ``connect()`` that both faces take."""

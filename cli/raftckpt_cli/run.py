@@ -13,6 +13,9 @@ from raftckpt_cli.output import Failure
 
 __all__ = ["run"]
 
+_MARGIN_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
+
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--group", required=True, help="The service group; made by the first who joins.")
@@ -21,9 +24,9 @@ __all__ = ["run"]
 @click.option(
     "--start",
     type=click.Choice(["always", "active"]),
-    default="always",
+    default="active",
     show_default=True,
-    help="always: it speaks the line protocol; active: run it only while it is active.",
+    help="active: run it only while it is active; always: it speaks the line protocol.",
 )
 @click.option(
     "--response-timeout",
@@ -47,9 +50,10 @@ __all__ = ["run"]
 @click.option(
     "--session-timeout",
     type=click.FloatRange(0.1, 86_400),
-    default=5.0,
+    default=10.0,
     show_default=True,
-    help="Seconds of silence after which a supervisor that is cut off is replaced.",
+    help="Seconds of silence after which a supervisor that is cut off is replaced; it has stopped "
+    "the program by then.",
 )
 @click.option("--node", help="Node this counts as.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -71,7 +75,8 @@ def run(
 
     The session is held here; the program gets its roles as lines on the descriptor
     RAFTCKPT_ROLE_FD and answers "ok NUMBER" or "failed NUMBER" on RAFTCKPT_ANSWER_FD
-    (docs/ha.md). It is restarted when it ends, stands by then, and dies with this supervisor.
+    (docs/ha.md). It is restarted when it ends, stands by then, and dies with this supervisor. As
+    the first process of a container this one also reaps what the program's children leave behind.
 
     \b
     Examples:
@@ -79,7 +84,15 @@ def run(
       raftckpt run --group counters --name c1 -- ./counter.sh
     """  # noqa: D301
     if health_check is not None and start == "active":
-        raise click.UsageError("--health-check is for programs that speak the line protocol")
+        raise click.UsageError(
+            "--health-check is for programs that speak the line protocol: give --start always"
+        )
+    if session_timeout < stop_timeout + _MARGIN_SECONDS:
+        raise click.UsageError(
+            "a supervisor that is cut off could not stop the program in time: --session-timeout "
+            f"is at least {stop_timeout + _MARGIN_SECONDS:g}, --stop-timeout and "
+            f"{_MARGIN_SECONDS:g} s"
+        )
     from raftckpt import ha
     from raftckpt.ha.supervisor import Settings, Start, Supervisor
 
@@ -94,16 +107,20 @@ def run(
         health_check=health_check,
         environment={"RAFTCKPT_ENDPOINTS": target.endpoints},
     )
-    options = target.connection(name=f"run {settings.name}")
+    options = target.connection(name=f"run {settings.name}") | {
+        "session_timeout": session_timeout,
+        # a connection that broke may look like our death: first the program has to be gone
+        "disconnect_grace": stop_timeout + _GRACE_SECONDS,
+        "node": node,
+    }
     supervisor = Supervisor(
-        lambda: ha.connect(
-            target.endpoints, **{**options, "session_timeout": session_timeout, "node": node}
-        ),
+        lambda: ha.connect(target.endpoints, **options),
         settings,
         lambda text: click.echo(f"raftckpt run: {group}/{settings.name}: {text}", err=True),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGCHLD, lambda *_: supervisor.look())
     try:
         supervisor.run()
     except OSError as error:

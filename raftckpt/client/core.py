@@ -18,6 +18,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -100,6 +101,10 @@ class ClientCore(Pipeline):
         """Replicas are tried one beside the other, each soon after the one before."""
         self._beside_at = inf
         self._attaching_since = 0.0
+        self._proven_at = inf
+        """When the last sign of life that a leader answered was sent."""
+        self._broke_at = inf
+        """When the connection broke that the session was attached to."""
         self._replica = ""
         self._stream = MessageStream()
         self._connect_at = inf
@@ -171,7 +176,25 @@ class ClientCore(Pipeline):
             deadline = min(deadline, self._beside_at)
             for attempt in self._attempts.values():
                 deadline = min(deadline, attempt.until)
+        if self.roles.margin is not None and not self.roles.isolated:
+            deadline = min(deadline, self.safe_until())
         return deadline
+
+    def safe_until(self) -> float:
+        """Return how long nobody else can be active, by our own clock (inf: there is no session).
+
+        Until shortly before the time that the session has without a sign of life, or after its
+        connection broke: a replica that lives may take that for our death. (With no grace at all
+        it may do so at once, and only the fence is left.)
+        """
+        if not self.session or self.lost is not None or self._proven_at == inf:
+            return inf
+        margin = self.roles.margin or 0.0
+        until = self._proven_at + self.config.session_timeout_ns / 1e9 - margin
+        grace = self.config.disconnect_grace_ns / 1e9
+        if grace:
+            until = min(until, self._broke_at + max(0.0, grace - margin))
+        return until
 
     @property
     def link(self) -> Link:
@@ -296,6 +319,7 @@ class ClientCore(Pipeline):
         self._now = now
         if number in self._lingering:
             self._lingering.remove(number)
+            self._broke_at = min(self._broke_at, now)
         if number in self._attempts:
             self._attempt_failed(self._attempts[number], why)
         elif number == self._number and self._link is not Link.NONE:
@@ -364,6 +388,8 @@ class ClientCore(Pipeline):
                     self._seek()
                 else:
                     self._fail_link("no answer in time")
+        if self.roles.margin is not None and not self.roles.isolated and now >= self.safe_until():
+            self.roles.isolate()
         if self._link is not Link.READY:
             for attempt in [item for item in self._attempts.values() if now >= item.until]:
                 self._attempt_failed(attempt, "no answer in time")
@@ -376,7 +402,10 @@ class ClientCore(Pipeline):
 
     @property
     def _keepalive_period(self) -> float:
-        return self.config.session_timeout_ns / 3e9
+        timeout = self.config.session_timeout_ns / 1e9
+        if self.roles.margin is None:
+            return timeout / 3
+        return max(timeout - self.roles.margin, 0.1 * timeout) / 4
 
     def _patience(self) -> float:
         return self.config.connect_timeout * 2.0 ** min(self.router.rounds, 3)
@@ -499,6 +528,8 @@ class ClientCore(Pipeline):
         """
         self.router.problems[self._endpoint] = why
         attaching = self._link is Link.ATTACHING and self.session
+        if gone and self._attached:
+            self._broke_at = min(self._broke_at, self._now)
         if (self._attached or attaching) and not gone:
             self._lingering.append(self._number)
             del self._lingering[1 : 1 - _LINGERING_MAX]  # the first may be the one that counts
@@ -548,10 +579,16 @@ class ClientCore(Pipeline):
 
     def _send_keepalive(self) -> None:
         message = ops.Keepalive(0) if self._attached else ops.ReplicaStatusRequest(0)
-        self._transmit(Internal("keepalive", message, self._kept_alive, self._keepalive_refused))
+        kept_alive = partial(self._kept_alive, self._now)
+        self._transmit(Internal("keepalive", message, kept_alive, self._keepalive_refused))
 
-    def _kept_alive(self, value: Any) -> None:
+    def _kept_alive(self, sent_at: float, value: Any) -> None:
         self._made_progress()
+        if self._attached:
+            isolated = self.roles.isolated
+            self._proven(sent_at)
+            if isolated and not self.roles.isolated:
+                self.roles.all_hold()
         if type(value) is dict:  # a replica's status
             value = [value.get("revision")]
         self._note_revision(value, 0)
@@ -561,6 +598,13 @@ class ClientCore(Pipeline):
             self._lose_session(reason)
         elif reason in MOVE_REASONS:
             self._note_leader(reason, detail)
+
+    def _proven(self, sent_at: float) -> None:
+        """A leader had a sign of life of ours, not before it was sent."""
+        self._proven_at = sent_at
+        self._broke_at = inf
+        if self.roles.isolated and self._now < self.safe_until():
+            self.roles.isolated = False
 
     def _made_progress(self) -> None:
         self._retries = 0
@@ -672,12 +716,14 @@ class ClientCore(Pipeline):
             raise FrameError("malformed session id")
         self.session = session
         self._attached = True
+        self._proven(self._attaching_since)
         self._become_ready()
 
     def _attached_again(self, value: Any) -> None:
         if type(value[0]) is not int:
             raise FrameError("malformed reply to ATTACH")
         self._attached = True
+        self._proven(self._attaching_since)
         self._become_ready()
 
     def _attach_refused(self, code: int, reason: str, detail: Any) -> None:

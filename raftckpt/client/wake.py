@@ -77,9 +77,16 @@ class Wake:
         with suppress(BlockingIOError):
             os.read(self.reading, 4096)
 
-    def wait(self, seconds: float) -> None:
-        """Wait until somebody wakes, and forget the wake-ups so far."""
+    def wait(self, seconds: float, *others: int) -> None:
+        """Wait until somebody wakes, and forget the wake-ups so far.
+
+        Arguments:
+            seconds: at most.
+            others: descriptors that end the waiting when they are readable.
+        """
         poller = poller_of(self)
+        for descriptor in others:
+            poller.register(descriptor, select.POLLIN)
         poller.poll(min(seconds, _WAIT_SECONDS_MAX) * 1000)
         self.drain()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from raftckpt.ha.admin import Group, groups
 from raftckpt.ha.component import Component, connect
+from raftckpt.ha.leasing import Lease, lease
 from raftckpt.ha.types import LATER, Assignment, GroupStatus, GroupSummary, MemberStatus
 from raftckpt.model.groups import AdminState, HaState, Transition
 
@@ -28,11 +29,13 @@ __all__ = [
     "GroupStatus",
     "GroupSummary",
     "HaState",
+    "Lease",
     "MemberStatus",
     "Transition",
     "aio",
     "connect",
     "groups",
+    "lease",
 ]
 
 

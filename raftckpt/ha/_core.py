@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from raftckpt.client import group_operations
@@ -42,6 +43,13 @@ Callback: TypeAlias = Callable[[Assignment], Any]
 Steps: TypeAlias = Generator[Any, Any, Any]
 
 BEATS_PER_PERIOD: Final = 3
+ISOLATED: Final = "isolated"
+RECONNECTED: Final = "reconnected"
+_WORKING: Final = (HaState.ACTIVE, HaState.QUIESCING)
+_MARGIN_SECONDS: Final = 0.5
+"""Time to tell a component, and for clocks that do not run alike."""
+_ANSWER_SECONDS: Final = 1.0
+"""Who waits longer for its answer to be taken could not be told that it is cut off."""
 _JOIN_PAUSE_SECONDS: Final = 0.05
 _JOIN_PAUSE_SECONDS_MAX: Final = 0.5
 _FOR_NOW: Final = (Timeout, TryAgain, Unavailable)
@@ -115,6 +123,7 @@ class Membership:
         response_timeout: float,
         health_check: float | None,
         rejoin: bool,
+        stop_seconds: float = 0.0,
     ) -> None:
         for callback in callbacks:
             if callback is not None and not callable(callback):
@@ -128,10 +137,13 @@ class Membership:
         self._callbacks = callbacks
         self._options = (rank, response_timeout, health_check)
         self._rejoin = rejoin
+        self._stop_seconds = stop_seconds
         self._health_check = health_check
         self._unanswered: tuple[Assignment, bool] | None = None
         self._beat_at = 0.0
         self._told_of_the_end = False
+        self._suspended: Assignment | None = None
+        """What it was to be when it was cut off; it may get that back."""
         group_operations.join(group, name, *self._options)  # raises what is wrong with them
 
     @property
@@ -146,6 +158,8 @@ class Membership:
 
     def serve(self, wake: Callable[[], None]) -> None:
         """Begin to listen; ``wake`` is called from any thread when there is something to do."""
+        timeout = self._core.config.session_timeout_ns / 1e9
+        self._core.roles.watch(min(_MARGIN_SECONDS, timeout / 8) + self._stop_seconds)
         self._core.roles.serve(self._key, wake)
 
     # --- joining ------------------------------------------------------------------------------
@@ -218,9 +232,11 @@ class Membership:
             SessionLost: the session ended.
             Exception: of the callback, after the cluster was told that the component failed.
         """
+        done = 0
+        if self._core.roles.isolated:
+            done += yield from self._suspend()
         if self._unanswered is not None:
             yield from self._answer(*self._unanswered)
-        done = 0
         while True:
             role = self._core.roles.take(self._key)
             if role is None:
@@ -237,10 +253,38 @@ class Membership:
                     yield from self.join(clock() + timeout, clock)
         if self._core.roles.lost:
             yield from self._end()
+        if self._suspended is not None:
+            done += yield from self._give_back(self._suspended)
         return done
+
+    def _suspend(self) -> Steps:
+        """Stop working before another one may become active."""
+        current = self.current
+        if self._suspended is not None or current is None or current.state not in _WORKING:
+            return 0
+        self._suspended = current
+        self.current = replace(current, state=HaState.QUIESCED, reason=ISOLATED)
+        # who gave no callback for it has one for the end of all work
+        callback = self._callbacks.on_quiesced or self._callbacks.on_removed
+        if callback is not None:
+            yield Invoke(callback, self.current)
+        return 1
+
+    def _give_back(self, former: Assignment) -> Steps:
+        """The session lives, and nothing else was assigned: go on."""
+        roles = self._core.roles
+        if roles.isolated or self._key not in (roles.back or ()):
+            return 0
+        self._suspended = None
+        self.current = replace(former, reason=RECONNECTED)
+        callback = self._callbacks.of(former.state)
+        if callback is not None:
+            yield Invoke(callback, self.current)
+        return 1
 
     def _carry_out(self, assignment: Assignment) -> Steps:
         self.current = assignment
+        self._suspended = None
         callback = self._callbacks.of(assignment.state)
         try:
             if assignment.state is HaState.ACTIVE:
@@ -264,9 +308,11 @@ class Membership:
         self._unanswered = None
 
     def respond(self, assignment: Assignment, ok: bool) -> Steps:
-        """Answer an assignment."""
+        """Answer an assignment; a suspension is nobody's but ours, and needs none."""
+        if assignment.reason == ISOLATED:
+            return
         call = group_operations.respond(self.group, self.name, assignment.number, ok)
-        yield Run(call)
+        yield Run(call, _ANSWER_SECONDS)
 
     def _end(self) -> Steps:
         why = self._core.roles.lost

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -24,11 +25,12 @@ from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.changes import Change
 from raftckpt.errors import CheckpointError
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
+from raftckpt.ha._lease import LEASE_PREFIX, Holding, holder_name
 from raftckpt.ha.types import Assignment, GroupStatus, GroupSummary
 from raftckpt.ha.witness import Witness, witness_of
 from raftckpt.model.groups import AdminState, Operation
 
-__all__ = ["Component", "Group", "groups"]
+__all__ = ["Component", "Group", "Lease", "groups", "lease"]
 
 _WAIT_SECONDS_MAX: Final = 60.0
 _LEAVE_SECONDS: Final = 2.0
@@ -59,6 +61,7 @@ class Component(Described):
         health_check: float | None = None,
         rejoin: bool = True,
         timeout: float | None = None,
+        stop_time: float = 0.0,
     ) -> None:
         self._driver = service._driver
         self._service = service
@@ -71,6 +74,7 @@ class Component(Described):
             response_timeout=response_timeout,
             health_check=health_check,
             rejoin=rejoin,
+            stop_seconds=stop_time,
         )
         self._timeout = self._driver.timeout if timeout is None else timeout
         self._woken = asyncio.Event()
@@ -178,8 +182,12 @@ class Component(Described):
         self._stopping = True
         self._woken.set()
 
-    async def close(self) -> None:
-        """Leave the group: if it was active, the next one is, at once. Idempotent."""
+    async def close(self, *, failed: bool = False) -> None:
+        """Leave the group: if it was active, the next one is, at once. Idempotent.
+
+        Arguments:
+            failed: what did the work came to an end by itself: the next one is told so.
+        """
         if self._closed:
             return
         self.stop()
@@ -187,7 +195,7 @@ class Component(Described):
         for feed in self._feeds:
             await feed.close()
         if not self._driver.closed:
-            await self._drive(self._membership.leave(_LEAVE_SECONDS))
+            await self._drive(self._membership.leave(_LEAVE_SECONDS, failed=failed))
 
     # --- inside -------------------------------------------------------------------------------
     async def _drive(self, steps: Steps) -> Any:
@@ -272,6 +280,78 @@ class _Feed:
         """Take no more."""
         self._task.cancel()
         await self._tracker.close()
+
+
+class Lease(Holding):
+    """A lock that is had in an ``async with``. Made by :func:`lease`."""
+
+    def __init__(
+        self,
+        service: Service,
+        name: str,
+        wait: float | None,
+        on_lost: Callable[[], object] | None,
+        stop_time: float,
+    ) -> None:
+        super().__init__(name, wait, on_lost, stop_time)
+        self._core = service._driver.core
+        self._decision = asyncio.Event()
+        self._component = Component(
+            service, LEASE_PREFIX + self.name, holder_name(), **self._options
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Lease:
+        self._task = asyncio.create_task(self._serve())
+        try:
+            async with asyncio.timeout(None if self._wait == inf else self._wait):
+                await self._decision.wait()
+        except TimeoutError:
+            pass
+        except BaseException:
+            await self._leave()
+            raise
+        if not self._has:
+            await self._leave()
+            raise self._error()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._on_lost = None  # given back
+        self._has = False
+        await self._leave()
+
+    async def _leave(self) -> None:
+        await self._component.close()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _serve(self) -> None:
+        try:
+            await self._component.run()
+        except CheckpointError as error:
+            self._lose(error)
+
+    def _changed(self) -> None:
+        if self._decided():
+            self._decision.set()
+
+
+def lease(
+    service: Service,
+    name: str,
+    wait: float | None = None,
+    *,
+    on_lost: Callable[[], object] | None = None,
+    stop_time: float = 0.0,
+) -> Lease:
+    """Have a lock in an ``async with``; see :func:`raftckpt.ha.lease`."""
+    return Lease(service, name, wait, on_lost, stop_time)
 
 
 async def groups(service: Service, *, timeout: float | None = None) -> list[GroupSummary]:

@@ -62,7 +62,9 @@ class Component(Described):
         on_active: begin to work.
         on_standby: stand by.
         on_quiesced: stop working (QUIESCED), or finish what was begun and then stop (QUIESCING);
-            when it is answered another component goes on.
+            when it is answered another component goes on. With the reason ``isolated`` no replica
+            was heard from and another one may become active soon; if none did, ``on_active`` is
+            called again with the reason ``reconnected``. None: ``on_removed`` is told of that.
         on_unassigned: the group is locked.
         on_removed: it was taken out of service; its changes are refused until this returns.
         rank: preferred order of promotion; smaller first, then the order of joining.
@@ -71,6 +73,8 @@ class Component(Described):
             None: only its session is watched.
         rejoin: join again, as a standby, after it was taken out of service.
         timeout: seconds to wait for a component of the same name in an older session to end.
+        stop_time: seconds ``on_quiesced`` needs to stop the work; so much earlier it is called when
+            no replica is heard from.
 
     Raises:
         Exist: another session has a component of this name.
@@ -94,6 +98,7 @@ class Component(Described):
         health_check: float | None = None,
         rejoin: bool = True,
         timeout: float | None = None,
+        stop_time: float = 0.0,
     ) -> None:
         self._driver = service._driver
         self._service = service
@@ -106,6 +111,7 @@ class Component(Described):
             response_timeout=response_timeout,
             health_check=health_check,
             rejoin=rejoin,
+            stop_seconds=stop_time,
         )
         self._timeout = self._driver.timeout if timeout is None else timeout
         self._stopping = self._closed = False

@@ -31,11 +31,12 @@ from urllib.parse import quote
 from raftckpt.client.blocking import Service
 from raftckpt.client.wake import Wake
 from raftckpt.errors import BadOperation, CheckpointError, NotExist, SessionLost
+from raftckpt.ha._core import ISOLATED
 from raftckpt.ha.component import Component
 from raftckpt.ha.types import LATER, Assignment
 from raftckpt.model.groups import HaState
 
-__all__ = ["Settings", "Start", "Supervisor"]
+__all__ = ["Settings", "Start", "Supervisor", "dying_with_us"]
 
 _PR_SET_PDEATHSIG: Final = 1
 _LINE_BYTES_MAX: Final = 4096
@@ -75,7 +76,7 @@ class Settings:
     group: str
     name: str
     command: Sequence[str]
-    start: Start = Start.ALWAYS
+    start: Start = Start.ACTIVE
     rank: int = 0
     response_timeout: float = 10.0
     stop_timeout: float = 5.0
@@ -83,19 +84,24 @@ class Settings:
     environment: Mapping[str, str] | None = None
 
 
+def dying_with_us() -> Callable[[], None]:
+    """Return what a forked child calls to be killed by the kernel when its parent dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl, getppid, parent = libc.prctl, os.getppid, os.getpid()
+    leave = os._exit
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if getppid() != parent:  # it died before this was set
+            leave(1)
+
+    return die_with_parent
+
+
 class _Child:
     """A running program and its two pipes."""
 
     def __init__(self, settings: Settings, role: str) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        prctl, getppid, parent = libc.prctl, os.getppid, os.getpid()
-        leave = os._exit
-
-        def die_with_parent() -> None:
-            prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if getppid() != parent:  # it died before this was set
-                leave(1)
-
         role_reading, self.roles = os.pipe()
         self.answers, answer_writing = os.pipe()
         environment = {
@@ -112,7 +118,7 @@ class _Child:
                 list(settings.command),
                 env=environment,
                 pass_fds=(role_reading, answer_writing),
-                preexec_fn=die_with_parent,
+                preexec_fn=dying_with_us(),
             )
         except BaseException:
             os.close(self.roles)
@@ -193,6 +199,10 @@ class Supervisor:
         self._stopping = True
         self._wake.notify()
 
+    def look(self) -> None:
+        """Look at what its program left behind; may be called by a signal handler."""
+        self._wake.notify()
+
     def run(self) -> None:
         """Supervise.
 
@@ -247,6 +257,7 @@ class Supervisor:
             settings.name,
             rank=settings.rank,
             response_timeout=response_timeout,
+            stop_time=settings.stop_timeout,
             **callbacks,
         )
         try:
@@ -274,6 +285,7 @@ class Supervisor:
                 poller.register(child.answers, select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll(self._patience() * 1000)}
         self._wake.drain()
+        self._reap()
         if child is not None:
             if child.answers in ready or child.pidfd in ready:
                 for line in child.lines():
@@ -327,8 +339,10 @@ class Supervisor:
         if assignment.state is HaState.REMOVED:  # what did not answer is not asked to
             self._kill()
             return None
-        if assignment.reason == "lock_instantiation" and assignment.state is HaState.UNASSIGNED:
-            self._stop_child()
+        if assignment.reason == ISOLATED or (
+            assignment.reason == "lock_instantiation" and assignment.state is HaState.UNASSIGNED
+        ):
+            self._stop_child()  # cut off, it is not asked: it has to be gone in time
             return None
         if self._settings.start is Start.ACTIVE:
             if assignment.state is HaState.ACTIVE:
@@ -358,10 +372,22 @@ class Supervisor:
             child, self._child = self._child, None
             child.stop(0.0)
 
+    def _reap(self) -> None:
+        """As the first process, take leave of processes that nobody else will."""
+        if os.getpid() != 1:
+            return
+        own = None if self._child is None else self._child.process.pid
+        with suppress(ChildProcessError):
+            while True:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None or ended.si_pid == own:  # its own end is told by its pidfd
+                    return
+                os.waitpid(ended.si_pid, os.WNOHANG)
+
     def _rest(self) -> None:
         """Wait before the next try, longer each time."""
-        poller = select.poll()
-        poller.register(self._wake.reading, select.POLLIN)
-        poller.poll(self._retry_seconds * 1000)
-        self._wake.drain()
+        until = monotonic() + self._retry_seconds
+        while not self._stopping and monotonic() < until:
+            self._wake.wait(until - monotonic())
+            self._reap()
         self._retry_seconds = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)

@@ -29,7 +29,8 @@ class Assignment:
         state: ACTIVE, STANDBY, QUIESCED, QUIESCING, UNASSIGNED (the group is locked) or REMOVED.
         reason: why, a word: ``first``, ``join``, ``session_ended``, ``no_answer``, ``health``,
             ``component_failed``, ``left``, ``swap``, ``lock``, ``unlock``, ``lock_instantiation``,
-            ``shutdown``, ``session_lost``.
+            ``shutdown``, ``session_lost``; ``isolated``: no replica is heard from, stop before
+            another one is active; ``reconnected``: none was, go on.
         transition: of ACTIVE: how the previous active ended.
         previous_active: of ACTIVE: its name, "" if there was none.
         active: who is active now, "" for nobody.

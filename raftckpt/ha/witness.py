@@ -20,7 +20,8 @@ __all__ = ["Witness", "witness_of"]
 
 _PATIENCE_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.1
-_PAUSE_SECONDS_MAX: Final = 2.0
+_PAUSE_SECONDS_MAX: Final = 0.2
+"""A replica that was down is bound again before it can be elected: else it would not see us die."""
 _ENDPOINTS_MAX: Final = 9
 
 

@@ -19,6 +19,10 @@ __all__ = ["Leadership"]
 
 _NEVER: Final = float("inf")
 _EXPIRE_PER_ENTRY_MAX: Final = 1000
+_STANDSTILL_S: Final = 1.5
+_STANDSTILL_FACTOR: Final = 4.0
+"""A leader steps at each heartbeat at the latest: one that did not for so long was stopped."""
+_CADENCE_WEIGHT: Final = 1 / 16
 _RETRY_S: Final = 0.05
 """Pause of the duties after the log refused (it hands leadership over, say)."""
 
@@ -51,10 +55,13 @@ class Leadership:
         self._machine = machine
         self._flying: set[type[object]] = set()  # duties on their way
         self._resume_at = 0.0
+        self._stepped_at = now
+        self._cadence = 0.0
         witnesses.testify(self.liveness)
 
     def owed(self, now: float) -> list[ClusterCommand]:
         """Return the commands that are to be proposed now; they are on their way from here on."""
+        self.stepped(now)
         commands: list[ClusterCommand] = []
         if now < self._resume_at:
             return commands
@@ -72,6 +79,15 @@ class Leadership:
                 commands.append(SessionExpire(0, 0, 0, dead))
         self._flying.update(map(type, commands))
         return commands
+
+    def stepped(self, now: float) -> None:
+        """The replica is not stopped; if it was, who could not be heard was not silent."""
+        gap, self._stepped_at = now - self._stepped_at, now
+        most = max(_STANDSTILL_S, _STANDSTILL_FACTOR * self._cadence)
+        if gap > most:
+            self.liveness.stood_still(gap, now)
+            self.roles.stood_still(gap, now)
+        self._cadence += (min(gap, most) - self._cadence) * _CADENCE_WEIGHT
 
     def deadline(self, now: float) -> float:
         """Monotonic time at which :meth:`owed` is to be called at the latest (inf: never)."""

@@ -187,6 +187,14 @@ class Liveness:
         state.eof_at = _NEVER
         state.seen = now
 
+    def stood_still(self, gap: float, now: float) -> None:
+        """The replica itself was stopped for so long: give that time to everybody."""
+        self._since = min(now, self._since + gap)
+        for state in self.states.values():
+            state.seen = min(now, state.seen + gap)
+            if state.eof_at < now:
+                state.eof_at = min(now, state.eof_at + gap)
+
     def _watch(self, state: SessionState) -> None:
         until = state.dies_at()
         state.watched_until = until

@@ -98,6 +98,12 @@ class Roles:
             self._seen[number] = now
         return True
 
+    def stood_still(self, gap: float, now: float) -> None:
+        """The replica itself was stopped for so long: give that time to everybody."""
+        self._heap = [(until + gap, number, assignment) for until, number, assignment in self._heap]
+        for number, seen in self._seen.items():
+            self._seen[number] = min(now, seen + gap)
+
     def deadline(self) -> float:
         """Monotonic time at which :meth:`overdue` is to be called (inf: never)."""
         return self._heap[0][0] if self._heap else _NEVER

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +445,48 @@ def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group
     until(lambda: not witness.bound, "they end with the session", PATIENCE)
 
 
+@pytest.mark.slow
+def test_a_standstill_of_all_replicas_ends_no_session(cluster, group) -> None:
+    """Longer than the session's time-out: nobody loses a role, nobody gets one."""
+    told: list[tuple[str, int, int]] = []
+
+    def note(assignment: ha.Assignment) -> None:
+        if assignment.number:  # what the cluster said
+            told.append((assignment.component, int(assignment.state), assignment.epoch))
+
+    options: dict[str, Any] = {"on_active": note, "on_standby": note, "on_removed": note}
+    with (
+        ha.connect(cluster.endpoints, timeout=60, session_timeout=2.0) as one,
+        ha.connect(cluster.endpoints, timeout=60, session_timeout=2.0) as two,
+    ):
+        components = [
+            ha.Component(one, group, "a", **options),
+            ha.Component(two, group, "b", **options),
+        ]
+        runners = [threading.Thread(target=each.run) for each in components]
+        for runner in runners:
+            runner.start()
+        until(lambda: len(told) == 2, "both have their roles", PATIENCE)
+        before = list(told)
+        sessions = [service._driver.core.session for service in (one, two)]
+        for node in cluster.nodes:
+            cluster.pause(node)
+        time.sleep(4.0)
+        for node in cluster.nodes:
+            cluster.resume(node)
+        one.open(group, create=raftckpt.Attributes()).close()
+        two.open(group).close()
+        status = ha.Group(one, group).status()
+        assert [service._driver.core.session for service in (one, two)] == sessions
+        assert (status.active, status.epoch) == ("a", before[0][2])
+        assert [member.state.name for member in status.members] == ["ACTIVE", "STANDBY"]
+        for component in components:
+            component.stop()
+        for runner in runners:
+            runner.join()
+        assert {item[2] for item in told if item[1] == int(ha.HaState.ACTIVE)} == {before[0][2]}
+
+
 def test_an_asyncio_hot_standby(cluster, group) -> None:
     async def scenario() -> None:
         known: dict[bytes, bytes] = {}
@@ -483,3 +526,30 @@ def test_an_asyncio_hot_standby(cluster, group) -> None:
             b.stop()
 
     asyncio.run(scenario())
+
+
+def test_the_example_of_the_outer_loop(cluster) -> None:
+    """Its session is lost while it is stopped; it connects again and goes on counting."""
+    program = Path(__file__).parents[2] / "examples" / "outer_loop.py"
+    with subprocess.Popen(
+        [sys.executable, str(program), cluster.endpoints, "a", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "active 0\n"
+        with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
+            ckpt = service.open("counter")
+            until(lambda: int(ckpt.get("n", b"0")) > 3, "it counts", PATIENCE)
+            process.send_signal(signal.SIGSTOP)
+            group = ha.Group(service, "counters")
+            until(lambda: not group.status().active, "its session is over", PATIENCE)
+            stopped_at = int(ckpt.read("n"))
+            process.send_signal(signal.SIGCONT)
+            told = [process.stdout.readline()]
+            while not told[-1].startswith("active"):
+                told.append(process.stdout.readline())
+            assert told[-1] == f"active {stopped_at}\n"
+            until(lambda: int(ckpt.read("n")) > stopped_at, "it goes on", PATIENCE)
+        process.kill()

@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,11 @@ import pytest
 from raftckpt_cli import main as cli_main
 from raftckpt_cli.output import ExitCode
 
+from raftckpt import SessionLost, ha
+from raftckpt.client.core import ClientCore
+from raftckpt.client.routing import Router
+from raftckpt.ha.supervisor import Settings, Supervisor
+from tests.e2e.link import Link
 from tests.waiting import until
 
 PATIENCE = 60.0
@@ -29,7 +37,7 @@ class SupervisedRun:
         self.file = folder / name
         self.file.touch()
         command = [sys.executable, PROGRAM, str(self.file), *words]
-        self.start(cluster, group, name, command, options)
+        self.start(cluster, group, name, command, ["--start", "always", *options])
 
     def start(self, cluster: Any, group: str, name: str, command: Any, options: Any) -> None:
         self.process = subprocess.Popen(
@@ -220,3 +228,142 @@ def test_what_cannot_be_run(cluster, group, capsys) -> None:
     assert cli_main.run(["run", *at, "--", "true"]) == ExitCode.USAGE
     options = ["--group", group, "--start", "active", "--health-check", "1"]
     assert cli_main.run(["run", *options, *at, "--", "true"]) == ExitCode.USAGE
+
+
+def test_as_the_first_process_it_reaps(cluster, group, tmp_path) -> None:
+    """What its program's children leave behind is handed to it, as in a container."""
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no process namespaces here")
+    said = tmp_path / "said"
+    program = (
+        "for i in 1 2 3 4 5; do (setsid sleep 0.1 &); done; sleep 1; "
+        f"ps -o stat= --ppid 1 > {said}.new; mv {said}.new {said}; exec sleep 1000"
+    )
+    run = subprocess.Popen(
+        [
+            "unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
+            sys.executable, "-m", "raftckpt_cli.main", "run", "--group", group, "--name", "a",
+            "--endpoints", cluster.endpoints, "--", "sh", "-c", program,
+        ],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(said.exists, "the program has looked around", PATIENCE)
+        states = said.read_text().split()
+        assert states
+        assert not [state for state in states if state.startswith("Z")]
+    finally:
+        run.kill()
+        run.wait()
+
+
+@pytest.fixture
+def links(cluster, monkeypatch) -> Iterator[list[Link]]:
+    """The only ways to the replicas for who is given them."""
+    monkeypatch.setattr(ClientCore, "learn", lambda self, members: None)
+    monkeypatch.setattr(Router, "suggest", lambda self, endpoint: None)
+    made = [Link(cluster, node) for node in cluster.nodes]
+    yield made
+    for link in made:
+        link.close()
+
+
+def test_a_program_that_is_cut_off_is_gone_before_another_one_runs(
+    cluster, group, tmp_path, links
+) -> None:
+    notes = tmp_path / "notes"
+    notes.touch()
+    made: list[tuple[Supervisor, threading.Thread]] = []
+
+    def supervise(name: str, endpoints: str) -> None:
+        # it notes itself, and whether somebody else still works
+        program = (
+            f"for pid in $(cat {notes}); do kill -0 $pid && echo $pid >> {notes}.both; done; "
+            f"echo $$ >> {notes}; exec sleep 1000"
+        )
+        settings = Settings(group, name, ["sh", "-c", program], stop_timeout=0.5)
+        supervisor = Supervisor(
+            lambda: ha.connect(endpoints, session_timeout=3.0, disconnect_grace=1.5, timeout=60),
+            settings,
+            lambda text: None,
+        )
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        made.append((supervisor, thread))
+
+    def started() -> list[str]:
+        return notes.read_text().split()
+
+    supervise("a", ",".join(link.endpoint for link in links))
+    until(started, "a runs", PATIENCE)
+    supervise("b", cluster.endpoints)
+    with ha.connect(cluster.endpoints, timeout=60) as service:
+        until(lambda: ha.Group(service, group).status().ready == 1, "b stands by", PATIENCE)
+    first = int(started()[0])
+    for link in links:
+        link.cut(True)
+    until(lambda: len(started()) == 2, "b runs", PATIENCE)
+    assert gone(first)
+    for link in links:
+        link.cut(False)
+    for supervisor, thread in made:
+        supervisor.stop()
+        thread.join(30)
+    assert not Path(f"{notes}.both").exists()
+
+
+@pytest.mark.parametrize("outlived", [True, False])
+def test_an_active_component_that_is_cut_off_judges_its_own_time(
+    cluster, group, links, outlived
+) -> None:
+    """Told before another one is; back in its role if the session outlived the cut."""
+    told: list[tuple[str, str, str]] = []
+    epochs: set[int] = set()
+
+    def cut(stalled: bool) -> None:
+        for link in links:
+            link.cut(stalled)
+
+    def note(assignment: ha.Assignment) -> None:
+        told.append((assignment.component, assignment.state.name, assignment.reason))
+        if assignment.state is ha.HaState.ACTIVE:
+            epochs.add(assignment.epoch)
+        if outlived and assignment.reason == "isolated":
+            cut(False)
+
+    options: dict[str, Any] = dict.fromkeys(
+        ("on_active", "on_standby", "on_quiesced", "on_removed"), note
+    )
+    ways = ",".join(link.endpoint for link in links)
+    with (
+        ha.connect(ways, timeout=60) as one,
+        ha.connect(cluster.endpoints, timeout=60) as two,
+    ):
+        a = ha.Component(one, group, "a", rejoin=False, stop_time=1.5, **options)
+        b = ha.Component(two, group, "b", **options)
+        runners = [threading.Thread(target=run_quietly, args=(each,)) for each in (a, b)]
+        for runner in runners:
+            runner.start()
+        until(lambda: len(told) == 2, "roles", PATIENCE)
+        cut(True)
+        until(lambda: ("a", "QUIESCED", "isolated") in told, "a is told", PATIENCE)
+        if outlived:
+            until(lambda: ("a", "ACTIVE", "reconnected") in told, "a is back", PATIENCE)
+            assert len(epochs) == 1
+        else:
+            until(lambda: ("b", "ACTIVE", "session_ended") in told, "b takes over", PATIENCE)
+            cut(False)
+            until(lambda: ("a", "REMOVED", "session_lost") in told, "a's end", PATIENCE)
+            told = [item for item in told if item[1] != "STANDBY"]
+            assert [item[:2] for item in told] == [
+                ("a", "ACTIVE"), ("a", "QUIESCED"), ("b", "ACTIVE"), ("a", "REMOVED")
+            ]  # fmt: skip
+        for component in (a, b):
+            component.stop()
+        for runner in runners:
+            runner.join(30)
+
+
+def run_quietly(component: ha.Component) -> None:
+    with suppress(SessionLost):
+        component.run()

@@ -1536,3 +1536,62 @@ def test_a_role_is_put_where_the_component_takes_it() -> None:
     role = {"group": "g", "component": "c", "assignment": 3}
     script.receive([2, "role", role], [2, "of a later version", 5])
     assert script.core.roles.take(("g", "c")) == role
+
+
+# --- one's own clock ------------------------------------------------------------------------
+
+
+def watched(**config: Any) -> Script:
+    script = Script("h:1", session_timeout_ns=6 * limits.SECOND_NS, **config)
+    script.core.roles.watch(1.0)
+    script.ready()
+    return script
+
+
+def test_a_session_may_be_over_its_timeout_after_the_last_answered_sign_of_life() -> None:
+    script = watched(disconnect_grace_ns=0)
+    begun = script.now
+    assert script.core.safe_until() == begun + 5.0
+    script.advance(1.3)
+    (alive,) = script.sent()
+    sent = begun + 1.25
+    script.advance(0.4)
+    script.reply(alive, [3])
+    assert script.core.safe_until() == pytest.approx(sent + 5.0)  # from when it was sent
+    script.advance(4.5)
+    assert not script.core.roles.isolated
+    script.advance(0.2)
+    assert script.core.roles.isolated
+
+
+def test_a_break_leaves_the_grace_and_none_leaves_it_to_the_fence() -> None:
+    script = watched(disconnect_grace_ns=3 * limits.SECOND_NS)
+    script.advance(1.0)
+    script.lost()
+    assert script.core.safe_until() == pytest.approx(script.now + 2.0)
+    script.advance(2.0)
+    assert script.core.roles.isolated
+    script.attach()
+    assert not script.core.roles.isolated
+    assert script.core.safe_until() == pytest.approx(script.now + 5.0)
+    without = watched(disconnect_grace_ns=0)
+    without.lost()
+    assert without.core.safe_until() == pytest.approx(without.now + 5.0)
+
+
+def test_a_late_answer_ends_the_isolation_on_the_same_connection() -> None:
+    script = watched()
+    script.core.roles.serve(("g", "c"), lambda: None)
+    script.core.roles.isolate()
+    script.advance(1.3)
+    (alive, *_) = script.sent()
+    script.reply(alive, [3])
+    assert not script.core.roles.isolated
+    assert script.core.roles.back == {("g", "c")}
+
+
+def test_who_has_no_components_is_never_isolated() -> None:
+    script = Script("h:1")
+    script.ready()
+    script.advance(60.0)
+    assert not script.core.roles.isolated

@@ -338,3 +338,65 @@ def test_callbacks_are_functions() -> None:
             core, "g", "c", callbacks,
             rank=0, response_timeout=1.0, health_check=None, rejoin=True,
         )  # fmt: skip
+
+
+# --- cut off ------------------------------------------------------------------------------------
+ACTIVE = 1
+
+
+def test_who_is_cut_off_is_suspended_and_gets_its_role_back(face: Face) -> None:
+    face.put(3, ACTIVE)
+    face.work()
+    face.core.roles.isolate()
+    assert face.work() == 1
+    assert (face.told[-1].state, face.told[-1].reason) == (HaState.QUIESCED, "isolated")
+    assert face.work() == 0  # once
+    assert len([done for done in face.did if done[0] == RESPOND]) == 1  # it is nobody's but ours
+    face.core.roles.isolated = False
+    assert face.work() == 0  # whether the assignment holds is not known yet
+    face.put(3, ACTIVE)
+    assert face.work() == 1
+    back = face.told[-1]
+    assert (back.state, back.reason, back.epoch) == (HaState.ACTIVE, "reconnected", 3)
+    face.put(3, ACTIVE)
+    assert face.work() == 0
+
+
+def test_who_was_replaced_meanwhile_gets_nothing_back(face: Face) -> None:
+    face.put(3, ACTIVE)
+    face.work()
+    face.core.roles.isolate()
+    face.work()
+    face.core.roles.isolated = False
+    face.put(4, 2, "swap")
+    face.work()
+    assert [told.state.name for told in face.told] == ["ACTIVE", "QUIESCED", "STANDBY"]
+
+
+def test_a_leader_that_never_let_go_gives_the_role_back_without_a_word(face: Face) -> None:
+    face.put(3, ACTIVE)
+    face.work()
+    face.core.roles.isolate()
+    face.work()
+    face.core.roles.isolated = False
+    face.core.roles.all_hold()
+    face.work()
+    assert face.told[-1].reason == "reconnected"
+
+
+def test_a_standby_that_is_cut_off_has_nothing_to_stop(face: Face) -> None:
+    face.put(3, 2)
+    face.work()
+    face.core.roles.isolate()
+    assert face.work() == 0
+    assert len(face.told) == 1
+
+
+def test_who_gave_no_callback_for_it_is_told_of_the_end_of_its_work() -> None:
+    face = Face()
+    face.membership._callbacks = face.membership._callbacks._replace(on_quiesced=None)
+    face.put(3, ACTIVE)
+    face.work()
+    face.core.roles.isolate()
+    face.work()
+    assert face.told[-1].reason == "isolated"

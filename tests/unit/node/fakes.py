@@ -21,6 +21,7 @@ class ManualClock:
     def __init__(self) -> None:
         self.now = 100.0
         self.wall = EPOCH_NS
+        self.heartbeat: Callable[[], None] = lambda: None
 
     def monotonic(self) -> float:
         return self.now
@@ -29,6 +30,15 @@ class ManualClock:
         return self.wall
 
     def pass_by(self, seconds: float) -> None:
+        """Let time pass, with the heartbeats of a replica that is not stopped."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 1.0)
+            self.heartbeat()
+        self.wall += int(seconds * 1e9)
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass for a replica that is stopped."""
         self.now += seconds
         self.wall += int(seconds * 1e9)
 
@@ -235,11 +245,16 @@ class LoneReplica:
         )
         self.log = OneNodeLog(self.replica, self.clock, voters)
         self.number = 0
+        self.clock.heartbeat = self._heartbeat
         if lead:
             self.log.lead()
 
     def _wake(self) -> None:
         self.wakes += 1
+
+    def _heartbeat(self) -> None:
+        if self.replica._leadership is not None:
+            self.replica._leadership.stepped(self.clock.now)
 
     def next(self) -> int:
         self.number += 1

@@ -612,6 +612,40 @@ def test_a_silent_session_is_expired(world, client):
     assert client.session is None
 
 
+@pytest.mark.parametrize("seconds", [2.0, 12.0, 3600.0])
+def test_a_standstill_of_the_replica_ends_no_session(world, client, seconds):
+    world.clock.pass_by(5.0)
+    world.clock.stand_still(seconds)
+    world.log.run()
+    assert alive(world) == 1
+    world.clock.pass_by(4.9)  # it has the time that it had before, and no more
+    world.log.run()
+    assert alive(world) == 1
+    world.clock.pass_by(0.3)
+    world.log.run()
+    assert alive(world) == 0
+
+
+def test_a_close_before_a_standstill_leaves_the_rest_of_the_grace(world, client):
+    world.replica.closed(client, by_client=True)
+    world.log.run()
+    world.clock.stand_still(60.0)
+    world.log.run()
+    assert alive(world) == 1
+    world.clock.pass_by(2.1)
+    world.log.run()
+    assert alive(world) == 0
+
+
+def test_a_close_after_a_standstill_is_not_put_off_by_it(world, client):
+    world.clock.stand_still(60.0)
+    world.replica.closed(client, by_client=True)
+    world.log.run()
+    world.clock.pass_by(2.1)
+    world.log.run()
+    assert alive(world) == 0
+
+
 def test_signs_of_life_keep_a_session(world, client):
     for _ in range(5):
         world.clock.pass_by(8.0)

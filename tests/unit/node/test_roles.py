@@ -111,6 +111,19 @@ def test_who_does_not_answer_in_time_is_replaced(world, two):
     assert world.replica.deadline() > world.clock.now + 1
 
 
+def test_a_standstill_of_the_replica_is_nobodys_silence(world, two):
+    a, b = two
+    hung = Component(world, "hung", health_s=3.0)
+    world.clock.pass_by(2.0)
+    world.clock.stand_still(30.0)
+    world.log.run()
+    assert [each.roles[-1][1] for each in (a, b, hung)] == [1, 2, 2]
+    world.clock.pass_by(1.1)
+    world.log.run()
+    assert hung.roles[-1][1:] == (5, "health")
+    assert [each.roles[-1][1] for each in (a, b)] == [1, 2]
+
+
 def test_a_verdict_that_was_lost_is_given_again(world, two):
     c = Component(world, "c")
     world.log.hold = True
