@@ -246,8 +246,8 @@ class Dispatcher:
             client.value(message.request, [digest.at, digest.hex])
 
     def _status(self, client: Client, message: ops.ReplicaStatusRequest) -> None:
-        now = self._clock.monotonic()
-        if now - self._status_at >= _STATUS_SECONDS:
+        now, leader = self._clock.monotonic(), self._replica.leader
+        if now - self._status_at >= _STATUS_SECONDS or self._last_status["leader"] != leader:
             self._status_at, self._last_status = now, self.status()
         client.value(message.request, self._last_status)
 

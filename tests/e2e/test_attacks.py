@@ -111,7 +111,7 @@ def test_who_fills_the_memory_is_refused_and_everything_else_goes_on() -> None:
     """A tenant writes sections of 4 MiB for as long as he can; then others read and delete."""
     with (
         attacked(settings={"limits": {"data_bytes": "64MiB"}}) as (cluster, checkpoint),
-        raftckpt.connect(cluster.endpoints, timeout=2) as service,
+        raftckpt.connect(cluster.endpoints, timeout=10) as service,
     ):
         checkpoint.put("k", b"before")
         filling = service.open("filling", create=raftckpt.Attributes())
@@ -138,7 +138,7 @@ def test_holes_are_data() -> None:
     """A request of 300 bytes that makes 20 GiB of the next snapshot is refused."""
     with (
         attacked(settings=SMALL | {"limits": {"data_bytes": "256MiB"}}) as (cluster, _),
-        raftckpt.connect(cluster.endpoints, timeout=2) as service,
+        raftckpt.connect(cluster.endpoints, timeout=30) as service,
     ):
         attributes = raftckpt.Attributes(max_section_size=1 << 30)
         sparse = service.open("sparse", create=attributes)
@@ -146,8 +146,8 @@ def test_holes_are_data() -> None:
             sparse.put(f"s{number}", b"")
         elements = [(f"s{number}", (1 << 30) - 1, b"x") for number in range(20)]
         with pytest.raises(raftckpt.TryAgain, match="no memory"):
-            sparse.write_many(elements)
+            sparse.write_many(elements, timeout=2)
         sparse.write("s0", b"x", offset=100 << 20)
         with pytest.raises(raftckpt.TryAgain, match="no memory"):
-            sparse.write("s1", b"x", offset=200 << 20)
+            sparse.write("s1", b"x", offset=200 << 20, timeout=2)
         assert sparse.status().memory_used < 128 << 20

@@ -707,7 +707,8 @@ def test_expensive_requests_of_one_read_do_not_hold_the_others(monkeypatch, per_
     async def scenario(harness):
         dispatcher, clock = harness.listener.dispatcher, harness.world.clock
         made = []
-        monkeypatch.setattr(dispatcher, "status", lambda: made.append(clock.pass_by(0.1)) or {})
+        status = {"leader": "n1"}
+        monkeypatch.setattr(dispatcher, "status", lambda: made.append(clock.pass_by(0.1)) or status)
         hog, other = await harness.connect(), await harness.connect()
         for start in range(0, 500, per_frame):
             hog.send(*[[121, 1000 + start + i] for i in range(per_frame)])
@@ -732,6 +733,8 @@ def test_a_status_is_told_again_for_a_while():
         harness.world.clock.pass_by(0.06)
         await peer.call(121)
         assert len(calls) == 2
+        harness.world.log.lose()
+        assert (await peer.call(121))[3]["leader"] == "n2", "news are told at once"
 
     run(scenario)
 
