@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from raftckpt_cli.options import Target, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import Failure
 
 __all__ = ["lock"]
@@ -35,7 +35,7 @@ _GRACE_SECONDS = 1.0
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @cluster_options
 def lock(
-    target: Target,
+    target: ClusterTarget,
     name: str,
     wait: float | None,
     stop_timeout: float,

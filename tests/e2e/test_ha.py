@@ -6,6 +6,7 @@ import asyncio
 import queue
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time

@@ -46,6 +46,7 @@ GOOD: dict[int, list[Any]] = {
     29: [1, [[6, b"a", 0, b"", None, NEVER, None], [1, None, 0, b"x", None, NEVER, 5]]],
     40: [],
     41: [b"nonce"],
+    42: [b"nonce", b"digest"],
     50: ["group", "c1", 0, SECOND, 0],
     51: ["group", "c1", True],
     52: ["group", "c1", 2, True],
@@ -53,7 +54,7 @@ GOOD: dict[int, list[Any]] = {
     54: [[[1, 2], [1, 0]]],
 }
 
-OF_CLUSTER = (1, 3, 40, 41, 54)
+OF_CLUSTER = (1, 3, 40, 41, 42, 54)
 
 
 @pytest.fixture

@@ -61,6 +61,9 @@ class Loop:
         self.replica = LoneReplica().replica
         self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
 
+    def receiving(self, more: int) -> None:
+        pass
+
     def monotonic(self) -> float:
         return 0.0
 

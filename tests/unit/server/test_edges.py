@@ -53,7 +53,7 @@ def connection(loop: Loop) -> Connection:
 @pytest.mark.parametrize(
     ("what", "bound"),
     [
-        ("inflight", limits.CONNECTION_INFLIGHT_MAX),
+        ("inflight", limits.PENDING_SHARED - 1),  # one is left for the others
         ("inflight_bytes", limits.CONNECTION_INFLIGHT_BYTES_MAX),
         ("_queue_bytes", limits.CONNECTION_SEND_BYTES_MAX),
     ],
@@ -159,10 +159,8 @@ def test_a_transaction_costs_what_its_parts_cost() -> None:
 def test_who_owes_less_than_half_is_read_again(connection: Connection) -> None:
     connection.inflight = limits.CONNECTION_INFLIGHT_MAX
     connection.data_received(b"\0")
-    for inflight, reading in (
-        (limits.CONNECTION_INFLIGHT_MAX // 2 + 2, False),
-        (limits.CONNECTION_INFLIGHT_MAX // 2 + 1, True),
-    ):
+    half = next(n for n in range(limits.PENDING_SHARED) if n > (limits.PENDING_SHARED - n) // 2)
+    for inflight, reading in ((half + 1, False), (half, True)):
         connection.inflight = inflight
         connection.answer(1, success(None))
         connection.flush()
