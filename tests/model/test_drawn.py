@@ -18,7 +18,7 @@ from raftckpt.protocol.operations import LOGGED, QUERIES
 from . import test_against_naive, test_groups, test_sessions
 
 NOT_DRAWN: Final[dict[type[Any], str]] = {
-    ops.Compare: "the machine only keeps it for the replica; simulated replicas compare all the time",
+    ops.Compare: "kept for the replica alone; simulated replicas compare all the time",
 }
 """Operations that no machine needs to draw, and why."""
 

@@ -188,7 +188,7 @@ class Sessions(RuleBasedStateMachine):
             seconds -= step or 1
 
     def pass_by(self, seconds: float) -> None:
-        """The replica steps all the time: otherwise it would take itself for one that stood still."""
+        """The replica steps all the time, as one does that does not stand still."""
         while seconds > 0:
             self.clock.pass_by(min(seconds, STEP_S))
             self.log.run()

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.planting import HUNTS, SCRIPTED, SEEDS_MAX, SOON, first_catch
-from tests.sim.sabotage import SABOTAGES, SERVICE_SABOTAGES, planted
+from tests.sim.planting import (
+    HUNTS,
+    MEMBER_HUNTS,
+    MEMBERS_MISSED,
+    SCRIPTED,
+    SEEDS_MAX,
+    SOON,
+    first_catch,
+    member_world,
+)
+from tests.sim.sabotage import MEMBER_SABOTAGES, SABOTAGES, SERVICE_SABOTAGES, planted
 from tests.sim.world import World
 
 
@@ -16,7 +25,15 @@ def test_planted_bug_is_caught(bug: str) -> None:
     assert HUNTS[bug].invariant in found
 
 
+@pytest.mark.parametrize("bug", MEMBER_HUNTS)
+def test_planted_bug_of_members_is_caught(bug: str) -> None:
+    first = MEMBER_HUNTS[bug]
+    found = [member_world(bug, seed).run().violation for seed in (first, first + 2, first + 4)]
+    assert any(found), f"not found by seeds {first}, {first + 2}, {first + 4}"
+
+
 def test_every_planted_bug_is_looked_for() -> None:
+    assert {*MEMBER_HUNTS, *MEMBERS_MISSED} == set(MEMBER_SABOTAGES)
     assert set(HUNTS) | set(SCRIPTED) == set(SABOTAGES) | set(SERVICE_SABOTAGES)
     assert not set(HUNTS) & set(SCRIPTED)
 
