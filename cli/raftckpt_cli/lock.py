@@ -72,9 +72,7 @@ def lock(
         "disconnect_grace": stop_timeout + _GRACE_SECONDS,
     }
     try:
-        with target.saying_whom():
-            service = ha.connect(target.endpoints, **options)
-        with service:
+        with target.waiting_for(lambda: ha.connect(target.endpoints, **options)) as service:
             return run_locked(
                 service,
                 name,

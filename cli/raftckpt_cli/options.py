@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,22 +49,30 @@ class ClusterTarget:
         """
         import raftckpt
 
-        with self.saying_whom():
-            return raftckpt.connect(
+        return self.waiting_for(
+            lambda: raftckpt.connect(
                 endpoints or self.endpoints, **self.connection(), session=session
             )
+        )
 
-    @contextmanager
-    def saying_whom(self) -> Iterator[None]:
-        """Say on stderr whom we wait for, should it take longer than a second."""
-        text = f"raftckpt: waiting for {self.endpoints}, at most {self.timeout:g} s"
-        timer = threading.Timer(_SAY_AFTER_SECONDS, click.echo, (text,), {"err": True})
+    def waiting_for(self, connect: Callable[[], raftckpt.Service]) -> raftckpt.Service:
+        """Connect; say on stderr whom we wait for, should nobody answer for a second."""
+        service: raftckpt.Service | None = None
+
+        def say() -> None:
+            if service is None or service.state == "searching":
+                text = f"raftckpt: waiting for {self.endpoints}, at most {self.timeout:g} s"
+                click.echo(text, err=True)
+
+        timer = threading.Timer(_SAY_AFTER_SECONDS, say)
         timer.daemon = True
         timer.start()
         try:
-            yield
-        finally:
+            service = connect()
+        except BaseException:
             timer.cancel()
+            raise
+        return service
 
     def connection(self, name: str = "raftckpt-cli") -> dict[str, Any]:
         """Keyword arguments of ``connect()`` that both faces take."""

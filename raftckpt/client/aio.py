@@ -87,6 +87,11 @@ class Service(ServiceExtras):
         self._driver = driver
         self._run = driver.run
 
+    @property
+    def state(self) -> str:
+        """In a word: "connected", "searching", "isolated" (components are suspended), "closed"."""
+        return self._driver.core.state
+
     async def open(
         self,
         name: str | bytes,

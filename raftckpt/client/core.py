@@ -207,6 +207,15 @@ class ClientCore(Pipeline):
         )
 
     @property
+    def state(self) -> str:
+        """In a word: "connected", "searching", "isolated" (components are suspended), "closed"."""
+        if self._closed:
+            return "closed"
+        if self.roles.isolated:
+            return "isolated"
+        return "connected" if self._link >= Link.GREETED else "searching"
+
+    @property
     def credentials(self) -> tuple[int, bytes]:
         """Number (0: none is open yet) and secret of the session."""
         return self.session, self._secret

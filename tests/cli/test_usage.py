@@ -40,6 +40,7 @@ COMMANDS = [
     ["group", "shutdown"],
     ["group", "delete"],
     ["run"],
+    ["lock"],
     ["cluster", "status"],
     ["cluster", "transfer"],
     ["cluster", "check"],
@@ -72,6 +73,15 @@ def test_every_command_has_help(command: list[str], capsys) -> None:
     assert "Usage: raftckpt " + " ".join(command) in out
     if command not in (["version"],):
         assert "Example" in out
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.4])
+def test_who_waits_longer_than_a_second_says_for_whom(seconds: float, capsys) -> None:
+    there = nobody()
+    arguments = ["checkpoint", "list", "--endpoints", there, "--timeout", str(seconds)]
+    assert cli_main.run(arguments) == ExitCode.UNAVAILABLE
+    said = f"raftckpt: waiting for {there}, at most {seconds:g} s" in capsys.readouterr().err
+    assert said == (seconds > 1.0)
 
 
 def test_top_level_help_names_every_command_and_imports_none(capsys) -> None:
