@@ -1595,3 +1595,39 @@ def test_who_has_no_components_is_never_isolated() -> None:
     script.ready()
     script.advance(60.0)
     assert not script.core.roles.isolated
+
+
+def test_the_state_in_a_word() -> None:
+    script = watched()
+    assert script.core.state == "connected"
+    script.lost()
+    assert script.core.state == "searching"
+    script.core.roles.isolate()
+    assert script.core.state == "isolated"
+    script.core.close()
+    assert script.core.state == "closed"
+
+
+def test_what_comes_before_the_answer_to_the_greeting() -> None:
+    script = Script()
+    script.put()
+    script.connected()
+    hello = script.sent()[0]
+    number = script.number
+    script.core.data_received(number, pack_messages([[2, "leader", {}]]), script.now)
+    assert script.core.link is Link.GREETING  # a notice means nothing yet
+    script.core.data_received(number, pack_messages([[9, hello[1]]]), script.now)
+    assert "unknown kind of message" in script.core.router.problems["h:1"]
+
+
+def test_messages_behind_a_greeting_that_sends_us_on_are_dropped() -> None:
+    script = Script()
+    script.put()
+    script.connected()
+    hello = script.sent()[0]
+    messages = [
+        [0, hello[1], 1, hello_of("n2")],
+        [2, "leader", {"leader": "n3", "endpoint": "h:3"}],
+    ]
+    script.core.data_received(script.number, pack_messages(messages), script.now)
+    assert script.endpoint == "h:2"

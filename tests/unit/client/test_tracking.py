@@ -621,3 +621,22 @@ def test_planted_bugs_are_caught(
 
     with pytest.raises(Exception):  # noqa: B017 - a wrong copy or a broken invariant
         histories()
+
+
+def test_changes_that_were_handed_over_count_until_they_are_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "TRACKER_BUFFER_CHANGES_MAX", 4)
+    script = Script(make(since=5))
+    (number,) = script.core.wanted()
+    script.run(5)
+    script.send([3, 2, [put(r) for r in range(6, 12)], 11])
+    assert [c.revision for c in script.core.hand_over()] == list(range(6, 12))
+    assert script.core.hand_over() == []
+    assert not script.core.hears(number)
+    script.core.release(3, script.now)
+    assert not script.core.hears(number)
+    script.core.release(2, script.now)
+    assert script.core.hears(number)
+    script.core.close()
+    assert script.core.wanted() == {}
