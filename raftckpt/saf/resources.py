@@ -12,10 +12,10 @@ from raftckpt.errors import NoResources
 
 __all__ = ["CONSUMPTION_DESCRIPTORS", "INITIALIZATION_DESCRIPTORS", "needing"]
 
-INITIALIZATION_DESCRIPTORS: Final = 5
-"""Two pipes that wake threads, and the connection."""
-CONSUMPTION_DESCRIPTORS: Final = 3
+INITIALIZATION_DESCRIPTORS: Final = 3
 """A pipe that wakes its thread, and the connection."""
+CONSUMPTION_DESCRIPTORS: Final = 3
+"""A connection, and while it is made the one tried beside it."""
 _SPARE: Final = 3
 """For a change of replicas, and to look up a name; all are probed in pairs."""
 

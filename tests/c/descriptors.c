@@ -85,14 +85,14 @@ int main(void) {
 
     int descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
     OK(initialized(&client));
-    THAT(settled("/proc/self/fd", descriptors, 5) == 5);
+    THAT(settled("/proc/self/fd", descriptors, 3) == 3);
     THAT(settled("/proc/self/task", threads, 1) == 1);
     OK(initialized(&other));
-    THAT(settled("/proc/self/fd", descriptors, 10) == 10);
+    THAT(settled("/proc/self/fd", descriptors, 6) == 6);
     OK(saCkptSelectionObjectGet(other, &descriptor));
-    THAT(settled("/proc/self/fd", descriptors, 12) == 12);
+    THAT(settled("/proc/self/fd", descriptors, 8) == 8);
     OK(saCkptFinalize(other));
-    THAT(settled("/proc/self/fd", descriptors, 5) == 5);
+    THAT(settled("/proc/self/fd", descriptors, 3) == 3);
     THAT(settled("/proc/self/task", threads, 1) == 1);
 
     OK(saCkptCheckpointOpen(client, &name, &attributes, CREATE | READ | WRITE, WAIT, &checkpoint));
