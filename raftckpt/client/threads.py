@@ -197,9 +197,10 @@ class ThreadEngine:
             Library: the thread died; whether the job was done is for it to say.
         """
         self._inbox.append((port, job))
-        if self._sleeping:
+        wake: Wake | None = getattr(self, "_wake", None)
+        if self._sleeping and wake is not None:
             try:
-                self._wake.notify()
+                wake.notify()
             except OSError as error:
                 self._failure = self._failure or _closed_by_others(error)
         if self._over:  # the thread may have looked for the last time before
@@ -262,6 +263,9 @@ class ThreadEngine:
             port.over(error)
             port.settled()
         self._ports.clear()
+        # Nobody needs waking any more. Whoever is about to, holds the pipe himself until he has; a
+        # program that collects no garbage gets its descriptors back now.
+        del self._wake
 
     def _round(self) -> None:
         self._wake.check()
