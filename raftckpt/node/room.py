@@ -71,6 +71,15 @@ def _length(machine: CheckpointMachine, session: int, handle: int, section_id: A
     return 0 if section is None else len(section[0])
 
 
+def _reach(machine: CheckpointMachine, session: int, handle: int, section_id: Any, end: int) -> int:
+    """What a write that ends at ``end`` adds; nothing if it will be refused for its end."""
+    record = machine.sessions.get(session)
+    opened = None if record is None else record.handles.get(handle)
+    if opened is None or end > opened[0].section_limit:
+        return 0
+    return max(0, end - _length(machine, session, handle, section_id))
+
+
 def _size(data: Any) -> int:
     """Bytes that are new: those of a stage are counted already."""
     return 0 if type(data) is int else len(data)
@@ -84,7 +93,7 @@ def _replaced(machine: CheckpointMachine, session: int, command: Any) -> int:
 
 def _vector(machine: CheckpointMachine, session: int, command: Any) -> int:
     return sum(
-        max(0, offset + _size(data) - _length(machine, session, command.handle, section_id))
+        _reach(machine, session, command.handle, section_id, offset + _size(data))
         for section_id, offset, data in command.vector
     )
 
@@ -94,8 +103,7 @@ def _part(machine: CheckpointMachine, session: int, handle: int, part: Any) -> i
     if kind == PartKind.DELETE:
         return 0
     if kind == PartKind.WRITE:
-        end: int = offset + _size(data)
-        return max(0, end - _length(machine, session, handle, section_id))
+        return _reach(machine, session, handle, section_id, offset + _size(data))
     return _size(data) + SECTION_BYTES
 
 

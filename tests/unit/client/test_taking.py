@@ -14,11 +14,11 @@ from raftckpt.client.sync_tracking import Tracker, _Inflow
 from raftckpt.client.wake import Wake
 
 
-class Thrown(BaseException):
+class TakingThrown(BaseException):
     """Out of nowhere."""
 
 
-class Engine:
+class TakingEngine:
     inside = False
 
     def nothing(self, *_: Any, **__: Any) -> None:
@@ -32,7 +32,7 @@ def make(*, selectable: bool) -> tuple[_Inflow, Tracker]:
     feed = _Inflow(core)
     if selectable:
         feed.wake = Wake()
-    driver: Any = SimpleNamespace(engine=Engine(), closed=True)
+    driver: Any = SimpleNamespace(engine=TakingEngine(), closed=True)
     return feed, Tracker(feed, SimpleNamespace(), driver)  # type: ignore[arg-type]
 
 
@@ -54,13 +54,13 @@ def test_an_interruption_loses_no_change(waiting: int, selectable: bool) -> None
                 left -= 1
                 if not left:
                     sys.setprofile(None)
-                    raise Thrown
+                    raise TakingThrown
 
         taken = None
         sys.setprofile(throw)
         try:
             taken = tracker.next(0)
-        except Thrown:
+        except TakingThrown:
             moments += 1
         finally:
             sys.setprofile(None)
