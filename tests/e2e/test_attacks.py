@@ -16,7 +16,7 @@ import pytest
 import raftckpt
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing import LocalCluster
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from tests.waiting import until
 
 SMALL = {"snapshot": {"entries": 300}}
@@ -97,7 +97,7 @@ def test_an_address_that_is_full_leaves_places_for_another_one() -> None:
             probes = []
             with pytest.raises(raftckpt.Unavailable):  # noqa: PT012
                 while len(probes) < 30:
-                    probes.append(there.enter_context(Probe(cluster.endpoint(node))))
+                    probes.append(there.enter_context(ReplicaProbe(cluster.endpoint(node))))
             assert 15 < len(probes) <= 20
             sock = there.enter_context(
                 socket.create_connection((host, port), 10, source_address=("127.0.0.2", 0))
@@ -124,7 +124,7 @@ def test_who_fills_the_memory_is_refused_and_everything_else_goes_on() -> None:
         assert 8 <= written < 16
         assert checkpoint.read("k") == b"before"
         checkpoint.put("k", b"after!")  # no byte more than before
-        with Probe(cluster.endpoint(cluster.leader())) as probe:
+        with ReplicaProbe(cluster.endpoint(cluster.leader())) as probe:
             probe.transfer()  # whoever leads now judges alike
         with pytest.raises(raftckpt.TryAgain):
             filling.put("more", bytes(4 << 20))

@@ -12,7 +12,7 @@ import pytest
 
 import raftckpt
 from raftckpt.protocol.frames import MessageStream, pack_messages
-from raftckpt.testing.probe import Probe
+from raftckpt.testing.probe import ReplicaProbe
 from tests.e2e.test_attacks import attacked, limited
 
 NEVER = 2**63 - 1
@@ -24,7 +24,7 @@ class Tenant:
     """A session by hand."""
 
     def __init__(self, endpoint: str) -> None:
-        self.probe = Probe(endpoint, timeout=30)
+        self.probe = ReplicaProbe(endpoint, timeout=30)
         self.stream = MessageStream()
         self.call(1, 0, 0, os.urandom(16), "tenant", "n1", DAY_NS, 0)
         self.sequence = 1

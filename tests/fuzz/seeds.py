@@ -6,14 +6,14 @@ import msgpack
 
 from raftckpt.protocol.batch import encode_batch
 from tests.fuzz.hostile import HOSTILE, PACK, frame
-from tests.unit.model.driver import Cluster
+from tests.unit.model.driver import DrivenMachine
 from tests.unit.protocol.test_operations import GOOD
 
 __all__ = ["seeds_of"]
 
 
 def _small_image() -> bytes:
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open()
     client.put(handle, b"k", b"v")

@@ -23,8 +23,8 @@ from raftckpt.protocol.batch import decode_batch
 from raftckpt.protocol.check import Malformed, array_of, read_requests
 from raftckpt.protocol.frames import FrameDecoder, FrameError, MessageStream
 from tests.fuzz.hostile import PACK, frame
-from tests.golden.product import Port
-from tests.unit.model.driver import Cluster
+from tests.golden.product import GoldenPort
+from tests.unit.model.driver import DrivenMachine
 
 __all__ = ["TARGETS"]
 
@@ -76,7 +76,7 @@ def requests(data: bytes) -> None:
 
 def port(data: bytes) -> None:
     """A client with a session sends a frame: every request is answered, or the line is closed."""
-    replica = Port()
+    replica = GoldenPort()
     for part in (_HELLO, _SESSION, _OPEN, frame(b"\x00" + data)):
         replica.send("c", part)
     machine = replica._world.replica.machine
@@ -91,7 +91,7 @@ def batch(data: bytes) -> None:
         decode_batch(data)
     except ValueError:
         return
-    cluster = Cluster()
+    cluster = DrivenMachine()
     client = cluster.session()
     handle = client.open()
     client.put(handle, b"k", b"v")
