@@ -14,7 +14,7 @@ import pytest
 
 from raftckpt.raft import changes
 from raftckpt.raft.changes import Changes
-from raftckpt.raft.configuration import Member
+from raftckpt.raft.configuration import ClusterMember
 from raftckpt.raft.engine import Engine
 from raftckpt.raft.port import PeerInfo, Role
 from tests.sim.checks import Violation
@@ -49,7 +49,7 @@ def let_in_at_once(patch: pytest.MonkeyPatch) -> None:
     """The bug: the new directory is a voter in the old one's place, whoever holds what."""
     taken = changes._taken
 
-    def votes(place: Member, info: PeerInfo) -> Member:
+    def votes(place: ClusterMember, info: PeerInfo) -> ClusterMember:
         return taken(place, info)._replace(voter=True, promote=False)
 
     patch.setattr(changes, "_taken", votes)
