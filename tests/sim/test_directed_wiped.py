@@ -53,6 +53,8 @@ def let_in_at_once(patch: pytest.MonkeyPatch) -> None:
         return taken(place, info)._replace(voter=True, promote=False)
 
     patch.setattr(changes, "_taken", votes)
+    # which the look at the change itself would see at once: here its consequences are to show
+    patch.setattr(Process, "_look_at_change", lambda self: None)
     patch.setattr(Changes, "against", lambda self, latter: "")
     patch.setattr(Changes, "_alive", lambda self, name, within_s: False)
 
