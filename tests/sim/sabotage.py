@@ -142,12 +142,12 @@ def _commit_by_one_less() -> Iterator[tuple[Any, str, Any]]:
 
     def on_ack(self: Any, name: str, ack: Any) -> None:
         original(self, name, ack)
-        for peer in self._engine.peers.values():
+        for peer in self._engine._SyncObj__otherNodes:
             matches = self._engine._SyncObj__raftMatchIndex
             matches[peer] = max(matches.values())
 
     def counts_itself(self: Any) -> None:
-        for peer in self._engine.peers.values():
+        for peer in self._engine._SyncObj__otherNodes:
             self._engine._SyncObj__raftMatchIndex[peer] = self._engine.log[-1][1]
         lead(self)
 
