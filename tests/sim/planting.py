@@ -152,6 +152,7 @@ SCRIPTED: Final = {
 
 
 SOON: Final = {
+    "truncate always (H4)": 10,
     "a vote counts twice": 4,
     "journal checksums are not looked at": 9,
     "reads skip the round": 42,

@@ -374,7 +374,7 @@ def _time_may_go_back() -> Iterator[tuple[Any, str, Any]]:
     original = stamps.ClusterTime.stamp
 
     def stamp(self: Any, now: float) -> int:
-        clock = stamps.trusted_clock(self._wall_clocks(), self._voters)
+        clock = stamps.trusted_clock(self._wall_clocks(), self._voters())
         return original(self, now) if clock is None else clock
 
     yield stamps.ClusterTime, "stamp", stamp
