@@ -82,7 +82,7 @@ HUNTS: Final[dict[str, Hunt]] = {
     "images are lazy": _hunt("compact kill power", "", 3, 10.0),
     "a vote counts twice": _hunt("partition kill transfer", "", 5),
     "journal checksums are not looked at": _hunt("rot power", ""),
-    "damage is taken for a torn write": _hunt("rot power", ""),
+    "damage is taken for a torn write": _hunt("rot power", "durable"),
     "snapshots are not verified": _hunt("rot compact power", "", 3, 10.0),
     "repeats are executed": _service("transfer pause", "at most one effect"),
     "abandoned is definite": _service("transfer pause", "definite failure"),
@@ -152,6 +152,7 @@ SCRIPTED: Final = {
 
 
 SOON: Final = {
+    "damage is taken for a torn write": 29,
     "truncate always (H4)": 10,
     "a vote counts twice": 4,
     "journal checksums are not looked at": 9,
