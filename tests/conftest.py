@@ -34,7 +34,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    return (yield from _as(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    return (yield from _as(item))
+
+
+def _as(item: pytest.Item) -> Iterator[None]:
+    """Not while it is torn down: the fixtures of a whole session go with its last test."""
     global _running
     _running = PURE if item.get_closest_marker(PURE) else ""
     try:
