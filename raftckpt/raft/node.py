@@ -431,7 +431,9 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)
             self._follow_up()
             self._sync_and_release()
-        self._snapshotter.advance(self._engine.applied, self._sender.sending_snapshot)
+        self._snapshotter.advance(
+            self._engine.applied, self._sender.sending_snapshot, self._sender.needed
+        )
         if self._now() - self._synced_at > CONFIRM_AFTER_S:
             self._confirm()
         if (
