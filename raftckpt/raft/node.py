@@ -630,11 +630,15 @@ class RaftNode(lib.EngineHooks):
                 assert_never(message)
 
     def _listens_to(self, directory: str) -> bool:
-        """Terms are taken over only from members of our configuration or of a newer one."""
-        now = self._configurations.now
+        """Terms are taken over only from members of our configuration or of a newer one.
+
+        A removal that is not committed takes nobody's voice away: who is to leave may be elected,
+        and cut it off.
+        """
+        configurations = self._configurations
         return (
-            directory in now.directories
-            or self._standing.get(directory, (0, 0)) > now.place
+            configurations.may_hold(directory, self._engine.settled)
+            or self._standing.get(directory, (0, 0)) > configurations.now.place
             or directory == self._engine.leader
         ) and directory not in self._storage.directory.notes.contradictions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,66 +34,9 @@ from raftckpt.raft.messages import (
     decode_body,
 )
 from raftckpt.raft.port import Role
-from raftckpt.storage import REJOINS, Damaged, RealFileSystem, StaleSnapshot
-from tests.sim.bench import BenchMachine, OurBench
-from tests.sim.enginepatch import patched
-from tests.sim.plain import BenchClock, HalfDice
-
-Make = Callable[..., OurBench]
-
-
-class Died(Exception):
-    """The process was killed at a crash point."""
-
-
-class KillableDisk(RealFileSystem):
-    """Kills the process at the n-th named point that contains ``word``."""
-
-    def __init__(self) -> None:
-        self.word = ""
-        self.countdown = 0
-        self.points: list[str] = []
-
-    def kill_at(self, word: str, countdown: int = 1) -> None:
-        self.word, self.countdown = word, countdown
-
-    def point(self, name: str) -> None:
-        self.points.append(name)
-        if self.countdown and self.word in name:
-            self.countdown -= 1
-            if not self.countdown:
-                raise Died(name)
-
-
-@pytest.fixture
-def clock() -> Iterator[BenchClock]:
-    clock = BenchClock()
-    with patched(clock, HalfDice()):
-        yield clock
-
-
-@pytest.fixture
-def disk() -> KillableDisk:
-    return KillableDisk()
-
-
-@pytest.fixture
-def make(clock: BenchClock, disk: KillableDisk, tmp_path: Path) -> Iterator[Make]:
-    benches: list[OurBench] = []
-
-    def build(name: str = "a", **config: Any) -> OurBench:
-        benches.append(OurBench(clock, disk, str(tmp_path / name), **config))
-        return benches[-1]
-
-    yield build
-    disk.kill_at("", 0)
-    for bench in benches:
-        bench.kill()
-
-
-@pytest.fixture
-def bench(make: Make) -> OurBench:
-    return make()
+from raftckpt.storage import REJOINS, Damaged, StaleSnapshot
+from tests.sim.bench import BenchMachine, Died, KillableDisk, OurBench
+from tests.unit.raft.conftest import Make
 
 
 def follow(bench: OurBench, count: int, *, term: int = 1, commit: int | None = None) -> None:
