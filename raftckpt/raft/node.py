@@ -688,7 +688,7 @@ class RaftNode(lib.EngineHooks):
         elif not directory.identity.joins and self._id not in self._configurations.now.directories:
             self._leave(placed.place)  # and not from before it was let in
         directory.notes.settle(placed.directories)
-        for gone in self._sender.left():
+        for gone in self._sender.left(placed.directories):
             self._emit(gone, Removed(KINDS[Removed], placed.term, placed.index))
         for name, standing in self._standing.items():
             self._judge(name, standing)
@@ -718,7 +718,10 @@ class RaftNode(lib.EngineHooks):
             self._emit(directory, Removed(KINDS[Removed], now.term, now.index))
 
     def _on_removed(self, directory: str, place: tuple[int, int]) -> None:
-        if place >= self._configurations.now.place and not self._storage.identity.joins:
+        now = self._configurations.now
+        if place == now.place and self._id in now.directories:
+            log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
+        elif place >= now.place and not self._storage.identity.joins:
             self._leave(place)
 
     def _leave(self, place: tuple[int, int]) -> None:

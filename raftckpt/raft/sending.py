@@ -8,7 +8,7 @@ round trip, and snapshots travel as flow-controlled chunks that count as heartbe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from math import inf
 from typing import Final
 
@@ -124,10 +124,14 @@ class Sender:
             self._followers[name] = former.get(name) or _Follower()
         self.must_send = True
 
-    def left(self) -> list[str]:
-        """The removal of these is committed: they are told, and sent nothing more."""
-        leaving, self._leaving = sorted(self._leaving), set()
-        return leaving
+    def left(self, members: Collection[str]) -> list[str]:
+        """A configuration is committed: who is not in it is told, and sent nothing more.
+
+        Those in it stay: their removal may come later, or may have been cut off.
+        """
+        gone = self._leaving.difference(members)
+        self._leaving -= gone
+        return sorted(gone)
 
     # --- sending ---------------------------------------------------------------------------
 

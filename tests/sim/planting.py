@@ -147,6 +147,8 @@ MEMBERS_SCRIPTED: Final[dict[str, str]] = {
     + "test_holes_ours.py::test_h09_ours_commit_index_is_kept_in_the_order_of_the_log",
     "a removal silences before it is committed": _RAFT
     + "test_members.py::test_a_leader_that_appended_the_removal_of_the_next_leader_follows_it",
+    "a removal that was cut off is told": _RAFT
+    + "test_members.py::test_a_removal_that_was_cut_off_is_told_to_nobody",
     "a compaction overtakes who catches up": _RAFT
     + "test_holes_ours.py::test_a_follower_that_catches_up_is_not_overtaken_by_a_compaction",
 }

@@ -346,6 +346,14 @@ def _a_removal_silences_before_it_is_committed() -> Plant:
     yield Configurations, "may_hold", lambda self, directory, _: may_hold(self, directory, 1 << 62)
 
 
+def _what_was_cut_off_is_told() -> Plant:
+    def all_of_them(self: Any, members: Any) -> list[str]:
+        leaving, self._leaving = sorted(self._leaving), set()
+        return leaving
+
+    yield Sender, "left", all_of_them
+
+
 def _a_compaction_overtakes() -> Plant:
     yield Sender, "needed", lambda self: float("inf")
 
@@ -380,5 +388,6 @@ MEMBER_PLANTS: Final[dict[str, Callable[[], Plant]]] = {
     "rejoined while the former is here": _rejoined_while_the_former_is_here,
     "the commit index is not kept": _the_commit_index_is_not_kept,
     "a removal silences before it is committed": _a_removal_silences_before_it_is_committed,
+    "a removal that was cut off is told": _what_was_cut_off_is_told,
     "a compaction overtakes who catches up": _a_compaction_overtakes,
 }

@@ -21,7 +21,7 @@ from raftckpt.raft.configuration import (
 )
 from raftckpt.raft.messages import KINDS, Ack, Append, Removed, Standing, decode_body
 from raftckpt.raft.port import AddMember, PeerInfo, RemoveMember, Role
-from raftckpt.storage import REJOINS
+from raftckpt.storage import REJOINS, IdentityState
 from tests.sim.bench import OurBench
 from tests.unit.raft.cluster import Cluster
 from tests.unit.raft.conftest import Make
@@ -83,6 +83,29 @@ def test_a_member_is_told_of_its_removal_when_that_is_committed(bench: OurBench)
     bench.ack("b", bench.last)
     assert [s.to for s in bench.sent(Removed)] == ["c"]
     assert len(outcomes) == 1
+
+
+def test_a_removal_that_was_cut_off_is_told_to_nobody(bench: OurBench) -> None:
+    """The next leader knows nothing of it, and commits a configuration that has the member."""
+    bench.lead()
+    index, term, former = bench.last, bench.term, bench.status.configuration
+    bench.node.change(RemoveMember("c"), lambda outcome: None)
+    bench.tick()
+    assert bench.status.configuration.named("c") is None
+    latter = former._replace(base=1, pinned=True)
+    payload = CONFIGURATION + encode_configuration(latter)
+    entries = [(NO_OP, index + 1, term + 1), (payload, index + 2, term + 1)]
+    bench.inject("b", Append(KINDS[Append], term + 1, 1, index + 2, index, term, entries))
+    bench.settle()
+    assert bench.status.configuration == latter
+    assert bench.sent(Removed) == []
+
+
+def test_who_is_in_the_very_configuration_is_not_removed_by_it(bench: OurBench) -> None:
+    reconfigure(bench, lambda now: now._replace(pinned=True))
+    bench.inject("b", Removed(KINDS[Removed], 1, 2))
+    bench.settle()
+    assert bench.storage.identity.state is not IdentityState.REMOVED
 
 
 def test_an_answer_of_a_learner_confirms_no_read(make: Make) -> None:
