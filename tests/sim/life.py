@@ -219,6 +219,8 @@ class ClusterOperator:
         leader = self._leader()
         if leader is None or leader.members is None:
             return
+        if not leader.members.voters <= {p.id for p in self.world.processes.values() if not p.lost}:
+            return  # with one disk lost, one more that goes may be the last that holds it all
         node = self.rng.choice(leader.members.members).node
         self._count("removes", node)
         leader.change(RemoveMember(node))
