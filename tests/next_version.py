@@ -1,7 +1,7 @@
 """The next version of the product: a copy of this tree with one more operation and a level for it.
 
 What every later release will be to this one: an operation and a level that this one does not know,
-and a field more at the end of the first words on a link.
+a field more at the end of the first words on a link, and one more in a message of peers.
 """
 
 from __future__ import annotations
@@ -26,6 +26,27 @@ _EDITS: Final = {
         (
             "pack_messages([[HELLO, *self._identity.hello()]])",
             'pack_messages([[HELLO, *self._identity.hello(), "and more"]])',
+        ),
+    ),
+    "raft/messages.py": (
+        (
+            "class PreVote(NamedTuple):",
+            'class VoteGrantMore(NamedTuple):\n    """A vote with more in it."""\n\n    kind: int\n'
+            "    term: int\n    more: str\n\n\nclass PreVote(NamedTuple):",
+        ),
+        ("    Noted: 19,\n", "    Noted: 19,\n    VoteGrantMore: 20,\n"),
+        (
+            "Callable[[Any], Any]]]] = {}",
+            "Callable[[Any], Any]]]] = {\n"
+            "    VoteGrantMore: (3, lambda m: VoteGrant(KINDS[VoteGrant], m.term))\n}",
+        ),
+    ),
+    "raft/node.py": (
+        ("    VoteGrant,\n", "    VoteGrant,\n    VoteGrantMore,\n"),
+        ("case VoteGrant():", "case VoteGrant() | VoteGrantMore():"),
+        (
+            'VoteGrant(KINDS[VoteGrant], message["term"])',
+            'VoteGrantMore(KINDS[VoteGrantMore], message["term"], "more")',
         ),
     ),
     "protocol/operations.py": (

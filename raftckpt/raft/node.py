@@ -31,6 +31,7 @@ from raftckpt.raft.configuration import (
 from raftckpt.raft.elections import ElectionTimer, Voting
 from raftckpt.raft.following import Following
 from raftckpt.raft.messages import (
+    FORMER,
     KINDS,
     Ack,
     Append,
@@ -51,6 +52,7 @@ from raftckpt.raft.messages import (
     decode_body,
     encode,
     join_bodies,
+    spoken,
 )
 from raftckpt.raft.port import (
     Change,
@@ -487,8 +489,17 @@ class RaftNode(lib.EngineHooks):
             return
         late, self._late = self._late, {}
         for node, messages in late.items():
+            if FORMER:
+                level = self._level_with(node)
+                messages = [spoken(message, level) for message in messages]
             for body in join_bodies([encode(message) for message in messages]):
                 self._send(node, body)
+
+    def _level_with(self, directory: str) -> int:
+        """Highest level that both ends of a link can."""
+        peer = self._linked.get(directory)
+        lowest, highest = self._config.levels
+        return min(highest, peer.highest) if peer is not None else lowest
 
     def _tell_slow_sync(self, took: float) -> None:
         """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
