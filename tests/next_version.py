@@ -1,7 +1,8 @@
 """The next version of the product: a copy of this tree with one more operation and a level for it.
 
 What every later release will be to this one: an operation and a level that this one does not know,
-a field more at the end of the first words on a link, and one more in a message of peers.
+a number of the contract that is another one from there on, a field more at the end of the first
+words on a link, and one more in a message of peers.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ _EDITS: Final = {
         (
             'VoteGrant(KINDS[VoteGrant], message["term"])',
             'VoteGrantMore(KINDS[VoteGrantMore], message["term"], "more")',
+        ),
+    ),
+    "model/state.py": (
+        (
+            "retention_ns < RETENTION_IMMEDIATE_NS",
+            "retention_ns < RETENTION_IMMEDIATE_NS * (3 if self.level >= 3 else 1)",
         ),
     ),
     "protocol/operations.py": (
