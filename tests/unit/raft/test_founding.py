@@ -535,20 +535,13 @@ def test_a_file_that_lists_more_than_the_others_is_told_by_its_own_founder(hall)
     assert one.state is IdentityState.NEW
 
 
-@pytest.mark.parametrize("node", ["n1", "n2"])
-def test_it_goes_on_when_who_had_a_name_twice_has_gone(hall, node):
+def test_it_goes_on_when_who_had_a_name_twice_has_gone(hall):
     hosts = three(hall)
-    false = FoundingHost(hall, node, THREE, seed=9)
-    hall.link(hosts[0], hosts[2])
-    hall.link(hosts[1], hosts[2])
-    hall.link(false, hosts[2])
-    if node == "n2":
-        hall.link(false, hosts[0])
-    hall.pump()
-    hall.link(hosts[0], hosts[1])
-    hall.pump()
-    if node == "n2":
-        assert hall.drawn == 0
+    false = FoundingHost(hall, "n2", THREE, seed=9)
+    hall.meet(*hosts[:2], false)
+    hall.meet()
+    assert hall.drawn == 0
+    assert "waiting for n2" in hosts[0].why
     hall.cut(false)
     hall.pump()
     assert complete(*hosts)
