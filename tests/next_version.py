@@ -126,3 +126,7 @@ def environment(tree: Path) -> list[str]:
         f"PYTHONPATH={os.fspath(tree)}",
         "PYTHONSAFEPATH=1",
     ]
+
+
+if __name__ == "__main__":
+    next_version(Path(sys.argv[1]))
