@@ -20,6 +20,7 @@ from raftckpt.protocol.contract import CHECKPOINT_NAME_BYTES_MAX, SA_TIME_MAX
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import CHECKPOINTS, LIBRARIES, Library, OpenCheckpoint
 from raftckpt.saf.settings import Settings, current_rules
+from raftckpt.saf.tracking import follow
 from raftckpt.saf.types import (
     SaCkptCheckpointCreationAttributesT,
     SaCkptCheckpointDescriptorT,
@@ -166,11 +167,18 @@ def _open_call(text: str, flags: int, fields: list[int] | None) -> Call:
     return call
 
 
-def _register(library: Library, found: tuple[Opened, list[int]], flags: int) -> OpenCheckpoint:
+def _register(
+    library: Library, found: tuple[Opened, list[int]], flags: int
+) -> tuple[SaAisError, int]:
+    """Give the handle out; one that cannot be followed, though its client tracks, is closed."""
     checkpoint = OpenCheckpoint(library, *found, flags)
     library.checkpoints.add(checkpoint)
     CHECKPOINTS[checkpoint.handle] = checkpoint
-    return checkpoint
+    rc = follow(checkpoint) if library.tracks else _OK
+    if rc == _OK:
+        return _OK, checkpoint.handle
+    saCkptCheckpointClose(checkpoint.handle)
+    return rc, 0
 
 
 # --- the calls -----------------------------------------------------------------------------------
@@ -202,7 +210,7 @@ def saCkptCheckpointOpen(
         found = library.run(call, seconds_of(timeout))
     except CheckpointError as error:
         return library.code(error), 0
-    return _OK, _register(library, found, flags).handle
+    return _register(library, found, flags)
 
 
 def saCkptCheckpointOpenAsync(
@@ -229,7 +237,8 @@ def saCkptCheckpointOpenAsync(
         except CheckpointError as error:
             callback(invocation, 0, library.code(error))
         else:
-            callback(invocation, _register(library, found, flags).handle, _OK)
+            rc, handle = _register(library, found, flags)
+            callback(invocation, handle, rc)
 
     return library.begin(call, deliver)
 

@@ -75,7 +75,9 @@ def saCkptCheckpointWrite(checkpointHandle: int, ioVector: Any) -> tuple[SaAisEr
     if sum(len(data) for _, _, data in writes) > VECTOR_BYTES_MAX:
         return _NO_RESOURCES, None  # here, because the client would copy it all to find out
     try:
-        checkpoint.run(operations.write_many(checkpoint.opened, writes))
+        checkpoint.change(
+            lambda: operations.write_many(checkpoint.opened, writes), "written", *writes
+        )
     except CheckpointError as error:
         return checkpoint.code(error), error.index
     return _OK, None
@@ -130,9 +132,15 @@ def saCkptSectionOverwrite(
         return _INVALID
     if size > WRITE_BYTES_MAX:
         return _NO_RESOURCES
-    return checkpoint.carry_out(
-        lambda: operations.overwrite(checkpoint.opened, section_id, dataBuffer)
-    )
+    try:
+        checkpoint.change(
+            lambda: operations.overwrite(checkpoint.opened, section_id, dataBuffer),
+            "overwritten",
+            (section_id, 0, dataBuffer),
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK
 
 
 def saCkptCheckpointRead(checkpointHandle: int, ioVector: Any) -> tuple[SaAisError, int | None]:

@@ -101,14 +101,16 @@ def saCkptSectionCreate(
     if not _is_time(attributes.expirationTime):
         return _INVALID
     try:
-        created = checkpoint.run(
-            operations.create(
+        created = checkpoint.change(
+            lambda: operations.create(
                 checkpoint.opened,
                 section_id or None,
                 data,
                 Nanoseconds(attributes.expirationTime),
                 None,
-            )
+            ),
+            "created",
+            (section_id, 0, data),
         )
     except CheckpointError as error:
         return checkpoint.code(error)
@@ -136,7 +138,15 @@ def saCkptSectionDelete(checkpointHandle: int, sectionId: SaCkptSectionIdT | Non
         return _ACCESS
     if not is_possible(section_id):
         return _INVALID
-    return checkpoint.carry_out(lambda: operations.delete(checkpoint.opened, section_id))
+    try:
+        checkpoint.change(
+            lambda: operations.delete(checkpoint.opened, section_id),
+            "deleted",
+            (section_id, 0, b""),
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK
 
 
 def saCkptSectionIdFree(checkpointHandle: int, id: Any) -> SaAisError:

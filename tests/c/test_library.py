@@ -77,7 +77,7 @@ def test_headers_are_cpp(prefix: Path) -> None:
     include = f"-I{prefix / 'include'}"
     done = subprocess.run(
         [compiler, "-x", "c++", "-Wall", "-pedantic", "-Werror", "-fsyntax-only", include, "-"],
-        input="#include <saCkpt.h>\n#include <cpsv_papi.h>\n",
+        input="#include <saCkpt.h>\n#include <cpsv_papi.h>\n#include <saCkpt_B_02_03.h>\n",
         capture_output=True,
         text=True,
         timeout=60,

@@ -16,6 +16,7 @@ MODULES = (
     "test_content",
     "test_faults",
     "test_consumption",
+    "test_tracking",
     "test_csa103",
     "test_python_face",
 )

@@ -9,18 +9,16 @@
 #ifndef _SA_CKPT_TRACKING_H
 #define _SA_CKPT_TRACKING_H
 
-#include "saCkpt.h"
+#include "saCkpt_B_02_03.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /*
- * Arrival callback (OpenSAF): somebody wrote or overwrote sections of a checkpoint. The vector
- * says which, where and how much (dataSize at dataOffset); dataBuffer is NULL, read what you need.
- * Called from saCkptDispatch(), for every checkpoint that was or will be opened for reading with
- * ckptHandle, but not for the checkpoint handle that wrote. Memory of the vector is the library's
- * and gone when the callback returns.
+ * Arrival callback (OpenSAF): the track callback of B.02.03 under the name it had before, for
+ * clients of every version. Registering it is saCkptTrack(), and it takes the track callback's
+ * place.
  */
 typedef void (*ncsCkptCkptArrivalCallbackT)(const SaCkptCheckpointHandleT checkpointHandle,
                                             SaCkptIOVectorElementT *ioVector,
