@@ -30,7 +30,16 @@ __all__ = ["attach"]
 
 _OK: Final = SaAisError.OK
 _DONE: Final = int(_OK)
-_ENVIRONMENT: Final = ("ENDPOINTS", "CONFIG", "NODE", "CA", "CERT", "KEY", "TOKEN_FILE")
+_ENVIRONMENT: Final = (
+    "ENDPOINTS",
+    "CONFIG",
+    "NODE",
+    "CA",
+    "CERT",
+    "KEY",
+    "TOKEN_FILE",
+    "SAF_COMPAT",
+)
 _CONSUMED: Final = frozenset({"written", "overwritten", "deleted", "transaction", "resync"})
 """What SAFplus tells: deletions, but no creations."""
 _Consumer: TypeAlias = Callable[[list[saf.SaCkptIOVectorElementT]], None]
@@ -487,6 +496,9 @@ class _Binding:
         consumer = self._consumers.get(handle)
         if consumer is not None and change.kind in _CONSUMED:
             consumer(vector)
+
+    def py_section_check(self, checkpoint: int, section: Any) -> int:
+        return int(saf.clCkptSectionCheck(checkpoint, self._section(section)))
 
     def _places(self, parts: list[saf.SaCkptIOVectorElementT]) -> Any:
         """Return a C vector without data, in one piece of memory that ``free()`` releases."""

@@ -39,7 +39,7 @@ SONAME = "libSaCkpt.so.1"
 
 _EXPORTS = (
     "{ global: saAis*; saCkpt*; ncsCkptRegisterCkptArrivalCallback; "
-    "clCkptImmediateConsumptionRegister; local: *; };\n"
+    "clCkptImmediateConsumptionRegister; clCkptSectionCheck; local: *; };\n"
 )
 
 _PKG_CONFIG = """\

@@ -38,6 +38,7 @@ from raftckpt.saf.lifecycle import (
     saCkptSelectionObjectGet,
 )
 from raftckpt.saf.section import (
+    clCkptSectionCheck,
     saCkptSectionCreate,
     saCkptSectionDelete,
     saCkptSectionExpirationTimeSet,
@@ -83,6 +84,7 @@ __all__ = [
     "SaNameT",
     "SaVersionT",
     "clCkptImmediateConsumptionRegister",
+    "clCkptSectionCheck",
     "configure",
     "immediate_consumption_register",
     "ncsCkptRegisterCkptArrivalCallback",

@@ -16,6 +16,7 @@ from raftckpt.protocol.contract import (
     WRITE_BYTES_MAX,
 )
 from raftckpt.saf.checkpoint import seconds_of
+from raftckpt.saf.habits import time_meant_for
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.section import id_of, is_possible
@@ -236,9 +237,10 @@ def saCkptCheckpointSynchronize(checkpointHandle: int, timeout: int) -> SaAisErr
         checkpointHandle: of an open for writing.
         timeout: nanoseconds.
     """
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    timeout = time_meant_for(checkpoint, timeout)
     if not isinstance(timeout, int) or timeout < 0:
         return _INVALID
-    checkpoint = find(CHECKPOINTS, checkpointHandle)
     refusal = _refuse_synchronize(checkpoint)
     if refusal is not None or checkpoint is None:
         return refusal or _BAD_HANDLE

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
@@ -30,8 +30,10 @@ class Settings:
     name: str | None = None
     rdn_names: bool = False
     extended_names: bool = True
+    compat: frozenset[str] = frozenset()
 
 
+_KNOWN_COMPAT: Final = frozenset({"openais", "safplus"})
 _settings = Settings()
 _lock = threading.Lock()
 
@@ -49,6 +51,7 @@ def configure(
     name: str | None = None,
     rdn_names: bool = False,
     extended_names: bool = True,
+    compat: str | Iterable[str] = (),
 ) -> None:
     """Say what later calls of ``saCkptInitialize`` connect to; those made before are not touched.
 
@@ -66,12 +69,18 @@ def configure(
         name: tells operators who this is; None: program, host and process id.
         rdn_names: checkpoint names must begin with "safCkpt=".
         extended_names: names have up to 2048 bytes; False: up to 256, as SaNameT.
+        compat: "openais", "safplus" or both ("openais,safplus"): what their programs are used to
+            and the standard does not have; ``RAFTCKPT_SAF_COMPAT`` adds to it.
+
+    Raises:
+        InvalidParam: an implementation of which no habits are known.
     """
     global _settings
+    known = _compat(compat)
     with _lock:
         _settings = Settings(
             endpoints, timeout, async_timeout, session_timeout, disconnect_grace, node, tls, token,
-            name, rdn_names, extended_names,
+            name, rdn_names, extended_names, known,
         )  # fmt: skip
 
 
@@ -107,7 +116,19 @@ def current() -> Settings:
         except (OSError, ValueError) as error:
             raise InvalidParam(f"cannot read RAFTCKPT_TOKEN_FILE {path!r}: {error}") from None
     node = settings.node if settings.node is not None else get("RAFTCKPT_NODE") or None
-    return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node)
+    compat = settings.compat | _compat(get("RAFTCKPT_SAF_COMPAT") or ())
+    return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node, compat=compat)
+
+
+def _compat(names: str | Iterable[str]) -> frozenset[str]:
+    """Return the names, checked."""
+    given = names.split(",") if isinstance(names, str) else names
+    found = frozenset(filter(None, (name.strip() for name in given)))
+    if unknown := sorted(found - _KNOWN_COMPAT):
+        raise InvalidParam(
+            f"compat (RAFTCKPT_SAF_COMPAT) is openais, safplus or both, not {', '.join(unknown)!r}"
+        )
+    return found
 
 
 def _as_path(path: str | None) -> str:

@@ -144,6 +144,20 @@ def test_no_descriptors(program: Program, environment: dict[str, str]) -> None:
     assert line.endswith(" 0 failures")
 
 
+@pytest.mark.parametrize("compat", ["", "openais", "safplus", "safplus,openais"])
+def test_habits(program: Program, environment: dict[str, str], compat: str) -> None:
+    done = _run(program("habits.c"), env={**environment, "RAFTCKPT_SAF_COMPAT": compat})
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(" 0 failures\n")
+
+
+def test_habits_that_are_not_known(program: Program, environment: dict[str, str]) -> None:
+    done = _run(program("initialize.c"), env={**environment, "RAFTCKPT_SAF_COMPAT": "opensaf"})
+    said, answer = done.stdout.splitlines()
+    assert answer == "2 0"
+    assert "openais, safplus or both" in said
+
+
 def test_replicas_killed_during_writes(
     program: Program, cluster: LocalCluster, environment: dict[str, str]
 ) -> None:

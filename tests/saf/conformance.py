@@ -17,6 +17,7 @@ MODULES = (
     "test_faults",
     "test_consumption",
     "test_tracking",
+    "test_habits",
     "test_csa103",
     "test_python_face",
 )

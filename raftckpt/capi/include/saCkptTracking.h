@@ -1,7 +1,7 @@
 /*
  * saCkptTracking.h - what other implementations add to the standard so that a standby learns of
- * changes: OpenSAF's arrival callback and SAFplus's immediate consumption. Nothing of it is part of
- * AIS CKPT.
+ * changes: OpenSAF's arrival callback, SAFplus's immediate consumption and what goes with it.
+ * Nothing of it is part of AIS CKPT.
  *
  * If a standby was cut off for so long that changes are no longer kept, it is told the whole
  * contents of each section, as if somebody had overwritten them.
@@ -46,6 +46,12 @@ typedef SaUint32T (*ClCkptNotificationCallbackT)(SaUint64T ckptHdl, SaNameT *pNa
 extern SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
                                                     ClCkptNotificationCallbackT callback,
                                                     void *pCookie);
+
+/*
+ * Whether a section exists (SAFplus). Returns 0, or an error of SAFplus: 0x160004 if it does not,
+ * else what went wrong.
+ */
+extern SaUint32T clCkptSectionCheck(SaUint64T ckptHdl, SaCkptSectionIdT *pSectionId);
 
 #ifdef __cplusplus
 }

@@ -65,3 +65,4 @@ SaAisErrorT py_track_stop(SaCkptHandleT handle);
 SaAisErrorT py_arrival_register(SaCkptHandleT handle, SaCkptCheckpointTrackCallbackT callback);
 SaAisErrorT py_consumption_register(SaCkptCheckpointHandleT checkpoint,
                                     ClCkptNotificationCallbackT callback, void *cookie);
+SaAisErrorT py_section_check(SaCkptCheckpointHandleT checkpoint, const SaCkptSectionIdT *section);

@@ -832,3 +832,26 @@ SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
     SaAisErrorT rc = call_consumption_register(ckptHdl, callback, pCookie);
     return rc == SA_AIS_OK ? 0 : (SaUint32T)rc;
 }
+
+/* Programs compare with SAFplus's own numbers; the upper half says that the service answers. */
+static SaUint32T safplus_code(SaAisErrorT rc) {
+    static const struct {
+        SaAisErrorT rc;
+        SaUint32T code;
+    } codes[] = {
+        {SA_AIS_ERR_NO_MEMORY, 0x01}, {SA_AIS_ERR_INVALID_PARAM, 0x02},
+        {SA_AIS_ERR_NOT_EXIST, 0x04}, {SA_AIS_ERR_BAD_HANDLE, 0x05},
+        {SA_AIS_ERR_TIMEOUT, 0x14},   {SA_AIS_ERR_TRY_AGAIN, 0x16},
+        {SA_AIS_ERR_LIBRARY, 0x24},   {SA_AIS_ERR_NO_RESOURCES, 0x0b},
+    };
+    if (rc == SA_AIS_OK)
+        return 0;
+    for (size_t row = 0; row < sizeof codes / sizeof *codes; row++)
+        if (codes[row].rc == rc)
+            return 0x160000 | codes[row].code;
+    return 0x160011; /* unspecified */
+}
+
+SaUint32T clCkptSectionCheck(SaUint64T ckptHdl, SaCkptSectionIdT *pSectionId) {
+    return safplus_code(call_section_check(ckptHdl, pSectionId));
+}
