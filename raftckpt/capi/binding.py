@@ -37,6 +37,7 @@ _ENVIRONMENT: Final = (
     "CA",
     "CERT",
     "KEY",
+    "CHECK_HOSTNAME",
     "TOKEN_FILE",
     "SAF_COMPAT",
 )

@@ -6,7 +6,13 @@ import logging
 from dataclasses import replace
 from typing import Any, Final
 
-from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMismatch
+from raftckpt.errors import (
+    CheckpointError,
+    InvalidParam,
+    NoResources,
+    SaAisError,
+    VersionMismatch,
+)
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import B2, B23, LIBRARIES, Library, code_of
@@ -84,7 +90,9 @@ def _initialize(
         log.error("cannot_initialize %s", error)
         return SaAisError.ERR_LIBRARY, 0, version
     except CheckpointError as error:
-        log.info("not_initialized %s", error)
+        # a C program learns the code only; out of resources it may be expected to be
+        level = logging.INFO if isinstance(error, NoResources) else logging.WARNING
+        log.log(level, "not_initialized %s", error)
         return code_of(error, b2=asked >= B2), 0, version
     LIBRARIES[library.handle] = library
     return _OK, library.handle, version

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
+from raftckpt.saf.credentials import credentials
 
 __all__ = ["Settings", "configure", "current", "current_rules"]
 
@@ -64,8 +64,9 @@ def configure(
         disconnect_grace: seconds after which it does when this process died; 0: at once.
         node: node this process counts as; None: ``RAFTCKPT_NODE``, or the replica's it meets
             first.
-        tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``.
-        token: credential; None: the content of the file ``RAFTCKPT_TOKEN_FILE``.
+        tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``, ``_CHECK_HOSTNAME``,
+            or the section "credentials" of the cluster.yaml.
+        token: credential; None: the content of the file ``RAFTCKPT_TOKEN_FILE``, or likewise.
         name: tells operators who this is; None: program, host and process id.
         rdn_names: checkpoint names must begin with "safCkpt=".
         extended_names: names have up to 2048 bytes; False: up to 256, as SaNameT.
@@ -93,7 +94,7 @@ def current() -> Settings:
     """Return the settings, with what the environment says filled in.
 
     Raises:
-        InvalidParam: there is no telling which cluster.
+        InvalidParam: there is no telling which cluster, or the credentials cannot be used.
     """
     settings = _settings
     get = os.environ.get
@@ -108,13 +109,10 @@ def current() -> Settings:
                 "or RAFTCKPT_CONFIG"
             )
     tls, token = settings.tls, settings.token
-    if tls is None and (authority := get("RAFTCKPT_CA")):
-        tls = TlsOptions(authority, get("RAFTCKPT_CERT") or None, get("RAFTCKPT_KEY") or None)
-    if token is None and (path := get("RAFTCKPT_TOKEN_FILE")):
-        try:
-            token = Path(path).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise InvalidParam(f"cannot read RAFTCKPT_TOKEN_FILE {path!r}: {error}") from None
+    if tls is None or token is None:
+        found = credentials(endpoints)
+        tls = found.tls if tls is None else tls
+        token = found.token if token is None else token
     node = settings.node if settings.node is not None else get("RAFTCKPT_NODE") or None
     compat = settings.compat | _compat(get("RAFTCKPT_SAF_COMPAT") or ())
     return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node, compat=compat)

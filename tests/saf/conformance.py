@@ -18,6 +18,7 @@ MODULES = (
     "test_consumption",
     "test_tracking",
     "test_habits",
+    "test_credentials",
     "test_csa103",
     "test_python_face",
 )
