@@ -83,6 +83,31 @@ def test_conformance_under_sanitizers(
 
 
 @pytest.mark.slow
+def test_conformance_under_valgrind(program: Program, environment: dict[str, str]) -> None:
+    """Nothing is lost, nothing touched that is not ours; without the forks (docs/c.md)."""
+    if shutil.which("valgrind") is None:
+        pytest.skip("no valgrind on this machine")
+    parts = (
+        "null-pointers names lifecycle dispatch open checkpoints sections iteration data "
+        "synchronize tracking stacks cancellation"
+    )
+    done = run_program(
+        "valgrind",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite",
+        "--error-exitcode=9",
+        program(*CONFORMANCE, flags=("-D_GNU_SOURCE",)),
+        *parts.split(),
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "ERROR SUMMARY: 0 errors" in done.stdout
+    assert "definitely lost: 0 bytes" in done.stdout
+    assert " 0 failures" in done.stdout
+
+
+@pytest.mark.slow
 def test_threads(program: Program, environment: dict[str, str]) -> None:
     done = run_program(program("hammer.c"), "5", "8", env=environment)
     assert done.returncode == 0, done.stdout
@@ -108,6 +133,7 @@ def test_cancelled_threads_with_small_stacks(
     assert result["failures"] == 0
     assert result["writes"] > 50
     assert result["called_back"] > 0
+    assert result["tracked"] >= result["writes"]
     assert result["cancelled_writers"] > 10
     assert result["cancelled_dispatchers"] > 3
 
