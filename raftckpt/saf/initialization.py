@@ -22,6 +22,7 @@ from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.operations import Opened
 from raftckpt.client.sync_driver import Driver
 from raftckpt.client.threads import ThreadEngine
+from raftckpt.client.witness import witness_of
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
 from raftckpt.model.types import OpenFlags
 from raftckpt.saf.handles import new_handle, new_table
@@ -244,6 +245,9 @@ class Library:
         except BaseException:
             self.driver.close()
             raise
+        if settings.disconnect_grace == 0:
+            # who is to be replaced at once may die together with the leader
+            witness_of(self.driver)
 
     def code(self, error: CheckpointError) -> SaAisError:
         """Return the standard's code for an error."""

@@ -61,7 +61,9 @@ def configure(
         timeout: seconds after which a call without a timeout of its own gives up.
         async_timeout: seconds after which an asynchronous open or synchronize gives up.
         session_timeout: seconds without a sign of life after which the cluster finalizes.
-        disconnect_grace: seconds after which it does when this process died; 0: at once.
+        disconnect_grace: seconds after which it does when this process died; 0: at once, also
+            together with the leader (for that each initialization has a connection to every
+            replica).
         node: node this process counts as; None: ``RAFTCKPT_NODE``, or the replica's it meets
             first.
         tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``, ``_CHECK_HOSTNAME``,
