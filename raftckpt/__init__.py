@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raftckpt.client.blocking import Checkpoint, Service, connect
 from raftckpt.client.changes import Change
 from raftckpt.client.parts import Appended
-from raftckpt.client.sync import Transaction
+from raftckpt.client.sync import Transaction, View
 from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.types import (
     Attributes,
@@ -101,6 +101,7 @@ __all__ = [
     "TryAgain",
     "Unavailable",
     "VersionMismatch",
+    "View",
     "__version__",
     "aio",
     "connect",

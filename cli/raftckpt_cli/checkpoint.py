@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
+from raftckpt_cli.options import ClusterTarget, cluster_options, confirm, consistency_option
 from raftckpt_cli.output import (
     ExitCode,
     Failure,
@@ -50,8 +50,11 @@ def checkpoint() -> None:
 @checkpoint.command("list")
 @click.argument("prefix", default="")
 @page_options("NAME")
+@consistency_option
 @cluster_options
-def list_(target: ClusterTarget, prefix: str, after: str | None, limit: int | None) -> None:
+def list_(
+    target: ClusterTarget, prefix: str, after: str | None, limit: int | None, consistency: Any
+) -> None:
     """List all checkpoints, or those whose names begin with PREFIX, in the order of the names.
 
     Those that are unlinked and still open have no name any more: only the list of all has them.
@@ -61,9 +64,12 @@ def list_(target: ClusterTarget, prefix: str, after: str | None, limit: int | No
       raftckpt checkpoint list
       raftckpt checkpoint list app/ --limit 100 --after app/sessions
       raftckpt checkpoint list -o json | jq -r '.[].name'
+      raftckpt checkpoint list --consistency local --endpoints 10.0.0.2:7401
     """  # noqa: D301
     with target.connect(session=False) as service:
-        found = service.checkpoints(prefix=prefix, after=after, limit=limit)
+        found = service.checkpoints(
+            prefix=prefix, after=after, limit=limit, consistency=consistency
+        )
     found.sort(key=lambda status: (status.name, status.uid))
     if target.json:
         print_json([json_of(status) for status in found])
@@ -142,8 +148,9 @@ def create(
 
 @checkpoint.command("show")
 @click.argument("name")
+@consistency_option
 @cluster_options
-def show(target: ClusterTarget, name: str) -> None:
+def show(target: ClusterTarget, name: str, consistency: Any) -> None:
     """Show everything about the checkpoint NAME: attributes, openers, active, sections.
 
     \b
@@ -151,9 +158,8 @@ def show(target: ClusterTarget, name: str) -> None:
       raftckpt checkpoint show csa103Ckpt
     """  # noqa: D301
     with target.connect(session=False) as service:
-        status = find(service.checkpoints(), name)
-        with service.open(name, mode="r") as opened:
-            sections = opened.sections()
+        status = find(service.checkpoints(consistency=consistency), name)
+        sections = service.view(name).sections(consistency=consistency)
     if target.json:
         print_json({**json_of(status), "sections": [json_of_section(each) for each in sections]})
         return

@@ -48,6 +48,7 @@ __all__ = [
     "expiry_of",
     "first_of",
     "may_synchronize",
+    "named",
     "natural_of",
     "open_checkpoint",
     "open_raw",
@@ -101,6 +102,7 @@ class Opened(NamedTuple):
     """An open checkpoint, as the faces keep it."""
 
     handle: int
+    """0: it is only named."""
     name: str
     uid: int
     created: bool
@@ -319,6 +321,11 @@ def open_raw(text: str, flags: int, attributes: list[int] | None) -> Call:
         decode=decode,
         bytes_=4 * len(text) + 128,
     )
+
+
+def named(name: str | bytes) -> Opened:
+    """Stand for a checkpoint that is only named: its queries need neither an open nor a session."""
+    return Opened(0, checkpoint_name_of(name), 0, False, Attributes(), 0)
 
 
 def unlink(name: str | bytes) -> Call:
@@ -603,6 +610,9 @@ def _query(
     decode: Any,
 ) -> Call:
     local = _consistency(consistency)
+    if not opened.handle:
+        message = record(0, 0, local, opened.name, *fields)
+        return Call(name, Needs.LEADER, message, subject=opened.name, decode=decode)
     return Call(
         name,
         Needs.ATTACHED,
