@@ -28,6 +28,7 @@ _COMMANDS = {
     "run": ("run:run", "Run a program as a component of a service group."),
     "lock": ("lock:lock", "Run a command while a lock is had."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
+    "data": ("data:data", "Look inside a data directory, offline."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),
     "chaos": ("chaos:chaos", "Break a local cluster in every way and judge what its clients saw."),
