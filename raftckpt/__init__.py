@@ -24,6 +24,7 @@ from raftckpt.client.types import (
     Image,
     Opener,
     ReplicaStatus,
+    SavedSnapshot,
     SectionStatus,
     TlsOptions,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Opener",
     "ReplicaStatus",
     "SaAisError",
+    "SavedSnapshot",
     "SectionNotExist",
     "SectionStatus",
     "Service",

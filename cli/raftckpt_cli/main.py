@@ -28,6 +28,7 @@ _COMMANDS = {
     "run": ("run:run", "Run a program as a component of a service group."),
     "lock": ("lock:lock", "Run a command while a lock is had."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
+    "snapshot": ("snapshot:snapshot", "Save the state to a file, look at one, restore one."),
     "data": ("data:data", "Look inside a data directory, offline."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),

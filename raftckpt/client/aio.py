@@ -6,8 +6,10 @@ so that the two cannot drift apart.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from raftckpt.client.calls import Call
 from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.parts import Appended, Parts, appended, change, new_part
 from raftckpt.client.probe import digest, replica_status
+from raftckpt.client.saving import PIECES_AHEAD, SNAPSHOT_TRIES, SnapshotSink, sources
 from raftckpt.client.tracking import target_of, track_point
 from raftckpt.client.types import (
     Attributes,
@@ -28,6 +31,7 @@ from raftckpt.client.types import (
     Consistency,
     Image,
     ReplicaStatus,
+    SavedSnapshot,
     SectionId,
     SectionStatus,
 )
@@ -38,6 +42,7 @@ from raftckpt.errors import (
     InvalidParam,
     SectionNotExist,
     TryAgain,
+    Unavailable,
 )
 from raftckpt.limits import PAGE_ROWS_MAX
 from raftckpt.protocol.kinds import PartKind
@@ -272,6 +277,76 @@ class Service(ServiceExtras):
             Access: over a port that is neither loopback nor TLS.
         """
         await self._run(operations.clear_alarms(), timeout)
+
+    async def snapshot(
+        self,
+        path: str | PathLike[str],
+        *,
+        consistency: Consistency = "linearizable",
+        progress: Callable[[int], object] | None = None,
+        timeout: float | None = None,
+    ) -> SavedSnapshot:
+        """Save the whole state at one revision to a file, from a follower if there is one.
+
+        The file appears, or replaces the one of that name, when it is complete and on disk; until
+        then the data are in ``path`` + ".part". If the replica dies, another one is begun with.
+
+        Arguments:
+            path: of the file; readable by its owner only.
+            consistency: "linearizable": with everything that was acknowledged before; "local":
+                what one replica has applied, without a leader; the one that has most.
+            progress: called with the bytes written so far.
+            timeout: seconds for each step; None: the client's.
+
+        Raises:
+            TryAgain: no replica is so far, or all are busy with other copies.
+            Unavailable: no replica could be reached.
+            OSError: the file cannot be written.
+        """
+        run = self._run
+        at_least = 0 if consistency == "local" else await run(operations.revision_now(), timeout)
+        error: CheckpointError = Unavailable("snapshot: no replica answers; nothing was written")
+        for _ in range(SNAPSHOT_TRIES):
+            endpoints = sources(await self.cluster(timeout=timeout), consistency)
+            for endpoint in endpoints:
+                beside = self._driver.beside(endpoint)
+                try:
+                    return await self._save(beside, path, at_least, progress, timeout)
+                except CheckpointError as failure:  # it died, is behind, too old or busy
+                    error = failure
+                finally:
+                    beside.leave()
+        raise error
+
+    async def _save(
+        self,
+        beside: Driver,
+        path: str | PathLike[str],
+        at_least: int,
+        progress: Callable[[int], object] | None,
+        timeout: float | None,
+    ) -> SavedSnapshot:
+        """Save the state of one replica."""
+        copy, head = await beside.run(operations.snapshot_begin(at_least), timeout)
+        sink = SnapshotSink(path, head)
+        try:
+            asked: deque[Call] = deque()
+            number, last = 0, False
+            while not last:
+                while len(asked) < PIECES_AHEAD:
+                    call = operations.snapshot_piece(copy, number)
+                    beside.begin(call, timeout)
+                    asked.append(call)
+                    number += 1
+                last, data = await beside.end(asked.popleft())
+                if sink.write(data):
+                    await beside.aside(sink.sync)
+                if progress is not None:
+                    progress(sink.size)
+            await beside.aside(sink.commit)
+        finally:
+            sink.close()
+        return sink.saved()
 
     async def check(self, *, timeout: float | None = None) -> CheckReport:
         """Compare the states of all replicas after the same entry of the log."""

@@ -26,6 +26,7 @@ from raftckpt.raft.port import (
     SetPin,
     Transferred,
 )
+from raftckpt.server.copies import Copies
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
 
@@ -88,6 +89,7 @@ class Dispatcher:
         clock: Clock,
         connections: Callable[[], int],
         tracking: Tracking,
+        copies: Copies,
     ) -> None:
         self._replica = replica
         self._info = info
@@ -114,6 +116,8 @@ class Dispatcher:
             ops.Track: tracking.track,
             ops.TrackSync: tracking.sync,
             ops.TrackStop: tracking.stop,
+            ops.SnapshotBegin: copies.begin,
+            ops.SnapshotPiece: copies.piece,
         }
         ensure(
             {*self._handlers, *ops.QUERIES, *ops.COMMANDS} == ops.REQUESTS,

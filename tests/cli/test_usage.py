@@ -44,6 +44,8 @@ COMMANDS = [
     ["cluster", "status"],
     ["cluster", "transfer"],
     ["cluster", "check"],
+    ["snapshot", "save"],
+    ["snapshot", "inspect"],
     ["data", "inspect"],
     ["data", "verify"],
     ["data", "dump"],

@@ -32,6 +32,7 @@ from raftckpt.protocol.frames import (
 )
 from raftckpt.protocol.operations import LOGGED, OPERATIONS, REQUESTS
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.protocol.snapshotfile import FileHead, SnapshotPacker, SnapshotUnpacker
 from raftckpt.raft import hello, links, messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
@@ -65,6 +66,21 @@ RECORD_KINDS = {
     getattr(records, name)
     for name in ("ENTRY", "STATE", "TRUNCATE", "RESET", "CONFIRM", "CONTINUED")
 }
+
+
+# --- files of snapshots --------------------------------------------------------------------------
+
+
+def snapshot_file(fields: list[Any], pieces: list[bytes]) -> bytes:
+    packer = SnapshotPacker(FileHead(*fields))
+    blocks = [buffer for piece in pieces for buffer in packer.block(piece)]
+    return b"".join([packer.head, *blocks, packer.trailer()])
+
+
+def read_snapshot_file(data: bytes) -> tuple[list[Any], list[bytes]]:
+    unpacker = SnapshotUnpacker()
+    unpacker.feed(data)
+    return list(unpacker.finish()), unpacker.blocks
 
 
 # --- the client port -----------------------------------------------------------------------------
