@@ -17,10 +17,11 @@ from raftckpt_cli.options import (
     consistency_option,
     output_option,
 )
-from raftckpt_cli.output import Failure, print_json, print_pairs, show_size, show_time
+from raftckpt_cli.output import ExitCode, Failure, print_json, print_pairs, show_size, show_time
 
 if TYPE_CHECKING:
     from raftckpt import SavedSnapshot
+    from raftckpt.node.config import ClusterConfig
 
 __all__ = ["snapshot"]
 
@@ -111,6 +112,122 @@ def inspect(file: str, output: str) -> None:
         ]
     )
     click.echo("every byte is as it was written")
+
+
+@snapshot.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--config",
+    required=True,
+    envvar="RAFTCKPT_CONFIG",
+    show_envvar=True,
+    type=click.Path(dir_okay=False),
+    help="The cluster.yaml of the new cluster.",
+)
+@click.option("--node", required=True, help="The replica whose data directory is made, here.")
+@click.option("--data-dir", help="Root of the data directories (over that of the file).")
+@click.option("--of", default="", metavar="NAME", help="The file is of a cluster of this name.")
+@click.option("--token", help="What the others will show (default: drawn and printed).")
+@output_option
+@storage_errors
+def restore(
+    file: str, config: str, node: str, data_dir: str | None, of: str, token: str, output: str
+) -> None:
+    """Found a cluster of one on the state in FILE, and keep places for the others of the file.
+
+    Run it on one host only. It makes the data directory of NODE; the others start with empty
+    ones, are sent the state and become voters by themselves. Sessions of the old cluster are gone,
+    numbers go on far above those of FILE. It is a new cluster: the old one must not serve any more.
+
+    \b
+    Examples:
+      raftckpt snapshot restore /backup/prod.snapshot --config cluster.yaml --node n1
+    """  # noqa: D301
+    import os
+    import secrets
+
+    from raftckpt.copies.rebirth import Place
+    from raftckpt.copies.restore import refuse_answering
+    from raftckpt.copies.restore import restore as restore_
+
+    loaded = _configuration(config, node, data_dir)
+    refuse_answering((name, at.client.host, at.client.port) for name, at in loaded.replicas.items())
+    places = {
+        name: Place(name, str(at.peer), str(at.client)) for name, at in loaded.replicas.items()
+    }
+    own = places.pop(node)
+    drawn = token or secrets.token_urlsafe(24)
+    with progress("reading", os.path.getsize(file)) as shown:
+        made = restore_(
+            file,
+            os.fspath(loaded.directory(node)),
+            loaded.cluster,
+            own,
+            tuple(places.values()),
+            drawn,
+            of=of,
+            progress=shown,
+        )
+    if output == "json":
+        print_json(
+            {
+                "directory": made.path,
+                "founding": made.founding,
+                "former_founding": made.head.founding,
+                "former_revision": made.head.revision,
+                "former_time": made.head.time_ns / 1e9,
+                "revision": made.state.revision,
+                "level": made.head.level,
+                "sessions_ended": made.state.sessions,
+                "checkpoints_dropped": made.state.dropped,
+                "token": drawn if places else None,
+            }
+        )
+        return
+    click.echo(
+        f"{made.path}: revision {made.head.revision} of {made.head.cluster}, "
+        f"{show_time(made.head.time_ns / 1e9)}\n"
+        f"it is a new cluster, founding {made.founding[:8]} (was {made.head.founding[:8]}); "
+        f"revisions go on at {made.state.revision}; {made.state.sessions} sessions are ended"
+    )
+    if made.state.dropped:
+        click.echo(f"{made.state.dropped} checkpoints without retention went with them")
+    click.echo(f"\nnow, here:\n\n  raftckpt serve --config {config} --node {node}\n")
+    if places:
+        click.echo("and on the others, once, with empty data directories:\n")
+        for name in places:
+            click.echo(f"  raftckpt serve --config {config} --node {name} --join {drawn}")
+        click.echo(
+            "\nuntil they vote (raftckpt cluster members) it survives no loss of a disk. Destroy "
+            "the old\ncluster's data directories: they must never serve again"
+        )
+
+
+def _configuration(path: str, node: str, data_dir: str | None) -> ClusterConfig:
+    """The configuration, with this node in it.
+
+    Raises:
+        Failure: it cannot be used, or has no such node.
+    """
+    from raftckpt.node.config import ConfigError, load
+
+    try:
+        loaded = load(path, overrides={"data_dir": data_dir})
+    except ConfigError as error:
+        raise Failure(
+            f"reading {path} failed",
+            str(error),
+            f"raftckpt config check {path}",
+            ExitCode.USAGE,
+        ) from error
+    if node not in loaded.replicas:
+        raise Failure(
+            f"{path} has no replica {node}",
+            f"its replicas are {', '.join(loaded.replicas)}",
+            "name one of them with --node",
+            ExitCode.USAGE,
+        )
+    return loaded
 
 
 def json_of(saved: SavedSnapshot) -> dict[str, Any]:

@@ -184,3 +184,40 @@ def test_damaged_later_and_newer_ones_are_refused_with_a_sentence(run, cluster, 
         load_snapshot(str(file))
     file.write_bytes(good[:8] + b"\x02" + good[9:])
     assert "checksum of its head" in run("inspect", str(file))[1]
+
+
+def test_restoring_is_refused_with_a_sentence_and_leaves_nothing(run, cluster, tmp_path) -> None:
+    file, config = tmp_path / "one", tmp_path / "cluster.yaml"
+    with raftckpt.connect(cluster.endpoints, session=False) as service:
+        saved = service.snapshot(file)
+    text = cluster.config_path.read_text("utf-8")
+    arguments = ("restore", str(file), "--config", str(config), "--node", "n1")
+
+    config.write_text(text, "utf-8")
+    code, said = run(*arguments)
+    assert code == ExitCode.REFUSED
+    assert "answers at" in said
+
+    spare = LocalCluster(3, tmp_path / "spare", faults=False)
+    text = spare.config_path.read_text("utf-8")
+    spare.stop()
+    config.write_text(text, "utf-8")
+    code, said = run(*arguments)
+    assert code == ExitCode.REFUSED
+    assert f"it is of cluster '{saved.cluster}'" in said
+    assert run(*arguments[:-1], "n9")[0] == ExitCode.USAGE
+
+    good = file.read_bytes()
+    for bad in (good[:-1], good[: len(good) // 2] + b"\xff" + good[len(good) // 2 + 1 :]):
+        file.write_bytes(bad)
+        assert run(*arguments, "--of", saved.cluster)[0] == ExitCode.REFUSED
+    assert sorted(os.listdir(tmp_path)) == ["cluster.yaml", "one", "spare"]
+
+    file.write_bytes(good)
+    code, out = run(*arguments, "--of", saved.cluster)
+    assert code == 0
+    assert out.count("--join ") == 2
+    assert sorted(os.listdir(tmp_path)) == ["cluster.yaml", "n1", "one", "spare"]
+    code, said = run(*arguments, "--of", saved.cluster)
+    assert code == ExitCode.REFUSED
+    assert "there is something already" in said

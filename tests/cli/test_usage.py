@@ -46,6 +46,7 @@ COMMANDS = [
     ["cluster", "check"],
     ["snapshot", "save"],
     ["snapshot", "inspect"],
+    ["snapshot", "restore"],
     ["data", "inspect"],
     ["data", "verify"],
     ["data", "dump"],
