@@ -18,7 +18,10 @@ _COMMANDS = {
     "serve": ("serve:serve", "Run one replica in the foreground."),
     "dev": ("dev:dev", "Run a local cluster in one command, until Ctrl-C."),
     "demo": ("demo:demo", "Watch csa103 survive kill -9: counter, kills, verdict."),
-    "checkpoint": ("checkpoint:checkpoint", "List, create, show and unlink checkpoints."),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "List, create, show, unlink, export, import checkpoints.",
+    ),
     "section": (
         "section:section",
         "List, read, write, append to, create, delete, expire sections.",

@@ -1,6 +1,6 @@
-"""The file of a snapshot on its way to disk, and whose state is read for it.
+"""Files on their way to disk, and whose state is read for that of a snapshot.
 
-The file is written beside its name and renamed when all of it is durable: nobody ever sees a half
+A file is written beside its name and renamed when all of it is durable: nobody ever sees a half
 one. What an interrupted one left behind is written over by the next.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from raftckpt.client.types import ClusterStatus, SavedSnapshot
 from raftckpt.limits import MIB
 from raftckpt.protocol.snapshotfile import FileHead, SnapshotPacker
 
-__all__ = ["PIECES_AHEAD", "SNAPSHOT_TRIES", "SnapshotSink", "sources"]
+__all__ = ["PIECES_AHEAD", "SNAPSHOT_TRIES", "Appearing", "SnapshotSink", "sources"]
 
 SNAPSHOT_TRIES: Final = 3
 """How often all replicas are asked anew, after the one that was read from died."""
@@ -39,47 +40,43 @@ def sources(status: ClusterStatus, consistency: str) -> list[str]:
     return [replica.endpoint for replica in there]
 
 
-class SnapshotSink:
-    """A snapshot file that is being written.
+class Appearing:
+    """A file that appears under its name when it is complete and on disk; use it in a ``with``.
 
-    Arguments:
+    Attributes:
         path: its final name.
-        head: what it says of itself.
+        size: bytes so far.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; whatever was there of that name is as it was.
     """
 
-    def __init__(self, path: str | os.PathLike[str], head: FileHead) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(os.fspath(path))
         self.size = 0
-        self._path = os.path.abspath(os.fspath(path))
-        self._head = head
-        self._packer = SnapshotPacker(head)
         self._synced = 0
         self._committed = False
-        self._part = self._path + ".part"
+        self._part = self.path + ".part"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._part, flags, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would mix
             os.ftruncate(self._fd, 0)
-            self._append(self._packer.head)
         except BaseException:
             os.close(self._fd)
             raise
 
-    def write(self, piece: bytes) -> bool:
-        """Append a piece of the image; True: it is time for :meth:`sync`."""
-        if piece:
-            for buffer in self._packer.block(piece):
-                self._append(buffer)
-        return self.size - self._synced >= _SYNC_BYTES
-
-    def _append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
+        """Write at the end."""
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._fd, rest) :]
         self.size += len(data)
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes that may not be on disk yet."""
+        return self.size - self._synced
 
     def sync(self) -> None:
         """Have everything written so far on disk."""
@@ -89,12 +86,11 @@ class SnapshotSink:
         self._synced = self.size
 
     def commit(self) -> None:
-        """Complete the file, make it durable and give it its name."""
-        self._append(self._packer.trailer())
+        """Make the file durable and give it its name."""
         os.fsync(self._fd)
-        os.rename(self._part, self._path)
+        os.rename(self._part, self.path)
         self._committed = True
-        directory = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
@@ -107,11 +103,49 @@ class SnapshotSink:
                 os.unlink(self._part)
         os.close(self._fd)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class SnapshotSink(Appearing):
+    """A snapshot file that is being written.
+
+    Arguments:
+        path: its final name.
+        head: what it says of itself.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], head: FileHead) -> None:
+        super().__init__(path)
+        self._head = head
+        self._packer = SnapshotPacker(head)
+        self.append(self._packer.head)
+
+    def write(self, piece: bytes) -> bool:
+        """Append a piece of the image; True: it is time for :meth:`sync`."""
+        if piece:
+            for buffer in self._packer.block(piece):
+                self.append(buffer)
+        return self.unsynced >= _SYNC_BYTES
+
+    def commit(self) -> None:
+        """Complete the file, make it durable and give it its name."""
+        self.append(self._packer.trailer())
+        super().commit()
+
     def saved(self) -> SavedSnapshot:
         """Describe the file."""
         head = self._head
         return SavedSnapshot(
-            self._path,
+            self.path,
             self.size,
             head.node,
             head.cluster,

@@ -24,6 +24,8 @@ COMMANDS = [
     ["checkpoint", "create"],
     ["checkpoint", "show"],
     ["checkpoint", "unlink"],
+    ["checkpoint", "export"],
+    ["checkpoint", "import"],
     ["section", "list"],
     ["section", "read"],
     ["section", "write"],
