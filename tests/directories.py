@@ -74,17 +74,20 @@ def written_directory(
     snapshot: bool = False,
     committed: int | None = None,
     term: int = 1,
+    terms: dict[int, int] | None = None,
+    level: int = HIGHEST_LEVEL,
     nodes: Iterable[str] = ("n1", "n2", "n3"),
 ) -> CheckpointMachine:
     """Write what a member has on disk after a session put sections into the checkpoint "c".
 
     Entry 1 is the founding, 2 a no-op, 3 opens a session, 4 the checkpoint, 5 and on are the puts.
+    All are of ``term`` but those that ``terms`` names.
 
     Returns:
         The state.
     """
     directory = named_directory(RealFileSystem(), str(path), "golden", node)
-    found(directory, founding_of("golden", nodes))
+    found(directory, founding_of("golden", nodes, level))
     storage = Storage.open(directory, segment_bytes=64 * 1024)
     journal, machine = storage.journal, CheckpointMachine()
     founding = CONFIGURATION + directory.identity.record
@@ -97,12 +100,15 @@ def written_directory(
         for n, command in enumerate((opening, made, *puts))
     ]
     for index, payload in enumerate(payloads, 1):
-        journal.append_entry(payload, index, term if index > 1 else 0)
+        at = (terms or {}).get(index, term)
+        journal.append_entry(payload, index, at if index > 1 else 0)
         if payload[:1] == REGULAR:
             results = machine.apply(index, payload[1:])
             assert all(result.ok for result in results), results
     last = len(payloads)
-    journal.set_hard_state(term, node, last if committed is None else committed)
+    journal.set_hard_state(
+        max(term, journal[-1][2]), node, last if committed is None else committed
+    )
     journal.sync()
     if snapshot:
         placed = Configurations(b"", list(journal)).placed(last)

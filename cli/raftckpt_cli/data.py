@@ -1,4 +1,4 @@
-"""``raftckpt data``: look inside a data directory, offline."""
+"""``raftckpt data``: look inside a data directory, and recover the last one, offline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftckpt_cli.options import output_option
-from raftckpt_cli.output import Failure, print_json, print_pairs, show_size, show_time
+from raftckpt_cli.options import confirm, output_option
+from raftckpt_cli.output import Failure, print_json, print_pairs, print_table, show_size, show_time
 
 if TYPE_CHECKING:
     from raftckpt.copies.entries import ToldEntry
@@ -42,7 +42,7 @@ def storage_errors(function: _F) -> _F:
 
 @click.group()
 def data() -> None:
-    """Look inside a data directory (data_dir/NODE) that no replica uses; nothing is changed."""
+    """Look inside a data directory (data_dir/NODE) that no replica uses; recover the last one."""
 
 
 @data.command("inspect")
@@ -141,6 +141,142 @@ def dump(directory: str, first: int | None, last: int | None, with_data: bool, o
                     print_json(_entry_json(entry, committed, with_data=with_data))
                 else:
                     _print_entry(entry, committed, with_data=with_data)
+
+
+@data.command("recover")
+@click.argument(
+    "directories",
+    metavar="DIR...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False),
+)
+@click.option("--compare", "only_compare", is_flag=True, help="Only tell which one to recover.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output_option
+@storage_errors
+def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output: str) -> None:
+    """Make the directory DIR that is left a cluster of its own: a majority is gone for good.
+
+    First compare all directories that are left: the one that is named goes furthest. Recover that
+    one alone. It becomes the only voter of a new cluster; the former directory is kept aside.
+    Members that were lost come back empty, by `cluster add`.
+
+    Tells up to which revision everything that was acknowledged is in it.
+
+    \b
+    Examples:
+      raftckpt data recover --compare /mnt/n1 /mnt/n3
+      raftckpt data recover /mnt/n3
+    """  # noqa: D301
+    if only_compare:
+        _compare(directories, output)
+        return
+    if len(directories) != 1:
+        raise click.UsageError("recover one directory; several are compared, with --compare")
+    from raftckpt.copies.recover import recover as recover_
+
+    (path,) = directories
+    confirm(
+        f"found a new cluster on {path}: old directories that are a majority of the former one "
+        "must never start again",
+        yes=yes,
+    )
+    made = recover_(path)
+    if output == "json":
+        print_json(
+            {
+                "directory": made.path,
+                "aside": made.aside,
+                "node": made.node,
+                "cluster": made.cluster,
+                "founding": made.founding,
+                "parent": made.parent,
+                "committed": _point(made.committed),
+                "last": _point(made.last),
+                "revision": made.state.revision,
+                "sessions_ended": made.state.sessions,
+                "checkpoints_dropped": made.state.dropped,
+                "others": [member.node for member in made.others],
+            }
+        )
+        return
+    click.echo(
+        f"{made.path} is a new cluster of {made.node} alone, founding {made.founding[:8]} (was "
+        f"{made.parent[:8]})\n"
+        f"everything acknowledged up to revision {made.committed.revision} "
+        f"({show_time(made.committed.time_ns / 1e9)}) is in it;\n"
+        f"of what was acknowledged later, that is in it which this directory had, up to revision "
+        f"{made.last.revision} ({show_time(made.last.time_ns / 1e9)})\n"
+        f"revisions go on at {made.state.revision}; {made.state.sessions} sessions are ended\n"
+        f"the former directory is {made.aside}\n"
+        f"\nnow: raftckpt serve --config cluster.yaml --node {made.node}"
+    )
+    for member in made.others:
+        click.echo(
+            f"and for {member.node}, with an empty data directory: raftckpt cluster add "
+            f"{member.node} --peer {member.peer} --client {member.client}"
+        )
+    click.echo(
+        "destroy the directories that were left out: those that are a majority of the former "
+        "cluster\nwould act as it, if they were started together"
+    )
+
+
+def _compare(directories: tuple[str, ...], output: str) -> None:
+    from raftckpt.copies.recover import compare
+
+    found = compare(directories)
+    if output == "json":
+        rows = [
+            {
+                "directory": row.path,
+                "node": row.node,
+                "state": row.state,
+                "founding": row.founding,
+                "last_term": row.last_term,
+                "last": row.last_index,
+                "committed": None if row.committed is None else _point(row.committed),
+                "lacks": row.lacks,
+                "problem": row.problem,
+            }
+            for row in found.directories
+        ]
+        print_json(
+            {
+                "recover": found.best.path,
+                "committed": _point(found.committed),
+                "voters": found.voters,
+                "here": found.here,
+                "directories": rows,
+            }
+        )
+        return
+    print_table(
+        ["directory", "node", "last term", "last entry", "committed", "revision", "remark"],
+        [
+            [
+                row.path,
+                row.node or "-",
+                row.last_term or "-",
+                row.last_index or "-",
+                "-" if row.committed is None else row.committed.index,
+                "-" if row.committed is None else row.committed.revision,
+                row.problem or row.lacks or ("" if row.committed is not None else row.state),
+            ]
+            for row in found.directories
+        ],
+    )
+    if found.here > found.voters // 2:
+        click.echo(
+            f"{found.here} of {found.voters} voters are here: that is a majority. Start them "
+            "instead: nothing is lost"
+        )
+    click.echo(
+        f"to recover: {found.best.path}\n"
+        f"everything acknowledged up to revision {found.committed.revision} "
+        f"({show_time(found.committed.time_ns / 1e9)}) is in it"
+    )
 
 
 def _inspected(held: HeldDirectory) -> dict[str, Any]:

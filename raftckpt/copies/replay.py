@@ -11,7 +11,8 @@ from raftckpt.raft.configuration import (
     Configurations,
     decode_configuration,
 )
-from raftckpt.storage import Damaged, HeldDirectory, StorageError
+from raftckpt.storage import Damaged, HeldDirectory, StorageError, Unsupported
+from raftckpt.version import HIGHEST_LEVEL, LOWEST_LEVEL
 
 __all__ = ["Point", "Replayed", "configuration_of", "replayed"]
 
@@ -69,7 +70,16 @@ def replayed(held: HeldDirectory) -> Replayed:
 
     Raises:
         Damaged: the image, or an entry, cannot be read.
+        Unsupported: the log is of a level that this version cannot.
     """
+    configuration = configuration_of(held)
+    if configuration is not None and not LOWEST_LEVEL <= configuration.level <= HIGHEST_LEVEL:
+        raise Unsupported(
+            f"reading the data directory {held.path} failed",
+            f"its log is of level {configuration.level}; this version can levels {LOWEST_LEVEL} "
+            f"to {HIGHEST_LEVEL}",
+            "use the version of raftckpt that wrote it, or a later one",
+        )
     machine = CheckpointMachine()
     if held.snapshot is not None:
         try:

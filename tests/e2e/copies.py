@@ -32,6 +32,7 @@ class History:
         self._endpoints = endpoints
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
+        self._services: list[raftckpt.Service] = []
         self._threads = [
             threading.Thread(target=self._write, args=(number,)) for number in range(writers)
         ]
@@ -39,6 +40,7 @@ class History:
     def _write(self, writer: int) -> None:
         try:
             with raftckpt.connect(self._endpoints, timeout=30, session_timeout=30) as service:
+                self._services.append(service)
                 checkpoint = service.open("load", create=raftckpt.Attributes())
                 number = 0
                 while not self._stop.is_set():
@@ -80,8 +82,10 @@ class History:
         )
 
     def stop(self) -> None:
-        """Write no more."""
+        """Write no more, and wait for no answer."""
         self._stop.set()
+        for service in self._services:
+            service._driver.abandon()
 
     def judge(self, held: dict[bytes, bytes], revision: int) -> None:
         """Nothing acknowledged up to ``revision`` is missing; nothing is there that never was."""
