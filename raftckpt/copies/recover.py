@@ -32,7 +32,7 @@ from raftckpt.storage import (
     reading,
 )
 
-__all__ = ["Compared", "Comparison", "Recovered", "compare", "recover"]
+__all__ = ["Compared", "Comparison", "RecoveredCluster", "compare", "recover"]
 
 _EXCHANGE: Final = 2
 _AT_CWD: Final = -100
@@ -173,7 +173,7 @@ def _looked_at(held: HeldDirectory) -> tuple[Compared, dict[int, int], frozenset
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class RecoveredCluster:
     """What was made.
 
     Attributes:
@@ -201,7 +201,7 @@ class Recovered:
     others: tuple[ClusterMember, ...]
 
 
-def recover(path: str) -> Recovered:
+def recover(path: str) -> RecoveredCluster:
     """Make a directory that is left the only voter of a new cluster; the former one is kept aside.
 
     Raises:
@@ -237,7 +237,7 @@ def recover(path: str) -> Recovered:
         )
         aside = _free_name(f"{path}.before-{founding.founding[:8]}")
         _swap(made, path, aside)
-    return Recovered(
+    return RecoveredCluster(
         path, aside, identity.node, identity.cluster, founding.founding, identity.founding,
         state.committed, state.last, newborn, others,
     )  # fmt: skip
