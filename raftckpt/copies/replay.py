@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.raft.configuration import (
+    CONFIGURATION,
     REGULAR,
     Configuration,
     Configurations,
@@ -86,11 +87,14 @@ def replayed(held: HeldDirectory) -> Replayed:
             machine = CheckpointMachine.restore(held.image())
         except ValueError as error:
             raise _damaged(held, f"the image of its snapshot: {error}") from error
+        machine.level = Configurations(held.snapshot.configuration, []).now.configuration.level
     committed: Point | None = None
     index = held.snapshot.index if held.snapshot is not None else 0
     for payload, index, _ in held.entries:
         if committed is None and index > held.commit_index:
             committed = Point(index - 1, machine.revision, machine.now_ns)
+        if payload[:1] == CONFIGURATION:  # what its entries mean may depend on it
+            machine.level = decode_configuration(payload[1:]).level
         if payload[:1] == REGULAR:
             try:
                 machine.apply(index, payload[1:])

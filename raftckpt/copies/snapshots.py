@@ -65,6 +65,7 @@ def load_snapshot(
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     head = unpacker.finish()
+    machine.level = head.level
     if (machine.revision, machine.now_ns, machine.applied_index) != (
         head.revision,
         head.time_ns,

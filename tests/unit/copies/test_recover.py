@@ -117,6 +117,7 @@ def test_what_was_in_it_is_in_the_new_cluster_and_the_former_one_is_kept(
         assert configuration.founding == made.founding != FOUNDING
         assert held.identity.directory not in ("n1", "")
         state = replayed(held).machine
+        assert state.level == configuration.level == HIGHEST_LEVEL
     assert state.revision == machine.revision + FAR_ABOVE
     found = {key: bytes(value[0]) for key, value in state.names["c"].sections.items()}
     assert found == {key: bytes(v[0]) for key, v in machine.names["c"].sections.items()}
