@@ -85,9 +85,11 @@ def replayed(held: HeldDirectory) -> Replayed:
     if held.snapshot is not None:
         try:
             machine = CheckpointMachine.restore(held.image())
+            placed = held.snapshot.configuration
+            if placed:
+                machine.level = Configurations(placed, []).now.configuration.level
         except ValueError as error:
             raise _damaged(held, f"the image of its snapshot: {error}") from error
-        machine.level = Configurations(held.snapshot.configuration, []).now.configuration.level
     committed: Point | None = None
     index = held.snapshot.index if held.snapshot is not None else 0
     for payload, index, _ in held.entries:
