@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["snapshot"]
 
 _SHOW_EVERY_S: Final = 0.2
+_AGAIN_S: Final = 30
+"""How soon a scheduled save that failed is tried again, at the latest after its period."""
 
 
 @click.group()
@@ -34,10 +37,18 @@ def snapshot() -> None:
 
 
 @snapshot.command("save")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path())
+@click.option(
+    "--every",
+    metavar="PERIOD",
+    help="Save again and again (90s, 30m, 1h, 1d); FILE is a directory then.",
+)
+@click.option("--keep", type=click.IntRange(1), help="With --every: keep so many.  [default: 24]")
 @consistency_option
 @cluster_options
-def save(target: ClusterTarget, file: str, consistency: Any) -> None:
+def save(
+    target: ClusterTarget, file: str, every: str | None, keep: int | None, consistency: Any
+) -> None:
     """Save the state of the cluster at one revision to FILE.
 
     It is read from a follower, if there is one, and yields to other work. FILE appears when it is
@@ -48,7 +59,12 @@ def save(target: ClusterTarget, file: str, consistency: Any) -> None:
     Examples:
       raftckpt snapshot save /backup/prod.snapshot
       raftckpt snapshot save left.snapshot --consistency local --endpoints 10.0.0.2:7401
+      raftckpt snapshot save /backup --every 1h --keep 24
     """  # noqa: D301
+    if every is not None:
+        _save_for_ever(target, file, every, keep or 24, consistency)
+    if keep is not None:
+        raise click.UsageError("--keep goes with --every")
     with target.connect(session=False) as service, progress("saving") as shown:
         try:
             saved = service.snapshot(file, consistency=consistency, progress=shown)
@@ -62,6 +78,57 @@ def save(target: ClusterTarget, file: str, consistency: Any) -> None:
         click.echo(
             f"{file}: revision {saved.revision} of cluster {saved.cluster}, "
             f"{show_time(saved.time)}, read from {saved.node}, {_size(saved.size)}"
+        )
+
+
+def _save_for_ever(
+    target: ClusterTarget, directory: str, every: str, keep: int, consistency: Any
+) -> NoReturn:
+    """Save when it is due, until interrupted; what fails is told and tried again."""
+    from raftckpt.copies.schedule import SnapshotDirectory, seconds_of
+    from raftckpt.errors import CheckpointError
+    from raftckpt.storage import StorageError
+
+    try:
+        period = seconds_of(every)
+        os.listdir(directory)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.UsageError(f"{directory}: {error.strerror}; name a directory") from None
+    with target.connect(session=False) as service:
+        kept: SnapshotDirectory | None = None
+        while True:
+            pause = float(min(period, _AGAIN_S))
+            try:
+                if kept is None:
+                    status = service.cluster()
+                    there = [each for each in status.replicas if each.reachable]
+                    if there:
+                        name = str(there[0].detail["cluster"])
+                        kept = SnapshotDirectory(directory, name, period, keep)
+                if kept is None:
+                    click.echo("no replica answers: tried again", err=True)
+                elif (wait := kept.due_in(time.time())) > 0:
+                    pause = wait
+                else:
+                    path = kept.next_path(time.time())
+                    saved = service.snapshot(path, consistency=consistency)
+                    _, gone = kept.settle(path)
+                    pause = kept.due_in(time.time())
+                    _tell_kept(target, saved, gone)
+            except (CheckpointError, StorageError, OSError) as error:
+                click.echo(f"saving failed, and is tried again: {error}", err=True)
+            time.sleep(pause)
+
+
+def _tell_kept(target: ClusterTarget, saved: SavedSnapshot, gone: list[str]) -> None:
+    if target.json:
+        print_json({**json_of(saved), "removed": gone})
+    else:
+        removed = "".join(f", removed {os.path.basename(each)}" for each in gone)
+        click.echo(
+            f"{saved.path}: revision {saved.revision}, {_size(saved.size)}, verified{removed}"
         )
 
 
@@ -143,7 +210,6 @@ def restore(
     Examples:
       raftckpt snapshot restore /backup/prod.snapshot --config cluster.yaml --node n1
     """  # noqa: D301
-    import os
     import secrets
 
     from raftckpt.copies.rebirth import Place

@@ -44,10 +44,25 @@ class CopyReader(Protocol):
 class _Copy:
     """A frozen state that a client reads."""
 
-    __slots__ = ("asked", "index", "number", "owner", "pieces", "resume_at", "upcoming", "used_at")
+    __slots__ = (
+        "asked",
+        "begun_at",
+        "index",
+        "number",
+        "owner",
+        "pieces",
+        "resume_at",
+        "revision",
+        "upcoming",
+        "used_at",
+    )
 
-    def __init__(self, owner: CopyReader, pieces: Iterator[bytes], now: float) -> None:
+    def __init__(
+        self, owner: CopyReader, pieces: Iterator[bytes], revision: int, now: float
+    ) -> None:
         self.owner = owner
+        self.revision = revision
+        self.begun_at = now
         self.pieces = pieces
         self.upcoming = next(pieces)
         self.number = 0
@@ -73,6 +88,14 @@ class Copies:
         self._later = later
         self._copies: dict[int, _Copy] = {}
         self._last = 0
+        self._read_at: float | None = None
+        self._read_revision = 0
+
+    def newest(self) -> tuple[int, int] | None:
+        """(age in seconds, revision) of the last one that was read to its end; None: none yet."""
+        if self._read_at is None:
+            return None
+        return int(self._now() - self._read_at), self._read_revision
 
     def begin(self, owner: CopyReader, message: ops.SnapshotBegin) -> None:
         """Freeze the state."""
@@ -83,7 +106,8 @@ class Copies:
             owner.refuse(message.request, _TRY_AGAIN, "busy")
         else:
             self._last += 1
-            self._copies[self._last] = _Copy(owner, machine.freeze(secrets=False), self._now())
+            pieces = machine.freeze(secrets=False)
+            self._copies[self._last] = _Copy(owner, pieces, machine.revision, self._now())
             configuration = self._replica.log.status().configuration
             told = [
                 self._last,
@@ -134,6 +158,7 @@ class Copies:
         copy.index = applied
         if last:
             del self._copies[number]
+            self._read_at, self._read_revision = copy.begun_at, copy.revision
         elif copy.asked:
             self._later(max(0.0, copy.resume_at - now), lambda: self._go_on(number))
 

@@ -97,6 +97,7 @@ class Dispatcher:
         self._clock = clock
         self._connections = connections
         self._tracking = tracking
+        self._copies = copies
         self._status_at = float("-inf")
         self._last_status: dict[str, Any] = {}
         self._transfers: deque[float] = deque(maxlen=_TRANSFERS_AT_ONCE)
@@ -262,6 +263,7 @@ class Dispatcher:
         replica, info = self._replica, self._info
         raft = replica.log.status()
         machine = replica.machine
+        copied = self._copies.newest()
         return {
             "node": info.node,
             "cluster": info.cluster,
@@ -301,6 +303,8 @@ class Dispatcher:
             "longest_step_ms": int(info.longest_step_s() * 1000),
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
+            "copied_s": None if copied is None else copied[0],
+            "copied_revision": None if copied is None else copied[1],
         }
 
 

@@ -186,6 +186,38 @@ def test_damaged_later_and_newer_ones_are_refused_with_a_sentence(run, cluster, 
     assert "checksum of its head" in run("inspect", str(file))[1]
 
 
+def test_saved_again_and_again_the_oldest_go_and_status_tells_the_age(
+    run, cluster, tmp_path, capsys
+) -> None:
+    code = "from raftckpt_cli.main import main; main()"
+    command = [sys.executable, "-c", code, "snapshot", "save", str(tmp_path), "--every", "1s"]
+    command += ["--keep", "2", "--endpoints", cluster.endpoints, "-o", "json"]
+    saving = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert saving.stdout is not None
+        told = [json.loads(saving.stdout.readline()) for _ in range(3)]
+    finally:
+        saving.send_signal(signal.SIGINT)
+        _, said = saving.communicate(timeout=30)
+    assert saving.returncode == ExitCode.INTERRUPTED, said
+    assert told[0]["removed"] == told[1]["removed"] == []
+    assert told[2]["removed"] == [told[0]["file"]]
+    assert sorted(os.listdir(tmp_path))[-2:][0] >= os.path.basename(told[1]["file"])
+    assert cli_main.run(["cluster", "status", "-o", "json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert 0 <= status["copied_s"] < 60
+    assert status["copied_revision"] == told[2]["revision"]
+    assert cli_main.run(["cluster", "status"]) == 0
+    assert "last snapshot saved: " in capsys.readouterr().out
+
+
+def test_a_period_and_a_directory_must_be_ones(run, tmp_path) -> None:
+    for arguments in (["/does/not/exist", "--every", "1h"], [str(tmp_path), "--every", "often"]):
+        assert run("save", *arguments)[0] == ExitCode.USAGE
+    assert run("save", str(tmp_path / "one"), "--keep", "3")[0] == ExitCode.USAGE
+    assert os.listdir(tmp_path) == []
+
+
 def test_restoring_is_refused_with_a_sentence_and_leaves_nothing(run, cluster, tmp_path) -> None:
     file, config = tmp_path / "one", tmp_path / "cluster.yaml"
     with raftckpt.connect(cluster.endpoints, session=False) as service:

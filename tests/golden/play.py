@@ -68,8 +68,8 @@ def port(entries: list[Entry]) -> Lines:
         for entry in entries:
             who, *rest = entry.input
             lines = []
-            if who == "event" and rest == ["status grows"]:
-                missing.clear()
+            if who == "event" and rest[0] in product.GROWTH:
+                missing -= set(product.GROWTH[rest[0]])
             elif who == "event":
                 side.event(*rest)
             else:

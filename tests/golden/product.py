@@ -222,6 +222,9 @@ _LATER = {
     "levels", "pinned", "config_index", "members", "alarms", "waiting",
 }  # fmt: skip
 """Fields that the status did not have from the beginning: it only grows."""
+_LATER_STILL = {"copied_s", "copied_revision"}
+GROWTH = {"status grows": _LATER, "status grows again": _LATER_STILL}
+"""By event: fields that the status has from then on."""
 _MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")
 
 
@@ -231,7 +234,7 @@ def same_everywhere() -> Iterator[set[str]]:
 
     Gives the fields that the status is to be without, too.
     """
-    missing = set(_LATER)
+    missing = {field for fields in GROWTH.values() for field in fields}
     status = "raftckpt.server.dispatch.Dispatcher.status"
     original = _status_of()
 

@@ -159,6 +159,20 @@ def test_under_load_a_piece_is_followed_by_a_pause_and_without_it_by_none(
     assert place.clock.now - begun == PAUSE + 1.0
 
 
+def test_the_age_of_the_newest_one_counts_from_when_it_was_frozen(place: Place) -> None:
+    client = NotingClient()
+    assert place.copies.newest() is None
+    revision = place.driven.machine.revision
+    copy = place.copy(client)
+    place.session.put(place.handle, b"0", b"later")
+    place.clock.now += 5
+    place.rest(client, copy)
+    assert place.copies.newest() == (5, revision)
+    place.copy(client)  # one that is not read to its end is none
+    place.clock.now += 2
+    assert place.copies.newest() == (7, revision)
+
+
 def test_only_so_many_at_once_and_whoever_leaves_or_sleeps_makes_room(place: Place) -> None:
     clients = [NotingClient() for _ in range(limits.COPIES_MAX)]
     copies = [place.copy(client) for client in clients]
