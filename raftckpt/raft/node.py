@@ -40,6 +40,7 @@ from raftckpt.raft.messages import (
     Noted,
     NotLetIn,
     PeerMessage,
+    PeerProtocolError,
     PreVote,
     PreVoteAnswer,
     Removed,
@@ -50,6 +51,7 @@ from raftckpt.raft.messages import (
     VoteRequest,
     decode_body,
     encode,
+    implausible,
     join_bodies,
 )
 from raftckpt.raft.port import (
@@ -332,7 +334,16 @@ class RaftNode(lib.EngineHooks):
         Raises:
             PeerProtocolError: the body is not of the protocol; close the connection.
         """
-        self._inbox.extend([(directory, message) for message in decode_body(body)])
+        messages, engine = decode_body(body), self._engine
+        why = implausible(
+            messages,
+            term=engine.term,
+            sent_round=self._sender.round if engine.role == lib.LEADER else -1,
+            last_index=self._log[-1][1],
+        )
+        if why:
+            raise PeerProtocolError(why)
+        self._inbox.extend([(directory, message) for message in messages])
         self._wake()
 
     def connected(self, peer: PeerInfo) -> None:

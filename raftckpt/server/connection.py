@@ -36,7 +36,7 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import COMMANDS, QUERIES
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
 from raftckpt.server.dispatch import Dispatcher
-from raftckpt.server.doors import Guest
+from raftckpt.net.doors import Guest
 from raftckpt.server.tracking import Subscription
 from raftckpt.server.turns import SLICE_S, Turns
 
@@ -196,6 +196,11 @@ class Connection(asyncio.Protocol):
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
         return self.inflight + len(self._held) + len(self._bodies)
+
+    @property
+    def certificate(self) -> Any:
+        """The client's certificate as ``ssl`` returns it; None without one."""
+        return self._transport.get_extra_info("peercert") if self._transport is not None else None
 
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

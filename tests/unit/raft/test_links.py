@@ -44,9 +44,7 @@ class Identity:
         self.run = self.notes.run
 
     def hello(self) -> Hello:
-        return Hello._make(
-            hello(self._node, **{"incarnation": 1, "run": self.run, **self._told})[1:]
-        )
+        return Hello(*hello(self._node, **{"incarnation": 1, "run": self.run, **self._told})[1:])
 
     def objection(self, hello: Hello) -> tuple[str | None, bool]:
         why = objection_to(hello, self.hello(), self.level)
@@ -196,7 +194,7 @@ def hello(node: str, **fields: Any) -> list[Any]:
         "directory": node, "incarnation": 1, "run": "run", "founding": "", "joins": "",
         "peer": "", "client": "", "term": 0, "last_index": 0,
     } | fields  # fmt: skip
-    return [HELLO, *(told[name] for name in Hello._fields)]
+    return [HELLO, *(told[name] for name in Hello._fields if name in told)]
 
 
 def test_one_link_per_pair_and_bodies_arrive_in_order():
