@@ -21,7 +21,8 @@ from raftckpt.node.config import Address, ClusterConfig, announceable, parse_add
 from raftckpt.node.driver import Driver
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
-from raftckpt.node.tls import client_context, peer_contexts
+from raftckpt.node.secret import peer_secret
+from raftckpt.node.tls import check_certificates, client_context, peer_contexts
 from raftckpt.raft.engine import open_log
 from raftckpt.raft.founding import FoundingState, Verdict
 from raftckpt.raft.links import PeerLinks
@@ -91,6 +92,7 @@ class ReplicaProcess:
             loop.add_signal_handler(number, self._on_signal, number)
         tame_malloc()
         config, node = self._config, self._node
+        check_certificates(config, node)
         directory = DataDirectory.open(
             self._fs, self._path, config.cluster, node, joins=self._joins
         )
@@ -116,7 +118,13 @@ class ReplicaProcess:
             changed=changed,
             failed=self._on_failure,
         )
-        links = PeerLinks((at.peer.host, at.peer.port), peering, peering, peer_contexts(config))
+        links = PeerLinks(
+            (at.peer.host, at.peer.port),
+            peering,
+            peering,
+            peer_contexts(config),
+            secret=peer_secret(config),
+        )
         await links.start()
         changed()
         verdict = await self._founded(peering)
@@ -229,7 +237,7 @@ class ReplicaProcess:
             clock.monotonic(),
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
-            peering.alarms,
+            lambda: peering.alarms() + replica.alarms,
             notes.clear,
             lambda: driver.longest.value,
         )

@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -46,6 +47,8 @@ from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
 
+log = logging.getLogger("raftckpt.node")
+
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
@@ -60,6 +63,7 @@ COMPARE_EVERY_S: Final = 600.0
 _IDLE_AGAIN_S: Final = 1.0
 _READS_SLICE_S: Final = 0.004
 """For confirmed reads in one go; those that are left are answered in the next steps, in turns."""
+_ALARMS_MAX: Final = 16
 _READS_PER_LOOK: Final = 8
 """Reads between two looks at the clock."""
 _ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
@@ -142,6 +146,9 @@ class Replica:
         self.endpoints = endpoints
         self.failed = failed
         self.machine = machine if machine is not None else CheckpointMachine()
+        self.machine.undecodable = self._undecodable
+        self.alarms: list[str] = []
+        """Sentences of what is wrong with what was applied."""
         self.listener: Listener | None = None
         self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
@@ -670,6 +677,15 @@ class Replica:
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
 
+    def _undecodable(self, index: int, why: str) -> None:
+        """A committed entry is no batch: somebody posed as a leader, or it is our bug."""
+        log.error('event=undecodable index=%d why="%s"', index, why)
+        if len(self.alarms) < _ALARMS_MAX:
+            self.alarms.append(
+                f"entry {index} of the log could not be read, and nothing was done for it on any "
+                "replica: look who can pose as a replica, and report it"
+            )
+
     def freeze(self) -> Iterator[bytes]:
         """Freeze the state for a snapshot."""
         return self.machine.freeze()
@@ -678,9 +694,10 @@ class Replica:
         """Replace the state by an image.
 
         Raises:
-            ValueError: the image is damaged; the process must stop.
+            ValueError: it is no image; nothing was changed.
         """
         self.machine = CheckpointMachine.restore(pieces)
+        self.machine.undecodable = self._undecodable
         self._last_check = self.machine.check_nonces[-1] if self.machine.check_nonces else None
         if self.feed is not None:
             self.feed.restored(self.machine.revision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raftckpt.errors import ensure
@@ -11,8 +11,8 @@ from raftckpt.raft.configuration import (
     CONFIGURATION,
     NO_OP,
     Configuration,
-    Configurations,
     decode_configuration,
+    decode_placed,
 )
 from raftckpt.raft.elections import ElectionTimer
 from raftckpt.raft.engine import LEADER, Engine
@@ -29,7 +29,7 @@ from raftckpt.raft.messages import (
     TermIs,
 )
 from raftckpt.raft.port import StateMachine
-from raftckpt.storage import Storage
+from raftckpt.storage import SnapshotMeta, Storage
 
 __all__ = ["Following"]
 
@@ -60,7 +60,7 @@ class Following:
         self._installed = installed
         self._contradicted = contradicted
         self._check_level = check_level
-        self._installer = Installer(storage.snapshots)
+        self._installer = Installer(storage.snapshots, self._load)
         self._answering_round = 0
         self._matched: int | None = None
 
@@ -136,9 +136,7 @@ class Following:
             )
             self._emit(node, answer)
             return
-        self._check_level(Configurations(meta.configuration, []).now.configuration)
         log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
-        self._machine.restore(self._storage.snapshots.pieces(meta))
         engine.log.install(
             [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)],
             meta.configuration,
@@ -146,6 +144,13 @@ class Following:
         engine.installed(meta.index)
         self._installed(meta.index)
         self._ack(node, chunk.round, meta.index + 1)
+
+    def _load(self, meta: SnapshotMeta, pieces: Iterable[bytes]) -> None:
+        placed = decode_placed(meta.configuration)
+        if placed.index > meta.index:
+            raise ValueError("its configuration is of a later entry")
+        self._check_level(placed.configuration)
+        self._machine.restore(pieces)
 
     def _holds(self, index: int, term: int) -> bool:
         entries = self._engine.log

@@ -116,7 +116,7 @@ def parse_hello(body: bytes) -> Hello | Refusal:
     nonce = message[len(_TYPES) + 1] if len(message) > len(_TYPES) + 1 else b""
     if type(nonce) is not bytes or len(nonce) not in (0, NONCE_BYTES):
         raise PeerProtocolError("the nonce of the handshake is malformed")
-    hello = Hello(*fields, nonce)
+    hello = Hello._make((*fields, nonce))
     _check(hello)
     return hello
 

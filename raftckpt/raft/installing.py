@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 
 from raftckpt.raft.messages import Chunk
 from raftckpt.storage import (
@@ -19,10 +20,19 @@ log = logging.getLogger("raftckpt.raft")
 
 
 class Installer:
-    """Collects the chunks of one snapshot at a time; a gap or another id discards all of it."""
+    """Collects the chunks of one snapshot at a time; a gap or another id discards all of it.
 
-    def __init__(self, snapshots: SnapshotStore) -> None:
+    Arguments:
+        snapshots: where it becomes the latest one.
+        load: replaces the state by a whole one. It raises ValueError, and nothing has happened, if
+            it is no state: only what can be loaded may replace what can.
+    """
+
+    def __init__(
+        self, snapshots: SnapshotStore, load: Callable[[SnapshotMeta, Iterable[bytes]], None]
+    ) -> None:
         self._snapshots = snapshots
+        self._load = load
         self._source = ""
         self._id = ""
         self._receiver: SnapshotReceiver | None = None
@@ -32,8 +42,8 @@ class Installer:
         """Take a chunk from ``source``.
 
         Returns:
-            The bytes held so far without a gap, and the snapshot once it is complete, verified
-            and durable.
+            The bytes held so far without a gap, and the snapshot once it is complete, loaded and
+            durable.
         """
         if (source, chunk.snapshot) != (self._source, self._id) or self._receiver is None:
             self.discard()
@@ -53,8 +63,10 @@ class Installer:
             self._received += len(chunk.data)
             if self._received < chunk.total:
                 return self._received, None
-            meta = self._receiver.commit()
-        except (BadTransfer, StaleSnapshot) as error:
+            meta = self._receiver.finish()
+            self._load(meta, self._receiver.pieces(meta))
+            self._receiver.commit()
+        except (BadTransfer, StaleSnapshot, ValueError) as error:
             log.warning("event=snapshot_refused from=%s why=%s", source, error)
             self.discard()
             return 0, None

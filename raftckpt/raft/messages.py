@@ -323,7 +323,7 @@ def _consistent(message: PeerMessage) -> bool:
             return message.last_term <= message.term
         case Chunk():
             return (
-                2 <= message.log_index
+                message.log_index >= 2
                 and message.index_term <= message.term
                 and message.offset + len(message.data) <= message.total
                 and len(message.snapshot) <= _MOST["snapshot"]
@@ -349,7 +349,7 @@ def implausible(
         last_index: end of the own log.
     """
     for message in messages:
-        if type(message) is NotLetIn or type(message) is Noted:
+        if isinstance(message, NotLetIn | Noted):
             continue
         said = message.config_term if isinstance(message, Standing | Removed) else message.term
         if said > term + TERM_LEAP_MAX:

@@ -157,6 +157,8 @@ class RaftNode(lib.EngineHooks):
         self._standing: dict[str, tuple[int, int]] = {}
         self._asked: list[_Asked] = []
         self._why_waiting = ""
+        self._told_removed: dict[str, tuple[int, int]] = {}
+        """What members (node ids, while they have a link) say of our removal."""
         self._inbox: list[tuple[str, PeerMessage]] = []
         self._early: dict[str, list[bytes]] = {}
         self._late: dict[str, list[PeerMessage]] = {}
@@ -362,7 +364,9 @@ class RaftNode(lib.EngineHooks):
     def disconnected(self, directory: str, broken: bool) -> None:
         """Take note of a lost connection; see the port."""
         self._drop_from_inbox(directory)
-        self._linked.pop(directory, None)
+        gone = self._linked.pop(directory, None)
+        if gone is not None:
+            self._told_removed.pop(gone.node, None)
         self._standing.pop(directory, None)
         self._engine.transport_seam.link(self._engine.peer(directory), False)
         self._sender.link_changed(directory)
@@ -723,8 +727,16 @@ class RaftNode(lib.EngineHooks):
             self._emit(directory, Removed(KINDS[Removed], now.term, now.index))
 
     def _on_removed(self, directory: str, place: tuple[int, int]) -> None:
-        if place >= self._configurations.now.place and not self._storage.identity.joins:
+        """Leave for good if another member says so, too, or if there is no other: one may lie."""
+        now, info = self._configurations.now, self._linked.get(directory)
+        if place < now.place or self._storage.identity.joins or info is None:
+            return
+        self._told_removed[info.node] = place
+        if len(self._told_removed) > 1 or now.voters - {self._id} == {directory}:
             self._leave(place)
+        else:
+            self._on_told(directory, f"{info.node} says that this replica was removed by entry "
+                          f"{place[1]}; it stops when another member says so, too")  # fmt: skip
 
     def _leave(self, place: tuple[int, int]) -> None:
         self._storage.directory.note_removed()

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, cast
 from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
+from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
 from raftckpt.node.liveness import SessionState
@@ -36,7 +37,6 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import COMMANDS, QUERIES
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
 from raftckpt.server.dispatch import Dispatcher
-from raftckpt.net.doors import Guest
 from raftckpt.server.tracking import Subscription
 from raftckpt.server.turns import SLICE_S, Turns
 
