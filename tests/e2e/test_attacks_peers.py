@@ -6,27 +6,28 @@ The table of docs/attacks.md says what is expected of each.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
-import time
-from collections.abc import Callable
+import ssl
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import pytest
 
-import raftckpt
 from raftckpt.protocol.frames import pack_messages
-from raftckpt.raft.hello import HELLO, REFUSED, Refusal
+from raftckpt.raft.hello import REFUSED
 from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, Echo, Removed, Standing, TermIs
 from raftckpt.testing import LocalCluster
+from tests.authority import Authority
 from tests.e2e.forged import ForgedReplica, member, name_of, secret_of
 from tests.e2e.test_attacks import SMALL, address, attacked, descriptors, limited, snapshots
 from tests.waiting import until
 
 
-def forged(cluster: LocalCluster, target: str, *, proven: bool = True, **told: Any) -> ForgedReplica:
+def forged(
+    cluster: LocalCluster, target: str, *, proven: bool = True, **told: Any
+) -> ForgedReplica:
     secret = secret_of(cluster) if proven else b""
     endpoint = cluster.peer_endpoint(target)
     return ForgedReplica(endpoint, name_of(cluster), secret=secret, **told)
@@ -42,10 +43,16 @@ def linked(cluster: LocalCluster, node: str) -> bool:
     return status is not None and status["leader"] is not None
 
 
-def test_silent_connections_to_the_port_of_the_replicas() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_silent_connections_to_the_port_of_the_replicas(tls: bool, tmp_path: Path) -> None:
     """Three hundred to each, 256 descriptors: snapshots go on, a replica comes back, all linked."""
+    files = Authority(tmp_path).issue("all", "all", dns=("n1", "n2", "n3"))
+    settings = SMALL | ({"tls": {"peer": files}} if tls else {})
     with (
-        attacked(settings=SMALL, wrap=limited("-n", 256), restarts=True) as (cluster, checkpoint),
+        attacked(settings=settings, wrap=limited("-n", 256), restarts=True) as (
+            cluster,
+            checkpoint,
+        ),
         contextlib.ExitStack() as silent,
     ):
 
@@ -129,6 +136,41 @@ def test_a_link_is_not_stolen() -> None:
         assert notes(cluster) == before
         assert "disconnected" not in cluster.log("n2")
         checkpoint.put("k", b"v")
+
+
+@pytest.mark.parametrize("says", ["OURS/client/n3", "another/replica/n3", "OURS/replica/n2"])
+def test_a_certificate_is_good_for_its_role_cluster_and_node(says: str, tmp_path: Path) -> None:
+    """Signed by the authority of the replicas, CN=n3, and for something else: no replica n3."""
+    authority = Authority(tmp_path)
+    cluster = LocalCluster(3, faults=False, settings={"tls": {"peer": {
+        "cert": str(tmp_path / "all.pem"), "key": str(tmp_path / "all.key"),
+        "ca": str(authority.path),
+    }}})  # fmt: skip
+    try:
+        name = name_of(cluster)
+        authority.issue(
+            "all", "n3", uris=[f"raftckpt://{name}/replica/{node}" for node in cluster.nodes]
+        )
+        cluster.start()
+        cluster.wait_ready()
+        cluster.kill("n3")
+        before = notes(cluster)
+        uri = "raftckpt://" + says.replace("OURS", name)
+        files = authority.issue("liar", "n3", uris=[uri], dns=["n3"])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(files["ca"])
+        context.load_cert_chain(files["cert"], files["key"])
+        told = member(cluster, "n3") | {"incarnation": 99}
+        for node in ("n1", "n2"):
+            with ForgedReplica(cluster.peer_endpoint(node), name, tls=context, **told) as liar:
+                refusal = liar.link()
+                assert refusal is not None
+                assert f"its certificate is for {uri}" in refusal.why
+        assert notes(cluster) == before
+        cluster.restart("n3")
+    finally:
+        cluster.stop()
 
 
 def test_a_forged_voter_is_not_part_of_a_founding() -> None:
@@ -218,7 +260,7 @@ def test_no_message_of_a_member_is_of_lasting_harm() -> None:
 
 
 def test_a_committed_entry_that_nobody_can_read_does_nothing_anywhere() -> None:
-    """Somebody with the secret leads for a moment: all say so, nobody ends, also after a restart."""
+    """Somebody with the secret leads for a moment: all say so, nobody ends, nor after a restart."""
     with attacked(restarts=True) as (cluster, checkpoint):
         checkpoint.put("k", b"before")
         cluster.kill("n3")
