@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from raftckpt import limits
 from raftckpt.node import yamltext
 from raftckpt.node.yamltext import Problem
+from raftckpt.plain import plain, shown
 from raftckpt.protocol import contract
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 VOTERS_MAX: Final = 7
+_TOLD_MAX: Final = 100
+"""Problems that one error tells."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 _SIZE = re.compile(r"([0-9]+) ?(B|KiB|MiB|GiB)?\Z")
@@ -55,11 +58,14 @@ class ConfigError(ValueError):
     def __init__(self, path: str, problems: list[Problem]) -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda problem: problem.line)
-        super().__init__("\n".join(self._line(problem) for problem in self.problems))
+        lines = [self._line(problem) for problem in self.problems[:_TOLD_MAX]]
+        if len(self.problems) > _TOLD_MAX:
+            lines.append(f"{path}: {len(self.problems) - _TOLD_MAX} more problems")
+        super().__init__("\n".join(lines))
 
     def _line(self, problem: Problem) -> str:
         where = f"{self.path}:{problem.line}" if problem.line else self.path
-        return f"{where}: {problem.what}; fix: {problem.fix}"
+        return plain(f"{where}: {problem.what}; fix: {problem.fix}")
 
 
 class Address(NamedTuple):
@@ -388,7 +394,7 @@ class _Parser:
             if origin != "file":
                 sign = "=" if origin.isupper() else " "
                 fix = f"for example {origin}{sign}{example.partition(': ')[2]}"
-            self.problem(line, f"{name} {error}, not {raw!r}", fix)
+            self.problem(line, f"{name} {error}, not {shown(raw)}", fix)
 
     def _override(self, path: str) -> None:
         flag = self.overrides.get(path)

@@ -90,6 +90,7 @@ class ReplicaProcess:
         loop.set_exception_handler(self._on_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         tame_malloc()
         config, node = self._config, self._node
         check_certificates(config, node)
@@ -273,6 +274,13 @@ class ReplicaProcess:
         log.info("stopping signal=%d", number)
         self._stop.set()
         self._changed.set()
+
+    def _on_hangup(self) -> None:
+        """A terminal that closes, or an operator who wants files to be read again."""
+        log.warning(
+            'hangup why="settings and certificates are read when a replica starts: restart it, '
+            'one replica after the other"'
+        )
 
     async def _leave(
         self,

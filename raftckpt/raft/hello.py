@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgpack
 
 from raftckpt import limits
+from raftckpt.plain import plain
 from raftckpt.protocol.check import decode_plain
 from raftckpt.protocol.contract import NODE_ID_BYTES_MAX
 from raftckpt.raft.messages import INDEX_MAX, TERM_MAX, WHOLE, PeerProtocolError
@@ -136,7 +137,7 @@ def _message(body: bytes) -> list[Any]:
 def _refusal(message: list[Any]) -> Refusal:
     if tuple(map(type, message[:3])) != (int, str, bool):
         raise PeerProtocolError("the refusal is malformed")
-    return Refusal(message[1][:_TEXT_MAX], message[2])
+    return Refusal(plain(message[1][:_TEXT_MAX]), message[2])
 
 
 def _check(hello: Hello) -> None:
