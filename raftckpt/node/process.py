@@ -18,6 +18,7 @@ from typing import Final
 from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, announceable, parse_address
+from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
@@ -32,7 +33,7 @@ from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
+from raftckpt.storage import DataDirectory, Journal, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
 __all__ = ["ReplicaProcess"]
@@ -42,6 +43,7 @@ log = logging.getLogger("raftckpt.node")
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
+_LOOK_AT_DISK_S: Final = 0.5
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
 
@@ -73,6 +75,9 @@ class ReplicaProcess:
         self._failed = failed
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
+        self._segment_bytes = segment_bytes(self._path)
+        self._disk = DiskRoom(self._path, self._segment_bytes)
+        self._fs.relief = self._disk.release
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
@@ -139,11 +144,12 @@ class ReplicaProcess:
                     verdict.remedy,
                 )
             return
-        storage = open_log(directory, fsync=config.fsync)
+        storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
         replica, raft, listener, driver = self._build(storage, peering, links)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
+        self._look_at_disk(replica, raft, storage.journal)
         await listener.start(*at.client)
         driver.start(raft)
         log.info(
@@ -238,7 +244,7 @@ class ReplicaProcess:
             clock.monotonic(),
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
-            lambda: peering.alarms() + replica.alarms,
+            lambda: peering.alarms() + replica.alarms + self._disk.alarms(),
             notes.clear,
             lambda: driver.longest.value,
         )
@@ -261,8 +267,22 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
+        storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
         self._driver = driver
         return replica, raft, listener, driver
+
+    def _look_at_disk(self, replica: Replica, raft: RaftNode, journal: Journal) -> None:
+        """Now and then: what is free decides what is admitted."""
+        if self._stop.is_set():
+            return
+        if self._disk.look(replica.machine.footprint, self._clock.monotonic()):
+            raft.compact()
+        if self._disk.full and not journal.dirty:
+            journal.sync()  # nobody writes: what is left of files that are not needed goes now
+        replica.disk_full(self._disk.full)
+        asyncio.get_running_loop().call_later(
+            _LOOK_AT_DISK_S, self._look_at_disk, replica, raft, journal
+        )
 
     # --- leaving ------------------------------------------------------------------------------
     def _on_signal(self, number: int) -> None:

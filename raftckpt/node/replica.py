@@ -291,6 +291,8 @@ class Replica:
         if room <= 0 or cost + pending > limits.PENDING_BYTES_MAX:
             return "busy"
         space = self._room
+        if space.disk_full:
+            return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
         if growth > max(0, space.left(self.machine) - pending):
             return "full"
@@ -676,6 +678,10 @@ class Replica:
                     owner.refuse(
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
+
+    def disk_full(self, full: bool) -> None:
+        """The disk has no room for new data, or has some again."""
+        self._room.disk_full = full
 
     def _undecodable(self, index: int, why: str) -> None:
         """A committed entry is no batch: somebody posed as a leader, or it is our bug."""

@@ -136,7 +136,9 @@ def parse(text: str, problems: list[Problem]) -> Node | None:
             line = event.start_mark.line + 1 if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent):
                 problems.append(
-                    Problem(line, f"the alias *{event.anchor[:60]} is not allowed", "write it out")
+                    Problem(
+                        line, f"the alias *{str(event.anchor)[:60]} is not allowed", "write it out"
+                    )
                 )
                 return None
             nodes += isinstance(event, yaml.NodeEvent)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from raftckpt.raft.messages import Chunk
 from raftckpt.storage import (
     BadTransfer,
+    DiskFull,
     SnapshotMeta,
     SnapshotReceiver,
     SnapshotStore,
@@ -50,9 +51,12 @@ class Installer:
             if chunk.offset != 0:
                 return 0, None
             self._source, self._id = source, chunk.snapshot
-            self._receiver = self._snapshots.receive(
-                chunk.log_index, chunk.index_term, chunk.total, chunk.crc, chunk.snapshot
-            )
+            try:
+                self._receiver = self._snapshots.receive(
+                    chunk.log_index, chunk.index_term, chunk.total, chunk.crc, chunk.snapshot
+                )
+            except DiskFull as error:
+                return self._no_room(source, error)
         if chunk.offset != self._received:
             if chunk.offset + len(chunk.data) <= self._received:
                 return self._received, None  # a duplicate
@@ -64,15 +68,24 @@ class Installer:
             if self._received < chunk.total:
                 return self._received, None
             meta = self._receiver.finish()
+            self._receiver.settle()
             self._load(meta, self._receiver.pieces(meta))
-            self._receiver.commit()
         except (BadTransfer, StaleSnapshot, ValueError) as error:
             log.warning("event=snapshot_refused from=%s why=%s", source, error)
             self.discard()
             return 0, None
+        except DiskFull as error:
+            return self._no_room(source, error)
+        self._receiver.commit()
         self._receiver = None
         self._received = 0
         return chunk.total, meta
+
+    def _no_room(self, source: str, error: DiskFull) -> tuple[int, None]:
+        """There is none for it: it is sent again, and the replica lags until there is."""
+        log.error('event=snapshot_has_no_room from=%s why="%s"', source, error.why)
+        self.discard()
+        return 0, None
 
     def discard(self, source: str | None = None) -> None:
         """Forget a half-received snapshot (from ``source`` only, if given)."""

@@ -33,6 +33,7 @@ from raftckpt.errors import InvariantViolation, ensure
 from raftckpt.limits import KIB, MIB
 from raftckpt.storage.files import (
     Damaged,
+    DiskFull,
     File,
     FileSystem,
     Foreign,
@@ -263,6 +264,10 @@ class _Slot:
             file.sync()
             fs.point("snapshot.sync.after")
             self._store._publish(self._path, meta, file)
+        except DiskFull:  # who wants to go on needs the room
+            file.close()
+            fs.unlink(self._path)
+            raise
         except BaseException:
             file.close()
             raise
@@ -408,6 +413,14 @@ class SnapshotReceiver(_Slot):
         self._store._check_grows(self, meta.index)
         return meta
 
+    def settle(self) -> None:
+        """Have it on the disk: what is left to do takes no room.
+
+        Raises:
+            StorageError: it failed; call :meth:`abort`.
+        """
+        self._opened().sync()
+
     def pieces(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """Yield the image of what :meth:`finish` returned, before it replaces anything.
 
@@ -452,6 +465,8 @@ class SnapshotStore:
         ensure(len(self._owner) == _OWNER_BYTES, "the owner hash has 16 bytes")
         self._latest: SnapshotMeta | None = None
         self._open: dict[str, tuple[SnapshotMeta, File]] = {}
+        self.fits: Callable[[], bool] = lambda: True
+        """Whether a snapshot of the own state has room."""
         self.on_commit: Callable[[SnapshotMeta], None] | None = None
         """Called when a snapshot has become durable."""
         fs.mkdir(directory)

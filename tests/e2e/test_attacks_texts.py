@@ -42,7 +42,7 @@ def test_a_hangup_ends_no_replica_and_is_told() -> None:
 
 def test_nobody_forges_lines_of_a_log_or_steers_a_terminal() -> None:
     """What a stranger says on a dead replica's port, and names that tenants choose."""
-    with attacked(restarts=True) as (cluster, checkpoint):
+    with attacked(restarts=True) as (cluster, _):
         cluster.kill("n3")
         with socket.create_server(address(cluster.peer_endpoint("n3"))) as trap:
             trap.settimeout(20)
