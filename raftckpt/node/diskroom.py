@@ -24,10 +24,14 @@ _PARTS: Final = 16
 """A segment is at most one of so many parts of the disk."""
 _SEGMENTS_FREE: Final = 2
 """Beside a snapshot: the segment that is begun next, and what arrives before we look again."""
-_SEGMENTS_SHORT: Final = 6
+_COMMANDS_BYTES: Final = 2 * limits.MIB
+"""So much of commands may always be on its way, or nothing would be admitted."""
+_SEGMENTS_LOW: Final = 6
 """With less than these the log is made short, before it is too late."""
-_SHORTEN_EVERY_S: Final = 10.0
-_SHORTEN_FULL_EVERY_S: Final = 2.0
+_SEGMENTS_KEPT: Final = 3
+"""A log of so many is short."""
+_SENT_AT_ONCE_BYTES: Final = 9 * limits.MIB
+"""What a leader sends a follower without having heard of it, a little more."""
 
 
 def segment_bytes(directory: str) -> int:
@@ -48,45 +52,51 @@ class DiskRoom:
 
     Attributes:
         full: no new data is to be admitted.
-        free: bytes that were free when it was looked.
+        free: bytes that were free when it was measured.
+        allowance: bytes of commands that may be on their way to the disk at once.
+        short: there is no room for what a leader may send at once; small entries are taken.
     """
 
     def __init__(self, directory: str, segment: int) -> None:
         self.full = False
         self.free = 0
+        self.allowance = limits.PENDING_BYTES_MAX
+        self.short = False
         self._directory = directory
         self._path = os.path.join(directory, _NAME)
         self._segment = segment
         self._held = os.path.exists(self._path)
-        self._shortened_at = float("-inf")
         self._unfitting = False
 
-    def look(self, state_bytes: int, now: float) -> bool:
+    def look(self, state_bytes: int, log_bytes: int) -> bool:
         """See what is free; whether the log is to be made short now.
 
         Arguments:
             state_bytes: of the state, as a snapshot of it is large.
-            now: monotonic time.
+            log_bytes: of the log.
         """
-        try:
-            found = os.statvfs(self._directory)
-        except OSError:
-            return False  # the next write tells
-        self.free = found.f_bavail * found.f_frsize
-        enough = state_bytes + _SEGMENTS_FREE * self._segment
-        was, self.full = self.full, self.free < enough + (self._segment if self.full else 0)
-        if was != self.full:
-            text = "disk_full free=%d needed=%d" if self.full else "disk_has_room free=%d needed=%d"
-            log.log(logging.ERROR if self.full else logging.INFO, text, self.free, enough)
+        enough = self.measure(state_bytes)
         if not self._held and self.free >= enough + 2 * self._segment:
             self._take()
         self._unfitting = not self.fits(state_bytes)
-        short = self.free < enough + (_SEGMENTS_SHORT - _SEGMENTS_FREE) * self._segment
-        every_s = _SHORTEN_FULL_EVERY_S if self.full else _SHORTEN_EVERY_S
-        if not short or now - self._shortened_at < every_s:
-            return False
-        self._shortened_at = now
-        return True
+        low = self.free < enough + (_SEGMENTS_LOW - _SEGMENTS_FREE) * self._segment
+        return low and log_bytes > max(_SEGMENTS_KEPT * self._segment, state_bytes // 2)
+
+    def measure(self, state_bytes: int) -> int:
+        """See what is free; returns what is needed. Cheap: a system call."""
+        enough = state_bytes + _SEGMENTS_FREE * self._segment + _COMMANDS_BYTES
+        try:
+            found = os.statvfs(self._directory)
+        except OSError:
+            return enough  # the next write tells
+        self.free = found.f_bavail * found.f_frsize
+        was, self.full = self.full, self.free < enough + (self._segment if self.full else 0)
+        self.short = self.free < self._segment + _SENT_AT_ONCE_BYTES
+        self.allowance = min(limits.PENDING_BYTES_MAX, max(0, self.free - enough) + _COMMANDS_BYTES)
+        if was != self.full:
+            text = "disk_full free=%d needed=%d" if self.full else "disk_has_room free=%d needed=%d"
+            log.log(logging.ERROR if self.full else logging.INFO, text, self.free, enough)
+        return enough
 
     def fits(self, state_bytes: int) -> bool:
         """Whether a snapshot of the state has room, and a segment beside it."""

@@ -33,7 +33,7 @@ from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
-from raftckpt.storage import DataDirectory, Journal, Missing, RealFileSystem, Storage, StorageError
+from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
 __all__ = ["ReplicaProcess"]
@@ -149,7 +149,7 @@ class ReplicaProcess:
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
-        self._look_at_disk(replica, raft, storage.journal)
+        self._look_at_disk(replica, raft, storage)
         await listener.start(*at.client)
         driver.start(raft)
         log.info(
@@ -175,6 +175,7 @@ class ReplicaProcess:
             election_max_s=timing.election_max_ms / 1000,
             snapshot_entries=config.snapshot.entries,
             snapshot_bytes=config.snapshot.bytes,
+            keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
         )
 
     def _targets(self, peering: Peering) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -267,22 +268,29 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
+        self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
         self._driver = driver
         return replica, raft, listener, driver
 
-    def _look_at_disk(self, replica: Replica, raft: RaftNode, journal: Journal) -> None:
+    def _look_at_disk(self, replica: Replica, raft: RaftNode, storage: Storage) -> None:
         """Now and then: what is free decides what is admitted."""
         if self._stop.is_set():
             return
-        if self._disk.look(replica.machine.footprint, self._clock.monotonic()):
+        journal = storage.journal
+        if self._disk.look(replica.machine.footprint, journal.bytes_on_disk):
             raft.compact()
         if self._disk.full and not journal.dirty:
             journal.sync()  # nobody writes: what is left of files that are not needed goes now
-        replica.disk_full(self._disk.full)
-        asyncio.get_running_loop().call_later(
-            _LOOK_AT_DISK_S, self._look_at_disk, replica, raft, journal
-        )
+        self._room_taken(replica, storage)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
+
+    def _room_taken(self, replica: Replica, storage: Storage) -> None:
+        """A segment may have begun: what is taken on before the next look has to fit, too."""
+        self._disk.measure(replica.machine.footprint)
+        replica.disk_room(self._disk.full, self._disk.allowance)
+        storage.short = self._disk.short
 
     # --- leaving ------------------------------------------------------------------------------
     def _on_signal(self, number: int) -> None:

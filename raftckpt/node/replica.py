@@ -239,7 +239,7 @@ class Replica:
         queue, early, machine = self._queue, self._early, self.machine
         room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(queue)
         pending = self._flying_bytes + queue.bytes
-        room_bytes = min(limits.PENDING_BYTES_MAX, self._room.left(machine)) - pending
+        room_bytes = min(self._room.pending_bytes_max, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
         above = self._above
@@ -288,9 +288,9 @@ class Replica:
         self, message: AnyCommand, session: int, cost: int, room: int, pending: int
     ) -> str:
         """Why a command is to come again later ("": it need not); note what it will add."""
-        if room <= 0 or cost + pending > limits.PENDING_BYTES_MAX:
-            return "busy"
         space = self._room
+        if room <= 0 or cost + pending > space.pending_bytes_max:
+            return "busy"
         if space.disk_full:
             return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
@@ -679,9 +679,10 @@ class Replica:
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
 
-    def disk_full(self, full: bool) -> None:
-        """The disk has no room for new data, or has some again."""
+    def disk_room(self, full: bool, allowance: int) -> None:
+        """The disk has no room for new data, or for so many bytes on their way to it."""
         self._room.disk_full = full
+        self._room.pending_bytes_max = allowance
 
     def _undecodable(self, index: int, why: str) -> None:
         """A committed entry is no batch: somebody posed as a leader, or it is our bug."""

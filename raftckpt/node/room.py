@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from raftckpt import limits
 from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.protocol import operations as ops
@@ -35,6 +36,8 @@ class Room:
         self._most = most
         self.disk_full = False
         """No more is to be written than what makes room."""
+        self.pending_bytes_max = limits.PENDING_BYTES_MAX
+        """Of commands on their way to the disk."""
         self.marks: dict[int, int] = {}
         """id(command) -> what it adds beyond its own bytes, of those on their way."""
         self._reached = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
+from raftckpt import limits
 from raftckpt.errors import ensure
 from raftckpt.raft.configuration import (
     CONFIGURATION,
@@ -34,6 +35,13 @@ from raftckpt.storage import SnapshotMeta, Storage
 __all__ = ["Following"]
 
 log = logging.getLogger("raftckpt.raft")
+
+LARGE_BYTES: Final = 64 * limits.KIB
+
+
+def _large(append: Append) -> bool:
+    """Whether it holds more than what makes room: deletes, closes and the like."""
+    return sum(len(payload) for payload, _, _ in append.entries) > LARGE_BYTES
 
 
 class Following:
@@ -82,7 +90,10 @@ class Following:
             return
         engine = self._engine
         message: dict[str, Any] = {"type": "append_entries", "term": append.term}
-        if append.prev_index == 0:
+        if append.prev_index == 0 or (
+            # without room for it this replica lags; what it did not take is sent again later
+            self._storage.short and (_large(append) or append.prev_index > engine.log[-1][1])
+        ):
             engine.deliver(node, message | {"commit_index": 0})
             self._emit(node, Echo(KINDS[Echo], engine.term, append.round, self._wall_ns()))
             return

@@ -17,7 +17,6 @@ __all__ = ["Snapshotter"]
 
 log = logging.getLogger("raftckpt.raft")
 
-KEEP_BYTES: Final = 16 * limits.MIB
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
 PAUSE: Final = 4.0
@@ -179,7 +178,7 @@ class Snapshotter:
         entries = min(self._config.keep_entries, 4 * self._config.snapshot_entries)
         keep = max(first, self._index - 1 - entries)
         size, oldest = 0, self._index - 1
-        while oldest > keep and size < KEEP_BYTES:
+        while oldest > keep and size < self._config.keep_bytes:
             oldest -= 1
             size += len(log[oldest - first][0])
         return oldest

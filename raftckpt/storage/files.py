@@ -294,6 +294,8 @@ class _RealFile:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
                 raise _translate("reserving space for", self._path, error) from error
             self.truncate(size)
+        if self._fs.taken is not None:
+            self._fs.taken()
 
     def size(self) -> int:
         try:
@@ -344,10 +346,12 @@ class RealFileSystem:
     Attributes:
         sync_s: seconds that all syncs took so far.
         relief: told which file has no room; returns whether it made some.
+        taken: told that room was reserved for a file.
     """
 
     sync_s = 0.0
     relief: Callable[[str], bool] | None = None
+    taken: Callable[[], None] | None = None
 
     def relieved(self, path: str, error: OSError) -> bool:
         """Whether what failed for want of room may be tried again."""
