@@ -1,7 +1,8 @@
 """The next version of the product: a copy of this tree with one more operation and a level for it.
 
 What every later release will be to this one: an operation and a level that this one does not know,
-and a field more at the end of the first words on a link.
+a number of the contract that is another one from there on, a field more at the end of the first
+words on a link, and one more in a message of peers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,33 @@ _BEFORE: Final = (
 _EDITS: Final = {
     "version.py": (("HIGHEST_LEVEL = 2", "HIGHEST_LEVEL = 3"), ('"0.1.0"', '"0.2.0"')),
     "raft/hello.py": (("_body([HELLO, *said])", '_body([HELLO, *said, "and more"])'),),
+    "raft/messages.py": (
+        (
+            "class PreVote(NamedTuple):",
+            'class VoteGrantMore(NamedTuple):\n    """A vote with more in it."""\n\n    kind: int\n'
+            "    term: int\n    more: str\n\n\nclass PreVote(NamedTuple):",
+        ),
+        ("    Noted: 19,\n", "    Noted: 19,\n    VoteGrantMore: 20,\n"),
+        (
+            "Callable[[Any], Any]]]] = {}",
+            "Callable[[Any], Any]]]] = {\n"
+            "    VoteGrantMore: (3, lambda m: VoteGrant(KINDS[VoteGrant], m.term))\n}",
+        ),
+    ),
+    "raft/node.py": (
+        ("    VoteGrant,\n", "    VoteGrant,\n    VoteGrantMore,\n"),
+        ("case VoteGrant():", "case VoteGrant() | VoteGrantMore():"),
+        (
+            'VoteGrant(KINDS[VoteGrant], message["term"])',
+            'VoteGrantMore(KINDS[VoteGrantMore], message["term"], "more")',
+        ),
+    ),
+    "model/state.py": (
+        (
+            "retention_ns < RETENTION_IMMEDIATE_NS",
+            "retention_ns < RETENTION_IMMEDIATE_NS * (3 if self.level >= 3 else 1)",
+        ),
+    ),
     "protocol/operations.py": (
         (
             _BEFORE,
@@ -93,3 +121,7 @@ def environment(tree: Path) -> list[str]:
         f"PYTHONPATH={os.fspath(tree)}",
         "PYTHONSAFEPATH=1",
     ]
+
+
+if __name__ == "__main__":
+    next_version(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import sys
 import tempfile
@@ -54,6 +55,12 @@ _JUDGE_SECONDS_PER_SECOND = 2.0
 )
 @click.option("--members", is_flag=True, help="Members come and go, too (two more hosts).")
 @click.option(
+    "--other-version",
+    metavar="COMMAND",
+    default="",
+    help="Restart replicas now and then as another version: a command to put before theirs.",
+)
+@click.option(
     "--min-rate",
     type=click.FloatRange(0.0),
     default=100.0,
@@ -76,6 +83,7 @@ def chaos(
     replicas: str,
     clients: int,
     members: bool,
+    other_version: str,
     min_rate: float,
     report: str | None,
     picture: str | None,
@@ -95,6 +103,7 @@ def chaos(
       raftckpt chaos --seconds 60 --picture chaos.svg
       raftckpt chaos --replicas 5 --seed 7 --report chaos.json
       raftckpt chaos --seconds 600 -o json | tail -1
+      raftckpt chaos --members --other-version "env PYTHONPATH=/opt/raftckpt-next"
     """  # noqa: D301
     from raftckpt.chaos.picture import save
     from raftckpt.chaos.run import Plan, run
@@ -116,6 +125,7 @@ def chaos(
         clients=clients,
         rate_min=min_rate,
         members=members,
+        other_version=tuple(shlex.split(other_version)),
         judge_s=max(_JUDGE_SECONDS_MIN, _JUDGE_SECONDS_PER_SECOND * seconds),
     )
     progress = _Progress(plan.seed, seconds)

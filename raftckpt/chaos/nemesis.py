@@ -337,6 +337,20 @@ def _add_and_remove(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     yield dice.uniform(0.2, 2.0)
 
 
+def _switch_version(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
+    """Upgrade a replica, or go back to the version before: one by one, as an operator does."""
+    if not stage.other_version:
+        raise _Skip
+    node = dice.choice(stage.nodes)
+    if stage.cluster.pid(node) is None:
+        raise _Skip
+    stage.switch_version(node)
+    stage.cluster.terminate(node, 20.0)
+    yield dice.uniform(0.0, 0.5)
+    stage.keeper.restart()
+    yield dice.uniform(0.5, 2.0)
+
+
 def _let_in(stage: ChaosStage, node: str, leaves: str | None) -> Iterator[float]:
     token = os.urandom(8).hex()
     if leaves is not None:
@@ -365,8 +379,9 @@ def _patience() -> Iterator[None]:
 MEMBERS: Final[dict[str, Script]] = {
     "replace member": _replace_member,
     "add and remove member": _add_and_remove,
+    "switch version": _switch_version,
 }
-"""One more lane, with ``--members``."""
+"""One more lane, with ``--members`` or another version."""
 _CHANGE_S: Final = 120.0
 LANES: Final[tuple[dict[str, Script], ...]] = (
     {
@@ -434,7 +449,7 @@ class Nemesis:
         self._stop = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._threads = []
-        lanes = (*LANES, MEMBERS) if members else LANES
+        lanes = (*LANES, MEMBERS) if members or stage.other_version else LANES
         for lane, scripts in enumerate(lanes):
             chosen = {name: each for name, each in scripts.items() if not only or name in only}
             if chosen:

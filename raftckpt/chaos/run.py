@@ -43,6 +43,8 @@ class Plan:
         module: what replicas run.
         only: names of faults to restrict it to; empty: all.
         members: whether members come and go, too.
+        other_version: command put before that of a replica that runs as another version; empty:
+            all are this one.
     """
 
     seconds: float
@@ -57,6 +59,7 @@ class Plan:
     module: str = "raftckpt.node"
     only: tuple[str, ...] = ()
     members: bool = False
+    other_version: tuple[str, ...] = ()
 
 
 @dataclass
@@ -155,6 +158,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         module=plan.module,
         pace=plan.pace,
         spares=_SPARES if plan.members else 0,
+        other_version=plan.other_version,
     )
     nemesis: Nemesis | None = None
     try:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from raftckpt.chaos.disk import SmallDisk
 from raftckpt.chaos.keeper import Keeper
 from raftckpt.chaos.worker import Spec, arguments
+from raftckpt.client.blocking import connect
 from raftckpt.errors import CheckpointError
 from raftckpt.testing import LocalCluster, background
 from raftckpt.testing.probe import ReplicaProbe
@@ -127,6 +128,7 @@ class ChaosStage:
         module: what replicas run.
         pace: changes a second all clients together aim at.
         spares: hosts that may become members.
+        other_version: command put before that of a replica that runs as the other version.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class ChaosStage:
         module: str = "raftckpt.node",
         pace: float = 1200.0,
         spares: int = 0,
+        other_version: Sequence[str] = (),
     ) -> None:
         self.dice = dice
         self.disk: SmallDisk | None = None
@@ -160,6 +163,8 @@ class ChaosStage:
             self.disk = SmallDisk(directory / "small", where / self.disk_node)
         except OSError as error:
             self.no_disk = str(error)
+        self.other_version = other_version
+        self._other: set[str] = set()
         wrap = {self.disk_node: self.disk.wrap} if self.disk is not None else {}
         self.cluster = LocalCluster(
             replicas, where, settings=SETTINGS, wrap=wrap, module=module, spares=spares
@@ -186,6 +191,9 @@ class ChaosStage:
         """Start replicas, then clients, then watch the replicas."""
         self.cluster.start()
         self.cluster.wait_ready(timeout)
+        if self.other_version:  # else the level rises, and there is no way back
+            with connect(self.cluster.endpoints, session=False, timeout=timeout) as service:
+                service.pin_level(True)
         for _ in range(self._wanted):
             self.add_client()
         for node in self.cluster.hosts:
@@ -199,6 +207,12 @@ class ChaosStage:
         client = ClientProcess(f"c{self._started}", self._directory, self.cluster)
         self.clients.append(client)
         client.start(self.cluster, self.dice, 8, self._pace)
+
+    def switch_version(self, node: str) -> None:
+        """Have a replica be the other version from its next start on, or the first one again."""
+        self._other ^= {node}
+        disk = self.disk.wrap if self.disk is not None and node == self.disk_node else ()
+        self.cluster.wrap(node, [*disk, *(self.other_version if node in self._other else ())])
 
     def replace(self, client: ClientProcess) -> None:
         """Kill a client process and start another in its place."""

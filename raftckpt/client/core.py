@@ -31,7 +31,7 @@ from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
 from raftckpt.client.roles import RoleInbox
 from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
-from raftckpt.errors import BadHandle, CheckpointError, SaAisError
+from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.replies import ReplyKind
@@ -88,6 +88,8 @@ class ClientCore(Pipeline):
         super().__init__(config, jitter)
         self.router = Router(endpoints, jitter)
         self.session = 0
+        self.founding = ""
+        """Id of the founding that the first replica told of."""
         self.roles = RoleInbox()
         self.node = config.node
         """Node id this client counts as."""
@@ -496,6 +498,8 @@ class ClientCore(Pipeline):
         hello = message[3]
         if hello["version"] != CLIENT_PROTOCOL or type(hello["node"]) is not str:
             raise FrameError("malformed greeting")
+        if not self._is_ours(attempt, hello.get("founding", "")):
+            return
         leads = hello["leader"] == hello["node"]
         if self._link is Link.NONE or (leads and self._link is Link.GREETED):
             self._adopt(attempt, hello)
@@ -510,6 +514,32 @@ class ClientCore(Pipeline):
             where = hello["endpoints"].get(hello["leader"])
             if type(where) is str and where not in self._busy():
                 self.router.suggest(where)
+
+    def _is_ours(self, attempt: _Attempt, founding: str) -> bool:
+        """Whether it is the cluster met before; another one of its name knows nothing of us.
+
+        Nothing is sent to it. Without a session neither of the two is used; a session is lost when
+        all replicas say so (the cluster was founded anew, or restored from a copy).
+        """
+        endpoint, former = attempt.endpoint, self.founding or founding
+        self.founding = former
+        if founding in (former, ""):
+            self._greeting_errors.pop(endpoint, None)
+            return True
+        why = (
+            f"it belongs to another founding of the cluster ({founding[:8]}) than the replicas "
+            f"met before ({former[:8]}): name endpoints of one cluster only"
+        )
+        error = InvalidParam(f"connect: {endpoint}: {why}", reason="founding")
+        self._greeting_errors[endpoint] = error
+        if not self.session:
+            self._fail_unsent(error)
+        if all(item in self._greeting_errors for item in self.router.endpoints):
+            self.founding = ""
+            if self.session:
+                self._lose_session("the cluster was founded anew")
+        self._attempt_failed(attempt, why)
+        return False
 
     def _adopt(self, attempt: _Attempt, hello: Any) -> None:
         """Go on with this connection: it has been greeted."""

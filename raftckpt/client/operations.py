@@ -299,6 +299,8 @@ def open_checkpoint(name: str | bytes, create: Attributes | None, mode: str) -> 
         raise BadFlags(f'mode is "r", "w" or "rw", not {mode!r}')
     attributes = None
     if create is not None:
+        if not isinstance(create, Attributes):
+            raise InvalidParam(f"create is Attributes(...) or None, not {create!r}")
         attributes = create.to_wire()
         flags |= OpenFlags.CREATE
     return open_raw(text, int(flags), attributes)

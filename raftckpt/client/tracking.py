@@ -26,7 +26,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.endpoints import is_endpoint
 from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.routing import Router
-from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, Unavailable
+from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, SessionLost, Unavailable
 from raftckpt.model.changes import ChangeKind
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
@@ -124,6 +124,7 @@ class TrackerCore:
         token: str | None,
         connect_timeout: float,
         jitter: Callable[[], float],
+        founding: str = "",
     ) -> None:
         self.router = Router(endpoints, jitter)
         self.stage = Stage.WAITING
@@ -153,6 +154,9 @@ class TrackerCore:
         self._syncs: list[Sync] = []
         self._next_sync = _FIRST_SYNC_ID
         self._refusals: dict[str, CheckpointError] = {}
+        self._founding = founding
+        self._foreign: set[str] = set()
+        """Endpoints that belong to another founding now: our place means nothing there."""
         self._now = 0.0
 
     # --- outputs ------------------------------------------------------------------------------
@@ -422,6 +426,8 @@ class TrackerCore:
             self._synced(number, code, value)
 
     def _greeted(self, hello: Any) -> None:
+        if not self._is_ours(hello.get("founding", "")):
+            return
         endpoints = {str(value) for value in hello["endpoints"].values()}
         self.router.learn(filter(is_endpoint, sorted(endpoints)))
         self.node = str(hello["node"])
@@ -437,6 +443,25 @@ class TrackerCore:
             )
         )
         self._enter(Stage.STARTING, self._timeout + limits.TRACK_WAIT_SECONDS_MAX + 1.0)
+
+    def _is_ours(self, founding: str) -> bool:
+        """Whether it is the cluster met before; if none is, the tracker ends."""
+        self._founding = self._founding or founding
+        if founding in (self._founding, ""):
+            self._foreign.discard(self._endpoint)
+            return True
+        self._foreign.add(self._endpoint)
+        self._lost("it belongs to another founding of the cluster")
+        if self._foreign.issuperset(self.router.endpoints):
+            self._end(
+                SessionLost(
+                    f"track on checkpoint {self._target.name!r}: the cluster was founded anew; "
+                    "connect and track again",
+                    definite=True,
+                    reason="founding",
+                )
+            )
+        return False
 
     def _refused(self, what: str, code: int, value: Any) -> None:
         reason, detail, _ = value
@@ -574,6 +599,7 @@ def tracker_core(client: ClientCore, target: Target, jitter: Callable[[], float]
         token=config.token,
         connect_timeout=config.connect_timeout,
         jitter=jitter,
+        founding=client.founding,
     )
 
 

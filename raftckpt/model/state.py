@@ -20,6 +20,7 @@ from raftckpt.model.groups import Groups
 from raftckpt.model.order import SortedNames
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
+from raftckpt.version import LOWEST_LEVEL
 
 __all__ = ["State"]
 
@@ -44,6 +45,8 @@ class State:
         groups: the service groups.
         staged_bytes: bytes staged by all sessions.
         footprint: rough bytes of memory that all else takes; holes in sections count as bytes.
+        level: of the cluster, as of the last entry; told with the configuration, not part of the
+            image. A number of the contract that a later level changes is looked up by it.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
         compared: (nonce, digest) that leaders told of their states; not part of the image.
         changes: what the last batch changed, in the order of the revisions; not part of the image.
@@ -65,6 +68,7 @@ class State:
         self.groups = Groups()
         self.staged_bytes = 0
         self.footprint = 0
+        self.level = LOWEST_LEVEL
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
         self.compared: deque[tuple[bytes, bytes]] = deque(maxlen=8)
         self.changes: list[Change] = []

@@ -239,6 +239,7 @@ class ReplicaProcess:
         info = ReplicaInfo(
             node,
             config.cluster,
+            storage.identity.founding,
             storage.identity.directory,
             endpoints,
             config.durability,

@@ -713,6 +713,7 @@ class Replica:
 
     def configured(self, configuration: Configuration) -> None:
         """Another configuration holds from here on: its members, its level."""
+        self.machine.level = configuration.level
         self.endpoints.clear()
         self.endpoints.update({m.node: m.client for m in configuration.members if m.client})
         self._above = frozenset(

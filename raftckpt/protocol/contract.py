@@ -1,7 +1,8 @@
 """Numbers that all replicas must share: ``apply``, the image and what decodes depend on them.
 
 Whoever changes one changes what a committed entry means: replicas that disagree diverge. They are
-pinned by a test; a change comes with a level of the cluster. What a single node may choose for
+pinned by a test; a change comes with a level of the cluster: what a number was below it stays, and
+the state machine takes the one of its ``level``. What a single node may choose for
 itself is in :mod:`raftckpt.limits`.
 """
 

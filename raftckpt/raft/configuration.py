@@ -233,6 +233,20 @@ class Configurations:
                 return placed
         return self._all[0]
 
+    def may_hold(self, directory: str, settled: int) -> bool:
+        """Whether a configuration that may turn out to be in force has ``directory``.
+
+        Arguments:
+            directory: of whom.
+            settled: what is known to be committed: each later configuration may be cut off.
+        """
+        for placed in reversed(self._all):
+            if directory in placed.directories:
+                return True
+            if placed.index <= settled:
+                return False
+        return False
+
     def placed(self, index: int) -> bytes:
         """What a snapshot of entry ``index`` carries."""
         found = self.at(index)

@@ -92,9 +92,10 @@ class Founding:
         self._consider()
 
     def disconnected(self, directory: str) -> None:
-        """A link is gone: what came on it does not count any more."""
+        """A link is gone: what came on it does not count any more, nor stands in the way."""
         self._linked.pop(directory, None)
         self._told.pop(directory, None)
+        self._consider()
 
     def receive(self, directory: str, noted: Noted) -> None:
         """A peer says what it has written down.

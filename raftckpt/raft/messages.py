@@ -13,7 +13,7 @@ only in the term it was given, and a read only trusts rounds that began after it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
 
 import msgpack
@@ -49,6 +49,7 @@ __all__ = [
     "encode",
     "implausible",
     "join_bodies",
+    "spoken",
 ]
 
 
@@ -243,6 +244,11 @@ KINDS: Final[dict[type[Any], int]] = {
     Noted: 19,
 }
 """2, 3, 11 and 12 were said by replicas of peer protocol 1 only."""
+FORMER: Final[dict[type[Any], tuple[int, Callable[[Any], Any]]]] = {}
+"""Messages that came with a level above the lowest: that level, and how to say it below it.
+
+A kind never changes its fields: what a later version has to say more is another kind.
+"""
 _CLASSES: Final = {kind: cls for cls, kind in KINDS.items()}
 _TYPES: Final[dict[int, tuple[type, ...]]] = {
     kind: tuple(get_origin(hint) or hint for hint in get_type_hints(cls).values())
@@ -400,6 +406,13 @@ def _is_configuration(record: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def spoken(message: PeerMessage, level: int) -> PeerMessage:
+    """``message`` as it is said on a link whose two ends can ``level`` at the most."""
+    while (former := FORMER.get(type(message))) is not None and former[0] > level:
+        message = former[1](message)
+    return message
 
 
 def encode(message: PeerMessage) -> bytes:

@@ -31,6 +31,7 @@ from raftckpt.raft.configuration import (
 from raftckpt.raft.elections import ElectionTimer, Voting
 from raftckpt.raft.following import Following
 from raftckpt.raft.messages import (
+    FORMER,
     KINDS,
     Ack,
     Append,
@@ -53,6 +54,7 @@ from raftckpt.raft.messages import (
     encode,
     implausible,
     join_bodies,
+    spoken,
 )
 from raftckpt.raft.port import (
     Change,
@@ -446,7 +448,9 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)
             self._follow_up()
             self._sync_and_release()
-        self._snapshotter.advance(self._engine.applied, self._sender.sending_snapshot)
+        self._snapshotter.advance(
+            self._engine.applied, self._sender.sending_snapshot, self._sender.needed
+        )
         if self._now() - self._synced_at > CONFIRM_AFTER_S:
             self._confirm()
         if (
@@ -500,8 +504,17 @@ class RaftNode(lib.EngineHooks):
             return
         late, self._late = self._late, {}
         for node, messages in late.items():
+            if FORMER:
+                level = self._level_with(node)
+                messages = [spoken(message, level) for message in messages]
             for body in join_bodies([encode(message) for message in messages]):
                 self._send(node, body)
+
+    def _level_with(self, directory: str) -> int:
+        """Highest level that both ends of a link can."""
+        peer = self._linked.get(directory)
+        lowest, highest = self._config.levels
+        return min(highest, peer.highest) if peer is not None else lowest
 
     def _tell_slow_sync(self, took: float) -> None:
         """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
@@ -643,11 +656,15 @@ class RaftNode(lib.EngineHooks):
                 assert_never(message)
 
     def _listens_to(self, directory: str) -> bool:
-        """Terms are taken over only from members of our configuration or of a newer one."""
-        now = self._configurations.now
+        """Terms are taken over only from members of our configuration or of a newer one.
+
+        A removal that is not committed takes nobody's voice away: who is to leave may be elected,
+        and cut it off.
+        """
+        configurations = self._configurations
         return (
-            directory in now.directories
-            or self._standing.get(directory, (0, 0)) > now.place
+            configurations.may_hold(directory, self._engine.settled)
+            or self._standing.get(directory, (0, 0)) > configurations.now.place
             or directory == self._engine.leader
         ) and directory not in self._storage.directory.notes.contradictions
 
@@ -697,7 +714,7 @@ class RaftNode(lib.EngineHooks):
         elif not directory.identity.joins and self._id not in self._configurations.now.directories:
             self._leave(placed.place)  # and not from before it was let in
         directory.notes.settle(placed.directories)
-        for gone in self._sender.left():
+        for gone in self._sender.left(placed.directories):
             self._emit(gone, Removed(KINDS[Removed], placed.term, placed.index))
         for name, standing in self._standing.items():
             self._judge(name, standing)
@@ -729,6 +746,9 @@ class RaftNode(lib.EngineHooks):
     def _on_removed(self, directory: str, place: tuple[int, int]) -> None:
         """Leave for good if another member says so, too, or if there is no other: one may lie."""
         now, info = self._configurations.now, self._linked.get(directory)
+        if place == now.place and self._id in now.directories:
+            log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
+            return
         if place < now.place or self._storage.identity.joins or info is None:
             return
         self._told_removed[info.node] = place

@@ -145,7 +145,7 @@ class Peering:
         if raft is not None:
             self._guard(lambda: raft.disconnected(directory, broken))
         else:
-            self._founding.disconnected(directory)
+            self._guard(lambda: self._founding.disconnected(directory))
         self._changed()
 
     def receive(self, directory: str, body: bytes) -> None:

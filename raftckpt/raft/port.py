@@ -138,7 +138,7 @@ Change = AddMember | RemoveMember | SetPin
 
 
 class Changed(NamedTuple):
-    """FoundingState of a change."""
+    """Outcome of a change."""
 
     done: bool
     """The configuration that was asked for is committed."""
@@ -154,7 +154,7 @@ class Removal(Exception):
 
 
 class Transferred(Enum):
-    """FoundingState of a leadership transfer."""
+    """Outcome of a leadership transfer."""
 
     DONE = "done"
     REFUSED = "refused"

@@ -8,7 +8,8 @@ round trip, and snapshots travel as flow-controlled chunks that count as heartbe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from math import inf
 from typing import Final
 
 from raftckpt import limits
@@ -24,7 +25,8 @@ APPEND_ENTRIES: Final = 512
 WINDOW_BYTES: Final = 8 * limits.MIB
 WINDOW_APPENDS: Final = 256
 SNAPSHOT_WINDOW_BYTES: Final = 4 * limits.SNAPSHOT_CHUNK_BYTES
-SNAPSHOT_STALL_S: Final = 10.0
+STALL_S: Final = 10.0
+"""A follower that got no further for so long does not get on, and nothing waits for it."""
 
 
 class _Transfer:
@@ -58,13 +60,18 @@ class _Follower:
         self.bytes_in_flight = 0
         self.reset_floor = 0
         self.answered_round = 0
+        self.matched = 0
+        self.matched_at = -inf
+        """When it last held more of the log than before."""
         self.transfer: _Transfer | None = None
 
     def sent(self, last_index: int, size: int) -> None:
         self.in_flight.append((last_index, size))
         self.bytes_in_flight += size
 
-    def arrived(self, match_index: int) -> None:
+    def arrived(self, match_index: int, now: float) -> None:
+        if match_index > self.matched:
+            self.matched, self.matched_at = match_index, now
         while self.in_flight and self.in_flight[0][0] <= match_index:
             self.bytes_in_flight -= self.in_flight.popleft()[1]
 
@@ -117,10 +124,14 @@ class Sender:
             self._followers[name] = former.get(name) or _Follower()
         self.must_send = True
 
-    def left(self) -> list[str]:
-        """The removal of these is committed: they are told, and sent nothing more."""
-        leaving, self._leaving = sorted(self._leaving), set()
-        return leaving
+    def left(self, members: Collection[str]) -> list[str]:
+        """A configuration is committed: who is not in it is told, and sent nothing more.
+
+        Those in it stay: their removal may come later, or may have been cut off.
+        """
+        gone = self._leaving.difference(members)
+        self._leaving -= gone
+        return sorted(gone)
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -204,7 +215,7 @@ class Sender:
 
     def _send_chunks(self, name: str, transfer: _Transfer) -> None:
         now = self._now()
-        if now - transfer.moved_at > SNAPSHOT_STALL_S:
+        if now - transfer.moved_at > STALL_S:
             transfer.restart(now)
         meta = transfer.meta
         sent_any = False
@@ -277,7 +288,7 @@ class Sender:
             },
         )
         self._engine.set_next_index(name, max(former, following))
-        follower.arrived(following - 1)
+        follower.arrived(following - 1, self._now())
         if ended or (self._engine.next_index(name) <= last and follower.window_open):
             self.must_send = True
 
@@ -344,9 +355,27 @@ class Sender:
 
     def sending_snapshot(self) -> bool:
         """Whether a snapshot is on its way and gets on: compaction must not overtake it."""
-        since = self._now() - SNAPSHOT_STALL_S
-        return any(
-            follower.transfer is not None and follower.transfer.progressed_at > since
-            for name, follower in self._followers.items()
-            if self._engine.is_connected(name)
+        return any(follower.transfer is not None for follower in self._getting_on())
+
+    def needed(self) -> float:
+        """Where the log must begin for those who catch up from it (inf: anywhere).
+
+        One that has just installed a snapshot is behind by all that was written meanwhile. If the
+        next compaction took that away, it would get a snapshot again, and again: a load that
+        goes on would keep it from ever catching up.
+        """
+        return min(
+            (
+                follower.matched if follower.transfer is None else follower.transfer.meta.index
+                for follower in self._getting_on()
+            ),
+            default=inf,
         )
+
+    def _getting_on(self) -> Iterator[_Follower]:
+        since = self._now() - STALL_S
+        for name, follower in self._followers.items():
+            transfer = follower.transfer
+            moved_at = follower.matched_at if transfer is None else transfer.progressed_at
+            if moved_at > since and self._engine.is_connected(name):
+                yield follower

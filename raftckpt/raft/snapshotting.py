@@ -26,8 +26,8 @@ The replicas begin at the same entry: without a pause a large state takes all th
 The pause shrinks to nothing while the log grows to the size at which the next snapshot is due.
 """
 LOG_BYTES_MAX: Final = limits.GIB
-"""A snapshot waits for one on its way to a follower, but not until the log is longer than this:
-compacting sooner would overtake a slow transfer again and again, and it would never end.
+"""Compaction waits for followers that get on, but not until the log is longer than this:
+to overtake a slow transfer, or the catching up after it, would begin it again and again.
 """
 RETRY_S: Final = 10.0
 """After a snapshot found no room."""
@@ -122,8 +122,16 @@ class Snapshotter:
         self._resume_at = self._now()
         return True
 
-    def advance(self, applied: int, sending: Callable[[], bool]) -> None:
-        """Start a snapshot if one is due, or write the next slice of the one under way."""
+    def advance(
+        self, applied: int, sending: Callable[[], bool], needed: Callable[[], float]
+    ) -> None:
+        """Start a snapshot if one is due, or write the next slice of the one under way.
+
+        Arguments:
+            applied: index of the last entry that the state holds.
+            sending: whether a snapshot is on its way to a follower.
+            needed: first entry that a follower which catches up needs (inf: none does).
+        """
         if self._pieces is None:
             if self._grown(applied - self._last_index) < 1 or (
                 self._bytes < LOG_BYTES_MAX and sending()
@@ -133,20 +141,20 @@ class Snapshotter:
                 return
         elif self._now() < self._resume_at:
             return
-        self._write_slice(applied)
+        self._write_slice(applied, needed)
 
     def _grown(self, entries: int) -> float:
         """How far the log has grown since the last snapshot began (1: the next one is due)."""
         return max(entries / self._config.snapshot_entries, self._bytes / self._bytes_due)
 
-    def _write_slice(self, applied: int) -> None:
+    def _write_slice(self, applied: int, needed: Callable[[], float]) -> None:
         pieces = present(self._pieces, "a slice of a snapshot that was not begun")
         writer = present(self._writer, "a snapshot is written somewhere")
         begun = now = self._now()
         for _ in range(SLICE_PIECES):
             piece = next(pieces, None)
             if piece is None:
-                self._publish(writer)
+                self._publish(writer, needed())
                 return
             try:
                 writer.write(piece)
@@ -159,7 +167,7 @@ class Snapshotter:
         haste = min(1.0, self._grown(applied - self._index))
         self._resume_at = now + (now - begun) * PAUSE * (1.0 - haste)
 
-    def _publish(self, writer: SnapshotWriter) -> None:
+    def _publish(self, writer: SnapshotWriter, needed: float) -> None:
         self._writer = self._pieces = None
         try:
             writer.commit()
@@ -170,10 +178,10 @@ class Snapshotter:
         self._last_index = self._index
         self._plan()
         self._log.configurations.compacted(self._index)
-        self._log.compact_to(self._oldest_to_keep())
+        self._log.compact_to(self._oldest_to_keep(needed))
 
-    def _oldest_to_keep(self) -> int:
-        """First entry of the tail that lets a short absence be caught up from the log."""
+    def _oldest_to_keep(self, needed: float) -> int:
+        """First entry of the tail that lets an absence be caught up from the log."""
         log, first = self._log, self._log[0][1]
         entries = min(self._config.keep_entries, 4 * self._config.snapshot_entries)
         keep = max(first, self._index - 1 - entries)
@@ -181,4 +189,8 @@ class Snapshotter:
         while oldest > keep and size < self._config.keep_bytes:
             oldest -= 1
             size += len(log[oldest - first][0])
+        if needed < oldest:
+            wanted = max(first, int(needed))
+            if sum(len(entry[0]) for entry in log[wanted - first : oldest - first]) < LOG_BYTES_MAX:
+                return wanted
         return oldest

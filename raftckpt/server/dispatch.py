@@ -65,6 +65,7 @@ class ReplicaInfo:
 
     node: str
     cluster: str
+    founding: str
     directory: str
     endpoints: Mapping[str, str]
     durability: str
@@ -145,6 +146,7 @@ class Dispatcher:
                 "version": CLIENT_PROTOCOL,
                 "node": self._info.node,
                 "cluster": self._info.cluster,
+                "founding": self._info.founding,
                 "leader": self._replica.leader,
                 "endpoints": dict(self._info.endpoints),
                 "product": VERSION,

@@ -135,7 +135,9 @@ class GoldenPort:
 
     def __init__(self) -> None:
         self._world = world = LoneReplica()
-        info = ReplicaInfo("n1", "golden", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3)
+        info = ReplicaInfo(
+            "n1", "golden", "f1", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3
+        )
         self._listener = _Listener(world.replica, info, world.clock)
         self._listener.calls = deque()
         self._clients: dict[str, tuple[Connection, _Transport]] = {}

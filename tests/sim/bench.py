@@ -26,7 +26,7 @@ from raftckpt.raft.messages import (
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import PeerInfo, RaftStatus, Role
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import FileSystem
+from raftckpt.storage import FileSystem, RealFileSystem
 from tests.directories import found, founding_of, named_directory
 from tests.sim.plain import BenchClock
 
@@ -83,6 +83,29 @@ class BenchMachine:
 
     def role_changed(self, status: RaftStatus) -> None:
         pass
+
+
+class Died(Exception):
+    """The process was killed at a crash point."""
+
+
+class KillableDisk(RealFileSystem):
+    """Kills the process at the n-th named point that contains ``word``."""
+
+    def __init__(self) -> None:
+        self.word = ""
+        self.countdown = 0
+        self.points: list[str] = []
+
+    def kill_at(self, word: str, countdown: int = 1) -> None:
+        self.word, self.countdown = word, countdown
+
+    def point(self, name: str) -> None:
+        self.points.append(name)
+        if self.countdown and self.word in name:
+            self.countdown -= 1
+            if not self.countdown:
+                raise Died(name)
 
 
 class OurBench:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from raftckpt.raft import messages
+from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.messages import PeerMessage
 
 Entry = tuple[bytes, int, int]
@@ -87,7 +88,9 @@ class Checks:
     def __init__(self) -> None:
         self.disks: dict[str, DurableLog] = {}
         """By directory id; a disk that was lost stays: what it held when it acknowledged counts."""
-        self._founding = ""
+        self._founded: dict[str, set[str]] = {}
+        """By founding: directories that follow it."""
+        self._founders: dict[str, frozenset[str]] = {}
         self.sometimes: Counter[str] = Counter()
         self.committed = 0
         """Highest index that any node ever considered committed."""
@@ -187,10 +190,27 @@ class Checks:
                     f"{name} lost the synced entry {index} of term {entry_term}",
                 )
 
-    def founded(self, founding: str, name: str) -> None:
-        """``name`` follows a founding: there is one, whatever happens while it is made."""
-        self._founding = self._founding or founding
-        self.expect(self._founding == founding, "one founding", name, founding, self._founding)
+    def founded(self, configuration: Configuration, directory: str) -> None:
+        """``directory`` follows a founding; what a majority follows, no majority leaves.
+
+        One that is alone with its founding is harmless: a host that had its name twice.
+        """
+        followers = self._founded.setdefault(configuration.founding, set())
+        followers.add(directory)
+        if configuration.base == 0:
+            self._founders.setdefault(configuration.founding, configuration.voters)
+        able = [
+            founding for founding, voters in self._founders.items()
+            if len(voters & self._founded[founding]) > len(voters) // 2
+        ]  # fmt: skip
+        self.expect(len(able) <= 1, "one founding", directory, able)
+        if len(self._founded) > 1:
+            self.sometimes["a name was there twice at the founding"] += 1
+
+    def cut_off(self, founding: str) -> bool:
+        """Whether no majority follows a founding that another one has the majority of."""
+        most = max(self._founded.values(), key=len, default=set())
+        return len(self._founded.get(founding, ())) < len(most)
 
     def opened(self, directory: str) -> None:
         """A data directory was opened, perhaps for the first time."""

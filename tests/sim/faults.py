@@ -75,7 +75,7 @@ class Faults:
             process.wall_error_s = 0.0
             if process.paused:
                 process.resume()
-            if not process.running:
+            if not process.running and not process.idle:
                 self._start(process)
 
     def died(self, process: Process, why: str, *, power: bool = False) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import random
 from typing import Final
 
+from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import AddMember, RemoveMember, Role, SetPin
 from raftckpt.storage import REJOINS, Foreign, Unsupported
 from raftckpt.storage.files import Damaged
@@ -66,9 +67,13 @@ class LifeWorld(World):
 
     def members(self) -> set[str]:
         """Directories of the newest configuration that is committed anywhere."""
-        known = [p.members for p in self.processes.values() if p.members is not None]
-        newest = max(known, key=lambda c: c.base, default=None)
+        newest = max(self._known(), key=lambda c: c.base, default=None)
         return set(newest.directories) if newest is not None else set()
+
+    def _known(self) -> list[Configuration]:
+        """What is committed somewhere, but for who is alone with a founding of its own."""
+        known = [p.members for p in self.processes.values() if p.members is not None]
+        return [c for c in known if not self.checks.cut_off(c.founding)]
 
     def _unhealed(self) -> str | None:
         members = self.members()
@@ -117,7 +122,9 @@ class LifeWorld(World):
             process.levels = NEXT_LEVELS  # the operator reads the sentence
             self.faults.died(process, "level")
             return
-        if isinstance(error, Foreign) and (process.removed or process.joins):
+        if isinstance(error, Foreign) and (
+            process.removed or process.joins or process.id not in self.members()
+        ):
             self.checks.sometimes["a given up directory refused"] += 1
             process.die("given up")
             process.idle = True
@@ -212,6 +219,8 @@ class ClusterOperator:
         leader = self._leader()
         if leader is None or leader.members is None:
             return
+        if not leader.members.voters <= {p.id for p in self.world.processes.values() if not p.lost}:
+            return  # with one disk lost, one more that goes may be the last that holds it all
         node = self.rng.choice(leader.members.members).node
         self._count("removes", node)
         leader.change(RemoveMember(node))
@@ -349,7 +358,14 @@ class ClusterOperator:
 
     def rescue(self, members: set[str]) -> None:
         """After the last fault: who is a member and refuses gets what its sentence says."""
+        level = max(
+            (p.members.level for p in self.world.processes.values() if p.members), default=1
+        )
         for process in self.world.processes.values():
+            if process.running and process.id in members and process.levels[1] < level:
+                self._count("an old version got no link at the level")
+                process.levels = NEXT_LEVELS
+                self.world.faults.died(process, "level")
             if process.running or process.removed or process.idle:
                 continue
             if process.stopped_because and process.stopped_because.startswith("refused"):

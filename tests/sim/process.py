@@ -175,7 +175,7 @@ class Process:
     def configured(self, configuration: Configuration) -> None:
         self.ever_founded = True
         self.members = configuration
-        self.world.checks.founded(configuration.founding, self.name)
+        self.world.checks.founded(configuration, self.id)
         self.peering.configured(configuration)
 
     def _open_log(self) -> None:

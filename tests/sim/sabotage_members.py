@@ -11,6 +11,7 @@ from raftckpt.raft.configuration import Configurations, InForce, decode_configur
 from raftckpt.raft.engine import LEADER, LogSeam
 from raftckpt.raft.founding import Founding
 from raftckpt.raft.peering import Peering
+from raftckpt.raft.sending import Sender
 from raftckpt.storage import Journal, PeerNotes
 
 __all__ = ["MEMBER_PLANTS"]
@@ -168,9 +169,9 @@ def _strangers_get_no_link() -> Plant:
     objection = Peering.objection
 
     def members_only(self: Any, hello: Any) -> tuple[str | None, bool]:
-        raft = self._raft
-        known = raft is None or hello.directory in raft._configurations.now.directories
-        return objection(self, hello) if known or hello.joins else ("no member", False)
+        if self._members and hello.node not in self._members and not hello.joins:
+            return "no member", False
+        return objection(self, hello)
 
     yield Peering, "objection", members_only
 
@@ -283,6 +284,80 @@ def _the_level_rises_by_a_majority() -> Plant:
     yield Changes, "_level", sooner
 
 
+def _learners_confirm_reads() -> Plant:
+    def by_anybody(self: Any) -> int:
+        rounds = sorted((f.answered_round for f in self._followers.values()), reverse=True)
+        return [self.round, *rounds][self._configurations.now.majority - 1]
+
+    yield Sender, "confirmed_round", by_anybody
+
+
+def _clocks_of_learners_count() -> Plant:
+    wall_clocks = node.RaftNode.wall_clocks
+
+    def all_clocks(self: Any) -> Any:
+        now = self._configurations.now
+        voters, now.voters = now.voters, now.directories
+        try:
+            return wall_clocks(self)
+        finally:
+            now.voters = voters
+
+    def on_answer(self: Any, directory: str, answer: Any) -> None:
+        answered(self, directory, answer)
+        self._walls[directory] = node._Heard(answer.wall_ns, self._now(), answer.term, "")
+
+    answered = node.RaftNode._on_answer
+    yield node.RaftNode, "wall_clocks", all_clocks
+    yield node.RaftNode, "_on_answer", on_answer
+
+
+def _a_place_opens_without_its_token() -> Plant:
+    let_in = Changes._let_in
+
+    def unlocked(self: Any, former: Any, info: Any) -> Wanted:
+        there = former.named(info.node)
+        if there is not None and not there.directory:
+            return Wanted(former.replaced(there, there._replace(directory=info.directory)))
+        return let_in(self, former, info)
+
+    yield Changes, "_let_in", unlocked
+
+
+def _rejoined_while_the_former_is_here() -> Plant:
+    let_in = Changes._let_in
+
+    def dead_at_once(self: Any, former: Any, info: Any) -> Wanted:
+        recent_s, self._recent_s = self._recent_s, -1.0
+        try:
+            return let_in(self, former, info)
+        finally:
+            self._recent_s = recent_s
+
+    yield Changes, "_let_in", dead_at_once
+
+
+def _the_commit_index_is_not_kept() -> Plant:
+    yield node.RaftNode, "_note_commit", lambda self: None
+
+
+def _a_removal_silences_before_it_is_committed() -> Plant:
+    may_hold = Configurations.may_hold
+    yield Configurations, "may_hold", lambda self, directory, _: may_hold(self, directory, 1 << 62)
+
+
+def _what_was_cut_off_is_told() -> Plant:
+    def all_of_them(self: Any, members: Any) -> list[str]:
+        leaving, self._leaving = sorted(self._leaving), set()
+        return leaving
+
+    yield Sender, "left", all_of_them
+
+
+def _a_compaction_overtakes() -> Plant:
+    yield Sender, "needed", lambda self: float("inf")
+
+
 MEMBER_PLANTS: Final[dict[str, Callable[[], Plant]]] = {
     "in force at commit": _in_force_at_commit,
     "two changes under way": _two_changes_under_way,
@@ -307,4 +382,12 @@ MEMBER_PLANTS: Final[dict[str, Callable[[], Plant]]] = {
     "starts are not remembered": _starts_are_not_remembered,
     "founded by a majority": _founded_by_a_majority,
     "the level rises by a majority": _the_level_rises_by_a_majority,
+    "learners confirm reads": _learners_confirm_reads,
+    "clocks of learners count": _clocks_of_learners_count,
+    "a place opens without its token": _a_place_opens_without_its_token,
+    "rejoined while the former is here": _rejoined_while_the_former_is_here,
+    "the commit index is not kept": _the_commit_index_is_not_kept,
+    "a removal silences before it is committed": _a_removal_silences_before_it_is_committed,
+    "a removal that was cut off is told": _what_was_cut_off_is_told,
+    "a compaction overtakes who catches up": _a_compaction_overtakes,
 }

@@ -101,7 +101,15 @@ class ReplicaProcess(Process):
         )
         replica.process = self
         info = ReplicaInfo(
-            self.node_id, "sim", self.id, endpoints, "fsync", 0.0, lambda: 0, lambda: 0
+            self.node_id,
+            "sim",
+            self.directory.identity.founding,
+            self.id,
+            endpoints,
+            "fsync",
+            0.0,
+            lambda: 0,
+            lambda: 0,
         )
         self.listener = SimListener(replica, info, clocks)
         self.listener.process = self

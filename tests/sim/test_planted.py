@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tests.sim.planting import (
     HUNTS,
     MEMBER_HUNTS,
-    MEMBERS_MISSED,
+    MEMBERS_SCRIPTED,
     SCRIPTED,
     SEEDS_MAX,
     SOON,
@@ -16,6 +21,8 @@ from tests.sim.planting import (
 )
 from tests.sim.sabotage import MEMBER_SABOTAGES, SABOTAGES, SERVICE_SABOTAGES, planted
 from tests.sim.world import World
+
+PLANTED = "TEST_PLANTED_BUG"
 
 
 @pytest.mark.parametrize("bug", HUNTS)
@@ -32,8 +39,27 @@ def test_planted_bug_of_members_is_caught(bug: str) -> None:
     assert any(found), f"not found by seeds {first}, {first + 2}, {first + 4}"
 
 
+@pytest.mark.parametrize("bug", MEMBERS_SCRIPTED)
+def test_planted_bug_of_members_fails_its_script(bug: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.sim.test_planted"]
+    environment = os.environ | {PLANTED: bug}
+    test = MEMBERS_SCRIPTED[bug]
+    done = subprocess.run(
+        [*command, test], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-2000:]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """As a plugin: a run with the bug that the environment names."""
+    if PLANTED in os.environ:
+        stack = contextlib.ExitStack()
+        stack.enter_context(planted(os.environ[PLANTED]))
+        config.add_cleanup(stack.close)
+
+
 def test_every_planted_bug_is_looked_for() -> None:
-    assert {*MEMBER_HUNTS, *MEMBERS_MISSED} == set(MEMBER_SABOTAGES)
+    assert {*MEMBER_HUNTS, *MEMBERS_SCRIPTED} == set(MEMBER_SABOTAGES)
     assert set(HUNTS) | set(SCRIPTED) == set(SABOTAGES) | set(SERVICE_SABOTAGES)
     assert not set(HUNTS) & set(SCRIPTED)
 

@@ -85,7 +85,7 @@ class Script:
     def lost(self, why: str = "reset") -> None:
         self.core.connection_lost(self.number, why, self.now)
 
-    def greet(self, node: str = "n1", leader: str | None = "n1") -> None:
+    def greet(self, node: str = "n1", leader: str | None = "n1", founding: str = "f" * 32) -> None:
         self.connected()
         hello = self.sent()[0]
         assert hello[0] == 200
@@ -95,6 +95,7 @@ class Script:
                 "version": 1,
                 "node": node,
                 "cluster": "c",
+                "founding": founding,
                 "leader": leader,
                 "endpoints": ENDPOINTS,
                 "product": "0",

@@ -15,6 +15,7 @@ from raftckpt.client.window import BYTES_MAX
 from raftckpt.errors import (
     Access,
     BadHandle,
+    InvalidParam,
     NoResources,
     SectionNotExist,
     SessionLost,
@@ -209,6 +210,61 @@ def test_nothing_reachable_is_unavailable() -> None:
 
 def hello_of(leader: str | None, node: str = "n1") -> dict[str, Any]:
     return {"version": 1, "node": node, "leader": leader, "endpoints": ENDPOINTS}
+
+
+# --- two foundings of one name
+
+
+ANOTHER = "a" * 32
+
+
+def test_without_a_session_neither_of_two_foundings_is_used() -> None:
+    script = Script("h:1 h:2")
+    call = script.put()
+    script.greet("n1", None)  # it knows no leader
+    script.sent()
+    script.advance(1.5)
+    assert script.endpoint != "h:1"
+    script.greet("n" + script.endpoint[-1], "n2", ANOTHER)
+    assert script.sent() == []
+    error = error_of(call)
+    assert isinstance(error, InvalidParam)
+    assert error.reason == "founding"
+    assert error.definite
+    assert "aaaaaaaa" in str(error)
+    assert "ffffffff" in str(error)
+
+
+def test_a_session_is_not_looked_for_in_another_founding() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    script.lost()
+    script.greet("n2", "n2", ANOTHER)
+    assert script.sent() == []
+    call = script.put()
+    script.attach("n3")  # one of ours is still there
+    (put,) = script.sent()
+    script.reply(put, 5)
+    assert call.value == 5
+    assert script.core.lost is None
+
+
+def test_a_session_is_lost_when_the_whole_cluster_was_founded_anew() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    sent, unsent = script.put(), None
+    assert script.sent()
+    script.lost()
+    unsent = script.put()
+    for _ in range(3):
+        script.advance(1.0)
+        script.greet("n" + script.endpoint[-1], "n1", ANOTHER)
+    assert script.sent() == []
+    for call, definite in ((sent, False), (unsent, True)):
+        error = error_of(call)
+        assert isinstance(error, SessionLost)
+        assert error.definite is definite
+        assert "founded anew" in str(error)
 
 
 def test_a_replica_that_does_not_answer_has_the_next_one_tried_beside_it() -> None:

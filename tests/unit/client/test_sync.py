@@ -157,6 +157,8 @@ def test_opening(service: raftckpt.Service) -> None:
         service.open("a", mode="x")
     with pytest.raises(raftckpt.InvalidParam):
         service.open("")
+    with pytest.raises(raftckpt.InvalidParam, match="Attributes"):
+        service.open("b", create=True)
     with pytest.raises(raftckpt.TooBig):
         service.open("x" * 2049)
     reader = service.open(b"a", mode="r")

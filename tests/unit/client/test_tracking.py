@@ -21,7 +21,15 @@ from raftckpt.client.tracking import (
     tracker_core,
 )
 from raftckpt.client.types import Attributes
-from raftckpt.errors import Access, InvalidParam, Library, NotExist, TryAgain, Unavailable
+from raftckpt.errors import (
+    Access,
+    InvalidParam,
+    Library,
+    NotExist,
+    SessionLost,
+    TryAgain,
+    Unavailable,
+)
 from raftckpt.protocol.frames import FrameDecoder, message_frames, reply_frames
 from raftckpt.protocol.operations import TrackPoint
 from raftckpt.server.history import History, Trail
@@ -70,7 +78,12 @@ class Script:
         for frame in message_frames(list(messages)):
             self.core.data_received(target[0], frame, self.now)
 
-    def up(self, leader: str | None = "n1", members: dict[str, str] = MEMBERS) -> None:
+    def up(
+        self,
+        leader: str | None = "n1",
+        members: dict[str, str] = MEMBERS,
+        founding: str = "f" * 32,
+    ) -> None:
         """Connect and greet; TRACK is on its way."""
         target = self.core.target()
         assert target is not None
@@ -78,7 +91,10 @@ class Script:
         self.core.connected(target[0], self.now)
         assert self.sent() == [[200, 1, [1], "me", None]]
         node = next((n for n, at in members.items() if at == target[1]), "n9")
-        hello = {"version": 1, "node": node, "leader": leader, "endpoints": members}
+        hello = {
+            "version": 1, "node": node, "founding": founding, "leader": leader,
+            "endpoints": members,
+        }  # fmt: skip
         self.send([0, 1, 1, hello])
 
     def run(self, goes_on: int | None, revision: int = 7) -> list[Any]:
@@ -117,6 +133,26 @@ def put(revision: int, data: bytes = b"d") -> list[Any]:
 
 def image(revision: int, kind: int = 1) -> list[Any]:
     return [1, revision, kind, 0, None, [[b"s", b"d", NEVER], [b"t", b"", 10**9]], STATE]
+
+
+def test_another_founding_gets_no_track_and_all_of_them_end_the_tracker() -> None:
+    script = Script(make())
+    script.run(None)
+    script.send([3, 2, [image(8)], 8])
+    asked = 0
+    script.cut()
+    while script.core.stage is not Stage.ENDED:
+        if script.core.stage is Stage.CONNECTING:
+            script.up(founding="a" * 32)
+            asked += 1
+        else:
+            script.advance(0.1)
+        assert script.sent() == []
+        assert asked <= 6
+    assert asked == len(script.core.router.endpoints)
+    assert isinstance(script.core.error, SessionLost)
+    assert script.core.error.reason == "founding"
+    assert [change.revision for change in script.taken()] == [8]
 
 
 def test_image_then_changes_then_resume() -> None:

@@ -8,7 +8,7 @@ import random
 from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.engine import open_log
 from raftckpt.raft.node import RaftNode
-from raftckpt.raft.port import PeerInfo
+from raftckpt.raft.port import PeerInfo, Removal
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import DataDirectory, RealFileSystem
 from tests.directories import found, founding_of, named_directory
@@ -68,6 +68,7 @@ class Cluster:
         self.path = path
         self.clock = clock or Clock()
         self.names = [f"n{i + 1}" for i in range(count)]
+        self.founding_nodes = tuple(self.names)
         self.founding = founding_of("test", self.names, level=1)
         self.config = config
         self.nodes: dict[str, RaftNode] = {}
@@ -78,6 +79,8 @@ class Cluster:
         self.links: set[frozenset[str]] = set()
         self.cut: set[frozenset[str]] = set()
         self.on_message = None
+        self.lets_go = False
+        """Whether who is removed ends, as its process would."""
         for name in self.names:
             self.start(name)
 
@@ -165,17 +168,27 @@ class Cluster:
 
     def pump(self, rounds=50):
         for _ in range(rounds):
-            for node in list(self.nodes.values()):
-                node.step()
+            for name in list(self.nodes):
+                self._step(name)
             moved = False
             for (sender, to), wire in list(self.wires.items()):
                 bodies, self.wires[sender, to] = wire, []
                 for body in bodies:
                     moved = True
-                    if self.on_message is None or self.on_message(sender, to, body):
+                    if to in self.nodes and (
+                        self.on_message is None or self.on_message(sender, to, body)
+                    ):
                         self.nodes[to].receive(self.id_of(sender), body)
             if not moved:
                 return
+
+    def _step(self, name):
+        try:
+            self.nodes[name].step()
+        except Removal:
+            if not self.lets_go:
+                raise
+            self.kill(name)
 
     def run(self, seconds, tick=0.01, until=None):
         for _ in range(int(seconds / tick)):

@@ -535,6 +535,18 @@ def test_a_file_that_lists_more_than_the_others_is_told_by_its_own_founder(hall)
     assert one.state is IdentityState.NEW
 
 
+def test_it_goes_on_when_who_had_a_name_twice_has_gone(hall):
+    hosts = three(hall)
+    false = FoundingHost(hall, "n2", THREE, seed=9)
+    hall.meet(*hosts[:2], false)
+    hall.meet()
+    assert hall.drawn == 0
+    assert "waiting for n2" in hosts[0].why
+    hall.cut(false)
+    hall.pump()
+    assert complete(*hosts)
+
+
 def test_two_hosts_named_n1_found_nothing_twice(hall):
     """Directed: the offer of one is complete at itself only when the other makes its own."""
     hall.lost = lambda sender, to, noted: noted.complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,66 +34,9 @@ from raftckpt.raft.messages import (
     decode_body,
 )
 from raftckpt.raft.port import Role
-from raftckpt.storage import REJOINS, Damaged, RealFileSystem, StaleSnapshot
-from tests.sim.bench import BenchMachine, OurBench
-from tests.sim.enginepatch import patched
-from tests.sim.plain import BenchClock, HalfDice
-
-Make = Callable[..., OurBench]
-
-
-class Died(Exception):
-    """The process was killed at a crash point."""
-
-
-class KillableDisk(RealFileSystem):
-    """Kills the process at the n-th named point that contains ``word``."""
-
-    def __init__(self) -> None:
-        self.word = ""
-        self.countdown = 0
-        self.points: list[str] = []
-
-    def kill_at(self, word: str, countdown: int = 1) -> None:
-        self.word, self.countdown = word, countdown
-
-    def point(self, name: str) -> None:
-        self.points.append(name)
-        if self.countdown and self.word in name:
-            self.countdown -= 1
-            if not self.countdown:
-                raise Died(name)
-
-
-@pytest.fixture
-def clock() -> Iterator[BenchClock]:
-    clock = BenchClock()
-    with patched(clock, HalfDice()):
-        yield clock
-
-
-@pytest.fixture
-def disk() -> KillableDisk:
-    return KillableDisk()
-
-
-@pytest.fixture
-def make(clock: BenchClock, disk: KillableDisk, tmp_path: Path) -> Iterator[Make]:
-    benches: list[OurBench] = []
-
-    def build(name: str = "a", **config: Any) -> OurBench:
-        benches.append(OurBench(clock, disk, str(tmp_path / name), **config))
-        return benches[-1]
-
-    yield build
-    disk.kill_at("", 0)
-    for bench in benches:
-        bench.kill()
-
-
-@pytest.fixture
-def bench(make: Make) -> OurBench:
-    return make()
+from raftckpt.storage import REJOINS, Damaged, StaleSnapshot
+from tests.sim.bench import BenchMachine, Died, KillableDisk, OurBench
+from tests.unit.raft.conftest import Make
 
 
 def follow(bench: OurBench, count: int, *, term: int = 1, commit: int | None = None) -> None:
@@ -520,6 +463,63 @@ def test_h15_ours_a_lagging_follower_is_not_flooded(make: Make) -> None:
     to_c = [s.message for s in bench.sent() if s.to == "c"]
     assert 1 <= len(to_c) <= 3
     assert any(isinstance(m, Chunk) for m in to_c)
+
+
+def _fed_after_a_snapshot(bench: OurBench, then: Callable[[], None]) -> list[Any]:
+    """What "c", that has just installed a snapshot, gets after the next compaction."""
+    bench.lead()
+    _grow(bench)
+    bench.node.compact()
+    bench.settle()
+    bench.ack("c", 1, success=False, reset=True)
+    bench.settle()
+    chunk = [s.message for s in bench.sent(Chunk) if s.to == "c"][-1]
+    place = bench.status.snapshot_index
+    _grow(bench)  # while the snapshot was on its way
+    bench.ack("c", place)
+    then()
+    bench.node.compact()
+    bench.settle()
+    assert bench.status.snapshot_index > chunk.log_index == place
+    bench.sent()
+    bench.disconnect("c")  # what was under way is lost
+    bench.connect("c")
+    bench.settle()
+    return [s.message for s in bench.sent(Append, Chunk) if s.to == "c"]
+
+
+def _grow(bench: OurBench) -> None:
+    for value in range(20):
+        assert bench.propose(value)
+    bench.tick()
+    bench.ack("b", bench.last)
+
+
+def _starts_over(sent: list[Any]) -> bool:
+    assert sent
+    return any(isinstance(message, Chunk) for message in sent)
+
+
+def test_a_follower_that_catches_up_is_not_overtaken_by_a_compaction(make: Make) -> None:
+    bench = make(keep_entries=0)
+    assert not _starts_over(_fed_after_a_snapshot(bench, lambda: None))
+
+
+def test_nothing_is_kept_for_a_follower_that_gets_no_further(make: Make) -> None:
+    bench = make(keep_entries=0)
+
+    def stall() -> None:
+        for _ in range(110):
+            bench.advance(0.1)
+            bench.ack("b", bench.last)
+
+    assert _starts_over(_fed_after_a_snapshot(bench, stall))
+
+
+def test_what_is_kept_for_a_follower_is_bounded(make: Make, monkeypatch) -> None:
+    monkeypatch.setattr("raftckpt.raft.snapshotting.LOG_BYTES_MAX", 10)
+    bench = make(keep_entries=0)
+    assert _starts_over(_fed_after_a_snapshot(bench, lambda: None))
 
 
 def test_h16_ours_a_cut_off_proposal_is_abandoned_once_and_never_called_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import msgpack
 import pytest
@@ -121,3 +122,35 @@ def test_random_corruption_never_escapes():
         except m.PeerProtocolError:
             refused += 1
     assert refused > 2000
+
+
+class Said(NamedTuple):
+    kind: int
+    term: int
+    more: str
+
+
+class SaidAgain(NamedTuple):
+    kind: int
+    term: int
+    more: str
+    still_more: str
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (1, m.VoteGrant(5, 7)),
+        (2, Said(20, 7, "a")),
+        (3, Said(20, 7, "a")),
+        (4, SaidAgain(21, 7, "a", "b")),
+    ],
+)
+def test_what_is_said_is_what_both_ends_can(monkeypatch, level, said):
+    former = {
+        Said: (2, lambda s: m.VoteGrant(m.KINDS[m.VoteGrant], s.term)),
+        SaidAgain: (4, lambda s: Said(20, s.term, s.more)),
+    }
+    monkeypatch.setattr("raftckpt.raft.messages.FORMER", former)
+    assert m.spoken(SaidAgain(21, 7, "a", "b"), level) == said
+    assert m.spoken(m.Ack(13, 1, 2, True, False, 3, 4), level) == m.Ack(13, 1, 2, True, False, 3, 4)

@@ -46,7 +46,7 @@ class Harness:
         world = self.world
         self.failures: list[BaseException] = []
         info = ReplicaInfo(
-            "n1", "demo", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3,
+            "n1", "demo", "f1", "d1", ENDPOINTS, "fsync", 0.0, lambda: 17, lambda: 3,
             lambda: ["n4: another founding"],
         )  # fmt: skip
         clock = self.options.pop("clock", world.clock)
