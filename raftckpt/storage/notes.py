@@ -198,15 +198,12 @@ class PeerNotes:
             ) from error
 
     def _write(self) -> None:
-        replace_text(
-            self._fs,
-            self._path,
-            _NAME,
-            {
-                "starts": self.incarnation,
-                "met": self._met,
-                "contradictions": self.contradictions,
-                "difference": self.difference,
-                "set_back": self.set_back,
-            },
-        )
+        fields: dict[str, object] = {
+            "starts": self.incarnation,
+            "met": self._met,
+            "contradictions": self.contradictions,
+            "difference": self.difference,
+        }
+        if self.set_back:
+            fields["set_back"] = self.set_back
+        replace_text(self._fs, self._path, _NAME, fields)
