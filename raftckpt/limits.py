@@ -73,6 +73,14 @@ TRACKER_BUFFER_BYTES_MAX: Final = 8 * MIB
 """Changes a client's tracker holds before it stops reading; it goes on at half."""
 TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
 
+# --- copies ------------------------------------------------------------------------------
+COPIES_MAX: Final = 2
+"""Whole states that clients read from a replica at once: each keeps a past state alive."""
+COPY_PIECES_ASKED_MAX: Final = 16
+"""Pieces of one that may be asked for before the first of them is sent."""
+COPY_IDLE_SECONDS_MAX: Final = 60.0
+"""Without a question for the next piece; then the state is let go."""
+
 # --- replica -----------------------------------------------------------------------------
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
@@ -82,6 +90,12 @@ PENDING_SHARED: Final = 4096
 alone half of them, of nine each a tenth, and who comes next as many again. (PENDING_BYTES_MAX is
 shared alike.)"""
 PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
+PEER_CONNECTIONS_MAX: Final = 96
+"""On the port for replicas, links included."""
+PEER_CONNECTIONS_PER_ADDRESS_MAX: Final = 64
+PEER_STRANGERS_MAX: Final = 48
+"""Of them before their handshake is over; one more, and the oldest of them is closed."""
+PEER_LINKS_MAX: Final = 64
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 

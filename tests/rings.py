@@ -21,6 +21,7 @@ PROCESSES: Final = "processes"
 
 RINGS: Final = {
     "tests": PROCESSES,
+    "tests/cli/test_data.py": PURE,
     "tests/fuzz/test_config.py": PURE,
     "tests/fuzz/test_corpus.py": PURE,
     "tests/golden": PURE,
