@@ -325,7 +325,7 @@ def _print(found: dict[str, Any]) -> None:
         ("directory", f"{found['directory']}, {found['state']}, of {found['node']}"),
         ("cluster", found["cluster"]),
         ("founding", found["founding"] or "none yet"),
-        *([("recovered from", found["parent"])] if found["parent"] else []),
+        *([("made of", found["parent"])] if found["parent"] else []),
         ("starts", "unknown: the note of the peers is gone" if found["starts"] is None
          else found["starts"]),
         ("level", "-" if found["level"] is None else found["level"]),

@@ -121,7 +121,7 @@ def make_directory(
         own: the voter.
         machine: what :func:`reborn` made.
         level: that it begins at.
-        parent: founding id of the cluster it was recovered from.
+        parent: founding id of the cluster whose state it is.
         others: for whom places are kept.
         token: SHA-256 (hex) of the token that opens them.
 

@@ -100,6 +100,8 @@ class Copies:
     def begin(self, owner: CopyReader, message: ops.SnapshotBegin) -> None:
         """Freeze the state."""
         machine = self._replica.machine
+        if len(self._copies) >= limits.COPIES_MAX:
+            self._let_go(limits.COPY_YIELDS_SECONDS)
         if machine.revision < message.at_least:
             owner.refuse(message.request, _TRY_AGAIN, "behind", machine.revision)
         elif len(self._copies) >= limits.COPIES_MAX:
@@ -170,7 +172,10 @@ class Copies:
     def tick(self) -> None:
         """Let go what nobody reads any more."""
         if self._copies:
-            oldest = self._now() - limits.COPY_IDLE_SECONDS_MAX
-            self._copies = {
-                n: copy for n, copy in self._copies.items() if copy.asked or copy.used_at > oldest
-            }
+            self._let_go(limits.COPY_IDLE_SECONDS_MAX)
+
+    def _let_go(self, idle_s: float) -> None:
+        oldest = self._now() - idle_s
+        self._copies = {
+            n: copy for n, copy in self._copies.items() if copy.asked or copy.used_at > oldest
+        }
