@@ -12,9 +12,10 @@ from raftckpt.copies import recover as room
 from raftckpt.copies.rebirth import FAR_ABOVE
 from raftckpt.copies.recover import compare, recover
 from raftckpt.copies.replay import configuration_of, replayed
-from raftckpt.storage import Foreign, InUse, Missing, RealFileSystem, Unsupported, reading
+from raftckpt.raft.configuration import Configurations
+from raftckpt.storage import Damaged, Foreign, InUse, Missing, RealFileSystem, Unsupported, reading
 from raftckpt.version import HIGHEST_LEVEL
-from tests.directories import FOUNDING, named_directory, written_directory
+from tests.directories import FOUNDING, named_directory, open_founded, written_directory
 
 
 def content_of(path: Path) -> dict[str, bytes]:
@@ -161,3 +162,33 @@ def test_an_interrupted_one_is_done_again(tmp_path: Path, monkeypatch) -> None:
     made = recover(str(path))
     assert sorted(os.listdir(tmp_path)) == ["n1", os.path.basename(made.aside)]
     shutil.rmtree(made.aside)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [(b"\x00no batch", "entry 2: "), (b"\x02no configuration", "a configuration in its log")],
+)
+def test_entries_that_cannot_be_read_are_damage(tmp_path: Path, payload: bytes, said: str) -> None:
+    storage = open_founded(RealFileSystem(), str(tmp_path / "n1"), "golden", "n1")
+    storage.journal.append_entry(b"\x02" + storage.identity.record, 1, 0)
+    storage.journal.append_entry(payload, 2, 1)
+    storage.journal.sync()
+    storage.close()
+    with pytest.raises(Damaged, match=said):
+        recover(str(tmp_path / "n1"))
+    assert os.listdir(tmp_path) == ["n1"]
+
+
+def test_an_image_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    storage = open_founded(RealFileSystem(), str(tmp_path / "n1"), "golden", "n1")
+    founding = (b"\x02" + storage.identity.record, 1, 0)
+    for index, payload in enumerate([founding[0], b"\x01", b"\x01"], 1):
+        storage.journal.append_entry(payload, index, index > 1)
+    storage.journal.sync()
+    placed = Configurations(b"", [founding]).placed(3)
+    writer = storage.snapshots.create(3, 1, b"\x01", 1, placed)
+    writer.write(b"no image")
+    writer.commit()
+    storage.close()
+    with pytest.raises(Damaged, match="the image of its snapshot"):
+        recover(str(tmp_path / "n1"))
