@@ -343,7 +343,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "unknown": (None, "the command belongs to a newer version of the service"),
     "not_leader": (None, "this replica does not lead; the leader is {0}"),
     "busy": (None, "the replica is overloaded"),
-    "full": (None, "there is no memory for more data: delete some, or let it expire"),
+    "full": (None, "there is no memory for more data, or no disk: delete some, or let it expire"),
     "leadership_lost": (None, "leadership was lost before the outcome was known"),
     "transfer": (None, "leadership was not handed over: {0}"),
     "digest": (None, "the digest is not known here, or not computed yet"),

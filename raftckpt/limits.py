@@ -92,6 +92,12 @@ PENDING_SHARED: Final = 4096
 alone half of them, of nine each a tenth, and who comes next as many again. (PENDING_BYTES_MAX is
 shared alike.)"""
 PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
+PEER_CONNECTIONS_MAX: Final = 96
+"""On the port for replicas, links included."""
+PEER_CONNECTIONS_PER_ADDRESS_MAX: Final = 64
+PEER_STRANGERS_MAX: Final = 48
+"""Of them before their handshake is over; one more, and the oldest of them is closed."""
+PEER_LINKS_MAX: Final = 64
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 

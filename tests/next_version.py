@@ -23,12 +23,7 @@ _BEFORE: Final = (
 )
 _EDITS: Final = {
     "version.py": (("HIGHEST_LEVEL = 2", "HIGHEST_LEVEL = 3"), ('"0.1.0"', '"0.2.0"')),
-    "raft/links.py": (
-        (
-            "pack_messages([[HELLO, *self._identity.hello()]])",
-            'pack_messages([[HELLO, *self._identity.hello(), "and more"]])',
-        ),
-    ),
+    "raft/hello.py": (("_body([HELLO, *said])", '_body([HELLO, *said, "and more"])'),),
     "raft/messages.py": (
         (
             "class PreVote(NamedTuple):",

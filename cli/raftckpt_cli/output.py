@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from raftckpt import errors
+from raftckpt.plain import plain
 
 __all__ = [
     "ExitCode",
@@ -130,17 +131,17 @@ def usage(command: str, why: str) -> list[str]:
 
 
 def _three(what: str, why: str, remedy: str) -> list[str]:
-    return [f"error: {what}", f"  why: {why}", f"  try: {remedy}"]
+    return [f"error: {plain(what)}", f"  why: {plain(why)}", f"  try: {plain(remedy)}"]
 
 
 def print_json(value: Any) -> None:
     """Print one line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(value, allow_nan=False))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table with aligned columns."""
-    lines = [[_clean(str(cell)) for cell in row] for row in rows]
+    lines = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
     for row in [[heading.upper() for heading in headings], *lines]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -152,14 +153,7 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     known = list(pairs)
     width = max(len(name) for name, _ in known) + 2
     for name, value in known:
-        click.echo(f"{name + ':':<{width}}{_clean(str(value))}")
-
-
-def _clean(text: str) -> str:
-    """Text that cannot steer a terminal: names are the users' own."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        click.echo(f"{name + ':':<{width}}{plain(str(value))}")
 
 
 def show_bytes(data: bytes) -> str:

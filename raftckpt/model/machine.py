@@ -1,8 +1,9 @@
 """The replicated state machine: total, pure, deterministic.
 
 ``apply`` executes one committed batch. Every command has a result, legal or not; a refusal is a
-result. Nothing here looks at a clock: time is the stamp of the batch. An exception out of ``apply``
-is our bug or a damaged log, and the replica must stop.
+result. An entry that is no batch does nothing, on all replicas alike, and is told. Nothing here
+looks at a clock: time is the stamp of the batch. An exception out of ``apply`` is our bug, and the
+replica must stop.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from raftckpt.protocol.batch import Batch, decode_batch
 from raftckpt.protocol.check import Malformed
 from raftckpt.protocol.kinds import SCHEMA
 from raftckpt.protocol.operations import OPERATIONS, Command, Query
+from raftckpt.version import BATCH_VERSION
 
 __all__ = ["CheckpointMachine", "Early"]
 
@@ -152,8 +154,18 @@ _HANDLERS: Final[dict[type[Any], _Handler]] = dict(_handlers())
 """What executes a session's command."""
 
 
+def _nobody_is_told(index: int, why: str) -> None:
+    """Nobody asked."""
+
+
 class CheckpointMachine(State):
-    """The state, and everything that can be done with it."""
+    """The state, and everything that can be done with it.
+
+    Attributes:
+        undecodable: told of an entry that is no batch: its index, and what is wrong with it.
+    """
+
+    undecodable: Callable[[int, str], None] = staticmethod(_nobody_is_told)
 
     # --- changing it --------------------------------------------------------------------------
 
@@ -167,13 +179,16 @@ class CheckpointMachine(State):
 
         Returns:
             One result per command.
-
-        Raises:
-            ValueError: the payload is no batch (damage or a bug; nothing was changed).
         """
         ensure(index > self.applied_index, "entries are applied once, in order")
         if batch is None:
-            batch = decode_batch(payload)
+            try:
+                batch = decode_batch(payload)
+            except ValueError as error:
+                # Its bytes are the same everywhere: so is what they do. Stopping for it would end
+                # all replicas, and again after each start.
+                batch = Batch(BATCH_VERSION, self.now_ns, [])
+                self.undecodable(index, str(error))
         if self.groups.told:
             self.groups.told.clear()
         self.applied_index = index

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from raftckpt import limits
 from raftckpt.node import yamltext
 from raftckpt.node.yamltext import Problem
+from raftckpt.plain import plain, shown
 from raftckpt.protocol import contract
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 VOTERS_MAX: Final = 7
+_TOLD_MAX: Final = 100
+"""Problems that one error tells."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 _SIZE = re.compile(r"([0-9]+) ?(B|KiB|MiB|GiB)?\Z")
@@ -55,11 +58,14 @@ class ConfigError(ValueError):
     def __init__(self, path: str, problems: list[Problem]) -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda problem: problem.line)
-        super().__init__("\n".join(self._line(problem) for problem in self.problems))
+        lines = [self._line(problem) for problem in self.problems[:_TOLD_MAX]]
+        if len(self.problems) > _TOLD_MAX:
+            lines.append(f"{path}: {len(self.problems) - _TOLD_MAX} more problems")
+        super().__init__("\n".join(lines))
 
     def _line(self, problem: Problem) -> str:
         where = f"{self.path}:{problem.line}" if problem.line else self.path
-        return f"{where}: {problem.what}; fix: {problem.fix}"
+        return plain(f"{where}: {problem.what}; fix: {problem.fix}")
 
 
 class Address(NamedTuple):
@@ -139,6 +145,8 @@ class ClusterConfig:
     tls_peer: TlsFiles | None
     tls_client: TlsFiles | None
     log: LogConfig
+    peer_secret_file: Path | None = None
+    """What replicas prove to each other that they have; None: see ``node.secret``."""
     routes: Mapping[str, Address] = field(default_factory=dict)
     """Where this host reaches the peer port of other nodes, if not where they say they are."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -261,6 +269,7 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     "data_dir": (_text, "data", "data_dir: data"),
     "durability": (_choice("fsync", "os"), "fsync", "durability: fsync"),
     "insecure": (_boolean, False, "insecure: false"),
+    "peer_secret_file": (_text, None, "peer_secret_file: peer.secret"),
     "timing.heartbeat_ms": (_integer(5, 60_000), _TIMING.heartbeat_ms, "heartbeat_ms: 50"),
     "timing.election_min_ms": (
         _integer(20, 600_000),
@@ -385,7 +394,7 @@ class _Parser:
             if origin != "file":
                 sign = "=" if origin.isupper() else " "
                 fix = f"for example {origin}{sign}{example.partition(': ')[2]}"
-            self.problem(line, f"{name} {error}, not {raw!r}", fix)
+            self.problem(line, f"{name} {error}, not {shown(raw)}", fix)
 
     def _override(self, path: str) -> None:
         flag = self.overrides.get(path)
@@ -537,12 +546,13 @@ class _Parser:
             return
         for name, addresses in self.replicas.items():
             line = self._taken[addresses.peer][1]
-            if not addresses.peer.loopback and tls_peer is None:
+            proven = tls_peer is not None or self.get("peer_secret_file") is not None
+            if not addresses.peer.loopback and not proven:
                 self.problem(
                     line,
                     f"replicas.{name}.peer {addresses.peer} is not loopback and tls.peer is not "
                     "set: anybody could pose as a replica",
-                    "configure tls.peer (cert, key, ca), or say insecure: true",
+                    "configure tls.peer (cert, key, ca) or peer_secret_file, or say insecure: true",
                 )
             line = self._taken[addresses.client][1]
             if not addresses.client.loopback and (tls_client is None or tls_client.ca is None):
@@ -552,6 +562,58 @@ class _Parser:
                     "with a ca is not set: anybody could read and write",
                     "configure tls.client (cert, key, ca), or say insecure: true",
                 )
+
+    def exposed(
+        self,
+        tls_peer: TlsFiles | None,
+        tls_client: TlsFiles | None,
+        secret: Path | None,
+        data_dir: Path,
+    ) -> Iterator[str]:
+        """What lets in whoever should not be, though it is allowed."""
+        insecure = self.values.get("insecure")
+        if insecure is not None and insecure.value:
+            where = f"{self.path}:{insecure.line}" if insecure.line else insecure.origin
+            if tls_peer is None and secret is None:
+                yield f"{where}: insecure: whoever reaches a peer port can pose as a replica"
+            if tls_client is None or tls_client.ca is None:
+                yield f"{where}: insecure: whoever reaches a client port can read and write"
+        if secret is not None and tls_peer is None:
+            for name, addresses in self.replicas.items():
+                if not addresses.peer.loopback:
+                    yield (
+                        f"{self.path}:{self.line('peer_secret_file')}: the secret says who is at "
+                        f"the other end when a link to {name} begins; who can alter packets on the "
+                        "way can still read and change everything: use tls.peer on such networks"
+                    )
+                    break
+        for setting, path in (
+            ("tls.peer.key", tls_peer.key if tls_peer is not None else None),
+            ("tls.client.key", tls_client.key if tls_client is not None else None),
+            ("peer_secret_file", secret),
+        ):
+            if path is not None and _mode(path) & 0o077:
+                yield (
+                    f"{self.path}:{self.line(setting)}: {setting}: other users may use {path}: "
+                    f"chmod 600 {path}"
+                )
+        if _mode(data_dir) & 0o022:
+            yield (
+                f"{self.path}:{self.line('data_dir') or 1}: other users may write to {data_dir}: "
+                f"chmod go-w {data_dir}"
+            )
+
+    def secret(self) -> Path | None:
+        if self.get("peer_secret_file") is None:
+            return None
+        path = self.resolve("peer_secret_file")
+        if not os.path.isfile(path):
+            self.problem(
+                self.line("peer_secret_file"),
+                f"peer_secret_file: no file {path}",
+                "make it (openssl rand -hex 32), the same for all replicas",
+            )
+        return path
 
     def finish(self) -> ClusterConfig:
         if self.get("cluster") is None and "cluster" not in self.lines:
@@ -574,6 +636,7 @@ class _Parser:
         timing = self.timing()
         tls_peer, tls_client = self.tls("peer"), self.tls("client")
         self.exposure(tls_peer, tls_client)
+        secret = self.secret()
         data_dir = self.resolve("data_dir")
         if self.problems:
             raise ConfigError(self.path, self.problems)
@@ -582,6 +645,7 @@ class _Parser:
                 f"{self.path}:{self.line('durability') or 1}: durability os: acknowledged writes "
                 "survive kill -9, not a power loss of a majority"
             )
+        warnings += self.exposed(tls_peer, tls_client, secret, data_dir)
         return ClusterConfig(
             path=self.path,
             cluster=self.get("cluster"),
@@ -597,9 +661,18 @@ class _Parser:
             tls_peer=tls_peer,
             tls_client=tls_client,
             log=LogConfig(self.get("log.level"), self.get("log.format")),
+            peer_secret_file=secret,
             routes=dict(sorted(self.routes.items())),
             warnings=tuple(warnings),
         )
+
+
+def _mode(path: Path) -> int:
+    """Permissions of a file or directory; 0 if they cannot be told."""
+    try:
+        return path.stat().st_mode & 0o777
+    except (OSError, ValueError):
+        return 0
 
 
 def parse(

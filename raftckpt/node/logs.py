@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from raftckpt.plain import plain
+
 __all__ = ["configure"]
 
 _PAIR = re.compile(r"(\w+)=(\"[^\"]*\"|\S+)")
@@ -26,7 +28,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         room = record.name.removeprefix("raftckpt.")
         line = f"{_stamp(record)} {record.levelname.lower()} {self._node} {room} "
-        line += record.getMessage()
+        line += plain(record.getMessage())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -50,7 +52,7 @@ class _JsonFormatter(logging.Formatter):
             entry.setdefault(key, value.strip('"'))
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return json.dumps(entry)
 
 
 def configure(node: str, level: str, form: str, stream: TextIO | None = None) -> None:

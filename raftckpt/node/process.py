@@ -18,10 +18,12 @@ from typing import Final
 from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, announceable, parse_address
+from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
-from raftckpt.node.tls import client_context, peer_contexts
+from raftckpt.node.secret import peer_secret
+from raftckpt.node.tls import check_certificates, client_context, peer_contexts
 from raftckpt.raft.engine import open_log
 from raftckpt.raft.founding import FoundingState, Verdict
 from raftckpt.raft.links import PeerLinks
@@ -41,6 +43,7 @@ log = logging.getLogger("raftckpt.node")
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
+_LOOK_AT_DISK_S: Final = 0.5
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
 
@@ -72,6 +75,9 @@ class ReplicaProcess:
         self._failed = failed
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
+        self._segment_bytes = segment_bytes(self._path)
+        self._disk = DiskRoom(self._path, self._segment_bytes)
+        self._fs.relief = self._disk.release
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
@@ -89,8 +95,10 @@ class ReplicaProcess:
         loop.set_exception_handler(self._on_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         tame_malloc()
         config, node = self._config, self._node
+        check_certificates(config, node)
         directory = DataDirectory.open(
             self._fs, self._path, config.cluster, node, joins=self._joins
         )
@@ -116,7 +124,13 @@ class ReplicaProcess:
             changed=changed,
             failed=self._on_failure,
         )
-        links = PeerLinks((at.peer.host, at.peer.port), peering, peering, peer_contexts(config))
+        links = PeerLinks(
+            (at.peer.host, at.peer.port),
+            peering,
+            peering,
+            peer_contexts(config),
+            secret=peer_secret(config),
+        )
         await links.start()
         changed()
         verdict = await self._founded(peering)
@@ -130,11 +144,12 @@ class ReplicaProcess:
                     verdict.remedy,
                 )
             return
-        storage = open_log(directory, fsync=config.fsync)
+        storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
         replica, raft, listener, driver = self._build(storage, peering, links)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
+        self._look_at_disk(replica, raft, storage)
         await listener.start(*at.client)
         driver.start(raft)
         log.info(
@@ -160,6 +175,7 @@ class ReplicaProcess:
             election_max_s=timing.election_max_ms / 1000,
             snapshot_entries=config.snapshot.entries,
             snapshot_bytes=config.snapshot.bytes,
+            keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
         )
 
     def _targets(self, peering: Peering) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -230,7 +246,7 @@ class ReplicaProcess:
             clock.monotonic(),
             storage.bytes_on_disk,
             lambda: storage.journal.syncs,
-            peering.alarms,
+            lambda: peering.alarms() + replica.alarms + self._disk.alarms(),
             notes.clear,
             lambda: driver.longest.value,
         )
@@ -253,8 +269,29 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
+        self._fs.taken = lambda: self._room_taken(replica, storage)
+        storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
         self._driver = driver
         return replica, raft, listener, driver
+
+    def _look_at_disk(self, replica: Replica, raft: RaftNode, storage: Storage) -> None:
+        """Now and then: what is free decides what is admitted."""
+        if self._stop.is_set():
+            return
+        journal = storage.journal
+        if self._disk.look(replica.machine.footprint, journal.bytes_on_disk):
+            raft.compact()
+        if self._disk.full and not journal.dirty:
+            journal.sync()  # nobody writes: what is left of files that are not needed goes now
+        self._room_taken(replica, storage)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
+
+    def _room_taken(self, replica: Replica, storage: Storage) -> None:
+        """A segment may have begun: what is taken on before the next look has to fit, too."""
+        self._disk.measure(replica.machine.footprint)
+        replica.disk_room(self._disk.full, self._disk.allowance)
+        storage.short = self._disk.short
 
     # --- leaving ------------------------------------------------------------------------------
     def _on_signal(self, number: int) -> None:
@@ -266,6 +303,13 @@ class ReplicaProcess:
         log.info("stopping signal=%d", number)
         self._stop.set()
         self._changed.set()
+
+    def _on_hangup(self) -> None:
+        """A terminal that closes, or an operator who wants files to be read again."""
+        log.warning(
+            'hangup why="settings and certificates are read when a replica starts: restart it, '
+            'one replica after the other"'
+        )
 
     async def _leave(
         self,

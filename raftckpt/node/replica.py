@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -46,6 +47,8 @@ from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
 
+log = logging.getLogger("raftckpt.node")
+
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
@@ -60,6 +63,7 @@ COMPARE_EVERY_S: Final = 600.0
 _IDLE_AGAIN_S: Final = 1.0
 _READS_SLICE_S: Final = 0.004
 """For confirmed reads in one go; those that are left are answered in the next steps, in turns."""
+_ALARMS_MAX: Final = 16
 _READS_PER_LOOK: Final = 8
 """Reads between two looks at the clock."""
 _ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
@@ -142,6 +146,9 @@ class Replica:
         self.endpoints = endpoints
         self.failed = failed
         self.machine = machine if machine is not None else CheckpointMachine()
+        self.machine.undecodable = self._undecodable
+        self.alarms: list[str] = []
+        """Sentences of what is wrong with what was applied."""
         self.listener: Listener | None = None
         self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
@@ -232,7 +239,7 @@ class Replica:
         queue, early, machine = self._queue, self._early, self.machine
         room = limits.PENDING_COMMANDS_MAX - self._flying_commands - len(queue)
         pending = self._flying_bytes + queue.bytes
-        room_bytes = min(limits.PENDING_BYTES_MAX, self._room.left(machine)) - pending
+        room_bytes = min(self._room.pending_bytes_max, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
         above = self._above
@@ -281,9 +288,11 @@ class Replica:
         self, message: AnyCommand, session: int, cost: int, room: int, pending: int
     ) -> str:
         """Why a command is to come again later ("": it need not); note what it will add."""
-        if room <= 0 or cost + pending > limits.PENDING_BYTES_MAX:
-            return "busy"
         space = self._room
+        if room <= 0 or cost + pending > space.pending_bytes_max:
+            return "busy"
+        if space.disk_full:
+            return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
         if growth > max(0, space.left(self.machine) - pending):
             return "full"
@@ -670,6 +679,20 @@ class Replica:
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
 
+    def disk_room(self, full: bool, allowance: int) -> None:
+        """The disk has no room for new data, or for so many bytes on their way to it."""
+        self._room.disk_full = full
+        self._room.pending_bytes_max = allowance
+
+    def _undecodable(self, index: int, why: str) -> None:
+        """A committed entry is no batch: somebody posed as a leader, or it is our bug."""
+        log.error('event=undecodable index=%d why="%s"', index, why)
+        if len(self.alarms) < _ALARMS_MAX:
+            self.alarms.append(
+                f"entry {index} of the log could not be read, and nothing was done for it on any "
+                "replica: look who can pose as a replica, and report it"
+            )
+
     def freeze(self) -> Iterator[bytes]:
         """Freeze the state for a snapshot."""
         return self.machine.freeze()
@@ -678,9 +701,10 @@ class Replica:
         """Replace the state by an image.
 
         Raises:
-            ValueError: the image is damaged; the process must stop.
+            ValueError: it is no image; nothing was changed.
         """
         self.machine = CheckpointMachine.restore(pieces)
+        self.machine.undecodable = self._undecodable
         self._last_check = self.machine.check_nonces[-1] if self.machine.check_nonces else None
         if self.feed is not None:
             self.feed.restored(self.machine.revision)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from raftckpt import limits
 from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.protocol import operations as ops
@@ -33,24 +34,43 @@ class Room:
 
     def __init__(self, most: int | None) -> None:
         self._most = most
+        self.disk_full = False
+        """No more is to be written than what makes room."""
+        self.pending_bytes_max = limits.PENDING_BYTES_MAX
+        """Of commands on their way to the disk."""
         self.marks: dict[int, int] = {}
         """id(command) -> what it adds beyond its own bytes, of those on their way."""
         self._reached = 0
 
     def left(self, machine: CheckpointMachine) -> float:
         """Bytes that may be added to what is applied."""
+        if self.disk_full:
+            return 0.0
         if self._most is None:
             return float("inf")
         return self._most - machine.footprint - machine.staged_bytes - self._reached
 
     def crowded(self, machine: CheckpointMachine) -> bool:
         """Whether even sessions and handles have no room."""
-        return self._most is not None and -self.left(machine) > self._most // _RESERVE_SHARE
+        if self._most is None or self.disk_full:
+            return False
+        return -self.left(machine) > self._most // _RESERVE_SHARE
 
     def growth(self, machine: CheckpointMachine, session: int, command: Any) -> int:
         """Upper bound of what a command adds to the state."""
         estimate = _GROWTH.get(type(command))
         return 0 if estimate is None else estimate(machine, session, command)
+
+    def writes(self, machine: CheckpointMachine, session: int, command: Any) -> bool:
+        """Whether a command brings data: also what only replaces some is written to the log."""
+        kind = type(command)
+        if kind is ops.CheckpointOpen:
+            return self.growth(machine, session, command) > 0
+        if kind is ops.SectionChange:
+            return bool(command.part[0] != PartKind.DELETE)
+        if kind is ops.CheckpointTransaction:
+            return any(part[0] != PartKind.DELETE for part in command.parts)
+        return kind in _GROWTH
 
     def mark(self, command: Any, beyond: int) -> None:
         """Note what a command on its way adds beyond its own bytes."""

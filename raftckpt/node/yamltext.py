@@ -10,12 +10,16 @@ from typing import NamedTuple, TypeAlias
 
 import yaml
 
-from raftckpt.limits import MIB
+from raftckpt.limits import KIB
 
 __all__ = ["Mapping", "Node", "Problem", "Scalar", "Sequence", "parse"]
 
-TEXT_BYTES_MAX = MIB
+TEXT_BYTES_MAX = 256 * KIB
 DEPTH_MAX = 16
+VALUE_CHARACTERS_MAX = 4096
+KEY_CHARACTERS_MAX = 256
+NODES_MAX = 5000
+"""Keys, values, and beginnings of lists and mappings: 32 replicas take some 200."""
 
 
 class Problem(NamedTuple):
@@ -69,12 +73,16 @@ class _YamlReader:
         return self._scalar(node, line)
 
     def _scalar(self, node: yaml.Node, line: int) -> Scalar:
+        if len(node.value) > VALUE_CHARACTERS_MAX:
+            what = f"a value of {len(node.value)} characters"
+            self._problems.append(Problem(line, what, "this is no cluster file"))
+            return Scalar(None, "", line)
         try:
             value = self._constructor.construct_object(node)
         except (yaml.YAMLError, ValueError):
             value = None
             self._problems.append(
-                Problem(line, f"the tag {node.tag} is not allowed", "write a plain value")
+                Problem(line, f"the tag {node.tag[:60]} is not allowed", "write a plain value")
             )
         if not isinstance(value, str | int | float | bool | None):
             value = str(node.value)  # dates and the like: we have no such setting
@@ -89,6 +97,10 @@ class _YamlReader:
                 self._problems.append(Problem(key_line, "a key must be a name", "use a plain word"))
                 continue
             key = str(key_node.value)
+            if len(key) > KEY_CHARACTERS_MAX:
+                what = f"a key of {len(key)} characters"
+                self._problems.append(Problem(key_line, what, "this is no cluster file"))
+                continue
             if key_node.tag != "tag:yaml.org,2002:str":
                 self._problems.append(
                     Problem(key_line, f"the key {key} is not text", f'quote it: "{key}"')
@@ -119,13 +131,20 @@ def parse(text: str, problems: list[Problem]) -> Node | None:
         )
         return None
     try:
-        depth = 0
+        depth = nodes = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1 if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent):
                 problems.append(
-                    Problem(line, f"the alias *{event.anchor} is not allowed", "write it out")
+                    Problem(
+                        line, f"the alias *{str(event.anchor)[:60]} is not allowed", "write it out"
+                    )
                 )
+                return None
+            nodes += isinstance(event, yaml.NodeEvent)
+            if nodes > NODES_MAX:
+                what = f"more than {NODES_MAX} keys and values"
+                problems.append(Problem(line, what, "this is no cluster file"))
                 return None
             # the library composes by recursion, and is slow beyond reason on deep brackets
             depth += isinstance(event, yaml.CollectionStartEvent)

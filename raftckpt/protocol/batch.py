@@ -57,8 +57,8 @@ def decode_batch(payload: bytes) -> Batch:
     """Decode an entry; a command that is malformed is one that says so.
 
     Raises:
-        ValueError: not a batch of a version we know. The leader made it, so it is damage or our
-            bug, and the replica must stop.
+        ValueError: not a batch of a version we know. Whoever proposed it was no leader, or has a
+            bug of ours.
     """
     try:
         version, now_ns, commands = _decode(payload)

@@ -27,6 +27,7 @@ __all__ = [
     "Configurations",
     "InForce",
     "decode_configuration",
+    "decode_placed",
     "encode_configuration",
     "step_of",
 ]
@@ -170,6 +171,19 @@ class InForce:
         return self.term, self.index
 
 
+def decode_placed(placed: bytes) -> InForce:
+    """Decode what :meth:`Configurations.placed` made for a snapshot.
+
+    Raises:
+        ValueError: it is no configuration at its place.
+    """
+    fields = decode_plain(placed)
+    if type(fields) is not list or tuple(map(type, fields)) != (int, int, bytes):
+        raise ValueError("it is no configuration at its place in the log")
+    index, term, data = fields
+    return InForce(index, term, decode_configuration(data))
+
+
 class Configurations:
     """The configurations that a log and its snapshot hold. ``now`` is the one in force."""
 
@@ -189,8 +203,7 @@ class Configurations:
         """The whole log was replaced, as by an installed snapshot."""
         self._all.clear()
         if placed:
-            index, term, data = decode_plain(placed)
-            self._all.append(InForce(index, term, decode_configuration(data)))
+            self._all.append(decode_placed(placed))
         for payload, index, term in log:
             if payload[:1] == CONFIGURATION and not (self._all and index <= self._all[-1].index):
                 self.appended(payload, index, term)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
+from raftckpt import limits
 from raftckpt.errors import ensure
 from raftckpt.raft.configuration import (
     CONFIGURATION,
     NO_OP,
     Configuration,
-    Configurations,
     decode_configuration,
+    decode_placed,
 )
 from raftckpt.raft.elections import ElectionTimer
 from raftckpt.raft.engine import LEADER, Engine
@@ -29,11 +30,18 @@ from raftckpt.raft.messages import (
     TermIs,
 )
 from raftckpt.raft.port import StateMachine
-from raftckpt.storage import Storage
+from raftckpt.storage import SnapshotMeta, Storage
 
 __all__ = ["Following"]
 
 log = logging.getLogger("raftckpt.raft")
+
+LARGE_BYTES: Final = 64 * limits.KIB
+
+
+def _large(append: Append) -> bool:
+    """Whether it holds more than what makes room: deletes, closes and the like."""
+    return sum(len(payload) for payload, _, _ in append.entries) > LARGE_BYTES
 
 
 class Following:
@@ -60,7 +68,7 @@ class Following:
         self._installed = installed
         self._contradicted = contradicted
         self._check_level = check_level
-        self._installer = Installer(storage.snapshots)
+        self._installer = Installer(storage.snapshots, self._load)
         self._answering_round = 0
         self._matched: int | None = None
 
@@ -82,7 +90,10 @@ class Following:
             return
         engine = self._engine
         message: dict[str, Any] = {"type": "append_entries", "term": append.term}
-        if append.prev_index == 0:
+        if append.prev_index == 0 or (
+            # without room for it this replica lags; what it did not take is sent again later
+            self._storage.short and (_large(append) or append.prev_index > engine.log[-1][1])
+        ):
             engine.deliver(node, message | {"commit_index": 0})
             self._emit(node, Echo(KINDS[Echo], engine.term, append.round, self._wall_ns()))
             return
@@ -136,9 +147,7 @@ class Following:
             )
             self._emit(node, answer)
             return
-        self._check_level(Configurations(meta.configuration, []).now.configuration)
         log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
-        self._machine.restore(self._storage.snapshots.pieces(meta))
         engine.log.install(
             [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)],
             meta.configuration,
@@ -146,6 +155,13 @@ class Following:
         engine.installed(meta.index)
         self._installed(meta.index)
         self._ack(node, chunk.round, meta.index + 1)
+
+    def _load(self, meta: SnapshotMeta, pieces: Iterable[bytes]) -> None:
+        placed = decode_placed(meta.configuration)
+        if placed.index > meta.index:
+            raise ValueError("its configuration is of a later entry")
+        self._check_level(placed.configuration)
+        self._machine.restore(pieces)
 
     def _holds(self, index: int, term: int) -> bool:
         entries = self._engine.log

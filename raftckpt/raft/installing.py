@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 
 from raftckpt.raft.messages import Chunk
 from raftckpt.storage import (
     BadTransfer,
+    DiskFull,
     SnapshotMeta,
     SnapshotReceiver,
     SnapshotStore,
@@ -19,10 +21,19 @@ log = logging.getLogger("raftckpt.raft")
 
 
 class Installer:
-    """Collects the chunks of one snapshot at a time; a gap or another id discards all of it."""
+    """Collects the chunks of one snapshot at a time; a gap or another id discards all of it.
 
-    def __init__(self, snapshots: SnapshotStore) -> None:
+    Arguments:
+        snapshots: where it becomes the latest one.
+        load: replaces the state by a whole one. It raises ValueError, and nothing has happened, if
+            it is no state: only what can be loaded may replace what can.
+    """
+
+    def __init__(
+        self, snapshots: SnapshotStore, load: Callable[[SnapshotMeta, Iterable[bytes]], None]
+    ) -> None:
         self._snapshots = snapshots
+        self._load = load
         self._source = ""
         self._id = ""
         self._receiver: SnapshotReceiver | None = None
@@ -32,17 +43,20 @@ class Installer:
         """Take a chunk from ``source``.
 
         Returns:
-            The bytes held so far without a gap, and the snapshot once it is complete, verified
-            and durable.
+            The bytes held so far without a gap, and the snapshot once it is complete, loaded and
+            durable.
         """
         if (source, chunk.snapshot) != (self._source, self._id) or self._receiver is None:
             self.discard()
             if chunk.offset != 0:
                 return 0, None
             self._source, self._id = source, chunk.snapshot
-            self._receiver = self._snapshots.receive(
-                chunk.log_index, chunk.index_term, chunk.total, chunk.crc, chunk.snapshot
-            )
+            try:
+                self._receiver = self._snapshots.receive(
+                    chunk.log_index, chunk.index_term, chunk.total, chunk.crc, chunk.snapshot
+                )
+            except DiskFull as error:
+                return self._no_room(source, error)
         if chunk.offset != self._received:
             if chunk.offset + len(chunk.data) <= self._received:
                 return self._received, None  # a duplicate
@@ -53,14 +67,25 @@ class Installer:
             self._received += len(chunk.data)
             if self._received < chunk.total:
                 return self._received, None
-            meta = self._receiver.commit()
-        except (BadTransfer, StaleSnapshot) as error:
+            meta = self._receiver.finish()
+            self._receiver.settle()
+            self._load(meta, self._receiver.pieces(meta))
+        except (BadTransfer, StaleSnapshot, ValueError) as error:
             log.warning("event=snapshot_refused from=%s why=%s", source, error)
             self.discard()
             return 0, None
+        except DiskFull as error:
+            return self._no_room(source, error)
+        self._receiver.commit()
         self._receiver = None
         self._received = 0
         return chunk.total, meta
+
+    def _no_room(self, source: str, error: DiskFull) -> tuple[int, None]:
+        """There is none for it: it is sent again, and the replica lags until there is."""
+        log.error('event=snapshot_has_no_room from=%s why="%s"', source, error.why)
+        self.discard()
+        return 0, None
 
     def discard(self, source: str | None = None) -> None:
         """Forget a half-received snapshot (from ``source`` only, if given)."""

@@ -1,23 +1,19 @@
 """Connections between replicas: duplex TCP streams, verified before anything counts.
 
-Knows frames and the handshake, nothing of consensus: bodies are opaque. A link is with a data
-directory: who is there, not where it is. Both sides say first
-
-``[300, [lowest, highest], protocol, cluster, node, directory, incarnation, run, founding, joins,
-peer, client, term, last_index]``
-
-an array that only grows at its end, the range of levels first, for ever; what follows the fields
-known is ignored. ``founding`` is "" while the sender's founding is not complete: such links stand,
-too, for it is over them that a cluster is founded. Two complete ones that differ, a directory that
-went back in time, a level that one side cannot: refused, with a sentence.
+Knows frames, nothing of consensus: bodies are opaque. A link is with a data directory: who is
+there, not where it is. Both sides say first who they are and prove it (:mod:`raftckpt.raft.hello`).
+``founding`` is "" there while the sender's founding is not complete: such links stand, too, for it
+is over them that a cluster is founded. Two complete ones that differ, a directory that went back in
+time, a level that one side cannot: refused, with a sentence.
 
 The node that sorts later dials; who has had no link with a node for a second dials, too. Dialled
 are the addresses of the configuration, of the file and what peers told of themselves.
 
-The side that dialled ends the handshake by ``[302]``; a side that objects says ``[301, why,
-fatal]``: who is told something fatal stops. Before a link is reported the start of the peer's
-directory is noted durably: whatever is counted of it was counted by somebody who can later tell
-whether it went back.
+What is accepted is counted at once, TLS handshakes included, and has a deadline: strangers take
+neither descriptors nor memory from those who have a link. A side that objects may call it fatal:
+who is told so by a proven peer stops. Before a link is reported the start of the peer's directory
+is noted durably: whatever is counted of it was counted by somebody who can later tell whether it
+went back.
 """
 
 from __future__ import annotations
@@ -25,17 +21,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import ssl
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-import msgpack
-
 from raftckpt import limits
-from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame, pack_messages
-from raftckpt.raft.hello import HELLO, REFUSED, Hello, Refusal, parse_hello, refusal_in
+from raftckpt.net.acceptor import Acceptor
+from raftckpt.net.certificates import handshake_failure, no_replica
+from raftckpt.net.doors import Doors, Guest
+from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame
+from raftckpt.raft.hello import HELLO_BYTES_MAX, NONCE_BYTES, Handshake, Hello, Refusal
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 
@@ -45,19 +43,14 @@ __all__ = [
     "LocalIdentity",
     "PeerLinks",
     "PeerTls",
-    "certificate_names",
 ]
 
 log = logging.getLogger("raftckpt.links")
 
-READY: Final = 302
-"""The dialling side accepts the other's handshake: what follows are bodies."""
 _DIAL_DELAY_S: Final = (0.02, 0.2)
 _CONNECT_SECONDS_MAX: Final = 1.5
-_PENDING_MAX: Final = 64
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""
-_BACKLOG: Final = 64
 _REASONS_MAX: Final = 16
 """So many different complaints about one address are told."""
 _ORDER_S: Final = 1.0
@@ -67,14 +60,13 @@ Address = tuple[str, int]
 """(host, port)"""
 
 
-_READY_BODY: Final = b"\x00" + msgpack.packb([[READY]])
-
-
 class PeerTls(NamedTuple):
     """Contexts of both sides of a link; each must demand a certificate."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    names_count: bool = True
+    """A certificate may name its node as a host does: its authority signs replicas only."""
 
 
 class LocalIdentity(Protocol):
@@ -106,16 +98,6 @@ class LinkHandler(Protocol):
         """A peer says that this start must not go on."""
 
 
-def certificate_names(certificate: Any) -> set[str]:
-    """CN and DNS names of a peer certificate as ``ssl`` returns it."""
-    names: set[str] = set()
-    if isinstance(certificate, dict):
-        for group in certificate.get("subject", ()):
-            names |= {value for key, value in group if key == "commonName"}
-        names |= {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
-    return names
-
-
 class _Link(asyncio.Protocol):
     """One TCP connection with a peer, dialled or accepted."""
 
@@ -124,11 +106,13 @@ class _Link(asyncio.Protocol):
         self.dialled = dialled
         self.transport: asyncio.Transport | None = None
         self.address = "?"
+        self.guest: Guest | None = None
+        self.handshake: Handshake | None = None
         self.hello: Hello | None = None
         self.live = False
         self.lost: asyncio.Future[None] = links.loop.create_future()
         self.ended_by_us = False
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(HELLO_BYTES_MAX)
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -139,38 +123,49 @@ class _Link(asyncio.Protocol):
     def directory(self) -> str:
         return self.hello.directory if self.hello is not None else ""
 
+    @property
+    def certificate(self) -> Any:
+        """The peer's certificate as ``ssl`` returns it, None without TLS."""
+        return self.transport.get_extra_info("peercert") if self.transport is not None else None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = f"{peer[0]}:{peer[1]}" if peer else "?"
         _tune(transport.get_extra_info("socket"))
-        if not self.links.admit(self):
+        if not self.links.opened(self):
             self.abort()
             return
         self._deadline = self.links.loop.call_later(limits.HANDSHAKE_SECONDS_MAX, self._too_late)
-        if self.dialled is not None:
-            self.links.introduce(self)
+        self.handshake = self.links.handshake(self)
 
     def _too_late(self) -> None:
-        self.links.complain(self, "no handshake in time")
+        self.turn_out("no handshake in time")
+
+    def turn_out(self, why: str) -> None:
+        self.links.complain(self, why)
         self.abort()
+
+    def say(self, body: bytes) -> None:
+        """Send a part of the handshake."""
+        if self.transport is not None:
+            self.transport.write(encode_frame(body))
 
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._decoder.feed(data):
                 if self.live:
                     self.links.handler.receive(self.directory, body)
-                elif self.hello is None:
-                    self.links.greeted(self, parse_hello(body))
-                elif body == _READY_BODY:
-                    self.links.accepted(self, self.hello)
-                else:
-                    self.links.greeted(self, refusal_in(body))
+                elif self.handshake is not None:
+                    self.links.told(self, self.handshake, self.handshake.receive(body))
                 if self.ended_by_us:
                     return
         except (FrameError, PeerProtocolError) as error:
             self.links.complain(self, str(error))
-            self.abort()
+            if self.live:
+                self.abort()
+            else:  # it may have been told why
+                self.close()
 
     def eof_received(self) -> bool:
         return False
@@ -184,16 +179,17 @@ class _Link(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def go_live(self) -> None:
+    def trust(self) -> None:
+        """Take what it may say in one go once its handshake is over."""
+        self._decoder.allow(limits.FRAME_BYTES_MAX)
+
+    def go_live(self, hello: Hello) -> None:
+        self.hello = hello
         self.live = True
+        self.handshake = None
+        self.trust()
         if self._deadline is not None:
             self._deadline.cancel()
-
-    def certified(self) -> set[str] | None:
-        """Names in the peer's certificate, None without TLS."""
-        if self.transport is None or self.transport.get_extra_info("ssl_object") is None:
-            return None
-        return certificate_names(self.transport.get_extra_info("peercert"))
 
     def close(self) -> None:
         self.ended_by_us = True
@@ -215,6 +211,7 @@ class PeerLinks:
         handler: who is told.
         tls: contexts of both sides, or None.
         rng: jitter of redials.
+        secret: what the replicas share; empty: there is TLS instead, or nothing is proved.
     """
 
     def __init__(
@@ -224,6 +221,8 @@ class PeerLinks:
         handler: LinkHandler,
         tls: PeerTls | None = None,
         rng: random.Random | None = None,
+        *,
+        secret: bytes = b"",
     ) -> None:
         self.handler = handler
         self.loop = asyncio.get_running_loop()
@@ -233,7 +232,15 @@ class PeerLinks:
         self._rng = rng if rng is not None else random.Random()
         self._links: dict[str, _Link] = {}
         self._pending: set[_Link] = set()
-        self._server: asyncio.Server | None = None
+        self._secret = secret
+        self._acceptor = Acceptor(self.loop, self._arrived, self._starved)
+        self._doors = Doors(
+            limits.PEER_CONNECTIONS_MAX,
+            limits.PEER_CONNECTIONS_PER_ADDRESS_MAX,
+            limits.PEER_STRANGERS_MAX,
+            "handshake",
+        )
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._dialers: dict[tuple[str, Address], asyncio.Task[None]] = {}
         self._complaints: dict[str, set[str]] = {}
         self._frame: tuple[bytes, bytes] = (b"", b"")
@@ -245,14 +252,7 @@ class PeerLinks:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, port = self._listen
-        self._server = await self.loop.create_server(
-            lambda: _Link(self, None),
-            host,
-            port,
-            ssl=self._tls.server if self._tls is not None else None,
-            backlog=_BACKLOG,
-        )
+        await self._acceptor.listen(*self._listen)
 
     def dial(self, targets: Iterable[tuple[str, Address]]) -> None:
         """Dial these (node id, address), and no others, while there is no link with the node."""
@@ -266,10 +266,9 @@ class PeerLinks:
     async def stop(self) -> None:
         """Close everything; nobody is told of anything any more."""
         self._stopped = True
-        for task in self._dialers.values():
+        for task in (*self._dialers.values(), *self._handshakes):
             task.cancel()
-        if self._server is not None:
-            self._server.close()
+        self._acceptor.close()
         for link in [*self._links.values(), *self._pending]:
             link.close()
         for task in self._dialers.values():
@@ -334,72 +333,121 @@ class PeerLinks:
         """A live link with whoever calls itself ``node``."""
         return next((link for link in self._links.values() if link.node == node), None)
 
+    # --- accepting --------------------------------------------------------------------------
+    def _arrived(self, sock: socket.socket, address: str, peer: str) -> None:
+        """Let a connection in, or close it at once."""
+        guest = self._doors.enter(address, peer, self.loop.time())
+        if not isinstance(guest, Guest):
+            self._complain_once(address, guest)
+            sock.close()
+            return
+        handshake = self.loop.create_task(self._welcome(guest, sock))
+        self._handshakes.add(handshake)
+        handshake.add_done_callback(self._handshakes.discard)
+
+    async def _welcome(self, guest: Guest, sock: socket.socket) -> None:
+        """Shake hands with TLS, if that is spoken here, and make the guest a link."""
+
+        def hang_up(why: str) -> None:
+            self._complain_once(guest.address, why)
+            sock.shutdown(socket.SHUT_RDWR)
+
+        def linked() -> _Link:
+            link = _Link(self, None)
+            link.guest = guest
+            return link
+
+        guest.turn_out = hang_up
+        context = self._tls.server if self._tls is not None else None
+        try:
+            await self.loop.connect_accepted_socket(
+                linked,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=limits.HANDSHAKE_SECONDS_MAX if context is not None else None,
+            )
+        except OSError as error:  # includes TLS errors and a handshake that takes too long
+            self._doors.left(guest)
+            self._complain_once(guest.address, handshake_failure(error, "tls.peer.ca"))
+        except asyncio.CancelledError:
+            self._doors.left(guest)
+            raise
+
+    def _starved(self, error: OSError) -> None:
+        """No descriptor, or no memory, is left for another connection: those who wait, wait."""
+        self._complain_once("?", f"cannot accept: {error.strerror}")
+
     # --- links ------------------------------------------------------------------------------
-    def admit(self, link: _Link) -> bool:
-        """Count a connection whose handshake is under way."""
-        if self._stopped or (link.dialled is None and len(self._pending) >= _PENDING_MAX):
-            return False
-        self._pending.add(link)
-        return True
+    def opened(self, link: _Link) -> bool:
+        """A connection stands: its handshake begins."""
+        if link.guest is not None:
+            link.guest.known = lambda: link.live
+            link.guest.turn_out = link.turn_out
+        if not self._stopped:
+            self._pending.add(link)
+        return not self._stopped
 
-    def introduce(self, link: _Link) -> None:
-        """Say our side of the handshake."""
-        if link.transport is not None:
-            link.transport.write(pack_messages([[HELLO, *self._identity.hello()]]))
+    def handshake(self, link: _Link) -> Handshake:
+        """Our side of what is said first on a link."""
+        return Handshake(
+            self._identity.hello(),
+            link.say,
+            dialled=link.dialled is not None,
+            secret=self._secret,
+            nonce=os.urandom(NONCE_BYTES),
+        )
 
-    def greeted(self, link: _Link, hello: Hello | Refusal) -> None:
-        """The other side introduced itself: verify, answer, and go live or part."""
-        if isinstance(hello, Refusal):
-            self._complain_once(link.dialled or link.address, f"refused by the peer: {hello.why}")
+    def told(self, link: _Link, handshake: Handshake, said: Hello | Refusal | None) -> None:
+        """The other side went on with the handshake: verify, and go on, go live or part."""
+        if isinstance(said, Refusal):
+            self.complain(link, f"refused by the peer: {said.why}")
             link.close()
-            if hello.fatal:
-                self.handler.refused(hello.why)
+            node = handshake.hello.node if handshake.hello is not None else link.dialled
+            if said.fatal and not self._uncertified(link, node or ""):
+                self.handler.refused(said.why)
             return
-        why, fatal = self._objection(link, hello)
+        if said is None:
+            return
+        why, fatal = self._objection(link, said)  # and again: others may have come up meanwhile
         if why is not None:
-            self.complain(link, f"says it is {hello.node!r}: {why}")
-            if link.transport is not None:
-                link.transport.write(pack_messages([[REFUSED, why, fatal]]))
+            self.complain(link, f"says it is {said.node!r}: {why}")
+            handshake.refuse(why, fatal=fatal)
             link.close()
             return
-        link.hello = hello
-        if link.dialled is None:
-            self.introduce(link)
+        if link.dialled is not None and not handshake.accepted and self._superfluous(link, said):
+            link.close()
             return
+        handshake.accept()
+        if handshake.over:
+            self._go_live(link, said)
+        else:
+            link.trust()
+
+    def _superfluous(self, link: _Link, hello: Hello) -> bool:
+        """Whether we did not know whom we would meet, or it dialled us meanwhile."""
         old = self._links.get(hello.directory)
-        own = self._identity.hello().node
-        if (
+        return (
             old is not None
             and old.hello is not None
             and old.hello.run == hello.run
-            and (link.dialled != hello.node or own < hello.node)
-        ):
-            link.close()  # we did not know whom we would meet, or it dialled us meanwhile
-            return
-        if link.transport is not None:
-            link.transport.write(encode_frame(_READY_BODY))
-        self._go_live(link, hello)
-
-    def accepted(self, link: _Link, hello: Hello) -> None:
-        """The side that dialled took our handshake, too."""
-        why, _ = self._objection(link, hello)  # another link may have come up meanwhile
-        if why is not None:
-            self.complain(link, why)
-            link.close()
-        else:
-            self._go_live(link, hello)
+            and (link.dialled != hello.node or self._identity.hello().node < hello.node)
+        )
 
     def _objection(self, link: _Link, hello: Hello) -> tuple[str | None, bool]:
         """Why this link must not be, and whether the other side should stop for it."""
-        why, fatal = self._identity.objection(hello)
-        if why is not None:
-            return why, fatal
-        names = link.certified()
-        if names is not None and hello.node not in names:
-            return f"its certificate is for {', '.join(sorted(names)) or 'nobody'}", False
-        if names is None and self._tls is not None:
-            return "no TLS", False
-        return None, False
+        uncertified = self._uncertified(link, hello.node)
+        if uncertified:
+            return uncertified, False
+        if len(self._links) >= limits.PEER_LINKS_MAX and hello.directory not in self._links:
+            return f"there are {limits.PEER_LINKS_MAX} links", False
+        return self._identity.objection(hello)
+
+    def _uncertified(self, link: _Link, node: str) -> str:
+        """Why its certificate is not that of ``node`` ("": it is, or none is asked for)."""
+        if self._tls is None:
+            return ""
+        cluster = self._identity.hello().cluster
+        return no_replica(link.certificate, cluster, node, names_count=self._tls.names_count)
 
     def _go_live(self, link: _Link, hello: Hello) -> None:
         self._identity.remember(hello)
@@ -411,7 +459,7 @@ class PeerLinks:
         self._pending.discard(link)
         self._links[hello.directory] = link
         self._complaints.pop(hello.node, None)
-        link.go_live()
+        link.go_live(hello)
         log.info(
             "connected peer=%s address=%s incarnation=%d",
             hello.node, link.address, hello.incarnation,
@@ -421,6 +469,8 @@ class PeerLinks:
     def ended(self, link: _Link, *, broken: bool) -> None:
         """A connection is gone."""
         self._pending.discard(link)
+        if link.guest is not None:
+            self._doors.left(link.guest)
         if link.live and self._links.get(link.directory) is link:
             del self._links[link.directory]
             if not self._stopped:

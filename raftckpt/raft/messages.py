@@ -2,7 +2,9 @@
 
 A frame body holds a msgpack array of messages; each message is an array whose first field is its
 kind. Nothing is ever unpickled. A peer that breaks the schema gets :class:`PeerProtocolError` and
-loses its connection, nothing else.
+loses its connection, nothing else. So does one that says what no replica has reason to say: every
+field has bounds, and :func:`implausible` knows those that depend on where this replica stands.
+Nothing that one peer says in one message may end this replica, or be of lasting harm to it.
 
 Every message carries the sender's ``term`` as of the moment the consensus code sent it, and every
 answer echoes the ``round`` (heartbeat number) of the append or chunk it answers: an answer counts
@@ -18,9 +20,13 @@ import msgpack
 
 from raftckpt import limits
 from raftckpt.protocol.check import decode_plain
+from raftckpt.protocol.contract import SA_TIME_MAX
 from raftckpt.raft.configuration import CONFIGURATION, decode_configuration
 
 __all__ = [
+    "INDEX_MAX",
+    "TERM_LEAP_MAX",
+    "TERM_MAX",
     "WHOLE",
     "Ack",
     "Append",
@@ -41,6 +47,7 @@ __all__ = [
     "VoteRequest",
     "decode_body",
     "encode",
+    "implausible",
     "join_bodies",
     "spoken",
 ]
@@ -247,7 +254,50 @@ _TYPES: Final[dict[int, tuple[type, ...]]] = {
     kind: tuple(get_origin(hint) or hint for hint in get_type_hints(cls).values())
     for kind, cls in _CLASSES.items()
 }
-_INT_MAX: Final = 1 << 64
+TERM_MAX: Final = 1 << 56
+INDEX_MAX: Final = 1 << 56
+TERM_LEAP_MAX: Final = 1 << 32
+"""Nobody is so many elections ahead: one message must not use up the terms there are."""
+_ROUND_MAX: Final = (1 << 63) - 1
+_SNAPSHOT_BYTES_MAX: Final = 1 << 50
+_OFFERS_MAX: Final = 1 << 32
+_ID_MAX: Final = 64
+_WHY_MAX: Final = 500
+_MOST: Final[dict[str, int]] = {
+    "kind": 1 << 16,
+    "term": TERM_MAX,
+    "prev_term": TERM_MAX,
+    "last_term": TERM_MAX,
+    "index_term": TERM_MAX,
+    "asked_term": TERM_MAX,
+    "config_term": TERM_MAX,
+    "commit": INDEX_MAX,
+    "prev_index": INDEX_MAX,
+    "last_index": INDEX_MAX,
+    "next_index": INDEX_MAX,
+    "log_index": INDEX_MAX,
+    "config_index": INDEX_MAX,
+    "round": _ROUND_MAX,
+    "wall_ns": SA_TIME_MAX,
+    "total": _SNAPSHOT_BYTES_MAX,
+    "offset": _SNAPSHOT_BYTES_MAX,
+    "received": _SNAPSHOT_BYTES_MAX,
+    "crc": (1 << 32) - 1,
+    "number": _OFFERS_MAX,
+    "snapshot": _ID_MAX,
+    "why": _WHY_MAX,
+}
+"""By field: the greatest number, or the longest text."""
+_BOUNDS: Final[dict[int, tuple[tuple[int, int], ...]]] = {
+    kind: tuple(
+        (position, _MOST[name])
+        for position, (name, hint) in enumerate(get_type_hints(cls).items())
+        if hint is int
+    )
+    for kind, cls in _CLASSES.items()
+}
+_FREQUENT: Final = frozenset((Append, Ack, Echo))
+"""Messages that have nothing more to be looked at."""
 WHOLE: Final = b"\x00"
 """First byte of a frame body: a peer frame is never fragmented."""
 
@@ -260,17 +310,68 @@ def _check(message: Any) -> PeerMessage:
         raise PeerProtocolError(f"unknown peer message kind {message[0]}")
     if tuple(map(type, message)) != types:
         raise PeerProtocolError(f"malformed peer message of kind {message[0]}")
-    for field in message:
-        if type(field) is int and not 0 <= field < _INT_MAX:
+    for position, most in _BOUNDS[message[0]]:
+        if not 0 <= message[position] <= most:
             raise PeerProtocolError("number out of range in a peer message")
     cls: Any = _CLASSES[message[0]]
     if cls is Append:
         message[6] = _entries(message)
-    return cls._make(message)  # type: ignore[no-any-return]
+    found: PeerMessage = cls._make(message)
+    if cls not in _FREQUENT and not _consistent(found):
+        raise PeerProtocolError(f"a peer message of kind {message[0]} contradicts itself")
+    return found
+
+
+def _consistent(message: PeerMessage) -> bool:
+    """Whether the fields of a message fit each other."""
+    match message:
+        case VoteRequest() | PreVote():
+            return message.last_term <= message.term
+        case Chunk():
+            return (
+                message.log_index >= 2
+                and message.index_term <= message.term
+                and message.offset + len(message.data) <= message.total
+                and len(message.snapshot) <= _MOST["snapshot"]
+            )
+        case ChunkAck():
+            return len(message.snapshot) <= _MOST["snapshot"]
+        case NotLetIn():
+            return len(message.why) <= _MOST["why"]
+        case Noted():
+            return not message.record or _is_configuration(message.record)
+    return True
+
+
+def implausible(
+    messages: Iterable[PeerMessage], *, term: int, sent_round: int, last_index: int
+) -> str:
+    """What no replica has reason to say to one that stands here ("": nothing).
+
+    Arguments:
+        messages: what a peer said.
+        term: own term.
+        sent_round: number of the last round sent, by a leader; else -1.
+        last_index: end of the own log.
+    """
+    for message in messages:
+        if isinstance(message, NotLetIn | Noted):
+            continue
+        said = message.config_term if isinstance(message, Standing | Removed) else message.term
+        if said > term + TERM_LEAP_MAX:
+            return f"it says term {said}, and this replica is at {term}"
+        if sent_round >= 0 and said == term and isinstance(message, Ack | Echo | ChunkAck):
+            if message.round > sent_round:
+                return f"it answers round {message.round}, and the last one was {sent_round}"
+            if type(message) is Ack and message.success and message.next_index > last_index + 1:
+                return f"it holds entries to {message.next_index - 1}, and the last is {last_index}"
+    return ""
 
 
 def _entries(message: list[Any]) -> list[tuple[bytes, int, int]]:
     _, term, _, _, index, former, raw = message
+    if former > term:
+        raise PeerProtocolError("an append after an entry of a later term")
     entries = []
     for item in raw:
         index += 1
@@ -297,6 +398,14 @@ def _configuration(payload: bytes) -> None:
         decode_configuration(payload[1:])
     except ValueError as error:
         raise PeerProtocolError(str(error)) from None
+
+
+def _is_configuration(record: bytes) -> bool:
+    try:
+        decode_configuration(record)
+    except ValueError:
+        return False
+    return True
 
 
 def spoken(message: PeerMessage, level: int) -> PeerMessage:

@@ -41,6 +41,7 @@ from raftckpt.raft.messages import (
     Noted,
     NotLetIn,
     PeerMessage,
+    PeerProtocolError,
     PreVote,
     PreVoteAnswer,
     Removed,
@@ -51,6 +52,7 @@ from raftckpt.raft.messages import (
     VoteRequest,
     decode_body,
     encode,
+    implausible,
     join_bodies,
     spoken,
 )
@@ -157,6 +159,8 @@ class RaftNode(lib.EngineHooks):
         self._standing: dict[str, tuple[int, int]] = {}
         self._asked: list[_Asked] = []
         self._why_waiting = ""
+        self._told_removed: dict[str, tuple[int, int]] = {}
+        """What members (node ids, while they have a link) say of our removal."""
         self._inbox: list[tuple[str, PeerMessage]] = []
         self._early: dict[str, list[bytes]] = {}
         self._late: dict[str, list[PeerMessage]] = {}
@@ -334,7 +338,16 @@ class RaftNode(lib.EngineHooks):
         Raises:
             PeerProtocolError: the body is not of the protocol; close the connection.
         """
-        self._inbox.extend([(directory, message) for message in decode_body(body)])
+        messages, engine = decode_body(body), self._engine
+        why = implausible(
+            messages,
+            term=engine.term,
+            sent_round=self._sender.round if engine.role == lib.LEADER else -1,
+            last_index=self._log[-1][1],
+        )
+        if why:
+            raise PeerProtocolError(why)
+        self._inbox.extend([(directory, message) for message in messages])
         self._wake()
 
     def connected(self, peer: PeerInfo) -> None:
@@ -353,7 +366,9 @@ class RaftNode(lib.EngineHooks):
     def disconnected(self, directory: str, broken: bool) -> None:
         """Take note of a lost connection; see the port."""
         self._drop_from_inbox(directory)
-        self._linked.pop(directory, None)
+        gone = self._linked.pop(directory, None)
+        if gone is not None:
+            self._told_removed.pop(gone.node, None)
         self._standing.pop(directory, None)
         self._engine.transport_seam.link(self._engine.peer(directory), False)
         self._sender.link_changed(directory)
@@ -729,11 +744,19 @@ class RaftNode(lib.EngineHooks):
             self._emit(directory, Removed(KINDS[Removed], now.term, now.index))
 
     def _on_removed(self, directory: str, place: tuple[int, int]) -> None:
-        now = self._configurations.now
+        """Leave for good if another member says so, too, or if there is no other: one may lie."""
+        now, info = self._configurations.now, self._linked.get(directory)
         if place == now.place and self._id in now.directories:
             log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
-        elif place >= now.place and not self._storage.identity.joins:
+            return
+        if place < now.place or self._storage.identity.joins or info is None:
+            return
+        self._told_removed[info.node] = place
+        if len(self._told_removed) > 1 or now.voters - {self._id} == {directory}:
             self._leave(place)
+        else:
+            self._on_told(directory, f"{info.node} says that this replica was removed by entry "
+                          f"{place[1]}; it stops when another member says so, too")  # fmt: skip
 
     def _leave(self, place: tuple[int, int]) -> None:
         self._storage.directory.note_removed()

@@ -59,6 +59,7 @@ class Peering:
         self._linked: dict[str, PeerInfo] = {}
         self._told: dict[str, str] = {}  # node id -> address it told of itself
         self._members: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # directory of a member -> its node id
         self._raft: RaftNode | None = None
         self._foundings: dict[str, str] = {}
         self.level = 0
@@ -106,6 +107,9 @@ class Peering:
                     f"empty one: raftckpt cluster add {hello.node}"
                 )
             self._foundings[hello.node] = f"{hello.node}: {why}"
+        named = self._names.get(hello.directory, hello.node)
+        if why is None and named != hello.node:
+            why = f"its data directory is that of the member {named}"
         if why is not None:
             return why, False
         why = self._directory.notes.objection(hello.directory, hello.incarnation, hello.run)
@@ -211,5 +215,6 @@ class Peering:
         """This configuration is committed: follow its level and its addresses."""
         self.level = configuration.level
         own = self._directory.identity.node
+        self._names = {m.directory: m.node for m in configuration.members if m.directory}
         self._members = {m.node: m.peer for m in configuration.members if m.node != own and m.peer}
         self._changed()

@@ -26,3 +26,5 @@ class RaftConfig(NamedTuple):
     snapshot_bytes: int = 64 * limits.MIB
     keep_entries: int = 5_000
     """Entries kept behind a snapshot, so that a short absence is caught up from the log."""
+    keep_bytes: int = 16 * limits.MIB
+    """Of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -10,11 +11,12 @@ from raftckpt.errors import present
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import SnapshotStore, SnapshotWriter
+from raftckpt.storage import DiskFull, SnapshotStore, SnapshotWriter
 
 __all__ = ["Snapshotter"]
 
-KEEP_BYTES: Final = 16 * limits.MIB
+log = logging.getLogger("raftckpt.raft")
+
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
 PAUSE: Final = 4.0
@@ -27,7 +29,10 @@ LOG_BYTES_MAX: Final = limits.GIB
 """Compaction waits for followers that get on, but not until the log is longer than this:
 to overtake a slow transfer, or the catching up after it, would begin it again and again.
 """
+RETRY_S: Final = 10.0
+"""After a snapshot found no room."""
 _NEVER: Final = float("inf")
+_NEVER_YET: Final = float("-inf")
 
 
 class Snapshotter:
@@ -53,6 +58,7 @@ class Snapshotter:
         self._writer: SnapshotWriter | None = None
         self._index = 0
         self._resume_at = 0.0
+        self._retry_at = _NEVER_YET
         self._plan()
 
     def _plan(self) -> None:
@@ -82,6 +88,12 @@ class Snapshotter:
         self._bytes = 0
         self._plan()
 
+    def _no_room(self, error: DiskFull) -> None:
+        """Give up for now: a snapshot can wait, and the journal cannot."""
+        log.error('event=snapshot_has_no_room why="%s"', error.why)
+        self.abort()
+        self._retry_at = self._now() + RETRY_S
+
     def abort(self) -> None:
         """Give up a half-written snapshot."""
         if self._writer is not None:
@@ -93,12 +105,18 @@ class Snapshotter:
         first = self._log[0][1]
         if self.busy or applied <= self._last_index or applied <= first:
             return False
+        if self._now() < self._retry_at or not self._snapshots.fits():
+            return False
         payload, index, term = self._log[applied - first]
         prev_term = self._log[applied - 1 - first][2]
+        try:
+            self._writer = self._snapshots.create(
+                index, term, payload, prev_term, self._log.configurations.placed(index)
+            )
+        except DiskFull as error:
+            self._no_room(error)
+            return False
         self._pieces = self._machine.freeze()
-        self._writer = self._snapshots.create(
-            index, term, payload, prev_term, self._log.configurations.placed(index)
-        )
         self._index = index
         self._bytes = 0
         self._resume_at = self._now()
@@ -138,7 +156,11 @@ class Snapshotter:
             if piece is None:
                 self._publish(writer, needed())
                 return
-            writer.write(piece)
+            try:
+                writer.write(piece)
+            except DiskFull as error:
+                self._no_room(error)
+                return
             now = self._now()
             if now - begun >= SLICE_S:
                 break
@@ -147,7 +169,12 @@ class Snapshotter:
 
     def _publish(self, writer: SnapshotWriter, needed: float) -> None:
         self._writer = self._pieces = None
-        writer.commit()
+        try:
+            writer.commit()
+        except DiskFull as error:
+            self._writer = writer
+            self._no_room(error)
+            return
         self._last_index = self._index
         self._plan()
         self._log.configurations.compacted(self._index)
@@ -159,7 +186,7 @@ class Snapshotter:
         entries = min(self._config.keep_entries, 4 * self._config.snapshot_entries)
         keep = max(first, self._index - 1 - entries)
         size, oldest = 0, self._index - 1
-        while oldest > keep and size < KEEP_BYTES:
+        while oldest > keep and size < self._config.keep_bytes:
             oldest -= 1
             size += len(log[oldest - first][0])
         if needed < oldest:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, cast
 from raftckpt import limits
 from raftckpt.errors import SaAisError
 from raftckpt.model.types import Result
+from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
 from raftckpt.node.liveness import SessionState
@@ -36,7 +37,6 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import COMMANDS, QUERIES
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
 from raftckpt.server.dispatch import Dispatcher
-from raftckpt.server.doors import Guest
 from raftckpt.server.tracking import Subscription
 from raftckpt.server.turns import SLICE_S, Turns
 
@@ -196,6 +196,11 @@ class Connection(asyncio.Protocol):
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
         return self.inflight + len(self._held) + len(self._bodies)
+
+    @property
+    def certificate(self) -> Any:
+        """The client's certificate as ``ssl`` returns it; None without one."""
+        return self._transport.get_extra_info("peercert") if self._transport is not None else None
 
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

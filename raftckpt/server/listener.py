@@ -12,15 +12,16 @@ from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.limits import EdgeLimits
+from raftckpt.net.acceptor import Acceptor
+from raftckpt.net.certificates import handshake_failure, no_client
+from raftckpt.net.doors import Doors, Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.server.acceptor import Acceptor
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
-from raftckpt.server.doors import Doors, Guest
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -33,19 +34,6 @@ _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
 """A frame that was begun must be complete by then: 2 MiB at 70 KB/s."""
 _LOGGED_PER_SWEEP_MAX: Final = 10
 _EDGE: Final = EdgeLimits()
-_TLS_REASONS: Final = {
-    "HTTP_REQUEST": "it speaks HTTP",
-    "WRONG_VERSION_NUMBER": "it speaks no TLS: this port does",
-    "UNSUPPORTED_PROTOCOL": "it speaks an older TLS than this port takes",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate: give it one of tls.client.ca",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not one of tls.client.ca, or not valid now",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who signed our certificate: give it the authority",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not take our certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not take our certificate",
-}
-"""Why handshakes fail, by the word of OpenSSL, and what is to be done about it."""
-_HUNG_UP: Final = "it hung up in the handshake: it may not know who signed our certificate"
 
 
 class ClientListener:
@@ -86,9 +74,10 @@ class ClientListener:
             replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
         )
         self._tls = tls
+        self._cluster = info.cluster
         self._handshake_s = handshake_s
         self._edge = edge
-        self.doors = Doors(edge)
+        self.doors = _doors(edge, None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._acceptor: Acceptor | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -109,7 +98,7 @@ class ClientListener:
         """
         self._loop = asyncio.get_running_loop()
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.doors = Doors(
+        self.doors = _doors(
             self._edge, None if descriptors == resource.RLIM_INFINITY else descriptors
         )
         if self.doors.connections_max < self._edge.connections:
@@ -187,7 +176,7 @@ class ClientListener:
             )
         except OSError as error:  # includes TLS errors and a handshake that takes too long
             self.doors.left(guest)
-            why = _TLS_REASONS.get(getattr(error, "reason", ""), str(error) or _HUNG_UP)
+            why = handshake_failure(error, "tls.client.ca")
             self._log_limited('refused peer=%s why="%s"', guest.peer, why)
         except asyncio.CancelledError:
             self.doors.left(guest)
@@ -204,6 +193,10 @@ class ClientListener:
         if guest is not None:
             guest.known = lambda: connection.greeted
             guest.turn_out = connection.break_off
+        if self._tls is not None:
+            why = no_client(connection.certificate, self._cluster)
+            if why:
+                connection.break_off(why)
 
     def closed(self, connection: Connection, *, by_client: bool) -> None:
         """A connection is gone."""
@@ -333,6 +326,18 @@ class ClientListener:
         value = {"leader": leader, "endpoint": self.replica.leader_endpoint}
         for connection in self.connections:
             connection.notice("leader", value)
+
+
+def _doors(edge: EdgeLimits, descriptors: int | None) -> Doors:
+    """Doors for as many as are configured and the files that may be open leave places for."""
+    most = edge.connections
+    if descriptors is not None:
+        most = max(1, min(most, descriptors - limits.DESCRIPTORS_RESERVED))
+    return Doors(
+        most,
+        max(1, edge.connections_per_address * most // edge.connections),
+        max(1, min(limits.STRANGERS_MAX, most // 2)),
+    )
 
 
 def _cut_off(replica: Replica) -> bool:

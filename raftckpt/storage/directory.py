@@ -141,6 +141,7 @@ class Storage:
         journal: entries and hard state, aligned with the latest snapshot.
         snapshots: the snapshot slots.
         durable: False if durability is left to the page cache.
+        short: the disk has no room for many large entries; its owner says so.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Storage:
         self.snapshots = snapshots
         self.journal = journal
         self.durable = durable
+        self.short = False
 
     @classmethod
     def open(

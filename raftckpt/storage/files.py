@@ -17,7 +17,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "join",
 ]
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _IOV_MAX = 1024
 _JOIN_BYTES = 256 * 1024
 """Below this, one copy is cheaper than a long iovec."""
@@ -184,7 +185,7 @@ def join(directory: str, name: str) -> str:
 def _translate(action: str, path: str, error: OSError) -> StorageError:
     what = f"{action} {path} failed"
     why = f"{error.strerror or error} (errno {error.errno})"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _NO_ROOM:
         return DiskFull(what, why, "free or add disk space, then start the replica again")
     if error.errno == errno.ENOENT:
         return Missing(what, why, "check that the data directory is complete and mounted")
@@ -208,7 +209,6 @@ class _RealFile:
         self._fs = fs
 
     def write(self, offset: int, buffers: Sequence[bytes]) -> None:
-        fd = self._fd
         try:
             total = sum(map(len, buffers))
             if len(buffers) > 1 and total <= _JOIN_BYTES:
@@ -216,17 +216,25 @@ class _RealFile:
             for start in range(0, len(buffers), _IOV_MAX):
                 part = buffers[start : start + _IOV_MAX]
                 size = sum(map(len, part))
-                written = os.pwritev(fd, part, offset)
+                written = self._pwritev(part, offset)
                 if written != size:
                     self._write_rest(offset + written, memoryview(b"".join(part))[written:])
                 offset += size
         except OSError as error:
             raise _translate("writing", self._path, error) from error
 
+    def _pwritev(self, part: Sequence[bytes | memoryview], offset: int) -> int:
+        try:
+            return os.pwritev(self._fd, part, offset)
+        except OSError as error:
+            if not self._fs.relieved(self._path, error):
+                raise
+            return os.pwritev(self._fd, part, offset)
+
     def _write_rest(self, offset: int, rest: memoryview) -> None:
         # A short write is legal (signal, almost full disk): go on until the kernel says why.
         while rest:
-            written = os.pwrite(self._fd, rest, offset)
+            written = self._pwritev([rest], offset)
             rest = rest[written:]
             offset += written
 
@@ -276,11 +284,18 @@ class _RealFile:
 
     def preallocate(self, size: int) -> None:
         try:
-            os.posix_fallocate(self._fd, 0, size)
+            try:
+                os.posix_fallocate(self._fd, 0, size)
+            except OSError as error:
+                if not self._fs.relieved(self._path, error):
+                    raise
+                os.posix_fallocate(self._fd, 0, size)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
                 raise _translate("reserving space for", self._path, error) from error
             self.truncate(size)
+        if self._fs.taken is not None:
+            self._fs.taken()
 
     def size(self) -> int:
         try:
@@ -330,9 +345,17 @@ class RealFileSystem:
 
     Attributes:
         sync_s: seconds that all syncs took so far.
+        relief: told which file has no room; returns whether it made some.
+        taken: told that room was reserved for a file.
     """
 
     sync_s = 0.0
+    relief: Callable[[str], bool] | None = None
+    taken: Callable[[], None] | None = None
+
+    def relieved(self, path: str, error: OSError) -> bool:
+        """Whether what failed for want of room may be tried again."""
+        return error.errno in _NO_ROOM and self.relief is not None and self.relief(path)
 
     def point(self, name: str) -> None:
         """Do nothing: crash points are for simulated disks."""

@@ -56,7 +56,7 @@ REJOINS: Final = "rejoin"
 _NAME: Final = "identity"
 _TEMPORARY: Final = "identity.tmp"
 _BYTES_MAX: Final = 1024 * KIB
-IGNORED: Final = frozenset({"lock", "lost+found", "peers", "peers.tmp", _TEMPORARY})
+IGNORED: Final = frozenset({"lock", "lost+found", "peers", "peers.tmp", "reserve", _TEMPORARY})
 """Names that do not make a directory "not empty"."""
 
 

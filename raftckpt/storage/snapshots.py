@@ -33,6 +33,7 @@ from raftckpt.errors import InvariantViolation, ensure
 from raftckpt.limits import KIB, MIB
 from raftckpt.storage.files import (
     Damaged,
+    DiskFull,
     File,
     FileSystem,
     Foreign,
@@ -263,6 +264,10 @@ class _Slot:
             file.sync()
             fs.point("snapshot.sync.after")
             self._store._publish(self._path, meta, file)
+        except DiskFull:  # who wants to go on needs the room
+            file.close()
+            fs.unlink(self._path)
+            raise
         except BaseException:
             file.close()
             raise
@@ -388,6 +393,42 @@ class SnapshotReceiver(_Slot):
             raise BadTransfer(str(error)) from error
         self._append([chunk])
 
+    def finish(self) -> SnapshotMeta:
+        """Verify that it is complete and as announced; :meth:`commit` comes next.
+
+        Raises:
+            BadTransfer: it is not; the temporary file is gone.
+            StaleSnapshot: one of the same or a higher index came first; this one is dropped.
+        """
+        try:
+            meta = self._verifier.finish()
+            id = self._announced[4] or meta.id
+            if (meta.index, meta.term, meta.size, meta.crc, id) != (*self._announced[:4], meta.id):
+                raise ValueError("it is not the snapshot that was announced")
+            if meta.index < 2 or meta.prev_term > meta.term or not meta.payload:
+                raise ValueError("it ends at no entry that there could be")
+        except ValueError as error:
+            self.abort()
+            raise BadTransfer(str(error)) from error
+        self._store._check_grows(self, meta.index)
+        return meta
+
+    def settle(self) -> None:
+        """Have it on the disk: what is left to do takes no room.
+
+        Raises:
+            StorageError: it failed; call :meth:`abort`.
+        """
+        self._opened().sync()
+
+    def pieces(self, meta: SnapshotMeta) -> Iterator[bytes]:
+        """Yield the image of what :meth:`finish` returned, before it replaces anything.
+
+        Raises:
+            Damaged: the file is not what was written.
+        """
+        return self._store._pieces(self._opened().read, meta, self._path)
+
     def commit(self) -> SnapshotMeta:
         """Make the snapshot durable and the latest one, if it is complete and as announced.
 
@@ -396,15 +437,7 @@ class SnapshotReceiver(_Slot):
             StaleSnapshot: one of the same or a higher index came first; this one is dropped.
             StorageError: the disk failed; the replica must stop.
         """
-        try:
-            meta = self._verifier.finish()
-            id = self._announced[4] or meta.id
-            if (meta.index, meta.term, meta.size, meta.crc, id) != (*self._announced[:4], meta.id):
-                raise ValueError("it is not the snapshot that was announced")
-        except ValueError as error:
-            self.abort()
-            raise BadTransfer(str(error)) from error
-        self._store._check_grows(self, meta.index)
+        meta = self.finish()
         self._publish(meta)
         return meta
 
@@ -432,6 +465,8 @@ class SnapshotStore:
         ensure(len(self._owner) == _OWNER_BYTES, "the owner hash has 16 bytes")
         self._latest: SnapshotMeta | None = None
         self._open: dict[str, tuple[SnapshotMeta, File]] = {}
+        self.fits: Callable[[], bool] = lambda: True
+        """Whether a snapshot of the own state has room."""
         self.on_commit: Callable[[SnapshotMeta], None] | None = None
         """Called when a snapshot has become durable."""
         fs.mkdir(directory)
@@ -550,10 +585,15 @@ class SnapshotStore:
             Missing: newer snapshots have replaced it.
         """
         path = join(self._directory, _slot_name(meta))
+        return self._pieces(lambda offset, size: self.read(meta, offset, size), meta, path)
+
+    def _pieces(
+        self, read: Callable[[int, int], bytes], meta: SnapshotMeta, path: str
+    ) -> Iterator[bytes]:
         verifier = _Verifier(self._owner, keep=True)
         offset = 0
         try:
-            while data := self.read(meta, offset, _BLOCK_BYTES):
+            while data := read(offset, _BLOCK_BYTES):
                 offset += len(data)
                 verifier.feed(data)
                 blocks, verifier.blocks = verifier.blocks, []

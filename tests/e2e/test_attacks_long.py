@@ -14,6 +14,7 @@ import raftckpt
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.testing.probe import ReplicaProbe
 from tests.e2e.test_attacks import attacked, limited
+from tests.e2e.test_attacks_disk import fill, small_disks
 
 NEVER = 2**63 - 1
 DAY_NS = 24 * 3600 * 10**9
@@ -75,6 +76,29 @@ def test_memory_has_an_end_and_a_majority_stands_before_it() -> None:
         for number in range(written):
             filling.delete(f"s{number}")
         filling.put("more", bytes(8 * MIB))
+
+
+def test_small_disks_outlive_what_is_overwritten_and_a_start_when_they_are_full() -> None:
+    """More entries than the disk is large, a few at a time; then nothing is free at the start."""
+    with (
+        small_disks(64, restarts=True) as cluster,
+        raftckpt.connect(cluster.endpoints, timeout=60) as service,
+    ):
+        checkpoint = service.open("c", create=raftckpt.Attributes())
+        for number in range(150):
+            checkpoint.put("k", bytes([number]) * MIB)
+        for node in cluster.nodes:
+            cluster.kill(node)
+        fillers = [fill(cluster.node_dir(node)) for node in cluster.nodes]
+        cluster.start()
+        cluster.wait_ready()
+        assert checkpoint.read("k") == bytes([149]) * MIB
+        with pytest.raises(raftckpt.TryAgain, match="no disk"):
+            checkpoint.put("more", bytes(MIB), timeout=3)
+        checkpoint.delete("k")
+        for filler in fillers:
+            filler.unlink()
+        checkpoint.put("k", b"again")
 
 
 def test_tables_of_replies_that_nobody_acknowledges_stay_small() -> None:

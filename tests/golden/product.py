@@ -5,7 +5,6 @@ What moves in the product is followed in this module; the books stay as they are
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from raftckpt.protocol.frames import (
 from raftckpt.protocol.operations import LOGGED, OPERATIONS, REQUESTS
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.protocol.snapshotfile import FileHead, SnapshotPacker, SnapshotUnpacker
-from raftckpt.raft import hello, links, messages
+from raftckpt.raft import hello, messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
@@ -59,7 +58,7 @@ COMMAND_TAGS = {OPERATIONS[record].tag for record in LOGGED}
 REPLY_KINDS = {int(kind) for kind in ReplyKind}
 CHANGE_KINDS = {int(kind) for kind in ChangeKind}
 PEER_KINDS = {int(kind): cls for cls, kind in messages.KINDS.items()}
-HANDSHAKE_KINDS = {hello.HELLO, hello.REFUSED, links.READY}
+HANDSHAKE_KINDS = {hello.HELLO, hello.REFUSED, hello.READY, hello.PROOF}
 FORMER_PEER_KINDS = {2, 3, 11, 12}
 """Said by replicas of peer protocol 1 only, as were shorter handshakes."""
 RECORD_KINDS = {
@@ -357,14 +356,18 @@ def plain(value: Any) -> Any:
 # --- peers ---------------------------------------------------------------------------------------
 
 
+PEER_KIND_OF_STANDING = messages.KINDS[messages.Standing]
+
+
 def is_former(rows: list[list[Any]]) -> bool:
-    """Whether replicas of peer protocol 1 said so, and nobody does now."""
+    """Whether it was said by replicas of peer protocol 1, or without bounds, and is refused now."""
     kinds = {row[0] for row in rows}
     head = rows[0]
     return (
         bool(kinds & FORMER_PEER_KINDS)
         or (head[0] == hello.HELLO and head[1] == 1)
         or (head[0] == hello.REFUSED and len(head) == 2)
+        or (head[0] == PEER_KIND_OF_STANDING and head[1] > messages.TERM_MAX)
     )
 
 
@@ -373,7 +376,7 @@ def peer_bytes(rows: list[list[Any]]) -> bytes:
     if is_former(rows):
         return pack_messages(rows)
     if rows[0][0] == hello.HELLO:
-        return asyncio.run(_introduced(rows[0]))
+        return _introduced(rows[0])
     if rows[0][0] in HANDSHAKE_KINDS:
         return pack_messages(rows)
     encoded = [messages.encode(PEER_KINDS[row[0]](*row)) for row in rows]
@@ -388,34 +391,18 @@ def read_peer(data: bytes) -> list[list[Any]]:
     """
     [body] = FrameDecoder().feed(data)
     first = unpack_messages(body)[0]
-    if first[0] in (hello.HELLO, hello.REFUSED):
-        return [[first[0], *hello.parse_hello(body)]]
-    if first[0] == links.READY:
-        assert body == links._READY_BODY
-        return [first]
+    if first[0] in HANDSHAKE_KINDS:
+        said = hello.parse_hello(body) if first[0] in (hello.HELLO, hello.REFUSED) else first[1:]
+        return [[first[0], *said[: len(first) - 1]]]
     found: list[list[Any]] = plain(messages.decode_body(body))
     return found
 
 
-class _Link:
-    def __init__(self) -> None:
-        self.transport = _Transport()
-
-
-class _Identity:
-    def __init__(self, fields: list[Any]) -> None:
-        self._hello = hello.Hello(*fields)
-
-    def hello(self) -> hello.Hello:
-        return self._hello
-
-
-async def _introduced(row: list[Any]) -> bytes:
-    ours = links.PeerLinks(("h", 1), _Identity(row[1:]), None)  # type: ignore[arg-type]
-    link = _Link()
-    ours.introduce(link)  # type: ignore[arg-type]
-    [frame] = link.transport.frames
-    return frame
+def _introduced(row: list[Any]) -> bytes:
+    said: list[bytes] = []
+    own = hello.Hello(*row[1:])
+    hello.Handshake(own, said.append, dialled=True, secret=own.nonce, nonce=own.nonce)
+    return encode_frame(said[0])
 
 
 # --- data directories ----------------------------------------------------------------------------

@@ -196,13 +196,18 @@ def test_too_deep_to_encode_is_refused(client: DrivenSession) -> None:
         b"\x93\x01\x00\x91\xa1\xff",  # text that is no UTF-8
     ],
 )
-def test_what_is_no_batch_is_damage(payload: bytes) -> None:
+def test_what_is_no_batch_does_nothing_and_is_told(payload: bytes) -> None:
     with pytest.raises(ValueError):
         decode_batch(payload)
-    machine = CheckpointMachine()
-    with pytest.raises(ValueError):
-        machine.apply(1, payload)
-    assert (machine.applied_index, machine.chain) == (0, 0)
+    told: list[tuple[int, str]] = []
+    machines = CheckpointMachine(), CheckpointMachine()
+    for machine in machines:
+        machine.undecodable = lambda index, why: told.append((index, why))
+        machine.apply(1, encode_batch(7, []))
+        assert machine.apply(2, payload) == []
+        assert (machine.applied_index, machine.now_ns, machine.revision) == (2, 7, 0)
+    assert [index for index, _ in told] == [2, 2]
+    assert b"".join(machines[0].freeze()) == b"".join(machines[1].freeze())
 
 
 def test_encode_checks_what_decode_checks() -> None:

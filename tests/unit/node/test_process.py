@@ -220,7 +220,8 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
         client, peer = (f"127.0.0.1:{sock.getsockname()[1]}" for sock in (a, b))
     config["replicas"]["n3"] = {"client": client, "peer": peer}
     twin = tmp_path / "twin.yaml"
-    twin.write_text(yaml.safe_dump({**config, "data_dir": "twin"}))
+    secret = {"peer_secret_file": str(cluster.data_dir / "peer.secret")}
+    twin.write_text(yaml.safe_dump({**config, "data_dir": "twin"} | secret))
     process = subprocess.Popen(
         [*COMMAND, "--config", str(twin), "--node", "n3"],
         stderr=subprocess.PIPE,

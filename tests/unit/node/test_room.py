@@ -162,3 +162,28 @@ def test_memory_for_data_is_a_share_of_the_least(monkeypatch: pytest.MonkeyPatch
     assert memory_for_data() == (gib - (256 << 20)) // 3
     monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (1 << 20, 1 << 20))
     assert memory_for_data() == 64 << 20
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (24, b"new", b"x"),
+        (24, b"big", bytes(10)),  # less than before, and in the log all the same
+        (25, [[b"big", 0, b"x"]]),
+        (20, b"new", b"", NEVER, None),
+        (28, [OVERWRITE, b"big", 0, b"x", None, NEVER, None]),
+    ],
+)
+def test_a_full_disk_takes_no_data(full: Full, fields: tuple[Any, ...]) -> None:
+    full.world.replica.disk_room(True, MIB)
+    assert full.ask(fields[0], full.handle, *fields[1:]) == "full"
+    full.world.replica.disk_room(False, MIB)
+
+
+def test_a_full_disk_takes_what_makes_room(full: Full) -> None:
+    full.world.replica.disk_room(True, MIB)
+    full.done(10, "ckpt", 7, [1, 0, NEVER, 1000, 1 << 30, 64])
+    assert full.ask(10, "another", 7, [1, 0, NEVER, 10, 100, 64]) == "full"
+    full.done(21, full.handle, b"big")
+    full.done(11, full.handle)
+    full.world.open_session()

@@ -5,12 +5,21 @@ from __future__ import annotations
 import pytest
 
 from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
-from raftckpt.raft.hello import HELLO, REFUSED, Hello, Refusal, objection_to, parse_hello
+from raftckpt.raft.hello import (
+    HELLO,
+    REFUSED,
+    Handshake,
+    Hello,
+    Refusal,
+    objection_to,
+    parse_hello,
+)
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 from raftckpt.version import PEER_PROTOCOL
 
 SAID = Hello([1, 2], PEER_PROTOCOL, "c", "n2", "d2", 3, "run", "f" * 32, "", "h2:1", "h2:2", 4, 17)
+A_NONCE = bytes(range(32))
 
 
 def body(*messages):
@@ -49,18 +58,19 @@ def test_the_hello_of_before_is_refused():
 
 
 WRONG = {
-    "levels": [1, [], [1], [1, 2, 3], [1, "2"], [True, 2], None],
-    "cluster": [1, b"c", None],
-    "node": [2, b"n2"],
-    "directory": [2, None],
-    "incarnation": ["3", -1, True, 3.0],
-    "run": [1, b"run"],
-    "founding": [None, 0],
-    "joins": [False, None],
-    "peer": [1],
-    "client": [80],
-    "term": [None, -1, False],
-    "last_index": ["17", -1, True],
+    "levels": [1, [], [1], [1, 2, 3], [1, "2"], [True, 2], None, [0, 2], [2, 1], [1, 1 << 40]],
+    "cluster": [1, b"c", None, "c\n", "c" * 301],
+    "node": [2, b"n2", "", "n2\x1b[2J", "n" * 65, "n 2"],
+    "directory": [2, None, "", "d\u202e"],
+    "incarnation": ["3", -1, True, 3.0, 1 << 33],
+    "run": [1, b"run", "\x00"],
+    "founding": [None, 0, "f" * 301],
+    "joins": [False, None, "j" * 301],
+    "peer": [1, "h2:1 ", "h" * 301],
+    "client": [80, "h2:2\n"],
+    "term": [None, -1, False, 1 << 63, (1 << 56) + 1],
+    "last_index": ["17", -1, True, 1 << 63],
+    "nonce": [1, "", b"short", bytes(33)],
 }
 
 
@@ -88,7 +98,7 @@ def test_a_malformed_field_is_refused(field, value):
         body(7),
         body(["300", *SAID]),
         body([HELLO + 2]),
-        body([HELLO, *SAID[:-1]]),
+        body([HELLO, *SAID[:-2]]),
         body([REFUSED, "why"]),
         body([REFUSED, b"why", True]),
         body([REFUSED, "why", 1]),
@@ -102,6 +112,110 @@ def test_anything_else_is_no_handshake(data):
 
 def test_it_fits_into_one_frame():
     assert len(encode_frame(body([HELLO, *SAID]))) < 1000
+
+
+# --- the whole of it ---------------------------------------------------------------------------
+
+
+class Side:
+    """One side of a handshake, and what it says."""
+
+    def __init__(self, own, secret=b"", *, dialled, nonce=A_NONCE):
+        self.out = []
+        self.handshake = Handshake(
+            own, self.out.append, dialled=dialled, secret=secret, nonce=nonce
+        )
+
+    def hear(self, other):
+        """Take what the other side said; a hello is accepted."""
+        said, other.out[:] = list(other.out), []
+        heard = [self.handshake.receive(body) for body in said]
+        for what in heard:
+            if isinstance(what, Hello):
+                self.handshake.accept()
+        return [what for what in heard if what is not None]
+
+
+def pair(secret=b"", other=None):
+    dials = Side(OWN, secret, dialled=True, nonce=bytes(32))
+    answers = Side(SAID, secret if other is None else other, dialled=False)
+    return dials, answers
+
+
+@pytest.mark.parametrize("secret", [b"", b"s" * 32])
+def test_both_sides_know_each_other_in_the_end(secret):
+    dials, answers = pair(secret)
+    for _ in range(3):
+        answers.hear(dials)
+        dials.hear(answers)
+    for side, other in ((dials, SAID), (answers, OWN)):
+        assert side.handshake.over
+        assert side.handshake.hello[:-1] == other[:-1]
+    with pytest.raises(PeerProtocolError, match="a second handshake"):
+        dials.handshake.receive(body([HELLO, *SAID]))
+
+
+def test_nothing_is_judged_before_it_is_proved():
+    dials, answers = pair(b"s" * 32)
+    assert answers.hear(dials) == [], "its hello alone is worth nothing"
+    assert dials.hear(answers) != []
+    assert not dials.handshake.over, "the other side has the last word"
+    assert answers.hear(dials) != []
+    assert answers.handshake.over
+
+
+@pytest.mark.parametrize("other", [b"t" * 32, b""])
+def test_who_lacks_the_secret_is_told(other):
+    for dials, answers in (pair(b"s" * 32, other), pair(other, b"s" * 32)):
+        with pytest.raises(PeerProtocolError, match="secret"):  # noqa: PT012
+            for _ in range(3):
+                answers.hear(dials)
+                dials.hear(answers)
+        assert not dials.handshake.over
+        assert not answers.handshake.over
+
+
+def test_the_name_of_another_cluster_is_told_beside_the_secret():
+    dials = Side(OWN._replace(cluster="other"), b"s" * 32, dialled=True)
+    answers = Side(SAID, b"t" * 32, dialled=False)
+    answers.hear(dials)
+    with pytest.raises(PeerProtocolError, match="belongs to cluster 'c', this is 'other'"):
+        dials.hear(answers)
+
+
+def test_a_proof_is_good_for_one_handshake_and_one_side():
+    """Neither its own proof nor that of another handshake opens a link."""
+    dials, answers = pair(b"s" * 32)
+    answers.hear(dials)
+    said = list(answers.out)
+    dials.hear(answers)
+    proof = dials.out[0]
+    again = Side(SAID, b"s" * 32, dialled=False, nonce=bytes([7]) * 32)
+    again.handshake.receive(Side(OWN, b"s" * 32, dialled=True, nonce=bytes(32)).out[0])
+    for wrong in (proof, said[1], again.out[1]):
+        again.handshake.proven = False
+        with pytest.raises(PeerProtocolError, match="does not have the secret"):
+            again.handshake.receive(wrong)
+
+
+@pytest.mark.parametrize("secret", [b"", b"s" * 32])
+def test_a_fatal_word_counts_from_who_is_proven(secret):
+    refusal = body([REFUSED, "go", True])
+    dials, answers = pair(secret)
+    assert dials.handshake.receive(refusal) == Refusal("go", not secret)
+    answers.hear(dials)
+    assert answers.handshake.receive(refusal) == Refusal("go", not secret)
+    dials.hear(answers)
+    assert dials.handshake.receive(refusal) == Refusal("go", True)
+
+
+def test_an_objection_reaches_the_other_side_with_its_proof():
+    dials, answers = pair(b"s" * 32)
+    answers.hear(dials)
+    for said in answers.out:
+        dials.handshake.receive(said)
+    dials.handshake.refuse("an older copy", fatal=True)
+    assert answers.hear(dials) == [Refusal("an older copy", True)]
 
 
 # --- objections -------------------------------------------------------------------------------

@@ -160,10 +160,13 @@ def test_h05_ours_stale_ack_of_an_earlier_leadership_is_ignored(bench: OurBench)
     assert bench.values == ["never replicated"]
 
 
-def test_h05_ours_an_ack_beyond_the_log_is_clamped(bench: OurBench) -> None:
+def test_h05_ours_an_ack_beyond_the_log_closes_the_link(bench: OurBench) -> None:
     bench.lead()
-    bench.ack("b", bench.last + 1000)
-    assert bench.node.status().peers[0].match_index == bench.last
+    assert bench.propose("not replicated")
+    bench.tick()
+    with pytest.raises(PeerProtocolError, match="it holds entries to"):
+        bench.ack("b", bench.last + 1000)
+    assert bench.node.status().peers[0].match_index == bench.last - 1
 
 
 def test_h06_ours_snapshot_heartbeat_commits_nothing(bench: OurBench) -> None:
@@ -580,7 +583,7 @@ def test_h18_ours_a_snapshot_is_sent_through_a_window(make: Make) -> None:
     received = sent[-1].offset + len(sent[-1].data)
     bench.inject(
         "c",
-        ChunkAck(KINDS[ChunkAck], bench.term, 10**6, sent[0].snapshot, received, 0),
+        ChunkAck(KINDS[ChunkAck], bench.term, sent[0].round, sent[0].snapshot, received, 0),
     )
     bench.tick()
     assert bench.sent(Chunk)[0].message.offset == received
@@ -616,7 +619,7 @@ def test_h21_ours_the_library_reads_our_clock(bench: OurBench) -> None:
 
 def test_h22_ours_a_lower_term_is_answered(bench: OurBench) -> None:
     follow(bench, 3, term=9)
-    bench.append("c", 5, (4, 9), [], 1)
+    bench.append("c", 5, (4, 5), [], 1)
     (answer,) = bench.sent(TermIs)
     assert (answer.to, answer.message.term) == ("c", 9)
 

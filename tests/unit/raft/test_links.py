@@ -44,9 +44,7 @@ class Identity:
         self.run = self.notes.run
 
     def hello(self) -> Hello:
-        return Hello._make(
-            hello(self._node, **{"incarnation": 1, "run": self.run, **self._told})[1:]
-        )
+        return Hello(*hello(self._node, **{"incarnation": 1, "run": self.run, **self._told})[1:])
 
     def objection(self, hello: Hello) -> tuple[str | None, bool]:
         why = objection_to(hello, self.hello(), self.level)
@@ -103,6 +101,7 @@ class Net:
         *,
         dials: bool = True,
         tls: PeerTls | None = None,
+        secret: bytes = b"",
     ) -> tuple[PeerLinks, Notes]:
         notes = Notes()
         links = PeerLinks(
@@ -111,6 +110,7 @@ class Net:
             notes,
             tls,
             random.Random(1),
+            secret=secret,
         )
         await links.start()
         if dials:
@@ -196,7 +196,7 @@ def hello(node: str, **fields: Any) -> list[Any]:
         "directory": node, "incarnation": 1, "run": "run", "founding": "", "joins": "",
         "peer": "", "client": "", "term": 0, "last_index": 0,
     } | fields  # fmt: skip
-    return [HELLO, *(told[name] for name in Hello._fields)]
+    return [HELLO, *(told[name] for name in Hello._fields if name in told)]
 
 
 def test_one_link_per_pair_and_bodies_arrive_in_order():
@@ -550,6 +550,65 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         run(scenario, "n1", "n2")
     assert "queue_full peer=n2" in caplog.text
+
+
+# --- doors --------------------------------------------------------------------------------------
+def test_replicas_that_share_a_secret_link_and_others_do_not(caplog):
+    async def scenario(net):
+        one, _ = await net.node("n1", secret=b"s" * 32)
+        two, _ = await net.node("n2", secret=b"s" * 32)
+        await until(lambda: one.connected == ["n2"] and two.connected == ["n1"])
+        for liar in (b"t" * 32, b""):
+            three, notes = await net.node("n3", secret=liar)
+            await until(lambda: "refused by the peer: it" in caplog.text)
+            await asyncio.sleep(0.1)
+            assert notes.events == []
+            await three.stop()
+            net.addresses["n3"] = free_addresses("n3")["n3"]
+        assert one.connected == ["n2"]
+        body = b"\x00" + bytes(limits.MIB)  # right behind the last word of a handshake
+        one.send("n2", body)
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert "does not have the secret" in caplog.text
+    assert "peer_secret_file" in caplog.text
+
+
+def test_strangers_make_room_and_links_stay(monkeypatch, caplog):
+    monkeypatch.setattr(limits, "PEER_STRANGERS_MAX", 4)
+
+    async def scenario(net):
+        one, notes = await net.node("n1")
+        await net.node("n2")
+        await until(lambda: one.connected)
+        silent = [await net.raw("n1") for _ in range(12)]
+        assert [await peer.closed() for peer in silent[:8]] == [True] * 8
+        assert len(one._doors.guests) <= 5
+        await net.link("n1", hello("n3"))
+        await until(lambda: one.connected == ["n2", "n3"])
+        assert all(event[0] == "up" for event in notes.events)
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert caplog.text.count("no handshake, and others wait") == 1
+
+
+def test_links_have_an_end_and_large_frames_wait_for_one(monkeypatch):
+    monkeypatch.setattr(limits, "PEER_LINKS_MAX", 2)
+
+    async def scenario(net):
+        one, _ = await net.node("n1", dials=False)
+        for node in ("n2", "n3"):
+            await net.link("n1", hello(node))
+        await until(lambda: len(one.connected) == 2)
+        late = await net.raw("n1", hello("n4"))
+        assert "there are 2 links" in (await late.message())[1]
+        large = await net.raw("n1")
+        large.writer.write(encode_frame(b"\x00" + bytes(20_000)))
+        assert await large.closed()
+
+    run(scenario, "n1")
 
 
 # --- TLS ----------------------------------------------------------------------------------------

@@ -301,9 +301,8 @@ def test_a_snapshot_hurries_when_the_log_outgrows_it(tmp_path):
     assert len(made) == before + 1, "it paused, although the next snapshot is due"
 
 
-def test_the_tail_kept_behind_a_snapshot_is_bounded_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("raftckpt.raft.snapshotting.KEEP_BYTES", 1000)
-    cluster = Cluster(tmp_path, snapshot_entries=50, keep_entries=40)
+def test_the_tail_kept_behind_a_snapshot_is_bounded_in_bytes(tmp_path):
+    cluster = Cluster(tmp_path, snapshot_entries=50, keep_entries=40, keep_bytes=1000)
     leader = cluster.elect()
     for i in range(60):
         assert cluster.nodes[leader].propose(b"%03d" % i + b"x" * 200, i)

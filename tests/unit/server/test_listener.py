@@ -26,7 +26,7 @@ from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
-from raftckpt.server.listener import ClientListener
+from raftckpt.server.listener import ClientListener, _doors
 from tests.directories import FOUNDING
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
@@ -844,3 +844,12 @@ def test_transfer_tells_its_outcome(outcome, code):
         assert (await peer.call(124))[3][0] == "not_leader"
 
     run(scenario)
+
+
+def test_storage_and_peers_keep_their_descriptors() -> None:
+    doors = _doors(EdgeLimits(), 256)
+    assert doors.connections_max == 256 - limits.DESCRIPTORS_RESERVED
+    assert doors.per_address_max == doors.connections_max // 2, "in proportion"
+    assert doors.strangers_max <= doors.connections_max // 2
+    assert _doors(EdgeLimits(), 10).connections_max == 1
+    assert _doors(EdgeLimits(), 100_000).connections_max == EdgeLimits().connections

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
 
 from raftckpt.limits import EdgeLimits
 from raftckpt.node.config import ConfigError, parse
-from raftckpt.node.tls import client_context
+from raftckpt.node.tls import check_certificates, client_context, peer_contexts
+from tests.authority import Authority
 from tests.unit.server.test_listener import run, serving
 
 YAML = """\
@@ -174,3 +176,62 @@ def test_a_handshake_that_never_comes_ends_in_time(tmp_path, ca, caplog):
     with caplog.at_level(logging.WARNING, "raftckpt.server"):
         run(scenario, tls=server_context(tmp_path, verify=False), handshake_s=0.2)
     assert [message.split()[0] for message in caplog.messages] == ["refused"]
+
+
+def test_a_certificate_of_another_cluster_is_refused(tmp_path, caplog):
+    authority = Authority(tmp_path)
+    files = authority.issue("replica", "n1")
+    (tmp_path / "server.pem").write_text(Path(files["cert"]).read_text())
+    (tmp_path / "server.key").write_text(Path(files["key"]).read_text())
+    (tmp_path / "ca.pem").write_text(authority.path.read_text())
+
+    def shown(name, *uris):
+        made = authority.issue(name, name, uris=uris)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(made["ca"])
+        context.load_cert_chain(made["cert"], made["key"])
+        return context
+
+    async def scenario(harness):
+        own = f"raftckpt://{harness.listener._cluster}/client/app"
+        peer = await harness.connect(ssl=shown("app", own))
+        assert (await peer.call(121))[2] == 1
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError, AssertionError)):
+            await harness.connect(ssl=shown("other", "raftckpt://another/client/app"))
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario, tls=server_context(tmp_path, verify=True))
+    assert "its certificate is for raftckpt://another/client/app" in caplog.text
+
+
+SHARED = """\
+  peer: {cert: all.pem, key: all.key, ca: authority.pem}
+  client: {cert: all.pem, key: all.key, ca: authority.pem}
+"""
+
+
+def test_one_authority_for_all_needs_certificates_that_say_who_is_a_replica(tmp_path):
+    authority = Authority(tmp_path)
+    authority.issue("all", "n1", dns=["n1"])
+    config = parse(YAML + SHARED, str(tmp_path / "cluster.yaml"))
+    with pytest.raises(ConfigError, match="URI:raftckpt://demo/replica/n1"):
+        check_certificates(config, "n1")
+    contexts = peer_contexts(config)
+    assert contexts is not None
+    assert not contexts.names_count
+    authority.issue("all", "n1", uris=["raftckpt://demo/replica/n1"])
+    check_certificates(config, "n1")
+    with pytest.raises(ConfigError):
+        check_certificates(config, "n2")
+
+
+def test_two_authorities_leave_hosts_names_as_they_were(tmp_path):
+    Authority(tmp_path).issue("all", "n1", dns=["n1"])
+    Authority(tmp_path, "clients")
+    text = YAML + SHARED.replace("authority.pem}\n  client", "clients.pem}\n  client")
+    config = parse(text, str(tmp_path / "cluster.yaml"))
+    check_certificates(config, "n1")
+    contexts = peer_contexts(config)
+    assert contexts is not None
+    assert contexts.names_count

@@ -1,16 +1,13 @@
 """Who is let in: connections are counted from the moment they are accepted, strangers included.
 
-Decides, and does no IO. A stranger is a connection whose client has not said HELLO: he may be in
-the middle of a TLS handshake, or never say anything.
+Decides, and does no IO. A stranger is a connection whose other side has not said who it is: it may
+be in the middle of a TLS handshake, or never say anything.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-
-from raftckpt import limits
-from raftckpt.limits import EdgeLimits
 
 __all__ = ["Doors", "Guest"]
 
@@ -22,7 +19,7 @@ class Guest:
         address: IP address it comes from.
         peer: address and port, for the log.
         since: monotonic time of its arrival.
-        known: returns whether its client has said HELLO.
+        known: returns whether its other side has said who it is.
         turn_out: closes it, for a reason.
     """
 
@@ -52,18 +49,20 @@ class Doors:
     """Counts guests.
 
     Arguments:
-        edge: what the replica takes on.
-        descriptors: files the process may have open; None: as many as it wants.
+        connections: at once.
+        per_address: of them from one IP address.
+        strangers: of them who have not said who they are.
+        greeting: what those did not say, for the log.
     """
 
-    def __init__(self, edge: EdgeLimits, descriptors: int | None = None) -> None:
-        most = edge.connections
-        if descriptors is not None:
-            most = max(1, min(most, descriptors - limits.DESCRIPTORS_RESERVED))
-        self.connections_max = most
-        self.per_address_max = max(1, edge.connections_per_address * most // edge.connections)
-        self.strangers_max = max(1, min(limits.STRANGERS_MAX, most // 2))
+    def __init__(
+        self, connections: int, per_address: int, strangers: int, greeting: str = "HELLO"
+    ) -> None:
+        self.connections_max = connections
+        self.per_address_max = per_address
+        self.strangers_max = strangers
         self.guests: dict[Guest, None] = {}
+        self._greeting = greeting
         self._strangers: dict[Guest, None] = {}
         self._by_address: Counter[str] = Counter()
 
@@ -71,27 +70,35 @@ class Doors:
         """Let a connection in, or say why not.
 
         A place that is missing is taken from the one who has been a stranger for longest: whoever
-        says HELLO at once gets in, however many others say nothing.
+        says who he is at once gets in, however many others say nothing. One address that holds
+        more strangers than the others pays for it.
         """
         if self._by_address[address] >= self.per_address_max and not self._make_room(address):
             return f"there are {self.per_address_max} connections from {address}"
-        if len(self.guests) >= self.connections_max and not self._make_room():
+        if len(self.guests) >= self.connections_max and not self._make_room(self._crowd()):
             return f"there are {self.connections_max} connections"
         if len(self._strangers) >= self.strangers_max:
-            self._make_room()
+            self._make_room(self._crowd())
         guest = Guest(address, peer, now)
         self.guests[guest] = None
         self._by_address[address] += 1
         self._strangers[guest] = None
         return guest
 
-    def _make_room(self, address: str | None = None) -> bool:
-        """Turn the oldest stranger out (of an address); False: there is none."""
+    def _crowd(self) -> str:
+        """The address that most of the strangers come from."""
+        for guest in [guest for guest in self._strangers if guest.known()]:
+            del self._strangers[guest]
+        crowds = Counter(guest.address for guest in self._strangers)
+        return max(crowds, key=crowds.__getitem__, default="")
+
+    def _make_room(self, address: str) -> bool:
+        """Turn the oldest stranger of an address out; False: there is none."""
         for guest in list(self._strangers):
             if guest.known():
                 del self._strangers[guest]
-            elif address is None or guest.address == address:
-                guest.turn_out("no HELLO, and others wait")
+            elif guest.address == address:
+                guest.turn_out(f"no {self._greeting}, and others wait")
                 self.left(guest)
                 return True
         return False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from raftckpt import limits
-from raftckpt.limits import EdgeLimits
-from raftckpt.server.doors import Doors, Guest
+from raftckpt.net.doors import Doors, Guest
 
 
 def enter(doors: Doors, address: str = "10.0.0.1", at: float = 0.0) -> Guest:
@@ -19,7 +17,7 @@ def known(guest: Guest) -> Guest:
 
 
 def test_one_address_cannot_take_all_places() -> None:
-    doors = Doors(EdgeLimits(connections=4, connections_per_address=3))
+    doors = Doors(4, 3, 2)
     first = known(enter(doors))
     for _ in range(2):
         known(enter(doors))
@@ -34,8 +32,7 @@ def test_one_address_cannot_take_all_places() -> None:
 
 def test_who_says_nothing_makes_room_for_who_comes() -> None:
     """However many connections stay silent, the next one has its chance."""
-    doors = Doors(EdgeLimits(connections=8, connections_per_address=8))
-    assert doors.strangers_max == 4
+    doors = Doors(8, 8, 4)
     turned_out = []
 
     def silent(number: int) -> None:
@@ -53,7 +50,7 @@ def test_who_says_nothing_makes_room_for_who_comes() -> None:
 
 
 def test_only_strangers_make_room() -> None:
-    doors = Doors(EdgeLimits(connections=8, connections_per_address=8))
+    doors = Doors(8, 8, 4)
     for _ in range(8):
         guest = known(enter(doors))
         guest.turn_out = lambda why: 1 / 0
@@ -62,7 +59,7 @@ def test_only_strangers_make_room() -> None:
 
 
 def test_an_address_that_is_full_of_strangers_makes_room_at_its_own_cost() -> None:
-    doors = Doors(EdgeLimits(connections=8, connections_per_address=2))
+    doors = Doors(8, 2, 4)
     turned_out: list[str] = []
     for name in ("10.0.0.1", "10.0.0.2", "10.0.0.2"):
         enter(doors, name).turn_out = lambda why, name=name: turned_out.append(name)
@@ -71,10 +68,11 @@ def test_an_address_that_is_full_of_strangers_makes_room_at_its_own_cost() -> No
     assert len(doors.guests) == 3
 
 
-def test_storage_and_peers_keep_their_descriptors() -> None:
-    doors = Doors(EdgeLimits(), descriptors=256)
-    assert doors.connections_max == 256 - limits.DESCRIPTORS_RESERVED
-    assert doors.per_address_max == doors.connections_max // 2, "in proportion"
-    assert doors.strangers_max <= doors.connections_max // 2
-    assert Doors(EdgeLimits(), descriptors=10).connections_max == 1
-    assert Doors(EdgeLimits(), descriptors=100_000).connections_max == EdgeLimits().connections
+def test_who_sends_the_most_strangers_pays_for_all() -> None:
+    doors = Doors(100, 100, 8)
+    turned_out: list[str] = []
+    for number in range(40):
+        name = "10.0.0.2" if number == 3 else "10.0.0.1"
+        enter(doors, name).turn_out = lambda why, name=name: turned_out.append(name)
+    assert set(turned_out) == {"10.0.0.1"}
+    assert len(doors.guests) == 8

@@ -1,0 +1,142 @@
+"""How much room the disk has, and what is done before it has none.
+
+Whatever a replica must write ends it if it cannot: a journal that does not take an entry cannot be
+acknowledged. So a reserve is kept, a file of one journal segment that nobody else can take; while
+what is free is less than a snapshot and a few segments, a leader admits no new data, and the log is
+made short. Deletes, closes, expiry and elections go on, and use the reserve in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Final
+
+from raftckpt import limits
+
+__all__ = ["DiskRoom", "segment_bytes"]
+
+log = logging.getLogger("raftckpt.node")
+
+_NAME: Final = "reserve"
+_PARTS: Final = 16
+"""A segment is at most one of so many parts of the disk."""
+_SEGMENTS_FREE: Final = 2
+"""Beside a snapshot: the segment that is begun next, and what arrives before we look again."""
+_COMMANDS_BYTES: Final = 2 * limits.MIB
+"""So much of commands may always be on its way, or nothing would be admitted."""
+_SEGMENTS_LOW: Final = 6
+"""With less than these the log is made short, before it is too late."""
+_SEGMENTS_KEPT: Final = 3
+"""A log of so many is short."""
+_SENT_AT_ONCE_BYTES: Final = 9 * limits.MIB
+"""What a leader sends a follower without having heard of it, a little more."""
+
+
+def segment_bytes(directory: str) -> int:
+    """Bytes of a journal segment that suit the disk; the directory, or one above it, exists."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    found = os.statvfs(directory)
+    part = found.f_blocks * found.f_frsize // _PARTS
+    return max(limits.MIB, min(limits.JOURNAL_SEGMENT_BYTES, part // limits.MIB * limits.MIB))
+
+
+class DiskRoom:
+    """Watches the disk of one data directory. Its reserve never ends a replica by itself.
+
+    Arguments:
+        directory: the data directory.
+        segment: bytes of a journal segment.
+
+    Attributes:
+        full: no new data is to be admitted.
+        free: bytes that were free when it was measured.
+        allowance: bytes of commands that may be on their way to the disk at once.
+        short: there is no room for what a leader may send at once; small entries are taken.
+    """
+
+    def __init__(self, directory: str, segment: int) -> None:
+        self.full = False
+        self.free = 0
+        self.allowance = limits.PENDING_BYTES_MAX
+        self.short = False
+        self._directory = directory
+        self._path = os.path.join(directory, _NAME)
+        self._segment = segment
+        self._held = os.path.exists(self._path)
+        self._unfitting = False
+
+    def look(self, state_bytes: int, log_bytes: int) -> bool:
+        """See what is free; whether the log is to be made short now.
+
+        Arguments:
+            state_bytes: of the state, as a snapshot of it is large.
+            log_bytes: of the log.
+        """
+        enough = self.measure(state_bytes)
+        if not self._held and self.free >= enough + 2 * self._segment:
+            self._take()
+        self._unfitting = not self.fits(state_bytes)
+        low = self.free < enough + (_SEGMENTS_LOW - _SEGMENTS_FREE) * self._segment
+        return low and log_bytes > max(_SEGMENTS_KEPT * self._segment, state_bytes // 2)
+
+    def measure(self, state_bytes: int) -> int:
+        """See what is free; returns what is needed. Cheap: a system call."""
+        enough = state_bytes + _SEGMENTS_FREE * self._segment + _COMMANDS_BYTES
+        try:
+            found = os.statvfs(self._directory)
+        except OSError:
+            return enough  # the next write tells
+        self.free = found.f_bavail * found.f_frsize
+        was, self.full = self.full, self.free < enough + (self._segment if self.full else 0)
+        self.short = self.free < self._segment + _SENT_AT_ONCE_BYTES
+        self.allowance = min(limits.PENDING_BYTES_MAX, max(0, self.free - enough) + _COMMANDS_BYTES)
+        if was != self.full:
+            text = "disk_full free=%d needed=%d" if self.full else "disk_has_room free=%d needed=%d"
+            log.log(logging.ERROR if self.full else logging.INFO, text, self.free, enough)
+        return enough
+
+    def fits(self, state_bytes: int) -> bool:
+        """Whether a snapshot of the state has room, and a segment beside it."""
+        return self.free >= state_bytes + self._segment
+
+    def alarms(self) -> list[str]:
+        """Sentences for people."""
+        if not self.full:
+            return []
+        told = [f"the disk below {self._directory} has {self.free >> 20} MiB left: no new data is "
+                "admitted while this replica leads; make room, or delete data"]  # fmt: skip
+        if self._unfitting:
+            told.append("a snapshot has no room either: the log cannot be made shorter")
+        return told
+
+    def release(self, path: str) -> bool:
+        """Give the reserve up for a file that has no room; False: it is gone already.
+
+        A snapshot does not get it: it can wait.
+        """
+        if not self._held or f"{os.sep}snapshots{os.sep}" in path:
+            return False
+        self._held = False
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        log.error('reserve_used by="%s"', path)
+        return True
+
+    def _take(self) -> None:
+        """Hold room back; without it we go on as well."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(file, 0, self._segment)
+            self._held = True
+        except OSError as error:
+            log.warning('no_reserve why="%s"', error.strerror)
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        finally:
+            os.close(file)
