@@ -36,6 +36,7 @@ from raftckpt.storage import (
     RealFileSystem,
     Storage,
     StorageError,
+    read_identity,
 )
 
 __all__ = ["FAR_ABOVE", "Place", "Reborn", "make_directory", "reborn", "settle_directory"]
@@ -132,7 +133,7 @@ def make_directory(
         StorageError: it cannot be written.
     """
     fs = RealFileSystem()
-    shutil.rmtree(path, ignore_errors=True)
+    _clear(fs, path, own.node)
     directory = DataDirectory.open(fs, path, cluster, own.node)
     voter = ClusterMember(own.node, directory.identity.directory, own.peer, own.client)
     learners = [
@@ -149,6 +150,14 @@ def make_directory(
     finally:
         storage.close()
     return founding
+
+
+def _clear(fs: RealFileSystem, path: str, node: str) -> None:
+    """Remove what an interrupted call left; a directory of another node is none."""
+    former = read_identity(fs, path)
+    if former is not None and former.node != node:
+        raise refuse_occupied(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(storage: Storage, record: bytes, machine: CheckpointMachine) -> None:
