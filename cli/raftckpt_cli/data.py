@@ -181,6 +181,7 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
         f"found a new cluster on {path}: old directories that are a majority of the former one "
         "must never start again",
         yes=yes,
+        look="--compare",
     )
     made = recover_(path)
     if output == "json":
