@@ -21,7 +21,7 @@ from raftckpt.version import IMAGE_VERSION
 
 __all__ = ["Copies", "CopyReader"]
 
-PAUSE: Final = 4.0
+PAUSE: Final = 9.0
 """How many times as long as a piece took the next one waits, while entries are applied."""
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
