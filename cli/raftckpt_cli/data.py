@@ -97,6 +97,7 @@ def verify(directory: str, output: str) -> None:
         "sections": sum(len(each.sections) for each in machine.checkpoints.values()),
         "bytes": sum(each.memory_used for each in machine.checkpoints.values()),
         "sessions": len(machine.sessions),
+        "undecodable": [index for index, _ in state.undecodable],
     }
     if output == "json":
         print_json(found)
@@ -128,14 +129,7 @@ def dump(directory: str, first: int | None, last: int | None, with_data: bool, o
     with reading(directory) as held:
         for payload, index, term in held.entries:
             if (first is None or index >= first) and (last is None or index <= last):
-                try:
-                    entry = told(payload, index, term)
-                except ValueError as error:
-                    raise Failure(
-                        f"reading entry {index} of {directory} failed",
-                        str(error),
-                        "use the version of raftckpt that wrote it",
-                    ) from error
+                entry = told(payload, index, term)
                 committed = index <= held.commit_index
                 if output == "json":
                     print_json(_entry_json(entry, committed, with_data=with_data))
@@ -354,6 +348,10 @@ def _print(found: dict[str, Any]) -> None:
                 f"{show_size(content['bytes'])}, {content['sessions']} sessions",
             )
         )
+        if content["undecodable"]:
+            pairs.append(
+                ("entries without meaning", ", ".join(map(str, content["undecodable"][:20])))
+            )
     print_pairs(pairs)
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from raftckpt.client.changes import Change
 from raftckpt.client.sync_tracking import open_tracker
@@ -32,16 +32,18 @@ __all__ = [
 log = logging.getLogger("raftckpt.saf")
 
 _OK: Final = SaAisError.OK
+_Told = TypeVar("_Told")
 _GONE: Final = frozenset({"deleted", "expired"})
 
 
-class ChangeFeed:
+class ChangeFeed(Generic[_Told]):
     """A tracker of an open checkpoint, and the thread that takes from it.
 
     Arguments:
         checkpoint: whose changes.
-        deliver: is told those that are wanted.
-        wants: whether to tell a change; asked once for each, in order.
+        deliver: is told what became of those that are wanted.
+        take: makes of a change what is told, or None: it is not wanted. Called once for each, in
+            order, by the thread; what waits for dispatch is what it returned.
         through_dispatch: ``deliver`` is called by ``saCkptDispatch``; else by the thread.
         from_revision: every change after this one; None: from now on.
         image: begin with the whole content.
@@ -56,8 +58,8 @@ class ChangeFeed:
     def __init__(
         self,
         checkpoint: OpenCheckpoint,
-        deliver: Callable[[Change], None],
-        wants: Callable[[Change], bool],
+        deliver: Callable[[_Told], None],
+        take: Callable[[Change], _Told | None],
         *,
         through_dispatch: bool,
         from_revision: int | None = None,
@@ -68,7 +70,7 @@ class ChangeFeed:
         self.revision: int = target.at_least if from_revision is None else from_revision
         self._checkpoint = checkpoint
         self._deliver = deliver
-        self._wants = wants
+        self._take = take
         self._through_dispatch = through_dispatch
         self._stopped = False
         self._tracker = open_tracker(owner.driver, target, owner.settings.timeout)
@@ -95,26 +97,26 @@ class ChangeFeed:
             for change in self._tracker:
                 if self._stopped:
                     return
-                if not self._wants(change):
+                told = self._take(change)
+                if told is None:
                     continue
-                if self._through_dispatch:
-                    deliver = partial(self._call, change)
-                    if not owner.push(deliver, self._checkpoint, self._is_over):
-                        return
-                else:
-                    self._call_here(change)
+                call = partial(self._call, change.revision, told)
+                if not self._through_dispatch:
+                    self._call_here(call)
+                elif not owner.push(call, self._checkpoint, self._is_over):
+                    return
         except CheckpointError as error:
             if not self._stopped:
                 log.warning("changes_ended checkpoint=%s %s", self._checkpoint.handle, error)
 
-    def _call(self, change: Change) -> None:
+    def _call(self, revision: int, told: _Told) -> None:
         if not self._stopped:
-            self.revision = change.revision
-            self._deliver(change)
+            self.revision = revision
+            self._deliver(told)
 
-    def _call_here(self, change: Change) -> None:
+    def _call_here(self, call: Callable[[], None]) -> None:
         try:
-            self._call(change)
+            call()
         except Exception:
             log.exception("callback_raised checkpoint=%#x", self._checkpoint.handle)
 
@@ -172,8 +174,8 @@ def immediate_consumption_register(
 
     left_out = None if own else checkpoint.owner.driver.core.session
 
-    def wants(change: Change) -> bool:
-        return change.session != left_out or change.is_image
+    def take(change: Change) -> Change | None:
+        return None if change.session == left_out and not change.is_image else change
 
     former = checkpoint.consumption
     try:
@@ -185,7 +187,7 @@ def immediate_consumption_register(
             checkpoint.consumption = ChangeFeed(
                 checkpoint,
                 deliver,
-                wants,
+                take,
                 through_dispatch=through_dispatch,
                 from_revision=from_revision,
                 image=image,

@@ -112,7 +112,7 @@ class CheckpointFollower:
     def __init__(self, checkpoint: OpenCheckpoint) -> None:
         self._checkpoint = checkpoint
         self._own = _OwnChanges()
-        self._feed: ChangeFeed | None = None
+        self._feed: ChangeFeed[list[SaCkptIOVectorElementT]] | None = None
 
     def start(self) -> None:
         """Follow from now on.
@@ -120,7 +120,7 @@ class CheckpointFollower:
         Raises:
             CheckpointError: it cannot be followed.
         """
-        self._feed = ChangeFeed(self._checkpoint, self._tell, self._wants, through_dispatch=True)
+        self._feed = ChangeFeed(self._checkpoint, self._tell, self._take, through_dispatch=True)
 
     def stop(self) -> None:
         """Tell nothing more."""
@@ -153,7 +153,8 @@ class CheckpointFollower:
         self._own.end(own, digest)
         return result
 
-    def _wants(self, change: Change) -> bool:
+    def _take(self, change: Change) -> list[SaCkptIOVectorElementT] | None:
+        """Return where something was written; the data need not wait for dispatch."""
         kind = change.kind
         session = self._checkpoint.owner.driver.core.session
         if change.session == session and not change.is_image:
@@ -162,15 +163,17 @@ class CheckpointFollower:
             if kind == "created":  # the cluster may have told its name to us first
                 digests.append(_digest(kind, [(b"", 0, change.data)]))
             if self._own.take(digests):
-                return False
-        return kind in _TOLD and (kind != "created" or bool(change.data))
+                return None
+        if kind not in _TOLD or (kind == "created" and not change.data):
+            return None
+        vector = vector_of(change)
+        for element in vector:
+            element.dataBuffer = None
+        return vector
 
-    def _tell(self, change: Change) -> None:
+    def _tell(self, vector: list[SaCkptIOVectorElementT]) -> None:
         callback = self._checkpoint.owner.callbacks.saCkptCheckpointTrackCallback
         if callback is not None:
-            vector = vector_of(change)
-            for element in vector:
-                element.dataBuffer = None
             callback(self._checkpoint.handle, vector, len(vector))
 
 

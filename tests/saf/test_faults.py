@@ -16,6 +16,9 @@ from raftckpt.saf.initialization import LIBRARIES
 from raftckpt.testing import LocalCluster
 
 from .env import (
+    B01,
+    B02,
+    B03,
     COLLOCATED,
     MINUTE,
     READ,
@@ -206,7 +209,7 @@ def test_timeouts(cluster: LocalCluster, library: Library) -> None:
     hasty.finalize()
 
 
-@pytest.mark.parametrize(("version", "code"), [(("B", 1, 1), 9), (("B", 2, 2), 31)])
+@pytest.mark.parametrize(("version", "code"), [(B01, 9), (B02, 31), (B03, 31)])
 @rule("session lost", "B.01 is told BAD_HANDLE, B.02 UNAVAILABLE; Finalize remains")
 def test_session_lost(cluster: LocalCluster, version: Any, code: int) -> None:
     S.configure(cluster.endpoints, session_timeout=0.5, timeout=20.0)
@@ -219,6 +222,8 @@ def test_session_lost(cluster: LocalCluster, version: Any, code: int) -> None:
     given = attributes()
     assert S.saCkptCheckpointOpen(library.handle, new_name(), given, 7, MINUTE)[0] == code
     assert S.saCkptDispatch(library.handle, S.SA_DISPATCH_ALL) == (OK if code == 9 else code)
+    if version == B03:
+        assert S.saCkptTrack(library.handle) == S.saCkptTrackStop(library.handle) == code
     assert S.saCkptFinalize(library.handle) == OK
 
 

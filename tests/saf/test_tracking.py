@@ -120,6 +120,29 @@ def test_many_changes(tracker: Library, other: Library) -> None:
     assert told_to_the_end(tracker, reader, writer) == sizes
 
 
+@rule(TRACK, "who comes too late for what is kept is told all sections, as overwritten")
+def test_too_late(tracker: Library, other: Library) -> None:
+    name, mib = new_name(), 1 << 20
+    writer = other.open(name, creationFlags=WEAK, maxSectionSize=mib)
+    reader = tracker.open(name, READ)
+    create(writer, b"1", b"x")
+    create(writer, b"2", bytes(mib))
+    for _ in range(limits.SAF_PENDING_CHANGES_MAX):  # as many wait here
+        assert S.saCkptSectionOverwrite(writer, sid(b"1"), b"x") == OK
+    for _ in range(130):  # some wait on their way, and 64 MiB are kept
+        assert S.saCkptSectionOverwrite(writer, sid(b"2"), bytes(mib)) == OK
+    assert S.saCkptSectionOverwrite(writer, sid(b"1"), b"last") == OK
+    told_to_the_end(tracker, reader, writer)
+    vectors = [places for _, places in tracker.tracked]
+    resync = next(at for at, places in enumerate(vectors) if len(places) > 1)
+    (one, two), rest = vectors[resync][:2], vectors[resync][2:]
+    told_after = [*rest, *(place for places in vectors[resync + 1 :] for place in places)]
+    changes = [(b"2", 0, mib)] * 130 + [(b"1", 0, 4), (b"the end", 0, 1)]
+    assert told_after == changes[-len(told_after) :]  # it is the content of some time
+    assert (one, two) == ((b"1", 0, 1 if (b"1", 0, 4) in told_after else 4), (b"2", 0, mib))
+    assert len(told_after) + resync < limits.SAF_PENDING_CHANGES_MAX + 130
+
+
 @rule(TRACK, "complete and in order when the leader dies")
 def test_leader_dies(saf_cluster: LocalCluster, tracker: Library, other: Library) -> None:
     name = new_name()

@@ -122,6 +122,10 @@ class LifeWorld(World):
             process.levels = NEXT_LEVELS  # the operator reads the sentence
             self.faults.died(process, "level")
             return
+        if isinstance(error, Foreign) and process.set_back:
+            self.checks.sometimes["a disk that was put back refused again"] += 1
+            process.die("refused: it went back in time")
+            return
         if isinstance(error, Foreign) and (
             process.removed or process.joins or process.id not in self.members()
         ):
@@ -347,6 +351,7 @@ class ClusterOperator:
         host.disk = self._copies.pop(host.name)
         host.disk.kill()
         host.set_back = host.lost = True
+        self.world.checks.set_back(host.id)
 
     def _would_be_found_out(self, host: Process) -> bool:
         """Whether it was started since the copy, and every other member has met a later start."""

@@ -190,10 +190,11 @@ class World:
         ends = [self.processes[name] for name in (one, other)]
         hellos = [process.peering.hello() for process in ends]
         for process, hello, speaker in zip(ends, reversed(hellos), reversed(ends), strict=True):
+            node = process.node_id
             why, fatal = process.peering.objection(hello)
             if why is not None:
                 if fatal:
-                    speaker.guarded(partial(speaker.peering.refused, why))
+                    speaker.guarded(partial(speaker.peering.refused, node, why))
                 return False
         return True
 

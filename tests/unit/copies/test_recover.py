@@ -164,19 +164,27 @@ def test_an_interrupted_one_is_done_again(tmp_path: Path, monkeypatch) -> None:
     shutil.rmtree(made.aside)
 
 
-@pytest.mark.parametrize(
-    ("payload", "said"),
-    [(b"\x00no batch", "entry 2: "), (b"\x02no configuration", "a configuration in its log")],
-)
-def test_entries_that_cannot_be_read_are_damage(tmp_path: Path, payload: bytes, said: str) -> None:
-    storage = open_founded(RealFileSystem(), str(tmp_path / "n1"), "golden", "n1")
+def with_entry(path: Path, payload: bytes) -> None:
+    storage = open_founded(RealFileSystem(), str(path), "golden", "n1")
     storage.journal.append_entry(b"\x02" + storage.identity.record, 1, 0)
     storage.journal.append_entry(payload, 2, 1)
     storage.journal.sync()
     storage.close()
-    with pytest.raises(Damaged, match=said):
+
+
+def test_a_configuration_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    with_entry(tmp_path / "n1", b"\x02no configuration")
+    with pytest.raises(Damaged, match="a configuration in its log"):
         recover(str(tmp_path / "n1"))
     assert os.listdir(tmp_path) == ["n1"]
+
+
+def test_an_entry_that_is_no_batch_does_nothing_and_is_told(tmp_path: Path) -> None:
+    with_entry(tmp_path / "n1", b"\x00no batch")
+    with reading(str(tmp_path / "n1")) as held:
+        state = replayed(held)
+    assert [index for index, _ in state.undecodable] == [2]
+    assert state.last.index == 2
 
 
 def test_an_image_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
