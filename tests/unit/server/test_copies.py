@@ -185,6 +185,27 @@ def test_who_hardly_reads_has_to_go_when_another_wants_to_begin(place: Place) ->
     assert copies[1] not in place.copies._copies
 
 
+def test_who_begins_and_goes_in_a_loop_does_not_take_the_replicas_time(
+    place: Place, monkeypatch
+) -> None:
+    machine = place.driven.machine
+    freeze = machine.freeze
+
+    def slow(*, secrets: bool) -> object:
+        place.clock.now += 0.1
+        return freeze(secrets=secrets)
+
+    monkeypatch.setattr(machine, "freeze", slow)
+    begun, frozen = place.clock.now, 0
+    while place.clock.now < begun + 10.0:
+        client = NotingClient()
+        request = place.begin(client)
+        frozen += place.answered(client, request) and request not in client.refusals
+        place.copies.dropped(client)
+        place.clock.now += 0.01
+    assert 4 <= frozen <= 5, "a twentieth of the time"
+
+
 def test_only_so_many_at_once_and_whoever_leaves_or_sleeps_makes_room(place: Place) -> None:
     clients = [NotingClient() for _ in range(limits.COPIES_MAX)]
     copies = [place.copy(client) for client in clients]
