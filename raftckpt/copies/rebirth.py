@@ -110,6 +110,7 @@ def make_directory(
     machine: CheckpointMachine,
     *,
     level: int,
+    pinned: bool = False,
     parent: str = "",
     others: tuple[Place, ...] = (),
     token: str = "",
@@ -122,6 +123,7 @@ def make_directory(
         own: the voter.
         machine: what :func:`reborn` made.
         level: that it begins at.
+        pinned: whether it stays there until an operator says otherwise.
         parent: founding id of the cluster whose state it is.
         others: for whom places are kept.
         token: SHA-256 (hex) of the token that opens them.
@@ -141,7 +143,7 @@ def make_directory(
         for each in others
     ]
     members = tuple(sorted([voter, *learners]))
-    founding = Configuration(fs.random_bytes(16).hex(), cluster, parent, 0, level, False, members)
+    founding = Configuration(fs.random_bytes(16).hex(), cluster, parent, 0, level, pinned, members)
     record = encode_configuration(founding)
     directory.note_complete(founding.founding, record)
     storage = Storage.open(directory)

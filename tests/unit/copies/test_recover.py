@@ -98,7 +98,7 @@ def test_what_was_in_it_is_in_the_new_cluster_and_the_former_one_is_kept(
     if not exchange:
         monkeypatch.setattr(room, "_exchanged", lambda one, two: False)
     path = tmp_path / "n1"
-    machine = written_directory(path, sections=4, snapshot=snapshot, committed=6)
+    machine = written_directory(path, sections=4, snapshot=snapshot, committed=6, pinned=snapshot)
     before = content_of(path)
     made = recover(str(path))
     assert sorted(os.listdir(tmp_path)) == ["n1", os.path.basename(made.aside)]
@@ -115,6 +115,7 @@ def test_what_was_in_it_is_in_the_new_cluster_and_the_former_one_is_kept(
         (voter,) = configuration.members
         assert (voter.node, voter.peer, voter.voter) == ("n1", "n1:1", True)
         assert configuration.parent == FOUNDING
+        assert configuration.pinned is snapshot
         assert configuration.founding == made.founding != FOUNDING
         assert held.identity.directory not in ("n1", "")
         state = replayed(held).machine
