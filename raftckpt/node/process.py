@@ -17,7 +17,7 @@ from typing import Final
 
 from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
-from raftckpt.node.config import Address, ClusterConfig, announceable, parse_address
+from raftckpt.node.config import Address, ClusterConfig, announced, parse_address
 from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
@@ -168,8 +168,8 @@ class ReplicaProcess:
         config, timing = self._config, self._config.timing
         at = config.replicas[self._node]
         return RaftConfig(
-            _announced(at.peer),
-            _announced(at.client),
+            announced(at.peer),
+            announced(at.client),
             heartbeat_s=timing.heartbeat_ms / 1000,
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
@@ -373,11 +373,6 @@ class ReplicaProcess:
             log.error("unexpected %s", context.get("message"), exc_info=error)
         else:
             log.error("unexpected %s", context.get("message"))
-
-
-def _announced(address: Address) -> str:
-    """An address as others are told of it: never one that nobody can dial."""
-    return "" if announceable(str(address)) else str(address)
 
 
 def _address(text: str) -> Address | None:

@@ -175,3 +175,18 @@ def test_what_a_member_says_of_this_directory_is_never_forgotten(tmp_path):
     for _ in range(3):
         with pytest.raises(Foreign, match="n2 says: its data directory went back in time"):
             Lone(tmp_path)
+
+
+def test_a_directory_of_the_cluster_that_this_one_was_made_of_is_told_so(tmp_path):
+    lone = Lone(tmp_path, founded=False)
+    parent = "a" * 32
+    found(lone.directory, lone.founding._replace(parent=parent))
+    why, fatal = lone.peering.objection(lone.hello(founding=parent))
+    assert "of the cluster that this one was made of" in why
+    assert "raftckpt cluster add n2" in why
+    assert not fatal
+    assert lone.peering.alarms() == [f"n2: {why}"]
+    why, _ = lone.peering.objection(lone.hello(founding="b" * 32))
+    assert "founded twice" in why
+    why, _ = lone.peering.objection(lone.hello(founding=parent, cluster="other"))
+    assert "it belongs to cluster 'other'" in why
