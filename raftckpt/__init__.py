@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raftckpt.client.blocking import Checkpoint, Service, connect
 from raftckpt.client.changes import Change
 from raftckpt.client.parts import Appended
-from raftckpt.client.sync import Transaction
+from raftckpt.client.sync import Transaction, View
 from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.types import (
     Attributes,
@@ -24,6 +24,7 @@ from raftckpt.client.types import (
     Image,
     Opener,
     ReplicaStatus,
+    SavedSnapshot,
     SectionStatus,
     TlsOptions,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Opener",
     "ReplicaStatus",
     "SaAisError",
+    "SavedSnapshot",
     "SectionNotExist",
     "SectionStatus",
     "Service",
@@ -101,6 +103,7 @@ __all__ = [
     "TryAgain",
     "Unavailable",
     "VersionMismatch",
+    "View",
     "__version__",
     "aio",
     "connect",

@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import Any
 
 from raftckpt.client import operations
-from raftckpt.client.aio import Checkpoint, Service, Transaction
+from raftckpt.client.aio import Checkpoint, Service, Transaction, View
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.loop import LoopEngine
 from raftckpt.client.types import TlsOptions
 
-__all__ = ["Checkpoint", "Client", "Service", "Tracker", "Transaction", "connect"]
+__all__ = ["Checkpoint", "Client", "Service", "Tracker", "Transaction", "View", "connect"]
 
 Client = Service
 

@@ -350,6 +350,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "version": (None, "this replica speaks only the protocol versions {0}"),
     "behind": (None, "this replica is behind: it has applied revision {0}"),
     "tracker": (None, "there is no tracker {0} on this connection"),
+    "copy": (None, "no copy {0} of the state is being read on this connection, or not this piece"),
     "stopping": (None, "the replica is stopping"),
     "schema": (None, "the request is malformed: {0}"),
 }

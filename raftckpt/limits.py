@@ -73,6 +73,14 @@ TRACKER_BUFFER_BYTES_MAX: Final = 8 * MIB
 """Changes a client's tracker holds before it stops reading; it goes on at half."""
 TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
 
+# --- copies ------------------------------------------------------------------------------
+COPIES_MAX: Final = 2
+"""Whole states that clients read from a replica at once: each keeps a past state alive."""
+COPY_PIECES_ASKED_MAX: Final = 16
+"""Pieces of one that may be asked for before the first of them is sent."""
+COPY_IDLE_SECONDS_MAX: Final = 60.0
+"""Without a question for the next piece; then the state is let go."""
+
 # --- replica -----------------------------------------------------------------------------
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""

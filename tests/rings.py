@@ -21,6 +21,7 @@ PROCESSES: Final = "processes"
 
 RINGS: Final = {
     "tests": PROCESSES,
+    "tests/cli/test_data.py": PURE,
     "tests/fuzz/test_config.py": PURE,
     "tests/fuzz/test_corpus.py": PURE,
     "tests/golden": PURE,
@@ -36,6 +37,7 @@ RINGS: Final = {
     "tests/unit/client/test_parts.py": LOOPBACK,
     "tests/unit/client/test_resolving.py": LOOPBACK,
     "tests/unit/client/test_sync.py": LOOPBACK,
+    "tests/unit/node/test_operator_errors.py": PROCESSES,
     "tests/unit/node/test_process.py": PROCESSES,
     "tests/unit/raft/test_links.py": LOOPBACK,
     "tests/unit/server/test_connection.py": LOOPBACK,

@@ -61,6 +61,8 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[type[Any]], bool]]] = {
             ops.MemberRemove,
             ops.LevelPin,
             ops.AlarmClear,
+            ops.SnapshotBegin,
+            ops.SnapshotPiece,
         }.__contains__,
     ),
     "witness": (_REPLICA, {ops.WitnessRequest}.__contains__),

@@ -1,13 +1,15 @@
-"""``raftckpt checkpoint``: list, create, show, unlink."""
+"""``raftckpt checkpoint``: list, create, show, unlink, export, import."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
+from raftckpt_cli.data import storage_errors
+from raftckpt_cli.options import ClusterTarget, cluster_options, confirm, consistency_option
 from raftckpt_cli.output import (
     ExitCode,
     Failure,
@@ -23,6 +25,7 @@ from raftckpt_cli.output import (
 
 if TYPE_CHECKING:
     from raftckpt import CheckpointStatus, SectionStatus
+    from raftckpt.copies.export import Exported
 
 __all__ = ["checkpoint", "json_of_section", "page_options", "print_sections"]
 
@@ -44,14 +47,17 @@ def page_options(key: str) -> Callable[[_F], _F]:
 
 @click.group()
 def checkpoint() -> None:
-    """List, create, show and unlink checkpoints."""
+    """List, create, show, unlink, export and import checkpoints."""
 
 
 @checkpoint.command("list")
 @click.argument("prefix", default="")
 @page_options("NAME")
+@consistency_option
 @cluster_options
-def list_(target: ClusterTarget, prefix: str, after: str | None, limit: int | None) -> None:
+def list_(
+    target: ClusterTarget, prefix: str, after: str | None, limit: int | None, consistency: Any
+) -> None:
     """List all checkpoints, or those whose names begin with PREFIX, in the order of the names.
 
     Those that are unlinked and still open have no name any more: only the list of all has them.
@@ -61,9 +67,12 @@ def list_(target: ClusterTarget, prefix: str, after: str | None, limit: int | No
       raftckpt checkpoint list
       raftckpt checkpoint list app/ --limit 100 --after app/sessions
       raftckpt checkpoint list -o json | jq -r '.[].name'
+      raftckpt checkpoint list --consistency local --endpoints 10.0.0.2:7401
     """  # noqa: D301
     with target.connect(session=False) as service:
-        found = service.checkpoints(prefix=prefix, after=after, limit=limit)
+        found = service.checkpoints(
+            prefix=prefix, after=after, limit=limit, consistency=consistency
+        )
     found.sort(key=lambda status: (status.name, status.uid))
     if target.json:
         print_json([json_of(status) for status in found])
@@ -142,8 +151,9 @@ def create(
 
 @checkpoint.command("show")
 @click.argument("name")
+@consistency_option
 @cluster_options
-def show(target: ClusterTarget, name: str) -> None:
+def show(target: ClusterTarget, name: str, consistency: Any) -> None:
     """Show everything about the checkpoint NAME: attributes, openers, active, sections.
 
     \b
@@ -151,9 +161,8 @@ def show(target: ClusterTarget, name: str) -> None:
       raftckpt checkpoint show csa103Ckpt
     """  # noqa: D301
     with target.connect(session=False) as service:
-        status = find(service.checkpoints(), name)
-        with service.open(name, mode="r") as opened:
-            sections = opened.sections()
+        status = find(service.checkpoints(consistency=consistency), name)
+        sections = service.view(name).sections(consistency=consistency)
     if target.json:
         print_json({**json_of(status), "sections": [json_of_section(each) for each in sections]})
         return
@@ -218,6 +227,134 @@ def unlink(target: ClusterTarget, name: str, dry_run: bool, yes: bool) -> None:
         print_json({"name": name, "unlinked": True, "revision": revision})
     else:
         click.echo(f"checkpoint {name} is unlinked")
+
+
+@checkpoint.command("export")
+@click.argument("name")
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--from",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Out of this snapshot file, not of a cluster.",
+)
+@consistency_option
+@cluster_options
+def export(
+    target: ClusterTarget, name: str, file: str, snapshot: str | None, consistency: Any
+) -> None:
+    """Write the checkpoint NAME to FILE (default: standard output) as lines of JSON.
+
+    The first line has the attributes, each of the next a section with its data in base64, the last
+    one a checksum. It is one state of the checkpoint.
+
+    \b
+    Examples:
+      raftckpt checkpoint export sessions sessions.ndjson
+      raftckpt checkpoint export sessions --from /backup/prod.snapshot | head -1 | jq .attributes
+    """  # noqa: D301
+    from raftckpt.copies.export import exported_live, lines_of
+
+    if snapshot is None:
+        with target.connect(session=False) as service:
+            exported = exported_live(service, name, consistency)
+    else:
+        exported = _out_of(snapshot, name)
+    if file == "-":
+        out = sys.stdout.buffer
+        for line in lines_of(exported):
+            out.write(line)
+        out.flush()
+        return
+    from raftckpt.client.saving import Appearing
+
+    try:
+        with Appearing(file) as appearing:
+            for line in lines_of(exported):
+                appearing.append(line)
+            appearing.commit()
+    except OSError as error:
+        raise Failure(
+            f"writing {file} failed",
+            f"{error.strerror or error}; nothing of that name was changed",
+            "name a file in a directory with room that you may write to",
+        ) from error
+    told = {"checkpoint": name, "file": file, "revision": exported.revision}
+    if target.json:
+        print_json({**told, "sections": exported.count})
+    else:
+        click.echo(f"{file}: {exported.count} sections of {name} at revision {exported.revision}")
+
+
+@checkpoint.command("import")
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--name", help="Name of the checkpoint that is made.  [default: that in FILE]")
+@click.option(
+    "--resume", is_flag=True, help="It may exist: sections in FILE replace those of the same ids."
+)
+@cluster_options
+def import_(target: ClusterTarget, file: str, name: str | None, resume: bool) -> None:
+    """Make a checkpoint of FILE (default: standard input), which `checkpoint export` wrote.
+
+    FILE is verified as a whole before anything is made. Sections whose time has come are left out.
+    Interrupted, it goes on with --resume.
+
+    \b
+    Examples:
+      raftckpt checkpoint import sessions.ndjson
+      raftckpt checkpoint import sessions.ndjson --name sessions-of-may
+    """  # noqa: D301
+    import shutil
+    import tempfile
+
+    from raftckpt.copies.export import import_checkpoint, read_export
+
+    with tempfile.TemporaryFile() if file == "-" else _opened(file) as source:
+        if file == "-":
+            shutil.copyfileobj(sys.stdin.buffer, source)
+            source.seek(0)
+        exported = read_export(source)
+        made = name or exported.name
+        if exported.attributes.retention == 0:
+            click.echo(f"warning: {made} has no retention: it ends with this command", err=True)
+        with target.connect() as service:
+            imported = import_checkpoint(service, exported, made, resume=resume)
+    if target.json:
+        print_json(
+            {
+                "checkpoint": made,
+                "sections": imported.sections,
+                "expired": imported.expired,
+                "revision": imported.revision,
+            }
+        )
+        return
+    left_out = f"; {imported.expired} had expired" if imported.expired else ""
+    click.echo(f"checkpoint {made} has {imported.sections} sections{left_out}")
+
+
+def _opened(file: str) -> IO[bytes]:
+    try:
+        return open(file, "rb")
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file!r}: {error.strerror or error}") from None
+
+
+@storage_errors
+def _out_of(snapshot: str, name: str) -> Exported:
+    from raftckpt.copies.export import exported_of
+    from raftckpt.copies.snapshots import load_snapshot
+
+    _, machine = load_snapshot(snapshot)
+    exported = exported_of(machine, name)
+    if exported is None:
+        raise Failure(
+            f"checkpoint {name}",
+            f"{snapshot} has none of this name",
+            f"it has {', '.join(sorted(machine.names)[:20]) or 'none'}",
+            ExitCode.NOT_FOUND,
+        )
+    return exported
 
 
 def find(statuses: list[CheckpointStatus], name: str) -> CheckpointStatus:

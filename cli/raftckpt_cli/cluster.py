@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from raftckpt_cli.options import ClusterTarget, cluster_options
-from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
+from raftckpt_cli.output import ExitCode, Failure, print_json, print_table, show_age
 
 if TYPE_CHECKING:
     from raftckpt import Client, ClusterStatus, ReplicaStatus
@@ -73,7 +73,17 @@ def status(target: ClusterTarget) -> int:
     leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
     if target.json:
         replicas = [_json_of(each) for each in found.replicas]
-        print_json({"leader": leader, "term": found.term, "replicas": replicas, "findings": wrong})
+        copied = _newest_copy(found)
+        print_json(
+            {
+                "leader": leader,
+                "term": found.term,
+                "replicas": replicas,
+                "findings": wrong,
+                "copied_s": None if copied is None else copied[0],
+                "copied_revision": None if copied is None else copied[1],
+            }
+        )
     else:
         rows = [
             [
@@ -95,6 +105,9 @@ def status(target: ClusterTarget) -> int:
             [*_COLUMNS, "sessions", "durability"],
             [["-" if cell is None else cell for cell in row] for row in rows],
         )
+        copied = _newest_copy(found)
+        if copied is not None:
+            click.echo(f"last snapshot saved: {show_age(copied[0])} ago, revision {copied[1]}")
     if leader is None:
         answered = [each.node for each in found.replicas if each.reachable]
         raise Failure(
@@ -107,6 +120,15 @@ def status(target: ClusterTarget) -> int:
     if wrong:
         raise Failure("the cluster is not as it should be", "; ".join(wrong), _LOOK)
     return ExitCode.OK
+
+
+def _newest_copy(found: ClusterStatus) -> tuple[int, int] | None:
+    """(age in seconds, revision) of the last state that somebody saved; None: nobody knows of one.
+
+    Replicas forget it when they are restarted.
+    """
+    told = [each.detail for each in found.replicas if each.detail.get("copied_s") is not None]
+    return min(((each["copied_s"], each["copied_revision"]) for each in told), default=None)
 
 
 @cluster.command("transfer")

@@ -18,7 +18,10 @@ _COMMANDS = {
     "serve": ("serve:serve", "Run one replica in the foreground."),
     "dev": ("dev:dev", "Run a local cluster in one command, until Ctrl-C."),
     "demo": ("demo:demo", "Watch csa103 survive kill -9: counter, kills, verdict."),
-    "checkpoint": ("checkpoint:checkpoint", "List, create, show and unlink checkpoints."),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "List, create, show, unlink, export, import checkpoints.",
+    ),
     "section": (
         "section:section",
         "List, read, write, append to, create, delete, expire sections.",
@@ -28,6 +31,8 @@ _COMMANDS = {
     "run": ("run:run", "Run a program as a component of a service group."),
     "lock": ("lock:lock", "Run a command while a lock is had."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
+    "snapshot": ("snapshot:snapshot", "Save the state to a file, look at one, restore one."),
+    "data": ("data:data", "Look inside a data directory, offline."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),
     "chaos": ("chaos:chaos", "Break a local cluster in every way and judge what its clients saw."),

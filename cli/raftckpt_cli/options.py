@@ -18,7 +18,13 @@ from raftckpt_cli.output import ExitCode, Failure
 if TYPE_CHECKING:
     import raftckpt
 
-__all__ = ["ClusterTarget", "cluster_options", "confirm", "output_option"]
+__all__ = [
+    "ClusterTarget",
+    "cluster_options",
+    "confirm",
+    "consistency_option",
+    "output_option",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SAY_AFTER_SECONDS = 1.0
@@ -103,6 +109,18 @@ def output_option(function: _F) -> _F:
         envvar="RAFTCKPT_OUTPUT",
         show_envvar=True,
         help="How to print.  [default: table]",
+    )(function)
+
+
+def consistency_option(function: _F) -> _F:
+    """Add ``--consistency``."""
+    return click.option(
+        "--consistency",
+        type=click.Choice(["linearizable", "local"]),
+        default="linearizable",
+        show_default=True,
+        help="local: what the replica asked has applied so far, which may be old; needs neither "
+        "a leader nor a majority.",
     )(function)
 
 

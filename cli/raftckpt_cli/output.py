@@ -24,6 +24,7 @@ __all__ = [
     "print_json",
     "print_pairs",
     "print_table",
+    "show_age",
     "show_bytes",
     "show_seconds",
     "show_size",
@@ -183,6 +184,14 @@ def show_time(seconds: float | None, never: str = "never") -> str:
 def show_seconds(seconds: float | None) -> str:
     """A duration as text."""
     return "for ever" if seconds is None else f"{seconds:g} s"
+
+
+def show_age(seconds: int) -> str:
+    """An age as text, in its largest unit."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"
 
 
 def show_size(size: int) -> str:

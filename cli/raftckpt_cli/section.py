@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +16,7 @@ import click
 from raftckpt.errors import SaAisError, error_for
 from raftckpt.protocol.contract import WRITE_BYTES_MAX
 from raftckpt_cli.checkpoint import json_of_section, page_options, print_sections
-from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
+from raftckpt_cli.options import ClusterTarget, cluster_options, confirm, consistency_option
 from raftckpt_cli.output import json_bytes, print_json, show_bytes, show_time
 
 if TYPE_CHECKING:
@@ -114,6 +115,17 @@ def _data(argument: str) -> bytes:
         ) from None
 
 
+@contextmanager
+def _reading(target: ClusterTarget, ckpt: str, consistency: str) -> Iterator[raftckpt.View]:
+    """A checkpoint to read from: opened in a session, or, if no leader is needed, only named."""
+    if consistency == "local":
+        with target.connect(session=False) as service:
+            yield service.view(ckpt)
+        return
+    with target.connect() as service, service.open(ckpt, mode="r") as checkpoint:
+        yield checkpoint
+
+
 def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:
     """Revision of a change; in the asynchronous modes it is waited for."""
     return checkpoint.synchronize() if revision is None else revision
@@ -124,9 +136,15 @@ def _commit(checkpoint: raftckpt.Checkpoint, revision: int | None) -> int:
 @click.option("--prefix", default="", help="Only ids that begin with this.")
 @page_options("ID")
 @_hex_option("prefix", "after", what="--prefix and --after are")
+@consistency_option
 @cluster_options
 def list_(
-    target: ClusterTarget, ckpt: str, prefix: bytes, after: bytes | None, limit: int | None
+    target: ClusterTarget,
+    ckpt: str,
+    prefix: bytes,
+    after: bytes | None,
+    limit: int | None,
+    consistency: Any,
 ) -> None:
     """List the sections of checkpoint CKPT: all, or some of them in the order of their ids.
 
@@ -136,8 +154,10 @@ def list_(
       raftckpt section list sessions --prefix user:1 --limit 100
       raftckpt section list sessions --prefix user:1 --limit 100 --after user:1:7
     """  # noqa: D301
-    with target.connect() as service, service.open(ckpt, mode="r") as checkpoint:
-        found = checkpoint.sections(prefix=prefix, after=after, limit=limit)
+    with _reading(target, ckpt, consistency) as checkpoint:
+        found = checkpoint.sections(
+            prefix=prefix, after=after, limit=limit, consistency=consistency
+        )
     if target.json:
         print_json([json_of_section(each) for each in found])
     else:
@@ -150,13 +170,7 @@ def list_(
 @_hex_option("section_id")
 @click.option("--offset", type=click.IntRange(0), default=0, help="First byte to read.")
 @click.option("--size", type=click.IntRange(0), help="Bytes to read.  [default: to the end]")
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "local"]),
-    default="linearizable",
-    show_default=True,
-    help="local: what the replica asked has applied so far, which may be old.",
-)
+@consistency_option
 @cluster_options
 def read(
     target: ClusterTarget,
@@ -175,7 +189,7 @@ def read(
       raftckpt section read csa103Ckpt 1 | xxd
       raftckpt section read sessions alice -o json
     """  # noqa: D301
-    with target.connect() as service, service.open(ckpt, mode="r") as checkpoint:
+    with _reading(target, ckpt, consistency) as checkpoint:
         revision = None
         if offset == 0 and size is None:
             data, revision = checkpoint.read_versioned(section_id, consistency=consistency)

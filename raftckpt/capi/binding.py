@@ -14,22 +14,36 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
 
 from raftckpt import saf
-from raftckpt.capi.following import CheckpointFollowing, Sink
+from raftckpt.client.changes import Change
 from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract
 from raftckpt.saf.data import VECTOR_BYTES_MAX
-from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, LIBRARIES, OpenCheckpoint
+from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, LIBRARIES
 from raftckpt.saf.lifecycle import dispatching
 
 __all__ = ["attach"]
 
 _OK: Final = SaAisError.OK
 _DONE: Final = int(_OK)
-_ENVIRONMENT: Final = ("ENDPOINTS", "CONFIG", "NODE", "CA", "CERT", "KEY", "TOKEN_FILE")
+_ENVIRONMENT: Final = (
+    "ENDPOINTS",
+    "CONFIG",
+    "NODE",
+    "CA",
+    "CERT",
+    "KEY",
+    "CHECK_HOSTNAME",
+    "TOKEN_FILE",
+    "SAF_COMPAT",
+)
+_CONSUMED: Final = frozenset({"written", "overwritten", "deleted", "transaction", "resync"})
+"""What SAFplus tells: deletions, but no creations."""
+_Consumer: TypeAlias = Callable[[list[saf.SaCkptIOVectorElementT]], None]
 _ID_NOT_POSSIBLE: Final = bytes(1 << 16)
 """Longer than any section id: what an id that C has and Python has not is passed on as."""
 _ENDLESS: Final = (1 << 32) - 1
@@ -53,11 +67,6 @@ def _failed(kind: type[BaseException], error: BaseException, trace: Any) -> int:
     return int(SaAisError.ERR_LIBRARY)
 
 
-def _bytes(data: Any) -> bytes:
-    """Return what is to be written; what is too much for that will be refused."""
-    return data if type(data) is bytes else b""
-
-
 class _Binding:
     """The py_ functions of bridge.h."""
 
@@ -67,25 +76,26 @@ class _Binding:
         self._null = ffi.NULL
         self._starting = threading.Lock()
         self._turns = threading.local()
-        self._followed: dict[int, CheckpointFollowing] = {}
-        """What is told of changes, by checkpoint handle."""
-        self._arrival: dict[int, Sink] = {}
-        """What follows all checkpoints of a service handle that are open for reading."""
+        self._consumers: dict[int, _Consumer | None] = {}
+        """What is told of changes at once, by checkpoint handle."""
         self._lent: dict[int, Any] = {}
         """Id memory of the last descriptor, by iteration handle: ours until the next call."""
 
     # --- life cycle ----------------------------------------------------------------------
 
-    def py_initialize(self, out_handle: Any, callbacks: Any, version: Any) -> int:
+    def py_initialize(self, out_handle: Any, callbacks: Any, version: Any, second: int) -> int:
         self._take_environment()
         given = saf.SaVersionT(chr(version.releaseCode), version.majorVersion, version.minorVersion)
-        rc, handle, supported = saf.saCkptInitialize(self._callbacks(callbacks), given)
+        initialize = saf.saCkptInitialize_2 if second else saf.saCkptInitialize
+        rc, handle, supported = initialize(self._callbacks(callbacks), given)
         if supported is not None:
             version.releaseCode = ord(supported.releaseCode)
             version.majorVersion = supported.majorVersion
             version.minorVersion = supported.minorVersion
         if rc == _OK:
-            LIBRARIES[handle].watch(self._lib.wake_dispatchers)
+            library = LIBRARIES[handle]
+            library.watch(self._lib.wake_dispatchers)
+            library.starting_thread = self._without_signals
             out_handle[0] = handle
         return int(rc)
 
@@ -100,15 +110,22 @@ class _Binding:
             elif os.environ.get(name) != text:
                 os.environ[name] = text
 
-    def _callbacks(self, callbacks: Any) -> saf.SaCkptCallbacksT | None:
+    @contextmanager
+    def _without_signals(self) -> Iterator[None]:
+        """A thread inherits the mask: it must not run the program's signal handlers."""
+        self._lib.keep_signals_away()
+        try:
+            yield
+        finally:
+            self._lib.let_signals_in()
+
+    def _callbacks(self, callbacks: Any) -> saf.SaCkptCallbacksT_2 | None:
         if callbacks == self._null:
             return None
         opened = callbacks.saCkptCheckpointOpenCallback
         synchronized = callbacks.saCkptCheckpointSynchronizeCallback
 
         def note_opened(invocation: int, checkpoint: int, error: int) -> None:
-            if error == _OK:
-                error = self._opened(checkpoint)
             turn = self._turn()
             turn.opened, turn.invocation, turn.checkpoint = opened, invocation, checkpoint
             turn.error = error
@@ -117,9 +134,24 @@ class _Binding:
             turn = self._turn()
             turn.synchronized, turn.invocation, turn.error = synchronized, invocation, error
 
-        return saf.SaCkptCallbacksT(
-            note_opened if opened else None, note_synchronized if synchronized else None
+        tracked = callbacks.saCkptCheckpointTrackCallback
+        return saf.SaCkptCallbacksT_2(
+            note_opened if opened else None,
+            note_synchronized if synchronized else None,
+            self._track_callback(tracked) if tracked else None,
         )
+
+    def _track_callback(
+        self, callback: Any
+    ) -> Callable[[int, list[saf.SaCkptIOVectorElementT], int], None]:
+        def note_tracked(
+            checkpoint: int, vector: list[saf.SaCkptIOVectorElementT], count: int
+        ) -> None:
+            turn = self._turn()
+            turn.tracked, turn.checkpoint = callback, checkpoint
+            turn.vector, turn.count = self._places(vector), count
+
+        return note_tracked
 
     def _turn(self) -> Any:
         """Return where this thread, which is in py_dispatch, notes what C is to call."""
@@ -143,14 +175,14 @@ class _Binding:
                 return _DONE
         else:
             turn.left = turn.waits = 0
-            turn.opened = turn.synchronized = turn.arrived = turn.vector = self._null
+            turn.opened = turn.synchronized = turn.tracked = turn.vector = self._null
             library = LIBRARIES.get(handle, _OK)
             if isinstance(library, SaAisError):  # finalized, maybe by the last callback
                 return _DONE
         self._turns.now = turn
         while left and library.dispatch_one():
             left -= left != _ENDLESS
-            if turn.opened or turn.synchronized or turn.arrived:  # else it was cancelled
+            if turn.opened or turn.synchronized or turn.tracked:  # else it was cancelled
                 turn.left = left
                 return _DONE
         if left == _ENDLESS:
@@ -159,16 +191,14 @@ class _Binding:
 
     def py_finalize(self, handle: int) -> int:
         rc = saf.saCkptFinalize(handle)
-        if handle not in LIBRARIES:
-            self._arrival.pop(handle, None)
         self._tidy()
         return int(rc)
 
     def _tidy(self) -> None:
         """Forget what ended with its checkpoint."""
-        for checkpoint in list(self._followed):
+        for checkpoint in list(self._consumers):
             if checkpoint not in CHECKPOINTS:
-                self._followed.pop(checkpoint, None)
+                self._consumers.pop(checkpoint, None)
         for iteration in list(self._lent):
             if iteration not in ITERATIONS:
                 self._take_back(iteration)
@@ -187,8 +217,6 @@ class _Binding:
         rc, checkpoint = saf.saCkptCheckpointOpen(
             handle, self._name(name, length), self._attributes(attributes), flags, timeout
         )
-        if rc == _OK:
-            rc = self._opened(checkpoint)
         if rc == _OK:
             out_checkpoint[0] = checkpoint
         return int(rc)
@@ -317,27 +345,12 @@ class _Binding:
     # --- data ----------------------------------------------------------------------------
 
     def py_write(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
-        elements = self._writes(vector, count)
-        following = self._followed.get(checkpoint)
-        if following is None or elements is None:
-            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
-        else:
-            parts = [(e.sectionId.id or b"", e.dataOffset, _bytes(e.dataBuffer)) for e in elements]
-            write = following.begins("written", parts)
-            rc, index = saf.saCkptCheckpointWrite(checkpoint, elements)
-            following.ends(write, rc)
+        rc, index = saf.saCkptCheckpointWrite(checkpoint, self._writes(vector, count))
         return self._with_index(rc, index, erroneous)
 
     def py_overwrite(self, checkpoint: int, section: Any, data: Any, size: int) -> int:
         given = None if data == self._null else self._data(data, size)
-        target = self._section(section)
-        following = self._followed.get(checkpoint)
-        if following is None or target is None:
-            return int(saf.saCkptSectionOverwrite(checkpoint, target, given))
-        write = following.begins("overwritten", [(target.id or b"", 0, _bytes(given))])
-        rc = saf.saCkptSectionOverwrite(checkpoint, target, given)
-        following.ends(write, rc)
-        return int(rc)
+        return int(saf.saCkptSectionOverwrite(checkpoint, self._section(section), given))
 
     def py_read(self, checkpoint: int, vector: Any, count: int, erroneous: Any) -> int:
         elements = self._vector(vector, count, self._read)
@@ -432,34 +445,15 @@ class _Binding:
 
     # --- what other implementations add --------------------------------------------------
 
+    def py_track(self, handle: int) -> int:
+        return int(saf.saCkptTrack(handle))
+
+    def py_track_stop(self, handle: int) -> int:
+        return int(saf.saCkptTrackStop(handle))
+
     def py_arrival_register(self, handle: int, callback: Any) -> int:
-        library = LIBRARIES.get(handle)
-        if library is None:
-            return int(SaAisError.ERR_BAD_HANDLE)
-
-        def arrived(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
-            turn = self._turn()
-            turn.arrived, turn.checkpoint = callback, checkpoint.handle
-            turn.vector, turn.count = self._places(parts), len(parts)
-
-        for checkpoint in list(library.checkpoints):
-            if checkpoint.reads:
-                rc = self._follow(checkpoint, arrival=arrived)
-                if rc != _OK:
-                    return int(rc)
-        self._arrival[handle] = arrived
-        return int(_OK)
-
-    def _opened(self, handle: int) -> SaAisError:
-        """Have a new handle followed if its client wants that; close it if that is impossible."""
-        checkpoint = CHECKPOINTS.get(handle)
-        arrival = None if checkpoint is None else self._arrival.get(checkpoint.owner.handle)
-        if checkpoint is None or arrival is None or not checkpoint.reads:
-            return _OK
-        rc = self._follow(checkpoint, arrival=arrival)
-        if rc != _OK:
-            saf.saCkptCheckpointClose(handle)
-        return rc
+        register = saf.ncsCkptRegisterCkptArrivalCallback
+        return int(register(handle, self._track_callback(callback)))
 
     def py_consumption_register(self, handle: int, callback: Any, cookie: Any) -> int:
         checkpoint = CHECKPOINTS.get(handle)
@@ -468,45 +462,44 @@ class _Binding:
         if not checkpoint.reads:
             return int(SaAisError.ERR_ACCESS)
         if callback == self._null:
-            if handle in self._followed:
-                self._followed[handle].consumption = None
+            if handle in self._consumers:
+                self._consumers[handle] = None
             return int(_OK)
         name = checkpoint.opened.name.encode()
 
-        def consumed(checkpoint: OpenCheckpoint, parts: list[saf.SaCkptIOVectorElementT]) -> None:
+        def consume(parts: list[saf.SaCkptIOVectorElementT]) -> None:
             vector, kept = self._elements(parts)
-            self._lib.call_consumption_callback(
-                callback, checkpoint.handle, name, vector, len(parts), cookie
-            )
+            self._lib.call_consumption_callback(callback, handle, name, vector, len(parts), cookie)
             del kept
 
-        return int(self._follow(checkpoint, consumption=consumed))
-
-    def _follow(
-        self,
-        checkpoint: OpenCheckpoint,
-        *,
-        arrival: Sink | None = None,
-        consumption: Sink | None = None,
-    ) -> SaAisError:
         with self._starting:
-            following = self._followed.get(checkpoint.handle)
-            if following is None:
-                following = CheckpointFollowing(checkpoint)
-                self._lib.keep_signals_away()
-                try:
-                    rc = following.start()
-                finally:
-                    self._lib.let_signals_in()
+            # one registration for all callbacks of a handle: they are told in order, one at a time
+            if handle not in self._consumers:
+                rc = saf.immediate_consumption_register(
+                    handle, self._consume, through_dispatch=False
+                )
                 if rc != _OK:
-                    return rc
-                self._followed[checkpoint.handle] = following
+                    return int(rc)
+            self._consumers[handle] = consume
             if checkpoint.closed:  # meanwhile, by another thread
                 self._tidy()
-                return SaAisError.ERR_BAD_HANDLE
-        following.arrival = arrival or following.arrival
-        following.consumption = consumption or following.consumption
-        return _OK
+                return int(SaAisError.ERR_BAD_HANDLE)
+        return int(_OK)
+
+    def _consume(
+        self,
+        handle: int,
+        name: str,
+        vector: list[saf.SaCkptIOVectorElementT],
+        cookie: Any,
+        change: Change,
+    ) -> None:
+        consumer = self._consumers.get(handle)
+        if consumer is not None and change.kind in _CONSUMED:
+            consumer(vector)
+
+    def py_section_check(self, checkpoint: int, section: Any) -> int:
+        return int(saf.clCkptSectionCheck(checkpoint, self._section(section)))
 
     def _places(self, parts: list[saf.SaCkptIOVectorElementT]) -> Any:
         """Return a C vector without data, in one piece of memory that ``free()`` releases."""
@@ -521,8 +514,7 @@ class _Binding:
             if section:
                 target.sectionId.idLen, target.sectionId.id = len(section), at
                 at += len(section)
-            target.dataSize = target.readSize = part.dataSize
-            target.dataOffset = part.dataOffset
+            target.dataSize, target.dataOffset = part.dataSize, part.dataOffset
         return vector
 
     def _elements(self, parts: list[saf.SaCkptIOVectorElementT]) -> tuple[Any, list[Any]]:

@@ -31,7 +31,7 @@ __all__ = ["BuildFailed", "Installed", "c_types", "install"]
 _HERE = Path(__file__).parent
 _INCLUDE = _HERE / "include"
 _SOURCE = _HERE / "src"
-HEADERS = ("saAis.h", "saCkpt.h", "saCkptTracking.h", "cpsv_papi.h")
+HEADERS = ("saAis.h", "saCkpt.h", "saCkpt_B_02_03.h", "saCkptTracking.h", "cpsv_papi.h")
 MODULE = "_raftckpt_sackpt"
 LIBRARY = "libSaCkpt.so"
 SONAME = "libSaCkpt.so.1"
@@ -39,7 +39,7 @@ SONAME = "libSaCkpt.so.1"
 
 _EXPORTS = (
     "{ global: saAis*; saCkpt*; ncsCkptRegisterCkptArrivalCallback; "
-    "clCkptImmediateConsumptionRegister; local: *; };\n"
+    "clCkptImmediateConsumptionRegister; clCkptSectionCheck; local: *; };\n"
 )
 
 _PKG_CONFIG = """\
@@ -48,7 +48,7 @@ libdir=${{prefix}}/lib
 includedir=${{prefix}}/include
 
 Name: SaCkpt
-Description: SA Forum Checkpoint Service (AIS CKPT B.02.02) on a Raft-replicated store
+Description: SA Forum Checkpoint Service (AIS CKPT B.02.03) on a Raft-replicated store
 Version: {version}
 Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -Wl,-rpath,${{libdir}} -lSaCkpt

@@ -311,8 +311,7 @@ def _replace_member(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
         raise _Skip
     node, leaves = dice.choice(stage.cluster.spares), dice.choice(others)
     yield from _let_in(stage, node, leaves)
-    stage.cluster.forget(leaves)
-    stage.keeper.leaving.discard(leaves)
+    yield from _has_left(stage, leaves)
     yield dice.uniform(0.2, 2.0)
 
 
@@ -332,8 +331,7 @@ def _add_and_remove(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
             service.remove_member(leaves)
             break
         yield 0.3
-    stage.cluster.forget(leaves)
-    stage.keeper.leaving.discard(leaves)
+    yield from _has_left(stage, leaves)
     yield dice.uniform(0.2, 2.0)
 
 
@@ -345,6 +343,7 @@ def _switch_version(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     if stage.cluster.pid(node) is None:
         raise _Skip
     stage.switch_version(node)
+    stage.cluster.resume(node)  # another lane may have it stand still
     stage.cluster.terminate(node, 20.0)
     yield dice.uniform(0.0, 0.5)
     stage.keeper.restart()
@@ -366,6 +365,16 @@ def _let_in(stage: ChaosStage, node: str, leaves: str | None) -> Iterator[float]
         if stage.cluster.arrived(node, replaces=leaves):
             return
         yield 0.3
+
+
+def _has_left(stage: ChaosStage, node: str) -> Iterator[float]:
+    """It ends when it is told, which may take until the faults of other lanes are over."""
+    for _ in _patience():
+        if stage.cluster.exit_code(node) is not None:
+            break
+        yield 0.3
+    stage.cluster.forget(node)
+    stage.keeper.leaving.discard(node)
 
 
 def _patience() -> Iterator[None]:

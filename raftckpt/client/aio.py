@@ -6,8 +6,10 @@ so that the two cannot drift apart.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from raftckpt.client.calls import Call
 from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.parts import Appended, Parts, appended, change, new_part
 from raftckpt.client.probe import digest, replica_status
+from raftckpt.client.saving import PIECES_AHEAD, SNAPSHOT_TRIES, SnapshotSink, sources
 from raftckpt.client.tracking import target_of, track_point
 from raftckpt.client.types import (
     Attributes,
@@ -28,6 +31,7 @@ from raftckpt.client.types import (
     Consistency,
     Image,
     ReplicaStatus,
+    SavedSnapshot,
     SectionId,
     SectionStatus,
 )
@@ -38,11 +42,12 @@ from raftckpt.errors import (
     InvalidParam,
     SectionNotExist,
     TryAgain,
+    Unavailable,
 )
 from raftckpt.limits import PAGE_ROWS_MAX
 from raftckpt.protocol.kinds import PartKind
 
-__all__ = ["Checkpoint", "Service", "Transaction"]
+__all__ = ["Checkpoint", "Service", "Transaction", "View"]
 
 
 _PLAIN: Final[dict[PartKind, Callable[[Opened, Any, Any, int], Call]]] = {
@@ -116,6 +121,13 @@ class Service(ServiceExtras):
         """
         opened: Opened = await self._run(operations.open_checkpoint(name, create, mode), timeout)
         return Checkpoint(self, opened)
+
+    def view(self, name: str | bytes) -> View:
+        """Read a checkpoint by its name, without opening it; nothing is asked before it is read.
+
+        Its reads raise :class:`~raftckpt.NotExist` if no checkpoint has this name.
+        """
+        return View(self, operations.named(name))
 
     async def unlink(self, name: str | bytes, *, timeout: float | None = None) -> int:
         """Remove the name of a checkpoint; it is dropped when its last opener closes it.
@@ -266,6 +278,76 @@ class Service(ServiceExtras):
         """
         await self._run(operations.clear_alarms(), timeout)
 
+    async def snapshot(
+        self,
+        path: str | PathLike[str],
+        *,
+        consistency: Consistency = "linearizable",
+        progress: Callable[[int], object] | None = None,
+        timeout: float | None = None,
+    ) -> SavedSnapshot:
+        """Save the whole state at one revision to a file, from a follower if there is one.
+
+        The file appears, or replaces the one of that name, when it is complete and on disk; until
+        then the data are in ``path`` + ".part". If the replica dies, another one is begun with.
+
+        Arguments:
+            path: of the file; readable by its owner only.
+            consistency: "linearizable": with everything that was acknowledged before; "local":
+                what one replica has applied, without a leader; the one that has most.
+            progress: called with the bytes written so far.
+            timeout: seconds for each step; None: the client's.
+
+        Raises:
+            TryAgain: no replica is so far, or all are busy with other copies.
+            Unavailable: no replica could be reached.
+            OSError: the file cannot be written.
+        """
+        run = self._run
+        at_least = 0 if consistency == "local" else await run(operations.revision_now(), timeout)
+        error: CheckpointError = Unavailable("snapshot: no replica answers; nothing was written")
+        for _ in range(SNAPSHOT_TRIES):
+            endpoints = sources(await self.cluster(timeout=timeout), consistency)
+            for endpoint in endpoints:
+                beside = self._driver.beside(endpoint)
+                try:
+                    return await self._save(beside, path, at_least, progress, timeout)
+                except CheckpointError as failure:  # it died, is behind, too old or busy
+                    error = failure
+                finally:
+                    beside.leave()
+        raise error
+
+    async def _save(
+        self,
+        beside: Driver,
+        path: str | PathLike[str],
+        at_least: int,
+        progress: Callable[[int], object] | None,
+        timeout: float | None,
+    ) -> SavedSnapshot:
+        """Save the state of one replica."""
+        copy, head = await beside.run(operations.snapshot_begin(at_least), timeout)
+        sink = SnapshotSink(path, head)
+        try:
+            asked: deque[Call] = deque()
+            number, last = 0, False
+            while not last:
+                while len(asked) < PIECES_AHEAD:
+                    call = operations.snapshot_piece(copy, number)
+                    beside.begin(call, timeout)
+                    asked.append(call)
+                    number += 1
+                last, data = await beside.end(asked.popleft())
+                if sink.write(data):
+                    await beside.aside(sink.sync)
+                if progress is not None:
+                    progress(sink.size)
+            await beside.aside(sink.commit)
+        finally:
+            sink.close()
+        return sink.saved()
+
     async def check(self, *, timeout: float | None = None) -> CheckReport:
         """Compare the states of all replicas after the same entry of the log."""
         nonce, index = await self._run(operations.check_start(), timeout)
@@ -309,13 +391,11 @@ class Service(ServiceExtras):
                 await driver.close()
 
 
-class Checkpoint(CheckpointExtras):
-    """An open checkpoint. Made by ``Service.open()``; close it, or use it in a ``with``.
+class View:
+    """What can be read of a checkpoint by its name. Made by ``Service.view()``.
 
-    Section ids are bytes; str is taken as UTF-8. Changes return the revision, except in the
-    asynchronous modes (``update="active"`` or ``"weak"``), where they return None and
-    :meth:`synchronize` returns it. A change by a handle that was not opened for writing raises
-    :class:`~raftckpt.Access`, also a read by one that was not opened for reading.
+    It opens nothing, needs no session and no right, and shows what there is. With
+    ``consistency="local"`` any replica answers, also one that knows no leader.
     """
 
     def __init__(self, service: Service, opened: Opened) -> None:
@@ -327,6 +407,177 @@ class Checkpoint(CheckpointExtras):
     def name(self) -> str:
         """Name of the checkpoint."""
         return self._opened.name
+
+    async def read(
+        self,
+        id: SectionId,
+        offset: int = 0,
+        size: int | None = None,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> bytes:
+        """Read a section, or ``size`` bytes of it from ``offset`` (fewer at its end).
+
+        Raises:
+            SectionNotExist: there is no such section.
+            InvalidParam: the offset lies beyond its end.
+        """
+        data: bytes = await self._run(
+            operations.read(self._opened, id, offset, size, consistency), timeout
+        )
+        return data
+
+    async def get(
+        self,
+        id: SectionId,
+        default: Any = None,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> Any:
+        """Read a section; return ``default`` if it does not exist."""
+        try:
+            return await self._run(operations.read(self._opened, id, 0, None, consistency), timeout)
+        except SectionNotExist:
+            return default
+
+    async def exists(
+        self,
+        id: SectionId,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> bool:
+        """Tell whether a section exists."""
+        try:
+            await self._run(operations.read(self._opened, id, 0, 0, consistency), timeout)
+        except SectionNotExist:
+            return False
+        return True
+
+    async def read_many(
+        self,
+        reads: Iterable[tuple[SectionId, int, int | None]],
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> list[bytes]:
+        """Read (id, offset, size) each, of one consistent state."""
+        data: list[bytes] = await self._run(
+            operations.read_many(self._opened, reads, consistency), timeout
+        )
+        return data
+
+    async def read_versioned(
+        self,
+        id: SectionId,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> tuple[bytes, int]:
+        """Read a section and the revision of its last change."""
+        found: tuple[bytes, int] = await self._run(
+            operations.read_versioned(self._opened, id, consistency), timeout
+        )
+        return found
+
+    async def read_all(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> Image:
+        """Read all sections, of one consistent state."""
+        image: Image = await self._run(operations.read_all(self._opened, consistency), timeout)
+        return image
+
+    async def ids(
+        self,
+        *,
+        prefix: SectionId = b"",
+        after: SectionId | None = None,
+        limit: int | None = None,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> list[bytes]:
+        """List the ids of the sections: all, or a page of them in the order of the ids.
+
+        Arguments:
+            prefix: only ids that begin with it.
+            after: only ids behind this one: the last of the page before.
+            limit: at most so many; None: all. More than 10,000 are asked for in several pages,
+                each of a state of its own.
+            consistency: "linearizable" or "local".
+            timeout: seconds, of each page.
+        """
+        if not prefix and after is None and limit is None:
+            call = operations.section_ids(self._opened, consistency)
+            found: list[bytes] = await self._run(call, timeout)
+            return found
+
+        def page(after: Any, rows: int) -> Call:
+            return operations.section_id_page(self._opened, prefix, after, rows, consistency)
+
+        return await _pages(self._run, page, lambda row: row, after, limit, timeout)
+
+    async def count(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> int:
+        """Count the sections."""
+        number: int = await self._run(operations.count(self._opened, consistency), timeout)
+        return number
+
+    async def sections(
+        self,
+        which: str = "any",
+        expiration: float | datetime | None = None,
+        *,
+        prefix: SectionId = b"",
+        after: SectionId | None = None,
+        limit: int | None = None,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> list[SectionStatus]:
+        """Describe the sections: all, or a page of them in the order of the ids (:meth:`ids`).
+
+        Arguments:
+            which: "any", "forever", "expiring_by" or "expiring_from" (``expiration``),
+                "corrupted".
+            expiration: aware datetime or seconds since the epoch.
+            prefix: only ids that begin with it.
+            after: only ids behind this one.
+            limit: at most so many.
+            consistency: "linearizable" or "local".
+            timeout: seconds.
+        """
+        if not prefix and after is None and limit is None:
+            call = operations.sections(self._opened, which, expiration, consistency)
+            found: list[SectionStatus] = await self._run(call, timeout)
+            return found
+        if which != "any" or expiration is not None:
+            raise InvalidParam("give which, or prefix, after and limit")
+
+        def page(after: Any, rows: int) -> Call:
+            return operations.section_page(self._opened, prefix, after, rows, consistency)
+
+        return await _pages(self._run, page, lambda row: row.id, after, limit, timeout)
+
+    async def status(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> CheckpointStatus:
+        """Describe the checkpoint."""
+        found: CheckpointStatus = await self._run(
+            operations.status(self._opened, consistency), timeout
+        )
+        return found
+
+
+class Checkpoint(CheckpointExtras, View):
+    """An open checkpoint. Made by ``Service.open()``; close it, or use it in a ``with``.
+
+    Section ids are bytes; str is taken as UTF-8. Changes return the revision, except in the
+    asynchronous modes (``update="active"`` or ``"weak"``), where they return None and
+    :meth:`synchronize` returns it. A change by a handle that was not opened for writing raises
+    :class:`~raftckpt.Access`, also a read by one that was not opened for reading.
+    """
 
     @property
     def attributes(self) -> Attributes:
@@ -561,169 +812,6 @@ class Checkpoint(CheckpointExtras):
         """
         revision: int = await self._run(operations.synchronize(self._opened), timeout)
         return revision
-
-    # --- reads ---------------------------------------------------------------------------
-
-    async def read(
-        self,
-        id: SectionId,
-        offset: int = 0,
-        size: int | None = None,
-        *,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> bytes:
-        """Read a section, or ``size`` bytes of it from ``offset`` (fewer at its end).
-
-        Raises:
-            SectionNotExist: there is no such section.
-            InvalidParam: the offset lies beyond its end.
-        """
-        data: bytes = await self._run(
-            operations.read(self._opened, id, offset, size, consistency), timeout
-        )
-        return data
-
-    async def get(
-        self,
-        id: SectionId,
-        default: Any = None,
-        *,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> Any:
-        """Read a section; return ``default`` if it does not exist."""
-        try:
-            return await self._run(operations.read(self._opened, id, 0, None, consistency), timeout)
-        except SectionNotExist:
-            return default
-
-    async def exists(
-        self,
-        id: SectionId,
-        *,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> bool:
-        """Tell whether a section exists."""
-        try:
-            await self._run(operations.read(self._opened, id, 0, 0, consistency), timeout)
-        except SectionNotExist:
-            return False
-        return True
-
-    async def read_many(
-        self,
-        reads: Iterable[tuple[SectionId, int, int | None]],
-        *,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> list[bytes]:
-        """Read (id, offset, size) each, of one consistent state."""
-        data: list[bytes] = await self._run(
-            operations.read_many(self._opened, reads, consistency), timeout
-        )
-        return data
-
-    async def read_versioned(
-        self,
-        id: SectionId,
-        *,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> tuple[bytes, int]:
-        """Read a section and the revision of its last change."""
-        found: tuple[bytes, int] = await self._run(
-            operations.read_versioned(self._opened, id, consistency), timeout
-        )
-        return found
-
-    async def read_all(
-        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
-    ) -> Image:
-        """Read all sections, of one consistent state."""
-        image: Image = await self._run(operations.read_all(self._opened, consistency), timeout)
-        return image
-
-    async def ids(
-        self,
-        *,
-        prefix: SectionId = b"",
-        after: SectionId | None = None,
-        limit: int | None = None,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> list[bytes]:
-        """List the ids of the sections: all, or a page of them in the order of the ids.
-
-        Arguments:
-            prefix: only ids that begin with it.
-            after: only ids behind this one: the last of the page before.
-            limit: at most so many; None: all. More than 10,000 are asked for in several pages,
-                each of a state of its own.
-            consistency: "linearizable" or "local".
-            timeout: seconds, of each page.
-        """
-        if not prefix and after is None and limit is None:
-            call = operations.section_ids(self._opened, consistency)
-            found: list[bytes] = await self._run(call, timeout)
-            return found
-
-        def page(after: Any, rows: int) -> Call:
-            return operations.section_id_page(self._opened, prefix, after, rows, consistency)
-
-        return await _pages(self._run, page, lambda row: row, after, limit, timeout)
-
-    async def count(
-        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
-    ) -> int:
-        """Count the sections."""
-        number: int = await self._run(operations.count(self._opened, consistency), timeout)
-        return number
-
-    async def sections(
-        self,
-        which: str = "any",
-        expiration: float | datetime | None = None,
-        *,
-        prefix: SectionId = b"",
-        after: SectionId | None = None,
-        limit: int | None = None,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> list[SectionStatus]:
-        """Describe the sections: all, or a page of them in the order of the ids (:meth:`ids`).
-
-        Arguments:
-            which: "any", "forever", "expiring_by" or "expiring_from" (``expiration``),
-                "corrupted".
-            expiration: aware datetime or seconds since the epoch.
-            prefix: only ids that begin with it.
-            after: only ids behind this one.
-            limit: at most so many.
-            consistency: "linearizable" or "local".
-            timeout: seconds.
-        """
-        if not prefix and after is None and limit is None:
-            call = operations.sections(self._opened, which, expiration, consistency)
-            found: list[SectionStatus] = await self._run(call, timeout)
-            return found
-        if which != "any" or expiration is not None:
-            raise InvalidParam("give which, or prefix, after and limit")
-
-        def page(after: Any, rows: int) -> Call:
-            return operations.section_page(self._opened, prefix, after, rows, consistency)
-
-        return await _pages(self._run, page, lambda row: row.id, after, limit, timeout)
-
-    async def status(
-        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
-    ) -> CheckpointStatus:
-        """Describe the checkpoint."""
-        found: CheckpointStatus = await self._run(
-            operations.status(self._opened, consistency), timeout
-        )
-        return found
 
     # --- changes as they happen ----------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftckpt.client.calls import Call
+from raftckpt.client.connecting import core_beside
 from raftckpt.client.core import ClientCore
 from raftckpt.client.loop import LoopEngine
 from raftckpt.client.operations import decoded
@@ -45,15 +46,27 @@ class Driver:
         Raises:
             CheckpointError: what became of it.
         """
+        self.begin(call, timeout)
+        return await self.end(call)
+
+    def begin(self, call: Call, timeout: float | None = None) -> None:
+        """Start a call, to be awaited by :meth:`end`; the arguments are those of :meth:`run`."""
         loop = self.engine.loop
         now = loop.time()
-        future = call.waiter = loop.create_future()
+        call.waiter = loop.create_future()
         self.core.start(call, now + (self.timeout if timeout is None else timeout), now)
         self._port.soon()
+
+    async def end(self, call: Call) -> Any:
+        """Wait for the end of a call that was begun.
+
+        Raises:
+            CheckpointError: what became of it.
+        """
         try:
-            await future
+            await call.waiter
         except asyncio.CancelledError:
-            self.core.cancel(call, loop.time())
+            self.core.cancel(call, self.engine.loop.time())
             self._port.settle()
             raise
         return decoded(call)
@@ -107,6 +120,19 @@ class Driver:
         finally:
             self.engine.remove(port)
         return poll.answers()
+
+    def beside(self, endpoint: str) -> Driver:
+        """Return a driver of calls without a session to one replica; :meth:`leave` it."""
+        return Driver(core_beside(self.core, endpoint), self.engine, self.timeout)
+
+    def leave(self) -> None:
+        """End what :meth:`beside` began: its calls and its connection."""
+        self.core.close()
+        self.engine.remove(self._port)
+
+    async def aside(self, work: Callable[[], Any]) -> Any:
+        """Do what waits for a disk, without holding the loop up."""
+        return await asyncio.to_thread(work)
 
     async def pause(self, seconds: float) -> None:
         """Wait a little."""

@@ -19,7 +19,7 @@ from raftckpt.protocol import contract
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Options", "make_core"]
+__all__ = ["Options", "core_beside", "make_core"]
 
 
 class Options:
@@ -83,6 +83,12 @@ def make_core(options: Options) -> ClientCore:
     )
     core.learn({node: endpoint for endpoint, node in options.endpoints.items() if node})
     return core
+
+
+def core_beside(core: ClientCore, endpoint: str) -> ClientCore:
+    """Make a core for calls without a session, of the same client, to one replica."""
+    secret = os.urandom(contract.SESSION_SECRET_BYTES)
+    return ClientCore(core.config, [endpoint], secret=secret, jitter=random.random)
 
 
 def default_name() -> str:

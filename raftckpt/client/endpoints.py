@@ -13,7 +13,15 @@ from raftckpt.errors import InvalidParam
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["host_and_port", "is_endpoint", "named_endpoints", "parse_endpoints", "tls_context"]
+__all__ = [
+    "cluster_file",
+    "host_and_port",
+    "is_cluster_file",
+    "is_endpoint",
+    "named_endpoints",
+    "parse_endpoints",
+    "tls_context",
+]
 
 
 _PORT_DIGITS_MAX: Final = 5
@@ -42,7 +50,7 @@ def named_endpoints(endpoints: str | Iterable[str]) -> dict[str, str | None]:
     """
     if isinstance(endpoints, (str, os.PathLike)):
         text = os.fspath(endpoints)
-        if text.endswith((".yaml", ".yml")) or os.sep in text:
+        if is_cluster_file(text):
             return _from_file(text)
         parts = text.split(",")
     else:
@@ -82,17 +90,31 @@ def is_endpoint(endpoint: str) -> bool:
     return True
 
 
-def _from_file(path: str) -> dict[str, str | None]:
+def is_cluster_file(endpoints: str) -> bool:
+    """Whether it is the path of a cluster.yaml, not a list of endpoints."""
+    return endpoints.endswith((".yaml", ".yml")) or os.sep in endpoints
+
+
+def cluster_file(path: str) -> Any:
+    """Return what a cluster.yaml says, as it was parsed.
+
+    Raises:
+        InvalidParam: it cannot be read.
+    """
     import yaml  # only who gives a file needs it
 
     try:
         with open(path, encoding="utf-8") as file:
-            content: Any = yaml.safe_load(_plain(file))
+            return yaml.safe_load(_plain(file))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidParam(
             f"cannot read the cluster file {path!r}: {error}; give its path, or endpoints as "
             '"host:port,host:port"'
         ) from None
+
+
+def _from_file(path: str) -> dict[str, str | None]:
+    content = cluster_file(path)
     try:
         found: dict[str, str | None] = {}
         for node, replica in content["replicas"].items():

@@ -27,6 +27,7 @@ from raftckpt.model.types import Chosen, OpenFlags
 from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import Query
+from raftckpt.protocol.snapshotfile import FileHead
 
 __all__ = [
     "MESSAGE_BYTES_MAX",
@@ -48,6 +49,7 @@ __all__ = [
     "expiry_of",
     "first_of",
     "may_synchronize",
+    "named",
     "natural_of",
     "open_checkpoint",
     "open_raw",
@@ -60,6 +62,7 @@ __all__ = [
     "read_versioned",
     "ready",
     "remove_member",
+    "revision_now",
     "section_id_of",
     "section_id_page",
     "section_ids",
@@ -68,6 +71,8 @@ __all__ = [
     "sections",
     "set_expiration",
     "set_retention",
+    "snapshot_begin",
+    "snapshot_piece",
     "stage",
     "status",
     "synchronize",
@@ -101,6 +106,7 @@ class Opened(NamedTuple):
     """An open checkpoint, as the faces keep it."""
 
     handle: int
+    """0: it is only named."""
     name: str
     uid: int
     created: bool
@@ -323,6 +329,11 @@ def open_raw(text: str, flags: int, attributes: list[int] | None) -> Call:
     )
 
 
+def named(name: str | bytes) -> Opened:
+    """Stand for a checkpoint that is only named: its queries need neither an open nor a session."""
+    return Opened(0, checkpoint_name_of(name), 0, False, Attributes(), 0)
+
+
 def unlink(name: str | bytes) -> Call:
     """Build saCkptCheckpointUnlink -> revision."""
     text = checkpoint_name_of(name)
@@ -401,6 +412,30 @@ def clear_alarms() -> Call:
 def check_start() -> Call:
     """Build the start of a comparison of the replicas' states -> [nonce, index]."""
     return Call("check", Needs.LEADER, ops.CheckStart(0))
+
+
+def revision_now() -> Call:
+    """Build the question how far the state is now, at the leader -> revision."""
+    return Call("snapshot", Needs.LEADER, ops.TrackPoint(0, 0, 0, None), decode=first_of)
+
+
+def snapshot_begin(at_least: int) -> Call:
+    """Build the freezing of a whole state -> (number of the copy, head of its file)."""
+
+    def decode(value: Any) -> tuple[int, FileHead]:
+        return value[0], FileHead._make(value[1:9])
+
+    return Call("snapshot", Needs.ANY, ops.SnapshotBegin(0, at_least), decode=decode)
+
+
+def snapshot_piece(copy: int, number: int) -> Call:
+    """Build the read of the next piece of a frozen state -> (last, bytes)."""
+
+    def decode(value: Any) -> tuple[bool, bytes]:
+        last, data = value
+        return last, data
+
+    return Call("snapshot", Needs.ANY, ops.SnapshotPiece(0, copy, number), decode=decode)
 
 
 # --- checkpoint: changes -------------------------------------------------------------------
@@ -605,6 +640,9 @@ def _query(
     decode: Any,
 ) -> Call:
     local = _consistency(consistency)
+    if not opened.handle:
+        message = record(0, 0, local, opened.name, *fields)
+        return Call(name, Needs.LEADER, message, subject=opened.name, decode=decode)
     return Call(
         name,
         Needs.ATTACHED,

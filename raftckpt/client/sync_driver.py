@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from raftckpt.client.calls import Call
+from raftckpt.client.connecting import core_beside
 from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
@@ -76,6 +77,24 @@ class Driver:
             # interrupted (Ctrl-C): nobody will wait for this call any more
             engine.post(self._port, lambda now: self.core.cancel(call, now))
             raise
+        return decoded(call)
+
+    def begin(self, call: Call, timeout: float | None = None) -> None:
+        """Start a call, to be waited for by :meth:`end`; the arguments are those of :meth:`run`."""
+        self.engine.check(call.what)
+        call.waiter = threading.Lock()
+        call.waiter.acquire()
+        self._post(call, monotonic() + (self.timeout if timeout is None else timeout))
+
+    def end(self, call: Call) -> Any:
+        """Wait for the end of a call that was begun.
+
+        Raises:
+            CheckpointError: what became of it.
+        """
+        while not call.done:
+            self.engine.alive(call.what)
+            call.waiter.acquire(timeout=_LOOK_SECONDS)
         return decoded(call)
 
     def submit(
@@ -153,6 +172,19 @@ class Driver:
         finally:
             self.engine.remove(port)
         return poll.answers()
+
+    def beside(self, endpoint: str) -> Driver:
+        """Return a driver of calls without a session to one replica; :meth:`leave` it."""
+        return Driver(core_beside(self.core, endpoint), self.engine, self.timeout)
+
+    def leave(self) -> None:
+        """End what :meth:`beside` began: its calls and its connection."""
+        self.engine.post(self._port, lambda now: self.core.close())
+        self.engine.remove(self._port)
+
+    def aside(self, work: Callable[[], Any]) -> Any:
+        """Do what waits for a disk."""
+        return work()
 
     def pause(self, seconds: float) -> None:
         """Wait a little."""

@@ -22,6 +22,7 @@ __all__ = [
     "Nanoseconds",
     "Opener",
     "ReplicaStatus",
+    "SavedSnapshot",
     "SectionId",
     "SectionStatus",
     "TlsOptions",
@@ -348,6 +349,31 @@ class CheckReport:
     def consistent(self) -> bool:
         """Whether all digests that were given are equal, and at least one was."""
         return len({digest for digest in self.digests.values() if digest is not None}) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSnapshot:
+    """A snapshot file that was written.
+
+    Attributes:
+        path: where it is.
+        size: bytes of the file.
+        node: replica whose state was read.
+        cluster: name of the cluster.
+        founding: founding id of the cluster.
+        revision: of the state.
+        level: of the cluster.
+        time: cluster time of the state, seconds since the epoch.
+    """
+
+    path: str
+    size: int
+    node: str
+    cluster: str
+    founding: str
+    revision: int
+    level: int
+    time: float
 
 
 @dataclass(frozen=True, slots=True)

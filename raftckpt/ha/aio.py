@@ -23,11 +23,11 @@ from raftckpt.client import group_operations
 from raftckpt.client.aio import Checkpoint, Service
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.changes import Change
+from raftckpt.client.witness import Witness, witness_of
 from raftckpt.errors import CheckpointError
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha._lease import LEASE_PREFIX, Holding, holder_name
 from raftckpt.ha.types import Assignment, GroupStatus, GroupSummary
-from raftckpt.ha.witness import Witness, witness_of
 from raftckpt.model.groups import AdminState, Operation
 
 __all__ = ["Component", "Group", "Lease", "groups", "lease"]

@@ -14,10 +14,10 @@ from raftckpt.client.blocking import Checkpoint, Service
 from raftckpt.client.changes import Change
 from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.wake import Wake
+from raftckpt.client.witness import witness_of
 from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha.types import Assignment
-from raftckpt.ha.witness import witness_of
 
 __all__ = ["Component", "connect"]
 

@@ -86,8 +86,10 @@ def digest(pieces: Iterable[bytes]) -> str:
 # --- encoding ------------------------------------------------------------------------------------
 
 
-def encode_image(state: State) -> Iterator[bytes]:
+def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     """Freeze ``state`` now; the returned iterator encodes it in pieces of at most 256 KiB.
+
+    Without ``secrets``, for files that leave the cluster, those of sessions are their numbers.
 
     Freezing copies a dict per checkpoint and the small rest: about 15 ms for a million sections.
     """
@@ -106,7 +108,7 @@ def encode_image(state: State) -> Iterator[bytes]:
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
     ]
-    sessions = [_freeze_session(session) for session in state.sessions.values()]
+    sessions = [_freeze_session(session, secrets) for session in state.sessions.values()]
     groups = [image_groups.frozen(group) for group in state.groups.by_name.values()]
     return _encode(header, checkpoints, sessions, groups)
 
@@ -133,7 +135,7 @@ def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
 _Frozen = tuple[tuple[Any, ...], list[Result], list[tuple[bytes, ...]]]
 
 
-def _freeze_session(session: Session) -> _Frozen:
+def _freeze_session(session: Session, secrets: bool) -> _Frozen:
     handles = [
         (handle, opened[0].uid, opened[1] ^ (WRITE | FENCED) if opened[1] & FENCED else opened[1])
         for handle, opened in session.handles.items()
@@ -142,7 +144,7 @@ def _freeze_session(session: Session) -> _Frozen:
     results = session.replies.results()
     head = (
         session.id,
-        session.secret,
+        session.secret if secrets else session.id.to_bytes(SESSION_SECRET_BYTES, "big"),
         session.name,
         session.node,
         session.timeout_ns,

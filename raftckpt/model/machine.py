@@ -309,12 +309,13 @@ class CheckpointMachine(State):
 
     # --- keeping it ---------------------------------------------------------------------------
 
-    def freeze(self) -> Iterator[bytes]:
+    def freeze(self, *, secrets: bool = True) -> Iterator[bytes]:
         """Freeze the state as it is now and return an iterator that encodes it in small pieces.
 
         The freezing is done before this returns; the machine may go on changing meanwhile.
+        Without ``secrets`` those of sessions are left out, for files that leave the cluster.
         """
-        return encode_image(self)
+        return encode_image(self, secrets=secrets)
 
     @classmethod
     def restore(cls, pieces: Iterable[bytes]) -> CheckpointMachine:

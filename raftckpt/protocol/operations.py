@@ -85,6 +85,8 @@ __all__ = [
     "SessionClose",
     "SessionExpire",
     "SessionOpen",
+    "SnapshotBegin",
+    "SnapshotPiece",
     "StageChunk",
     "Status",
     "Synchronize",
@@ -699,6 +701,26 @@ class LevelPin(Request, tag=130):
 @operation(Right.OPERATE, "done", route=Route.ANY)
 class AlarmClear(Request, tag=131):
     """Forget that the state of this replica once differed from the leader's."""
+
+
+@operation(
+    Right.OPERATE,
+    ("copy", "cluster", "founding", "revision", "level", "time", "node", "entry", "image version"),
+    route=Route.ANY,
+)
+class SnapshotBegin(Request, tag=132):
+    """Freeze the whole state, which SNAPSHOT_PIECE then reads; TRY_AGAIN until it is so far."""
+
+    at_least: k.Natural
+    """Revision that the replica must have applied."""
+
+
+@operation(Right.OPERATE, ("last", "data"), route=Route.ANY)
+class SnapshotPiece(Request, tag=133):
+    """Read the next piece of a frozen state, from 0 on, each once; it ends with the connection."""
+
+    copy: k.Positive
+    number: k.Natural
 
 
 @operation(Right.SESSION, "status", route=Route.ANY)

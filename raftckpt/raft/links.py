@@ -94,8 +94,8 @@ class LinkHandler(Protocol):
     def receive(self, directory: str, body: bytes) -> None:
         """A frame body arrived."""
 
-    def refused(self, why: str) -> None:
-        """A peer says that this start must not go on."""
+    def refused(self, node: str, why: str) -> None:
+        """The peer ``node`` says that this start must not go on."""
 
 
 class _Link(asyncio.Protocol):
@@ -404,7 +404,7 @@ class PeerLinks:
             link.close()
             node = handshake.hello.node if handshake.hello is not None else link.dialled
             if said.fatal and not self._uncertified(link, node or ""):
-                self.handler.refused(said.why)
+                self.handler.refused(node or "", said.why)
             return
         if said is None:
             return

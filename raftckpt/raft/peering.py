@@ -170,8 +170,11 @@ class Peering:
         except Exception as error:  # the disk, or a broken belief: do not go on
             self._failed(error)
 
-    def refused(self, why: str) -> None:
-        """A peer says that this start must not go on."""
+    def refused(self, node: str, why: str) -> None:
+        """A peer says that this start must not go on; of a member it is noted, for good."""
+        # without members its log is not open yet: it is still the founding that says who is one
+        if self._directory.founded and (node in self._members or not self._members):
+            self._guard(lambda: self._directory.notes.went_back(f"{node} says: {why}"))
         self._failed(StartRefused(why))
 
     def _guard(self, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The SA Forum Checkpoint Service (AIS CKPT B.02.02) under its standard names.
+"""The SA Forum Checkpoint Service (AIS CKPT B.02.03) under its standard names.
 
 Calls take their input parameters in the standard's order and return the return code, followed by
 the outputs if there are any; nothing is raised. Callbacks are called by ``saCkptDispatch``.
@@ -34,9 +34,11 @@ from raftckpt.saf.lifecycle import (
     saCkptDispatch,
     saCkptFinalize,
     saCkptInitialize,
+    saCkptInitialize_2,
     saCkptSelectionObjectGet,
 )
 from raftckpt.saf.section import (
+    clCkptSectionCheck,
     saCkptSectionCreate,
     saCkptSectionDelete,
     saCkptSectionExpirationTimeSet,
@@ -46,10 +48,18 @@ from raftckpt.saf.section import (
     saCkptSectionIterationNext,
 )
 from raftckpt.saf.settings import configure
+from raftckpt.saf.tracking import (
+    ncsCkptRegisterCkptArrivalCallback,
+    saCkptCheckpointTrack,
+    saCkptCheckpointTrackStop,
+    saCkptTrack,
+    saCkptTrackStop,
+)
 from raftckpt.saf.types import (
     SA_CKPT_DEFAULT_SECTION_ID,
     SA_CKPT_GENERATED_SECTION_ID,
     SaCkptCallbacksT,
+    SaCkptCallbacksT_2,
     SaCkptCheckpointCreationAttributesT,
     SaCkptCheckpointDescriptorT,
     SaCkptIOVectorElementT,
@@ -64,6 +74,7 @@ __all__ = [
     "SA_CKPT_DEFAULT_SECTION_ID",
     "SA_CKPT_GENERATED_SECTION_ID",
     "SaCkptCallbacksT",
+    "SaCkptCallbacksT_2",
     "SaCkptCheckpointCreationAttributesT",
     "SaCkptCheckpointDescriptorT",
     "SaCkptIOVectorElementT",
@@ -73,8 +84,10 @@ __all__ = [
     "SaNameT",
     "SaVersionT",
     "clCkptImmediateConsumptionRegister",
+    "clCkptSectionCheck",
     "configure",
     "immediate_consumption_register",
+    "ncsCkptRegisterCkptArrivalCallback",
     "saCkptActiveReplicaSet",
     "saCkptCheckpointClose",
     "saCkptCheckpointOpen",
@@ -84,12 +97,15 @@ __all__ = [
     "saCkptCheckpointStatusGet",
     "saCkptCheckpointSynchronize",
     "saCkptCheckpointSynchronizeAsync",
+    "saCkptCheckpointTrack",
+    "saCkptCheckpointTrackStop",
     "saCkptCheckpointUnlink",
     "saCkptCheckpointWrite",
     "saCkptDispatch",
     "saCkptFinalize",
     "saCkptIOVectorElementDataFree",
     "saCkptInitialize",
+    "saCkptInitialize_2",
     "saCkptSectionCreate",
     "saCkptSectionDelete",
     "saCkptSectionExpirationTimeSet",
@@ -99,5 +115,7 @@ __all__ = [
     "saCkptSectionIterationNext",
     "saCkptSectionOverwrite",
     "saCkptSelectionObjectGet",
+    "saCkptTrack",
+    "saCkptTrackStop",
 ]
 __all__ += _constants.__all__

@@ -17,9 +17,11 @@ from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.limits import SECOND_NS
 from raftckpt.model.types import CreationFlags, OpenFlags
 from raftckpt.protocol.contract import CHECKPOINT_NAME_BYTES_MAX, SA_TIME_MAX
+from raftckpt.saf.habits import attributes_meant, open_timeout_meant, time_meant_for
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import CHECKPOINTS, LIBRARIES, Library, OpenCheckpoint
 from raftckpt.saf.settings import Settings, current_rules
+from raftckpt.saf.tracking import follow
 from raftckpt.saf.types import (
     SaCkptCheckpointCreationAttributesT,
     SaCkptCheckpointDescriptorT,
@@ -117,8 +119,8 @@ def _prepare_open(
     attributes: SaCkptCheckpointCreationAttributesT | None,
     flags: int,
     timeout: int,
-) -> tuple[Library, Call, int] | SaAisError:
-    """Check what can be checked here, in order; build the call."""
+) -> tuple[Library, Call, int, float] | SaAisError:
+    """Check what can be checked here, in order; build the call, say how many seconds it has."""
     library: Library | None = find(LIBRARIES, handle)
     settings = current_rules() if library is None else library.settings
     text = _name(name, settings)
@@ -126,6 +128,7 @@ def _prepare_open(
         return text
     if settings.rdn_names and not text.startswith(_RDN):
         return _INVALID
+    timeout = open_timeout_meant(timeout, settings)
     if not isinstance(timeout, int) or timeout < 0:
         return _INVALID
     if not isinstance(flags, int) or not flags or flags & ~_ALL_FLAGS:
@@ -133,6 +136,7 @@ def _prepare_open(
     if (attributes is not None) != bool(flags & _CREATE):
         return _INVALID
     fields = None
+    attributes = attributes_meant(attributes, settings)
     if attributes is not None:
         if not isinstance(attributes, SaCkptCheckpointCreationAttributesT):
             return _INVALID
@@ -151,7 +155,8 @@ def _prepare_open(
         return _BAD_HANDLE
     if library.gone:
         return SaAisError.ERR_UNAVAILABLE
-    return library, _open_call(text, library.open_flags(int(flags)), fields), int(flags)
+    call = _open_call(text, library.open_flags(int(flags)), fields)
+    return library, call, int(flags), seconds_of(timeout)
 
 
 def _open_call(text: str, flags: int, fields: list[int] | None) -> Call:
@@ -166,11 +171,18 @@ def _open_call(text: str, flags: int, fields: list[int] | None) -> Call:
     return call
 
 
-def _register(library: Library, found: tuple[Opened, list[int]], flags: int) -> OpenCheckpoint:
+def _register(
+    library: Library, found: tuple[Opened, list[int]], flags: int
+) -> tuple[SaAisError, int]:
+    """Give the handle out; one that cannot be followed, though its client tracks, is closed."""
     checkpoint = OpenCheckpoint(library, *found, flags)
     library.checkpoints.add(checkpoint)
     CHECKPOINTS[checkpoint.handle] = checkpoint
-    return checkpoint
+    rc = follow(checkpoint) if library.tracks else _OK
+    if rc == _OK:
+        return _OK, checkpoint.handle
+    saCkptCheckpointClose(checkpoint.handle)
+    return rc, 0
 
 
 # --- the calls -----------------------------------------------------------------------------------
@@ -197,12 +209,12 @@ def saCkptCheckpointOpen(
     )
     if isinstance(prepared, SaAisError):
         return prepared, 0
-    library, call, flags = prepared
+    library, call, flags, seconds = prepared
     try:
-        found = library.run(call, seconds_of(timeout))
+        found = library.run(call, seconds)
     except CheckpointError as error:
         return library.code(error), 0
-    return _OK, _register(library, found, flags).handle
+    return _register(library, found, flags)
 
 
 def saCkptCheckpointOpenAsync(
@@ -218,7 +230,7 @@ def saCkptCheckpointOpenAsync(
     )
     if isinstance(prepared, SaAisError):
         return prepared
-    library, call, flags = prepared
+    library, call, flags, _ = prepared
     callback = library.callbacks.saCkptCheckpointOpenCallback
     if callback is None:
         return SaAisError.ERR_INIT
@@ -229,7 +241,8 @@ def saCkptCheckpointOpenAsync(
         except CheckpointError as error:
             callback(invocation, 0, library.code(error))
         else:
-            callback(invocation, _register(library, found, flags).handle, _OK)
+            rc, handle = _register(library, found, flags)
+            callback(invocation, handle, rc)
 
     return library.begin(call, deliver)
 
@@ -270,9 +283,10 @@ def saCkptCheckpointRetentionDurationSet(
     checkpointHandle: int, retentionDuration: int
 ) -> SaAisError:
     """Set how many nanoseconds the checkpoint outlives its last opener."""
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    retentionDuration = time_meant_for(checkpoint, retentionDuration)
     if not _is_time(retentionDuration):
         return _INVALID
-    checkpoint = find(CHECKPOINTS, checkpointHandle)
     if checkpoint is None:
         return _BAD_HANDLE
     if checkpoint.owner.gone:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from raftckpt.client.changes import Change
 from raftckpt.client.sync_tracking import open_tracker
@@ -22,42 +22,74 @@ from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.resources import CONSUMPTION_DESCRIPTORS, needing
 from raftckpt.saf.types import SaCkptIOVectorElementT, SaCkptSectionIdT
 
-__all__ = ["clCkptImmediateConsumptionRegister", "immediate_consumption_register"]
+__all__ = [
+    "ChangeFeed",
+    "clCkptImmediateConsumptionRegister",
+    "immediate_consumption_register",
+    "vector_of",
+]
 
 log = logging.getLogger("raftckpt.saf")
 
 _OK: Final = SaAisError.OK
+_Told = TypeVar("_Told")
 _GONE: Final = frozenset({"deleted", "expired"})
 
 
-class _Consumption:
-    """A registration: a tracker, and the thread that takes from it."""
+class ChangeFeed(Generic[_Told]):
+    """A tracker of an open checkpoint, and the thread that takes from it.
+
+    Arguments:
+        checkpoint: whose changes.
+        deliver: is told what became of those that are wanted.
+        take: makes of a change what is told, or None: it is not wanted. Called once for each, in
+            order, by the thread; what waits for dispatch is what it returned.
+        through_dispatch: ``deliver`` is called by ``saCkptDispatch``; else by the thread.
+        from_revision: every change after this one; None: from now on.
+        image: begin with the whole content.
+
+    Attributes:
+        revision: everything wanted up to it was delivered.
+
+    Raises:
+        CheckpointError: there is none to be had; says why.
+    """
 
     def __init__(
         self,
         checkpoint: OpenCheckpoint,
-        deliver: Callable[[Change], None],
+        deliver: Callable[[_Told], None],
+        take: Callable[[Change], _Told | None],
         *,
         through_dispatch: bool,
-        from_revision: int | None,
-        image: bool,
-        own: bool,
+        from_revision: int | None = None,
+        image: bool = False,
     ) -> None:
         opened, owner = checkpoint.opened, checkpoint.owner
         target = target_of(opened.name, owner.run(track_point(opened)), from_revision, image)
         self.revision: int = target.at_least if from_revision is None else from_revision
         self._checkpoint = checkpoint
         self._deliver = deliver
+        self._take = take
         self._through_dispatch = through_dispatch
-        self._left_out = None if own else owner.driver.core.session
         self._stopped = False
         self._tracker = open_tracker(owner.driver, target, owner.settings.timeout)
-        threading.Thread(target=self._follow, name="raftckpt-consumption", daemon=True).start()
+        thread = threading.Thread(target=self._follow, name="raftckpt-changes", daemon=True)
+        try:
+            with owner.starting_thread():
+                thread.start()
+        except BaseException:
+            self._tracker.close()
+            raise
 
     def stop(self) -> None:
         """Tell nothing more."""
         self._stopped = True
         self._tracker.close()
+        self._checkpoint.owner.look_again()
+
+    def _is_over(self) -> bool:
+        return self._stopped or self._checkpoint.closed
 
     def _follow(self) -> None:
         owner = self._checkpoint.owner
@@ -65,30 +97,31 @@ class _Consumption:
             for change in self._tracker:
                 if self._stopped:
                     return
-                if change.session == self._left_out and not change.is_image:
+                told = self._take(change)
+                if told is None:
                     continue
-                if self._through_dispatch:
-                    if not owner.push(partial(self._call, change), self._checkpoint):
-                        return
-                else:
-                    self._call_here(change)
+                call = partial(self._call, change.revision, told)
+                if not self._through_dispatch:
+                    self._call_here(call)
+                elif not owner.push(call, self._checkpoint, self._is_over):
+                    return
         except CheckpointError as error:
             if not self._stopped:
-                log.warning("consumption_ended checkpoint=%s %s", self._checkpoint.handle, error)
+                log.warning("changes_ended checkpoint=%s %s", self._checkpoint.handle, error)
 
-    def _call(self, change: Change) -> None:
+    def _call(self, revision: int, told: _Told) -> None:
         if not self._stopped:
-            self.revision = change.revision
-            self._deliver(change)
+            self.revision = revision
+            self._deliver(told)
 
-    def _call_here(self, change: Change) -> None:
+    def _call_here(self, call: Callable[[], None]) -> None:
         try:
-            self._call(change)
+            call()
         except Exception:
             log.exception("callback_raised checkpoint=%#x", self._checkpoint.handle)
 
 
-def _vector(change: Change) -> list[SaCkptIOVectorElementT]:
+def vector_of(change: Change) -> list[SaCkptIOVectorElementT]:
     """Return what changed; a section that went has size 0 and no buffer."""
     if change.kind in _GONE and change.section is not None:
         return [SaCkptIOVectorElementT(SaCkptSectionIdT(change.section), None, 0, 0)]
@@ -137,22 +170,27 @@ def immediate_consumption_register(
     name = checkpoint.opened.name
 
     def deliver(change: Change) -> None:
-        callback(checkpointHandle, name, _vector(change), cookie, change)
+        callback(checkpointHandle, name, vector_of(change), cookie, change)
 
-    former = checkpoint.tracking
+    left_out = None if own else checkpoint.owner.driver.core.session
+
+    def take(change: Change) -> Change | None:
+        return None if change.session == left_out and not change.is_image else change
+
+    former = checkpoint.consumption
     try:
         with needing(CONSUMPTION_DESCRIPTORS):
             if former is not None:
                 former.stop()
                 if from_revision is None and not image:
                     from_revision = former.revision
-            checkpoint.tracking = _Consumption(
+            checkpoint.consumption = ChangeFeed(
                 checkpoint,
                 deliver,
+                take,
                 through_dispatch=through_dispatch,
                 from_revision=from_revision,
                 image=image,
-                own=own,
             )
     except CheckpointError as error:
         return checkpoint.code(error)

@@ -16,6 +16,7 @@ from raftckpt.protocol.contract import (
     WRITE_BYTES_MAX,
 )
 from raftckpt.saf.checkpoint import seconds_of
+from raftckpt.saf.habits import time_meant_for
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.section import id_of, is_possible
@@ -75,7 +76,9 @@ def saCkptCheckpointWrite(checkpointHandle: int, ioVector: Any) -> tuple[SaAisEr
     if sum(len(data) for _, _, data in writes) > VECTOR_BYTES_MAX:
         return _NO_RESOURCES, None  # here, because the client would copy it all to find out
     try:
-        checkpoint.run(operations.write_many(checkpoint.opened, writes))
+        checkpoint.change(
+            lambda: operations.write_many(checkpoint.opened, writes), "written", *writes
+        )
     except CheckpointError as error:
         return checkpoint.code(error), error.index
     return _OK, None
@@ -130,9 +133,15 @@ def saCkptSectionOverwrite(
         return _INVALID
     if size > WRITE_BYTES_MAX:
         return _NO_RESOURCES
-    return checkpoint.carry_out(
-        lambda: operations.overwrite(checkpoint.opened, section_id, dataBuffer)
-    )
+    try:
+        checkpoint.change(
+            lambda: operations.overwrite(checkpoint.opened, section_id, dataBuffer),
+            "overwritten",
+            (section_id, 0, dataBuffer),
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK
 
 
 def saCkptCheckpointRead(checkpointHandle: int, ioVector: Any) -> tuple[SaAisError, int | None]:
@@ -228,9 +237,10 @@ def saCkptCheckpointSynchronize(checkpointHandle: int, timeout: int) -> SaAisErr
         checkpointHandle: of an open for writing.
         timeout: nanoseconds.
     """
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    timeout = time_meant_for(checkpoint, timeout)
     if not isinstance(timeout, int) or timeout < 0:
         return _INVALID
-    checkpoint = find(CHECKPOINTS, checkpointHandle)
     refusal = _refuse_synchronize(checkpoint)
     if refusal is not None or checkpoint is None:
         return refusal or _BAD_HANDLE

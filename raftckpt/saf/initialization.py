@@ -11,9 +11,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from raftckpt import limits
 from raftckpt.client import operations
@@ -22,13 +22,23 @@ from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.operations import Opened
 from raftckpt.client.sync_driver import Driver
 from raftckpt.client.threads import ThreadEngine
+from raftckpt.client.witness import witness_of
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
 from raftckpt.model.types import OpenFlags
 from raftckpt.saf.handles import new_handle, new_table
 from raftckpt.saf.settings import Settings
-from raftckpt.saf.types import SaCkptCallbacksT
+from raftckpt.saf.types import SaCkptCallbacksT_2
 
-__all__ = ["CHECKPOINTS", "ITERATIONS", "LIBRARIES", "Library", "OpenCheckpoint", "code_of"]
+__all__ = [
+    "B2",
+    "B23",
+    "CHECKPOINTS",
+    "ITERATIONS",
+    "LIBRARIES",
+    "Library",
+    "OpenCheckpoint",
+    "code_of",
+]
 
 log = logging.getLogger("raftckpt.saf")
 
@@ -37,6 +47,10 @@ _B01: Final = int(OpenFlags.B01)
 _TRY_AGAIN: Final = SaAisError.ERR_TRY_AGAIN
 _GOODBYE_SECONDS: Final = 2.0
 _BLOCKING_WAIT_SECONDS: Final = 60.0
+B2: Final = (2, 2)
+"""First (major, minor) for which the rules of B.02 hold; OpenSAF takes B.02.01 for old, too."""
+B23: Final = (2, 3)
+"""First (major, minor) that has track callbacks."""
 
 _Deliver: TypeAlias = Callable[[], None]
 
@@ -62,6 +76,25 @@ def code_of(error: CheckpointError, *, b2: bool) -> SaAisError:
     return error.code
 
 
+class _Told(Protocol):
+    """What tells the changes of a checkpoint."""
+
+    revision: int
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+
+
+class _OwnFollower(Protocol):
+    """The same for a track callback; it has to know what its own handle does."""
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+
+    def run(self, build: Callable[[], Call], kind: str, parts: Sequence[Sequence[Any]]) -> Any:
+        """Run a call that changes the checkpoint through its handle."""
+
+
 class OpenCheckpoint:
     """What a checkpoint handle stands for.
 
@@ -75,6 +108,8 @@ class OpenCheckpoint:
         run: runs a call of the client to its end.
         closed: set when the handle is gone.
         iterations: handles of its iterations.
+        consumption: what tells its changes to a consumption callback.
+        follower: what tells them to its client's track callback.
     """
 
     __slots__ = (
@@ -82,6 +117,8 @@ class OpenCheckpoint:
         "attributes",
         "closed",
         "collocated",
+        "consumption",
+        "follower",
         "handle",
         "iterations",
         "max_section_id_size",
@@ -90,7 +127,6 @@ class OpenCheckpoint:
         "owner",
         "reads",
         "run",
-        "tracking",
         "writes",
     )
 
@@ -108,7 +144,8 @@ class OpenCheckpoint:
         self.run = library.run
         self.closed = False
         self.iterations: set[int] = set()
-        self.tracking: Any = None
+        self.consumption: _Told | None = None
+        self.follower: _OwnFollower | None = None
 
     def code(self, error: CheckpointError) -> SaAisError:
         """Return the standard's code for an error."""
@@ -125,6 +162,20 @@ class OpenCheckpoint:
             return self.code(error)
         return SaAisError.OK
 
+    def change(self, build: Callable[[], Call], kind: str, *parts: tuple[bytes, int, Any]) -> Any:
+        """Build and run a call that changes sections.
+
+        Arguments:
+            build: makes the call.
+            kind: of the change that it will be.
+            parts: (section, offset, data) of it.
+
+        Raises:
+            CheckpointError: what became of it.
+        """
+        follower = self.follower
+        return self.run(build()) if follower is None else follower.run(build, kind, parts)
+
     def forget(self) -> None:
         """The handle is gone, and what belongs to it."""
         self.closed = True
@@ -133,8 +184,9 @@ class OpenCheckpoint:
         for iteration in self.iterations:
             ITERATIONS.pop(iteration, None)
         self.iterations.clear()
-        if self.tracking is not None:
-            self.tracking.stop()
+        for told in (self.consumption, self.follower):
+            if told is not None:
+                told.stop()
         self.owner.cancel(self)
 
 
@@ -143,19 +195,32 @@ class Library:
 
     Arguments:
         callbacks: what to call.
-        b2: the client asked for version B.02.02 or later.
+        asked: the version (major, minor) that the client asked for: it decides the rules.
         settings: where and how patiently.
+
+    Attributes:
+        b2: the rules of B.02.02 hold.
+        b23: those of B.02.03, too.
+        tracks: the track callback is told of changes.
+        following: held while that begins, for one checkpoint or all.
+        starting_thread: around the start of a thread that will outlive the call.
 
     Raises:
         CheckpointError: no session could be opened.
     """
 
-    def __init__(self, callbacks: SaCkptCallbacksT, *, b2: bool, settings: Settings) -> None:
+    def __init__(
+        self, callbacks: SaCkptCallbacksT_2, *, asked: tuple[int, int], settings: Settings
+    ) -> None:
         self.handle = new_handle()
         self.callbacks = callbacks
-        self.b2 = b2
+        self.b2 = asked >= B2
+        self.b23 = asked >= B23
         self.settings = settings
         self.checkpoints: set[OpenCheckpoint] = set()
+        self.tracks = False
+        self.following = threading.Lock()
+        self.starting_thread: Callable[[], AbstractContextManager[object]] = nullcontext
         self._queue: deque[_Pending] = deque()
         self._changed = threading.Condition()
         self._pipe: tuple[int, int] | None = None
@@ -180,6 +245,9 @@ class Library:
         except BaseException:
             self.driver.close()
             raise
+        if settings.disconnect_grace == 0:
+            # who is to be replaced at once may die together with the leader
+            witness_of(self.driver)
 
     def code(self, error: CheckpointError) -> SaAisError:
         """Return the standard's code for an error."""
@@ -224,14 +292,21 @@ class Library:
             return self.code(error)
         return _OK
 
-    def push(self, deliver: _Deliver, checkpoint: OpenCheckpoint) -> bool:
+    def push(
+        self, deliver: _Deliver, checkpoint: OpenCheckpoint, is_over: Callable[[], bool]
+    ) -> bool:
         """Have dispatch deliver something; wait while too much waits for it already.
+
+        Arguments:
+            deliver: what dispatch calls.
+            checkpoint: takes it along when it is closed.
+            is_over: whether nobody wants it any more.
 
         Returns:
             False if it will never be delivered.
         """
         with self._changed:
-            while not (self._finalized or checkpoint.closed):
+            while not (self._finalized or is_over()):
                 if len(self._queue) < limits.SAF_PENDING_CHANGES_MAX:
                     self._arrived(_Pending(deliver, checkpoint), awaited=False)
                     return True
@@ -261,6 +336,11 @@ class Library:
                 for pending in self._queue
             )
             self._notify()
+
+    def look_again(self) -> None:
+        """Let those who wait for room find out that they wait in vain."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _notify(self) -> None:
         self._changed.notify_all()

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
-from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, VersionMismatch
+from raftckpt.errors import (
+    CheckpointError,
+    InvalidParam,
+    NoResources,
+    SaAisError,
+    VersionMismatch,
+)
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
 from raftckpt.saf.handles import find
-from raftckpt.saf.initialization import LIBRARIES, Library, code_of
+from raftckpt.saf.initialization import B2, B23, LIBRARIES, Library, code_of
 from raftckpt.saf.resources import INITIALIZATION_DESCRIPTORS, needing
 from raftckpt.saf.settings import current
-from raftckpt.saf.types import SaCkptCallbacksT, SaVersionT
+from raftckpt.saf.types import SaCkptCallbacksT, SaCkptCallbacksT_2, SaVersionT
 
 __all__ = [
     "dispatching",
     "saCkptDispatch",
     "saCkptFinalize",
     "saCkptInitialize",
+    "saCkptInitialize_2",
     "saCkptSelectionObjectGet",
 ]
 
@@ -28,8 +36,6 @@ _BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
 _DISPATCHES: Final = (SA_DISPATCH_ONE, SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING)
 _SUPPORTED: Final = ("B", 2, 3)
 """What is answered, as OpenSAF answers; what was asked for decides the rules."""
-_B2: Final = (2, 2)
-"""First (major, minor) for which the rules of B.02 hold; OpenSAF takes B.02.01 for old, too."""
 
 
 def saCkptInitialize(
@@ -43,34 +49,57 @@ def saCkptInitialize(
     """
     if version is None or not isinstance(callbacks, (SaCkptCallbacksT, type(None))):
         return SaAisError.ERR_INVALID_PARAM, 0, version
+    chosen = SaCkptCallbacksT_2()
+    if callbacks is not None:
+        chosen.saCkptCheckpointOpenCallback = callbacks.saCkptCheckpointOpenCallback
+        chosen.saCkptCheckpointSynchronizeCallback = callbacks.saCkptCheckpointSynchronizeCallback
+    return _initialize(chosen, version, (0, 0))
+
+
+def saCkptInitialize_2(
+    callbacks: SaCkptCallbacksT_2 | None, version: SaVersionT | None
+) -> tuple[SaAisError, int, SaVersionT | None]:
+    """Initialize the library with a track callback -> (rc, handle, version).
+
+    Arguments:
+        callbacks: what dispatch calls; None, and each member None: nothing.
+        version: the version asked for, B.02.03 or later; changed to the one supported.
+    """
+    if version is None or not isinstance(callbacks, (SaCkptCallbacksT_2, type(None))):
+        return SaAisError.ERR_INVALID_PARAM, 0, version
+    # a copy: what the caller does with its own later changes nothing
+    chosen = SaCkptCallbacksT_2() if callbacks is None else replace(callbacks)
+    return _initialize(chosen, version, B23)
+
+
+def _initialize(
+    callbacks: SaCkptCallbacksT_2, version: SaVersionT, least: tuple[int, int]
+) -> tuple[SaAisError, int, SaVersionT]:
     asked = (version.majorVersion, version.minorVersion)
     release = version.releaseCode
     if isinstance(release, bytes):
         release = release.decode("latin-1")
     version.releaseCode, version.majorVersion, version.minorVersion = _SUPPORTED
-    if release != _SUPPORTED[0] or not _is_supported(asked[0]):
+    if release != _SUPPORTED[0] or not _is_supported(*asked) or asked < least:
         return SaAisError.ERR_VERSION, 0, version
-    b2 = asked >= _B2
-    chosen = callbacks or SaCkptCallbacksT()
-    chosen = SaCkptCallbacksT(  # a copy: what the caller does with its own later changes nothing
-        chosen.saCkptCheckpointOpenCallback, chosen.saCkptCheckpointSynchronizeCallback
-    )
     try:
         with needing(INITIALIZATION_DESCRIPTORS):
-            library = Library(chosen, b2=b2, settings=current())
+            library = Library(callbacks, asked=asked, settings=current())
     except (InvalidParam, VersionMismatch) as error:
         # not the caller's arguments: what configure() or the environment says
         log.error("cannot_initialize %s", error)
         return SaAisError.ERR_LIBRARY, 0, version
     except CheckpointError as error:
-        log.info("not_initialized %s", error)
-        return code_of(error, b2=b2), 0, version
+        # a C program learns the code only; out of resources it may be expected to be
+        level = logging.INFO if isinstance(error, NoResources) else logging.WARNING
+        log.log(level, "not_initialized %s", error)
+        return code_of(error, b2=asked >= B2), 0, version
     LIBRARIES[library.handle] = library
     return _OK, library.handle, version
 
 
-def _is_supported(major: Any) -> bool:
-    return isinstance(major, int) and 0 <= major <= _SUPPORTED[1]
+def _is_supported(major: Any, minor: Any) -> bool:
+    return isinstance(major, int) and 0 <= major <= _SUPPORTED[1] and isinstance(minor, int)
 
 
 def saCkptSelectionObjectGet(ckptHandle: int) -> tuple[SaAisError, int]:

@@ -11,6 +11,7 @@ from raftckpt.client.types import Nanoseconds
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.model.types import Chosen, SectionDescriptor
 from raftckpt.protocol.contract import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX
+from raftckpt.saf.habits import time_meant_for
 from raftckpt.saf.handles import find, new_handle
 from raftckpt.saf.initialization import CHECKPOINTS, ITERATIONS, OpenCheckpoint
 from raftckpt.saf.types import (
@@ -21,6 +22,7 @@ from raftckpt.saf.types import (
 
 __all__ = [
     "Iteration",
+    "clCkptSectionCheck",
     "id_of",
     "is_possible",
     "saCkptSectionCreate",
@@ -98,17 +100,20 @@ def saCkptSectionCreate(
         return _ACCESS
     if section_id and _is_too_long(checkpoint, section_id):
         return _INVALID
-    if not _is_time(attributes.expirationTime):
+    expiration = time_meant_for(checkpoint, attributes.expirationTime)
+    if not _is_time(expiration):
         return _INVALID
     try:
-        created = checkpoint.run(
-            operations.create(
+        created = checkpoint.change(
+            lambda: operations.create(
                 checkpoint.opened,
                 section_id or None,
                 data,
-                Nanoseconds(attributes.expirationTime),
+                Nanoseconds(expiration),
                 None,
-            )
+            ),
+            "created",
+            (section_id, 0, data),
         )
     except CheckpointError as error:
         return checkpoint.code(error)
@@ -136,7 +141,34 @@ def saCkptSectionDelete(checkpointHandle: int, sectionId: SaCkptSectionIdT | Non
         return _ACCESS
     if not is_possible(section_id):
         return _INVALID
-    return checkpoint.carry_out(lambda: operations.delete(checkpoint.opened, section_id))
+    try:
+        checkpoint.change(
+            lambda: operations.delete(checkpoint.opened, section_id),
+            "deleted",
+            (section_id, 0, b""),
+        )
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK
+
+
+def clCkptSectionCheck(ckptHdl: int, pSectionId: SaCkptSectionIdT | None) -> SaAisError:
+    """Say whether a section exists: OK or NOT_EXIST (SAFplus). Needs what a status does."""
+    section_id = id_of(pSectionId)
+    if section_id is None:
+        return _INVALID
+    checkpoint = find(CHECKPOINTS, ckptHdl)
+    if checkpoint is None:
+        return _BAD_HANDLE
+    if checkpoint.owner.b2 and not checkpoint.reads:
+        return _ACCESS
+    if not is_possible(section_id):
+        return _INVALID
+    try:
+        rows = checkpoint.run(operations.section_statuses(checkpoint.opened, [section_id]))
+    except CheckpointError as error:
+        return checkpoint.code(error)
+    return _OK if rows else SaAisError.ERR_NOT_EXIST
 
 
 def saCkptSectionIdFree(checkpointHandle: int, id: Any) -> SaAisError:
@@ -151,9 +183,10 @@ def saCkptSectionExpirationTimeSet(
 ) -> SaAisError:
     """Set when a section expires (nanoseconds since the epoch, SA_TIME_END for never)."""
     section_id = id_of(sectionId)
+    checkpoint = find(CHECKPOINTS, checkpointHandle)
+    expirationTime = time_meant_for(checkpoint, expirationTime)
     if section_id is None or not _is_time(expirationTime):
         return _INVALID
-    checkpoint = find(CHECKPOINTS, checkpointHandle)
     if checkpoint is None:
         return _BAD_HANDLE
     if not checkpoint.writes:

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
+from raftckpt.saf.credentials import credentials
 
 __all__ = ["Settings", "configure", "current", "current_rules"]
 
@@ -30,8 +30,10 @@ class Settings:
     name: str | None = None
     rdn_names: bool = False
     extended_names: bool = True
+    compat: frozenset[str] = frozenset()
 
 
+_KNOWN_COMPAT: Final = frozenset({"openais", "safplus"})
 _settings = Settings()
 _lock = threading.Lock()
 
@@ -49,6 +51,7 @@ def configure(
     name: str | None = None,
     rdn_names: bool = False,
     extended_names: bool = True,
+    compat: str | Iterable[str] = (),
 ) -> None:
     """Say what later calls of ``saCkptInitialize`` connect to; those made before are not touched.
 
@@ -58,20 +61,29 @@ def configure(
         timeout: seconds after which a call without a timeout of its own gives up.
         async_timeout: seconds after which an asynchronous open or synchronize gives up.
         session_timeout: seconds without a sign of life after which the cluster finalizes.
-        disconnect_grace: seconds after which it does when this process died; 0: at once.
+        disconnect_grace: seconds after which it does when this process died; 0: at once, also
+            together with the leader (for that each initialization has a connection to every
+            replica).
         node: node this process counts as; None: ``RAFTCKPT_NODE``, or the replica's it meets
             first.
-        tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``.
-        token: credential; None: the content of the file ``RAFTCKPT_TOKEN_FILE``.
+        tls: paths of PEM files; None: ``RAFTCKPT_CA``, ``_CERT``, ``_KEY``, ``_CHECK_HOSTNAME``,
+            or the section "credentials" of the cluster.yaml.
+        token: credential; None: the content of the file ``RAFTCKPT_TOKEN_FILE``, or likewise.
         name: tells operators who this is; None: program, host and process id.
         rdn_names: checkpoint names must begin with "safCkpt=".
         extended_names: names have up to 2048 bytes; False: up to 256, as SaNameT.
+        compat: "openais", "safplus" or both ("openais,safplus"): what their programs are used to
+            and the standard does not have; ``RAFTCKPT_SAF_COMPAT`` adds to it.
+
+    Raises:
+        InvalidParam: an implementation of which no habits are known.
     """
     global _settings
+    known = _compat(compat)
     with _lock:
         _settings = Settings(
             endpoints, timeout, async_timeout, session_timeout, disconnect_grace, node, tls, token,
-            name, rdn_names, extended_names,
+            name, rdn_names, extended_names, known,
         )  # fmt: skip
 
 
@@ -84,7 +96,7 @@ def current() -> Settings:
     """Return the settings, with what the environment says filled in.
 
     Raises:
-        InvalidParam: there is no telling which cluster.
+        InvalidParam: there is no telling which cluster, or the credentials cannot be used.
     """
     settings = _settings
     get = os.environ.get
@@ -99,15 +111,24 @@ def current() -> Settings:
                 "or RAFTCKPT_CONFIG"
             )
     tls, token = settings.tls, settings.token
-    if tls is None and (authority := get("RAFTCKPT_CA")):
-        tls = TlsOptions(authority, get("RAFTCKPT_CERT") or None, get("RAFTCKPT_KEY") or None)
-    if token is None and (path := get("RAFTCKPT_TOKEN_FILE")):
-        try:
-            token = Path(path).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise InvalidParam(f"cannot read RAFTCKPT_TOKEN_FILE {path!r}: {error}") from None
+    if tls is None or token is None:
+        found = credentials(endpoints)
+        tls = found.tls if tls is None else tls
+        token = found.token if token is None else token
     node = settings.node if settings.node is not None else get("RAFTCKPT_NODE") or None
-    return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node)
+    compat = settings.compat | _compat(get("RAFTCKPT_SAF_COMPAT") or ())
+    return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node, compat=compat)
+
+
+def _compat(names: str | Iterable[str]) -> frozenset[str]:
+    """Return the names, checked."""
+    given = names.split(",") if isinstance(names, str) else names
+    found = frozenset(filter(None, (name.strip() for name in given)))
+    if unknown := sorted(found - _KNOWN_COMPAT):
+        raise InvalidParam(
+            f"compat (RAFTCKPT_SAF_COMPAT) is openais, safplus or both, not {', '.join(unknown)!r}"
+        )
+    return found
 
 
 def _as_path(path: str | None) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "SA_CKPT_DEFAULT_SECTION_ID",
     "SA_CKPT_GENERATED_SECTION_ID",
     "SaCkptCallbacksT",
+    "SaCkptCallbacksT_2",
     "SaCkptCheckpointCreationAttributesT",
     "SaCkptCheckpointDescriptorT",
     "SaCkptIOVectorElementT",
@@ -51,6 +52,20 @@ class SaCkptCallbacksT:
 
     saCkptCheckpointOpenCallback: Callable[[int, int, SaAisError], Any] | None = None
     saCkptCheckpointSynchronizeCallback: Callable[[int, SaAisError], Any] | None = None
+
+
+@dataclass(slots=True)
+class SaCkptCallbacksT_2(SaCkptCallbacksT):
+    """What ``saCkptDispatch`` calls, from B.02.03 on.
+
+    Attributes:
+        saCkptCheckpointTrackCallback: (checkpointHandle, I/O vector, number of elements); the
+            vector says where something was written (``dataSize`` at ``dataOffset``), without data.
+    """
+
+    saCkptCheckpointTrackCallback: (
+        Callable[[int, list[SaCkptIOVectorElementT], int], Any] | None
+    ) = None
 
 
 @dataclass(slots=True)

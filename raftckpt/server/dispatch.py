@@ -26,6 +26,7 @@ from raftckpt.raft.port import (
     SetPin,
     Transferred,
 )
+from raftckpt.server.copies import Copies
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
 
@@ -89,12 +90,14 @@ class Dispatcher:
         clock: Clock,
         connections: Callable[[], int],
         tracking: Tracking,
+        copies: Copies,
     ) -> None:
         self._replica = replica
         self._info = info
         self._clock = clock
         self._connections = connections
         self._tracking = tracking
+        self._copies = copies
         self._status_at = float("-inf")
         self._last_status: dict[str, Any] = {}
         self._transfers: deque[float] = deque(maxlen=_TRANSFERS_AT_ONCE)
@@ -115,6 +118,8 @@ class Dispatcher:
             ops.Track: tracking.track,
             ops.TrackSync: tracking.sync,
             ops.TrackStop: tracking.stop,
+            ops.SnapshotBegin: copies.begin,
+            ops.SnapshotPiece: copies.piece,
         }
         ensure(
             {*self._handlers, *ops.QUERIES, *ops.COMMANDS} == ops.REQUESTS,
@@ -258,6 +263,7 @@ class Dispatcher:
         replica, info = self._replica, self._info
         raft = replica.log.status()
         machine = replica.machine
+        copied = self._copies.newest()
         return {
             "node": info.node,
             "cluster": info.cluster,
@@ -297,6 +303,8 @@ class Dispatcher:
             "longest_step_ms": int(info.longest_step_s() * 1000),
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
+            "copied_s": None if copied is None else copied[0],
+            "copied_revision": None if copied is None else copied[1],
         }
 
 

@@ -20,6 +20,7 @@ from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.connection import Connection
+from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
@@ -68,8 +69,9 @@ class ClientListener:
             lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
         )
         self.tracking.restored(replica.machine.revision)
+        self.copies = Copies(replica, clock, self.later)
         self.dispatcher = Dispatcher(
-            replica, info, clock, lambda: len(self.connections), self.tracking
+            replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
         )
         self._tls = tls
         self._cluster = info.cluster
@@ -204,6 +206,7 @@ class ClientListener:
         if connection.guest is not None:
             self.doors.left(connection.guest)
         self.tracking.dropped(connection)
+        self.copies.dropped(connection)
         self.replica.closed(connection, by_client=by_client)
 
     def receiving(self, more: int) -> None:
@@ -262,6 +265,7 @@ class ClientListener:
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)
         self.tracking.tick()
+        self.copies.tick()
         if self._not_logged:
             log.warning("more_like_the_last count=%d", self._not_logged)
         self._logged = self._not_logged = 0
@@ -311,6 +315,11 @@ class ClientListener:
         """Call back in the next iteration of the loop."""
         if self._loop is not None:
             self._loop.call_soon(callback)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back after a while."""
+        if self._loop is not None:
+            self._loop.call_later(seconds, callback)
 
     def leader_changed(self, leader: str | None) -> None:
         """Tell every client who leads now."""

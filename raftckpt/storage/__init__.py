@@ -16,8 +16,9 @@ from raftckpt.storage.files import (
     Unsupported,
 )
 from raftckpt.storage.identity import REJOINS, Identity, IdentityState
-from raftckpt.storage.journal import Journal
+from raftckpt.storage.journal import PLACEHOLDER, Journal
 from raftckpt.storage.notes import Contradiction, PeerNotes
+from raftckpt.storage.reading import HeldDirectory, reading
 from raftckpt.storage.snapshots import (
     BadTransfer,
     SnapshotMeta,
@@ -28,6 +29,7 @@ from raftckpt.storage.snapshots import (
 )
 
 __all__ = [
+    "PLACEHOLDER",
     "REJOINS",
     "BadTransfer",
     "Contradiction",
@@ -38,6 +40,7 @@ __all__ = [
     "File",
     "FileSystem",
     "Foreign",
+    "HeldDirectory",
     "Identity",
     "IdentityState",
     "InUse",
@@ -54,4 +57,5 @@ __all__ = [
     "Storage",
     "StorageError",
     "Unsupported",
+    "reading",
 ]

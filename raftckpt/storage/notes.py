@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from raftckpt.limits import KIB
-from raftckpt.storage.files import Damaged, FileSystem, Missing, join
+from raftckpt.storage.files import Damaged, FileSystem, Foreign, Missing, join
 from raftckpt.storage.identity import checked_text, replace_text
 
 __all__ = ["Contradiction", "Met", "PeerNotes"]
@@ -54,6 +54,7 @@ class PeerNotes:
         run: id of this start.
         contradictions: by directory.
         difference: a sentence about a state that was not the leader's ("": none).
+        set_back: what a member said of this directory: it went back in time ("": nobody did).
     """
 
     def __init__(self, fs: FileSystem, path: str, *, new_ok: bool) -> None:
@@ -67,6 +68,7 @@ class PeerNotes:
         Raises:
             Missing: the note is gone.
             Damaged: the note cannot be trusted.
+            Foreign: it went back in time, and was told so.
             StorageError: it cannot be read or written.
         """
         self._fs = fs
@@ -76,7 +78,14 @@ class PeerNotes:
         self._met: dict[str, Met] = {}
         self.contradictions: dict[str, Contradiction] = {}
         self.difference = ""
+        self.set_back = ""
         self._read(new_ok)
+        if self.set_back:
+            raise Foreign(
+                f"opening the data directory {path} failed",
+                self.set_back,
+                "move it away and start with `raftckpt serve --rejoin`: the others hold the data",
+            )
         self.incarnation += 1
         self._write()
 
@@ -104,6 +113,17 @@ class PeerNotes:
         self._met[directory] = met
         while len(self._met) > _DIRECTORIES_MAX:
             del self._met[next(iter(self._met))]
+        self._write()
+
+    def went_back(self, sentence: str) -> None:
+        """Note durably that a member met a later start of this very directory.
+
+        Each start counts: without this, one that is started again and again would pass for new.
+
+        Raises:
+            StorageError: it cannot be written; the replica must stop.
+        """
+        self.set_back = sentence
         self._write()
 
     def contradicts(self, directory: str, what: Contradiction) -> None:
@@ -160,6 +180,7 @@ class PeerNotes:
         try:
             fields = checked_text(data)
             self.difference = str(fields.get("difference", ""))
+            self.set_back = str(fields.get("set_back", ""))
             self.incarnation = int(fields["starts"])
             for directory, (node, incarnation, run) in fields["met"].items():
                 self._met[str(directory)] = Met(str(node), int(incarnation), str(run))
@@ -177,14 +198,12 @@ class PeerNotes:
             ) from error
 
     def _write(self) -> None:
-        replace_text(
-            self._fs,
-            self._path,
-            _NAME,
-            {
-                "starts": self.incarnation,
-                "met": self._met,
-                "contradictions": self.contradictions,
-                "difference": self.difference,
-            },
-        )
+        fields: dict[str, object] = {
+            "starts": self.incarnation,
+            "met": self._met,
+            "contradictions": self.contradictions,
+            "difference": self.difference,
+        }
+        if self.set_back:
+            fields["set_back"] = self.set_back
+        replace_text(self._fs, self._path, _NAME, fields)

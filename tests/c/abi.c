@@ -1,7 +1,7 @@
 /* The ABI of AIS B.02 on 64-bit machines, checked while this file is compiled. */
 #include <stddef.h>
 
-#include <saCkpt.h>
+#include <saCkpt_B_02_03.h>
 
 #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
 #define AT(type, field, offset) \
@@ -98,6 +98,11 @@ AT(SaCkptCheckpointDescriptorT, memoryUsed, 56);
 SIZE(SaCkptCallbacksT, 16);
 AT(SaCkptCallbacksT, saCkptCheckpointOpenCallback, 0);
 AT(SaCkptCallbacksT, saCkptCheckpointSynchronizeCallback, 8);
+
+SIZE(SaCkptCallbacksT_2, 24);
+AT(SaCkptCallbacksT_2, saCkptCheckpointOpenCallback, 0);
+AT(SaCkptCallbacksT_2, saCkptCheckpointSynchronizeCallback, 8);
+AT(SaCkptCallbacksT_2, saCkptCheckpointTrackCallback, 16);
 
 VALUE(SA_TIME_BEGIN, 0);
 VALUE(SA_TIME_END, 0x7FFFFFFFFFFFFFFFLL);

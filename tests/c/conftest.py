@@ -15,6 +15,17 @@ import pytest
 from raftckpt.testing import LocalCluster
 
 HERE = Path(__file__).parent
+Program = Callable[..., Path]
+CONFORMANCE = (
+    "conformance.c",
+    "lifecycle.c",
+    "names.c",
+    "checkpoints.c",
+    "sections.c",
+    "data.c",
+    "tracking.c",
+    "threads.c",
+)
 WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g")
 
 
@@ -84,3 +95,17 @@ def environment_with(**more: str) -> dict[str, str]:
     """Return this process's environment without what would lead a program elsewhere."""
     kept = {name: value for name, value in os.environ.items() if "RAFTCKPT" not in name}
     return {**kept, **more}
+
+
+def run_program(
+    *command: str | Path, env: dict[str, str], timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -2,7 +2,8 @@
  * Threads with small stacks that are cancelled while they call, as they like to be in SA Forum
  * programs. Each writes numbers to a section of its own and reads them back; main cancels one after
  * the other wherever it is, looks what became of its last write, and starts it again. Among them
- * are threads in saCkptDispatch(SA_DISPATCH_BLOCKING): no callback may be lost with one.
+ * are threads in saCkptDispatch(SA_DISPATCH_BLOCKING): no callback may be lost with one, and a
+ * second handle of the checkpoint must be told of each write, once.
  *
  *     RAFTCKPT_ENDPOINTS=... ./small SECONDS THREADS STACK      STACK in bytes; 0: the smallest
  *
@@ -12,6 +13,8 @@
 #include <limits.h>
 #include <pthread.h>
 
+#include <saCkpt_B_02_03.h>
+
 #include "check.h"
 
 int checks, failures;
@@ -19,11 +22,11 @@ int checks, failures;
 enum { THREADS_MAX = 64 };
 static struct writer {
     char id;
-    unsigned attempted, acknowledged;
+    unsigned attempted, acknowledged, done; /* numbers, and how many writes there were */
 } writers[THREADS_MAX];
 static SaCkptHandleT client;
-static SaCkptCheckpointHandleT checkpoint;
-static unsigned long writes, wanted, called_back, cancelled[2];
+static SaCkptCheckpointHandleT checkpoint, reader;
+static unsigned long writes, wanted, called_back, tracked, cancelled[2];
 static int stopping;
 
 static double now(void) {
@@ -36,6 +39,12 @@ static void synchronized(SaInvocationT invocation, SaAisErrorT error) {
     (void)invocation;
     OK(error);
     __atomic_add_fetch(&called_back, 1, __ATOMIC_RELAXED);
+}
+
+static void track(SaCkptCheckpointHandleT to, SaCkptIOVectorElementT *vector, SaUint32T count) {
+    THAT(to == reader); /* all is written through the other handle */
+    THAT(count == 1 && vector->sectionId.idLen == 1 && vector->dataSize == sizeof(unsigned));
+    __atomic_add_fetch(&tracked, 1, __ATOMIC_RELAXED);
 }
 
 static unsigned number_in(char *id) {
@@ -53,6 +62,7 @@ static void *write_on(void *argument) {
         unsigned number = ++self->attempted;
         OK(saCkptSectionOverwrite(checkpoint, &section, &number, sizeof number));
         self->acknowledged = number;
+        self->done++; /* no call in between: a thread is not cancelled here */
         THAT(number_in(&self->id) == number);
         __atomic_add_fetch(&writes, 1, __ATOMIC_RELAXED);
         if (number % 16 == 1) {
@@ -74,13 +84,14 @@ static void *dispatch_on(void *argument) {
 
 /* The first call of the process, which starts the interpreter, comes from a small stack, too. */
 static void *begin(void *argument) {
-    SaVersionT version = {'B', 2, 2};
-    SaCkptCallbacksT callbacks = {NULL, synchronized};
+    SaVersionT version = {'B', 2, 3};
+    SaCkptCallbacksT_2 callbacks = {NULL, synchronized, track};
     SaNameT name = {7, "c-small"};
     SaCkptCheckpointCreationAttributesT attributes = {
         SA_CKPT_WR_ACTIVE_REPLICA, 64000, 0, THREADS_MAX, 1000, 16};
-    OK(saCkptInitialize(&client, &callbacks, &version));
+    OK(saCkptInitialize_2(&client, &callbacks, &version));
     OK(saCkptCheckpointOpen(client, &name, &attributes, CREATE | READ | WRITE, WAIT, &checkpoint));
+    OK(saCkptCheckpointOpen(client, &name, NULL, READ, WAIT, &reader));
     return argument;
 }
 
@@ -128,8 +139,10 @@ int main(int argc, char **argv) {
         SaCkptSectionIdT section = {1, (SaUint8T *)&writers[number].id};
         SaCkptSectionCreationAttributesT creation = {&section, SA_TIME_END};
         OK(saCkptSectionCreate(checkpoint, &creation, &zero, sizeof zero));
-        threads[number] = started(role_of(number), &writers[number], stack);
     }
+    OK(saCkptTrack(client));
+    for (int number = 0; number < count; number++)
+        threads[number] = started(role_of(number), &writers[number], stack);
     double start = now();
     for (unsigned round = 0; now() < start + seconds && failures == 0; round++) {
         int number = (int)(round * 7 % (unsigned)count);
@@ -149,19 +162,24 @@ int main(int argc, char **argv) {
     for (int number = 0; number < count; number++)
         if (role_of(number) == write_on)
             THAT(!joined(threads[number]));
+    unsigned long done = 0;
+    for (int number = 0; number < count; number++)
+        done += writers[number].done;
     for (int tries = 0; tries < 3000; tries++) {
-        if (__atomic_load_n(&called_back, __ATOMIC_RELAXED) == wanted)
+        if (__atomic_load_n(&called_back, __ATOMIC_RELAXED) == wanted &&
+            __atomic_load_n(&tracked, __ATOMIC_RELAXED) >= done)
             break;
         usleep(10000);
     }
     THAT(__atomic_load_n(&called_back, __ATOMIC_RELAXED) == wanted);
+    THAT(tracked == done);
     OK(saCkptFinalize(client)); /* which ends the dispatchers that were not cancelled */
     for (int number = 0; number < count; number++)
         if (role_of(number) == dispatch_on)
             THAT(!joined(threads[number]));
     IS(SA_AIS_ERR_BAD_HANDLE, saCkptDispatch(client, SA_DISPATCH_ALL));
-    printf("{\"writes\": %lu, \"called_back\": %lu, \"cancelled_writers\": %lu, "
+    printf("{\"writes\": %lu, \"called_back\": %lu, \"tracked\": %lu, \"cancelled_writers\": %lu, "
            "\"cancelled_dispatchers\": %lu, \"stack\": %zu, \"failures\": %d, \"seconds\": %.1f}\n",
-           writes, called_back, cancelled[0], cancelled[1], stack, failures, now() - start);
+           writes, called_back, tracked, cancelled[0], cancelled[1], stack, failures, now() - start);
     return failures == 0 ? 0 : 1;
 }

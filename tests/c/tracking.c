@@ -1,4 +1,7 @@
-/* The arrival callback (through dispatch, no data) and immediate consumption (at once, with data). */
+/*
+ * Track callbacks and the arrival callback (through dispatch, no data), and immediate consumption
+ * (at once, with data).
+ */
 #include <pthread.h>
 
 #include <cpsv_papi.h>
@@ -34,6 +37,8 @@ static void arrived(const SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElem
     size_t slot = 0;
     arrived_at = checkpoint;
     note(vector, count);
+    for (SaUint32T number = 0; number < count; number++)
+        THAT(vector[number].dataBuffer == NULL && vector[number].readSize == 0);
     while (told[slot].to != 0 && told[slot].to != checkpoint)
         slot++;
     THAT(slot < 8 && strlen(told[slot].what) + strlen(seen) < sizeof told->what);
@@ -93,10 +98,17 @@ static void check_arrival(SaCkptHandleT writer, SaCkptHandleT standby) {
     SaCkptCheckpointHandleT blind = opened(standby, "c-arrival", NULL, WRITE);
     OK(saCkptCheckpointClose(before));
 
-    /* not told: creations */
-    SaCkptSectionIdT section = section_of("2");
+    /* told: creations with data, deletions */
+    SaCkptSectionIdT section = section_of("2"), third = section_of("3");
     OK(saCkptCheckpointClose(blind));
     OK(create(at, "3", "three"));
+    OK(dispatch_until(standby, &arrivals, 1));
+    THAT(arrived_at == later && elements == 1 && strcmp(seen, "3+0:5;") == 0);
+    OK(saCkptSectionDelete(at, &third));
+    OK(create(at, "3", NULL));
+    OK(dispatch_until(standby, &arrivals, 2));
+    THAT(elements == 1 && strcmp(seen, "3+0:0;") == 0);
+    arrivals = 0;
     SaCkptIOVectorElementT vector[2] = {element("1", "abc", 3, 0), element("2", "defg", 4, 7)};
     OK(saCkptCheckpointWrite(at, vector, 2, NULL));
     OK(dispatch_until(standby, &arrivals, 1));
@@ -147,11 +159,24 @@ static void check_own_arrivals(SaCkptHandleT writer, SaCkptHandleT standby) {
     OK(create(at, "3", ""));
     OK(saCkptSectionOverwrite(blind, &three, "ghost!", 6));
 
+    /* creations and deletions, also where the cluster chooses the id */
+    OK(saCkptSectionDelete(both, &three));
+    OK(create(both, "3", "mine"));
+    OK(saCkptSectionDelete(blind, &three));
+    SaCkptSectionIdT generated = SA_CKPT_GENERATED_SECTION_ID;
+    SaCkptSectionCreationAttributesT creation = {&generated, SA_TIME_END};
+    OK(saCkptSectionCreate(both, &creation, "any", 3));
+    OK(saCkptSectionDelete(both, &generated));
+    OK(saCkptSectionIdFree(both, generated.id));
+
     OK(saCkptSectionOverwrite(at, &one, "the end", 7));
     THAT(strcmp(told_until(standby, both, "+0:7;"),
-                "1+0:2;1+2:3;2+0:0;2+0:5;3+0:6;1+0:7;") == 0);
-    THAT(strcmp(told_until(standby, reader, "+0:7;"),
-                "1+0:1;1+0:2;1+1:3;2+0:0;1+2:3;2+0:0;2+0:0;2+0:5;2+0:5;3+0:6;1+0:7;") == 0);
+                "1+0:2;1+2:3;2+0:0;2+0:5;3+0:6;3+0:0;1+0:7;") == 0);
+    static const char most[] =
+        "1+0:1;1+0:2;1+1:3;2+0:0;1+2:3;2+0:0;2+0:0;2+0:5;2+0:5;3+0:6;3+0:0;3+0:4;3+0:0;";
+    const char *all = told_until(standby, reader, "+0:7;");
+    THAT(strncmp(all, most, sizeof most - 1) == 0);
+    THAT(strstr(all, "+0:3;") != NULL); /* what the cluster named */
     OK(saCkptCheckpointClose(both));
     OK(saCkptCheckpointClose(reader));
     OK(saCkptCheckpointClose(blind));
@@ -200,8 +225,105 @@ static void check_consumption(SaCkptHandleT writer, SaCkptHandleT standby) {
     THAT(consumptions == 23);
 }
 
+static void check_track_versions(void) {
+    static const struct {
+        SaVersionT asked;
+        SaAisErrorT answer;
+    } table[] = {
+        {{'B', 2, 3}, SA_AIS_OK},          {{'B', 2, 99}, SA_AIS_OK},
+        {{'B', 2, 2}, SA_AIS_ERR_VERSION}, {{'B', 1, 3}, SA_AIS_ERR_VERSION},
+        {{'B', 3, 3}, SA_AIS_ERR_VERSION}, {{'A', 2, 3}, SA_AIS_ERR_VERSION},
+        {{'C', 2, 3}, SA_AIS_ERR_VERSION},
+    };
+    SaCkptCallbacksT_2 callbacks = {NULL, NULL, arrived};
+    SaCkptHandleT client;
+    SaVersionT version = {'B', 2, 3};
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptInitialize_2(NULL, &callbacks, &version));
+    IS(SA_AIS_ERR_INVALID_PARAM, saCkptInitialize_2(&client, &callbacks, NULL));
+    for (size_t row = 0; row < sizeof table / sizeof *table; row++) {
+        version = table[row].asked;
+        client = NOWHERE;
+        IS(table[row].answer, saCkptInitialize_2(&client, &callbacks, &version));
+        THAT(version.releaseCode == 'B' && version.majorVersion == 2 && version.minorVersion == 3);
+        if (table[row].answer == SA_AIS_OK)
+            OK(saCkptFinalize(client));
+        else
+            THAT(client == 0);
+    }
+}
+
+static void check_track_refusals(SaCkptHandleT writer) {
+    SaCkptHandleT old = client_of(1, 1), silent, without = client_of(2, 3);
+    SaVersionT version = {'B', 2, 3};
+    OK(saCkptInitialize_2(&silent, NULL, &version));
+    for (int stop = 0; stop < 2; stop++) {
+        SaAisErrorT (*call)(SaCkptHandleT) = stop ? saCkptTrackStop : saCkptTrack;
+        IS(SA_AIS_ERR_BAD_HANDLE, call(NOWHERE));
+        IS(SA_AIS_ERR_BAD_HANDLE, call(0));
+        IS(SA_AIS_ERR_VERSION, call(old));
+        IS(SA_AIS_ERR_VERSION, call(writer));
+        IS(SA_AIS_ERR_INIT, call(silent));
+        IS(SA_AIS_ERR_INIT, call(without));
+    }
+    IS(SA_AIS_ERR_NOT_SUPPORTED, saCkptCheckpointTrack(NOWHERE));
+    IS(SA_AIS_ERR_NOT_SUPPORTED, saCkptCheckpointTrackStop(0));
+    OK(saCkptFinalize(old));
+    OK(saCkptFinalize(silent));
+    OK(saCkptFinalize(without));
+}
+
+static void check_track(SaCkptHandleT writer) {
+    SaCkptCheckpointCreationAttributesT attributes = attributes_of(SA_CKPT_WR_ACTIVE_REPLICA);
+    SaCkptCallbacksT_2 callbacks = {NULL, NULL, arrived};
+    SaVersionT version = {'B', 2, 3};
+    SaCkptHandleT standby;
+    OK(saCkptInitialize_2(&standby, &callbacks, &version));
+    SaCkptCheckpointHandleT at = opened(writer, "c-track", &attributes, CREATE | READ | WRITE);
+    SaCkptCheckpointHandleT before = opened(standby, "c-track", NULL, READ);
+    OK(create(at, "0", "too early"));
+    IS(SA_AIS_ERR_NOT_EXIST, saCkptTrackStop(standby));
+    OK(saCkptTrack(standby));
+    OK(saCkptTrack(standby));
+    IS(SA_AIS_ERR_NOT_SUPPORTED, saCkptCheckpointTrack(before));
+    IS(SA_AIS_ERR_NOT_SUPPORTED, saCkptCheckpointTrackStop(before));
+    SaCkptCheckpointHandleT after = opened(standby, "c-track", NULL, READ | WRITE);
+    SaCkptSectionIdT one = section_of("1");
+    OK(create(at, "1", "one"));
+    SaCkptIOVectorElementT vector[2] = {element("0", "abc", 3, 9), element("1", "defg", 4, 7)};
+    OK(saCkptCheckpointWrite(at, vector, 2, NULL));
+    OK(saCkptSectionOverwrite(after, &one, "by the standby", 14));
+    OK(saCkptSectionDelete(at, &one));
+    OK(create(at, "2", "the end"));
+    THAT(strcmp(told_until(standby, before, "+0:7;"),
+                "1+0:3;0+9:3;1+7:4;1+0:14;1+0:0;2+0:7;") == 0);
+    THAT(strcmp(told_until(standby, after, "+0:7;"), "1+0:3;0+9:3;1+7:4;1+0:0;2+0:7;") == 0);
+
+    /* what was not told before the stop is not told after it */
+    SaSelectionObjectT descriptor;
+    OK(saCkptSelectionObjectGet(standby, &descriptor));
+    OK(create(at, "3", "x"));
+    THAT(readable(descriptor, 30000));
+    OK(saCkptTrackStop(standby));
+    IS(SA_AIS_ERR_NOT_EXIST, saCkptTrackStop(standby));
+    int so_far = arrivals;
+    OK(saCkptDispatch(standby, SA_DISPATCH_ALL));
+    THAT(arrivals == so_far);
+    OK(saCkptTrack(standby));
+    SaCkptSectionIdT two = section_of("2");
+    OK(saCkptSectionDelete(at, &two));
+    OK(dispatch_until(standby, &arrivals, so_far + 2));
+    THAT(arrivals == so_far + 2 && strcmp(seen, "2+0:0;") == 0);
+    OK(saCkptCheckpointClose(at));
+    OK(saCkptFinalize(standby));
+    memset(told, 0, sizeof told);
+}
+
 void check_tracking(void) {
     SaCkptHandleT writer = client_of(2, 2), standby = client_of(2, 2);
+    check_track_versions();
+    check_track_refusals(writer);
+    check_track(writer);
+    arrivals = 0;
     check_arrival(writer, standby);
     check_own_arrivals(writer, standby);
     check_consumption(writer, standby);

@@ -12,10 +12,22 @@ from typing import Any
 from tests.golden import product
 from tests.golden.books import HERE, Entry, read
 
-__all__ = ["BOOKS", "DIRECTORIES", "IMAGE", "files_of", "new_files", "played"]
+__all__ = [
+    "BOOKS",
+    "DIRECTORIES",
+    "IMAGE",
+    "SNAPSHOT",
+    "SNAPSHOT_HEAD",
+    "files_of",
+    "new_files",
+    "parts_of",
+    "played",
+]
 
 DIRECTORIES = HERE / "directories"
 IMAGE = HERE / "state.image"
+SNAPSHOT = HERE / "snapshots" / "first.snapshot"
+SNAPSHOT_HEAD = ["golden", "f" * 32, 30, 2, 1_700_000_000_000_000_000, "n2", 41, 1]
 
 _SHOWN = 1500
 """Longer bytes and texts are written as their SHA-256."""
@@ -56,8 +68,8 @@ def port(entries: list[Entry]) -> Lines:
         for entry in entries:
             who, *rest = entry.input
             lines = []
-            if who == "event" and rest == ["status grows"]:
-                missing.clear()
+            if who == "event" and rest[0] in product.GROWTH:
+                missing -= set(product.GROWTH[rest[0]])
             elif who == "event":
                 side.event(*rest)
             else:
@@ -134,9 +146,14 @@ def files_of(path: Path) -> dict[str, bytes]:
     }
 
 
+def parts_of(image: bytes) -> list[bytes]:
+    return [image[at : at + 1000] for at in range(0, len(image), 1000)]
+
+
 def new_files(scratch: Path) -> dict[Path, bytes]:
     """Files of today's product, by the place where they are kept."""
-    found = {IMAGE: image_now()}
+    image = image_now()
+    found = {IMAGE: image, SNAPSHOT: product.snapshot_file(SNAPSHOT_HEAD, parts_of(image))}
     for entry in read("directories"):
         product.make_directory(scratch / entry.name, entry.input)
         for name, data in files_of(scratch / entry.name).items():

@@ -31,6 +31,7 @@ from raftckpt.protocol.frames import (
 )
 from raftckpt.protocol.operations import LOGGED, OPERATIONS, REQUESTS
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.protocol.snapshotfile import FileHead, SnapshotPacker, SnapshotUnpacker
 from raftckpt.raft import hello, messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
@@ -64,6 +65,21 @@ RECORD_KINDS = {
     getattr(records, name)
     for name in ("ENTRY", "STATE", "TRUNCATE", "RESET", "CONFIRM", "CONTINUED")
 }
+
+
+# --- files of snapshots --------------------------------------------------------------------------
+
+
+def snapshot_file(fields: list[Any], pieces: list[bytes]) -> bytes:
+    packer = SnapshotPacker(FileHead(*fields))
+    blocks = [buffer for piece in pieces for buffer in packer.block(piece)]
+    return b"".join([packer.head, *blocks, packer.trailer()])
+
+
+def read_snapshot_file(data: bytes) -> tuple[list[Any], list[bytes]]:
+    unpacker = SnapshotUnpacker()
+    unpacker.feed(data)
+    return list(unpacker.finish()), unpacker.blocks
 
 
 # --- the client port -----------------------------------------------------------------------------
@@ -205,6 +221,9 @@ _LATER = {
     "levels", "pinned", "config_index", "members", "alarms", "waiting",
 }  # fmt: skip
 """Fields that the status did not have from the beginning: it only grows."""
+_LATER_STILL = {"copied_s", "copied_revision"}
+GROWTH = {"status grows": _LATER, "status grows again": _LATER_STILL}
+"""By event: fields that the status has from then on."""
 _MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")
 
 
@@ -214,7 +233,7 @@ def same_everywhere() -> Iterator[set[str]]:
 
     Gives the fields that the status is to be without, too.
     """
-    missing = set(_LATER)
+    missing = {field for fields in GROWTH.values() for field in fields}
     status = "raftckpt.server.dispatch.Dispatcher.status"
     original = _status_of()
 

@@ -14,7 +14,18 @@ import pytest
 
 from tests.golden import product
 from tests.golden.books import HERE, read
-from tests.golden.play import BOOKS, DIRECTORIES, IMAGE, files_of, image_now, new_files, played
+from tests.golden.play import (
+    BOOKS,
+    DIRECTORIES,
+    IMAGE,
+    SNAPSHOT,
+    SNAPSHOT_HEAD,
+    files_of,
+    image_now,
+    new_files,
+    parts_of,
+    played,
+)
 
 ROOT = HERE.parent.parent
 
@@ -46,7 +57,7 @@ def test_todays_product_does_what_the_book_says(book: str) -> None:
 def test_files_are_byte_by_byte_those_of_the_book(tmp_path: Path) -> None:
     made = new_files(tmp_path)
     kept = [path for path in DIRECTORIES.rglob("*") if path.is_file()]
-    assert sorted(made) == sorted([IMAGE, *kept])
+    assert sorted(made) == sorted([IMAGE, SNAPSHOT, *kept])
     for path, data in made.items():
         assert data == path.read_bytes(), path
 
@@ -119,6 +130,19 @@ def test_a_restored_machine_goes_on_as_the_book_says() -> None:
                 line for line in entry.lines if line.startswith("result ")
             ]
             assert f"digest {machine.digest()}" in entry.lines
+
+
+def test_the_snapshot_file_is_read_as_it_was_meant() -> None:
+    head, blocks = product.read_snapshot_file(SNAPSHOT.read_bytes())
+    assert head == SNAPSHOT_HEAD
+    assert blocks == parts_of(IMAGE.read_bytes())
+
+
+@pytest.mark.parametrize("path", sorted(SNAPSHOT.parent.iterdir()), ids=lambda path: path.stem)
+def test_snapshot_files_of_former_versions_hold_an_image(path: Path) -> None:
+    _, blocks = product.read_snapshot_file(path.read_bytes())
+    image = b"".join(blocks)
+    assert product.GoldenMachine(image).image() == image
 
 
 FORMER = HERE / "directories_1"
@@ -229,6 +253,7 @@ def test_the_command_refuses_to_change_a_line(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(command, "HERE", here)
     monkeypatch.setattr(play, "IMAGE", here / IMAGE.name)
     monkeypatch.setattr(play, "DIRECTORIES", here / DIRECTORIES.name)
+    monkeypatch.setattr(play, "SNAPSHOT", here / SNAPSHOT.relative_to(HERE))
     log = here / "log.txt"
     former = log.read_text()
     log.write_text(former + "a new one | [5, [[40, 0, 0, 0]]]\n")

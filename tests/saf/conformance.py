@@ -16,6 +16,9 @@ MODULES = (
     "test_content",
     "test_faults",
     "test_consumption",
+    "test_tracking",
+    "test_habits",
+    "test_credentials",
     "test_csa103",
     "test_python_face",
 )
@@ -31,7 +34,12 @@ they differ from C: [saf.md](saf.md).
 The tables list what makes a call fail, *in the order in which it is checked*: {pairs} further rows
 break two rules at once and expect the code of the one that is checked first. Every row is run
 against a real cluster, once as a client of version B.01 and once of B.02: {all} rows in all. Ids
-of the rows: `tests/saf/test_table.py::test_row[CALL-VERSION-ROW]`.
+of the rows: `tests/saf/test_table.py::test_row[CALL-VERSION-ROW]`. Calls of B.02.03 are made by
+clients of that version wherever a row says nothing else.
+
+| call | rules of its table | rows with them | rules with a test of their own |
+|---|---|---|---|
+{counts}
 """
 
 
@@ -41,11 +49,16 @@ def document() -> str:
         importlib.import_module(f"tests.saf.{module}")
     every = list(rows())
     pairs = sum(len(row.breaches) == 2 for row in every)
-    parts = [HEAD.format(pairs=pairs, all=len(every))]
-    for call in CALLS:
-        parts.append(_table(call))
     named = {call.name for call in CALLS}
     others = sorted({proof.call for proof in PROOFS} - named, key=str.lower)
+    rules = {call.name: len(call.breaches) + 1 for call in CALLS}
+    counts = [
+        f"| `{name}` | {rules.get(name, 0)} | {sum(row.call.name == name for row in every)} | "
+        f"{len({proof.rule for proof in PROOFS if proof.call == name})} |"
+        for name in (*rules, *others)
+    ]
+    parts = [HEAD.format(pairs=pairs, all=len(every), counts="\n".join(counts))]
+    parts += map(_table, CALLS)
     parts += [f"## {name}\n{_proofs(name)}" for name in others]
     return "\n".join(parts)
 

@@ -9,7 +9,7 @@ import pytest
 from raftckpt import saf
 from raftckpt.testing import LocalCluster
 
-from .env import B01, B02, Library
+from .env import B01, B02, B03, Library
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +27,15 @@ def _configured(saf_cluster: LocalCluster) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def libraries(saf_cluster: LocalCluster) -> Iterator[dict[str, Library]]:
-    """Shared by the rows of the tables: a version each, one without callbacks, one finalized."""
+    """Shared by the rows of the tables: a version each, those without callbacks, one finalized."""
     saf.configure(saf_cluster.endpoints, timeout=60.0, async_timeout=60.0)
     made = {
         "B.01": Library(B01),
         "B.02": Library(B02),
         "silent": Library(B02, callbacks=False),
         "finalized": Library(B02),
+        "tracker": Library(B03),
+        "silent tracker": Library(B03, callbacks=False),
     }
     made["finalized"].finalize()
     yield made

@@ -20,7 +20,7 @@ ALL, ACTIVE, WEAK, COLLOCATED = (
     S.SA_CKPT_WR_ACTIVE_REPLICA_WEAK,
     S.SA_CKPT_CHECKPOINT_COLLOCATED,
 )
-B01, B02 = ("B", 1, 1), ("B", 2, 2)
+B01, B02, B03 = ("B", 1, 1), ("B", 2, 2), ("B", 2, 3)
 WAIT = 20.0
 MINUTE = S.SA_TIME_ONE_MINUTE
 
@@ -45,15 +45,30 @@ def sid(section_id: bytes | None) -> S.SaCkptSectionIdT:
 
 
 class Library:
-    """One initialization; ``heard`` collects (kind, invocation, [handle,] error)."""
+    """One initialization.
+
+    Attributes:
+        heard: (kind, invocation, [handle,] error) of its callbacks.
+        tracked: (handle, [(section, offset, size), ...]) that its track callback was told;
+            from B.02.03 on there is one.
+    """
 
     def __init__(self, version: tuple[str, int, int] = B02, *, callbacks: bool = True) -> None:
         self.heard: list[tuple[Any, ...]] = []
-        given = S.SaCkptCallbacksT(self.opened, self.synchronized) if callbacks else None
-        rc, self.handle, _ = S.saCkptInitialize(given, S.SaVersionT(*version))
+        self.tracked: list[tuple[int, list[tuple[bytes, int, int]]]] = []
+        given = S.SaCkptCallbacksT_2(self.opened, self.synchronized, self.track)
+        initialize = S.saCkptInitialize_2 if version >= B03 else S.saCkptInitialize
+        asked = S.SaVersionT(*version)
+        rc, self.handle, _ = initialize(given if callbacks else None, asked)
         assert rc == S.SA_AIS_OK, rc
         rc, self.fd = S.saCkptSelectionObjectGet(self.handle)
         assert rc == S.SA_AIS_OK
+
+    def track(self, handle: int, vector: list[S.SaCkptIOVectorElementT], count: int) -> None:
+        assert len(vector) == count
+        assert all(element.dataBuffer is None and not element.readSize for element in vector)
+        places = [(e.sectionId.id, e.dataOffset, e.dataSize) for e in vector]
+        self.tracked.append((handle, places))
 
     def opened(self, invocation: int, checkpoint: int, error: int) -> None:
         self.heard.append(("open", invocation, checkpoint, error))

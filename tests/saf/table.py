@@ -524,6 +524,19 @@ SECTION_CALLS = [
          _CREATES),
     Call("saCkptSectionDelete", {"id": sid(b"s")}, _on_checkpoint(S.saCkptSectionDelete, "id"),
          _DELETES),
+    Call("clCkptSectionCheck", {"id": sid(b"s")}, _on_checkpoint(S.clCkptSectionCheck, "id"), [
+        Breach("no id", "id", INVALID, {"id": None}),
+        *BAD_CHECKPOINTS,
+        NO_READ._replace(version="B.02"),
+        Breach("not opened for reading, which B.01 does not ask for", "flags", OK,
+               {"flags": WRITE}, "B.01", pairs=False),
+        Breach("an id of 1025 bytes", "id", INVALID, {"id": sid(bytes(1025))}, pairs=False),
+        NO_ACTIVE,
+        Breach("no such section", "id", NOT_EXIST, {"id": sid(b"t")}, pairs=False),
+        Breach("no default section", "id", NOT_EXIST, {"id": sid(b"")}, pairs=False),
+        Breach("the default section", "id", OK, {"id": sid(b""), "creation": {
+            "maxSections": 1, "checkpointSize": 0}}, pairs=False),
+    ]),
     Call("saCkptSectionIdFree", {"id": b"s"}, _on_checkpoint(S.saCkptSectionIdFree, "id"),
          [*BAD_CHECKPOINTS, Breach("no id", "id", INVALID, {"id": None})]),
     Call("saCkptSectionExpirationTimeSet", {"id": sid(b"s"), "expires": S.SA_TIME_END},
@@ -692,7 +705,7 @@ DATA_CALLS = [
 def _initialize(libraries: dict[str, Library], version: str, given: Given) -> int:
     asked = given["version"]
     asked = S.SaVersionT(*asked) if isinstance(asked, tuple) else asked
-    rc, handle, answered = S.saCkptInitialize(given["callbacks"], asked)
+    rc, handle, answered = given["function"](given["callbacks"], asked)
     assert bool(handle) == (rc == OK)
     if asked is not None and rc != INVALID:
         assert answered is asked
@@ -714,7 +727,8 @@ def _on_library(function: Callable[..., Any], *names: str) -> Callable[..., int]
 VERSION = S.SA_AIS_ERR_VERSION
 LIFE_CALLS = [
     Call("saCkptInitialize",
-         {"version": ("B", 2, 2), "callbacks": S.SaCkptCallbacksT(print, print)}, _initialize, [
+         {"version": ("B", 2, 2), "callbacks": S.SaCkptCallbacksT(print, print),
+          "function": S.saCkptInitialize}, _initialize, [
         Breach("no version", "version", INVALID, {"version": None}),
         Breach("callbacks that are none", "callbacks", INVALID, {"callbacks": 5}),
         *(
@@ -722,16 +736,39 @@ LIFE_CALLS = [
                    {"version": (release, major, minor)}, pairs=False)
             for release, major, minor in (
                 ("A", 1, 1), ("C", 1, 1), ("B", 3, 0), ("B", 255, 1), ("", 1, 1), ("BB", 1, 1),
+                ("B", 2, None),
             )
         ),
         *(
             Breach(f"version B.{major}.{minor} is supported", "version", OK,
                    {"version": ("B", major, minor)}, pairs=False)
-            for major, minor in ((1, 1), (1, 255), (2, 0), (2, 2), (2, 9))
+            for major, minor in ((1, 1), (1, 255), (2, 0), (2, 2), (2, 3), (2, 9))
         ),
         Breach("no callbacks", "callbacks", OK, {"callbacks": None}, pairs=False),
         Breach("no member of the callbacks", "callbacks", OK,
                {"callbacks": S.SaCkptCallbacksT()}, pairs=False),
+        Breach("the callbacks of B.02.03", "callbacks", OK,
+               {"callbacks": S.SaCkptCallbacksT_2(print, print, print)}, pairs=False),
+    ]),
+    Call("saCkptInitialize_2",
+         {"version": ("B", 2, 3), "callbacks": S.SaCkptCallbacksT_2(print, print, print),
+          "function": S.saCkptInitialize_2}, _initialize, [
+        Breach("no version", "version", INVALID, {"version": None}),
+        Breach("callbacks that are none", "callbacks", INVALID, {"callbacks": 5}),
+        Breach("the callbacks of B.02.02", "callbacks", INVALID,
+               {"callbacks": S.SaCkptCallbacksT()}, pairs=False),
+        *(
+            Breach(f"version {release}.{major}.{minor}", "version", VERSION,
+                   {"version": (release, major, minor)}, pairs=False)
+            for release, major, minor in (
+                ("A", 2, 3), ("C", 2, 3), ("B", 1, 1), ("B", 1, 3), ("B", 2, 0), ("B", 2, 2),
+                ("B", 3, 3), ("B", 2, None),
+            )
+        ),
+        Breach("version B.2.9 is supported", "version", OK, {"version": ("B", 2, 9)}, pairs=False),
+        Breach("no callbacks", "callbacks", OK, {"callbacks": None}, pairs=False),
+        Breach("no member of the callbacks", "callbacks", OK,
+               {"callbacks": S.SaCkptCallbacksT_2()}, pairs=False),
     ]),
     Call("saCkptSelectionObjectGet", {}, _on_library(S.saCkptSelectionObjectGet), [
         *BAD_LIBRARIES,
@@ -749,4 +786,38 @@ LIFE_CALLS = [
     ]),
 ]  # fmt: skip
 
-CALLS = [*LIFE_CALLS, *CHECKPOINT_CALLS, *SECTION_CALLS, *DATA_CALLS]
+
+# --- track callbacks ------------------------------------------------------------------------------
+
+
+def _track(libraries: dict[str, Library], version: str, given: Given) -> int:
+    rc = S.saCkptTrack(library_of(libraries, version, given))
+    if rc == OK:
+        assert S.saCkptTrackStop(libraries["tracker"].handle) == OK
+    return rc
+
+
+def _track_stop(libraries: dict[str, Library], version: str, given: Given) -> int:
+    if given["tracking"]:
+        assert S.saCkptTrack(libraries["tracker"].handle) == OK
+    rc = S.saCkptTrackStop(library_of(libraries, version, given))
+    if given["tracking"] and rc != OK:
+        assert S.saCkptTrackStop(libraries["tracker"].handle) == OK
+    return rc
+
+
+_TRACKERS = [
+    *BAD_LIBRARIES,
+    Breach("initialized for B.01.01", "library", VERSION, {"library": "B.01"}, "B.01"),
+    Breach("initialized for B.02.02", "library", VERSION, {"library": "B.02"}, "B.02"),
+    Breach("no track callback", "library", INIT, {"library": "silent tracker"}),
+]
+TRACK_CALLS = [
+    Call("saCkptTrack", {"library": "tracker"}, _track, _TRACKERS),
+    Call("saCkptTrackStop", {"library": "tracker", "tracking": True}, _track_stop, [
+        *_TRACKERS,
+        Breach("without saCkptTrack", "tracking", NOT_EXIST, {"tracking": False}),
+    ]),
+]  # fmt: skip
+
+CALLS = [*LIFE_CALLS, *CHECKPOINT_CALLS, *SECTION_CALLS, *DATA_CALLS, *TRACK_CALLS]

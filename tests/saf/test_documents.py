@@ -14,11 +14,10 @@ TEXT = (Path(__file__).parents[2] / "docs" / "saf.md").read_text("utf-8")
 
 
 def test_python_runs(saf_cluster: LocalCluster) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
     names: dict[str, Any] = {}
-    exec(
-        block.replace("127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403", saf_cluster.endpoints), names
-    )
+    exec(code.replace("127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403", saf_cluster.endpoints), names)
+    assert saf.saCkptFinalize(names["library"]) == saf.SA_AIS_OK
 
 
 def test_defaults() -> None:

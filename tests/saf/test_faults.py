@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,9 @@ from raftckpt.saf.initialization import LIBRARIES
 from raftckpt.testing import LocalCluster
 
 from .env import (
+    B01,
+    B02,
+    B03,
     COLLOCATED,
     MINUTE,
     READ,
@@ -204,7 +209,7 @@ def test_timeouts(cluster: LocalCluster, library: Library) -> None:
     hasty.finalize()
 
 
-@pytest.mark.parametrize(("version", "code"), [(("B", 1, 1), 9), (("B", 2, 2), 31)])
+@pytest.mark.parametrize(("version", "code"), [(B01, 9), (B02, 31), (B03, 31)])
 @rule("session lost", "B.01 is told BAD_HANDLE, B.02 UNAVAILABLE; Finalize remains")
 def test_session_lost(cluster: LocalCluster, version: Any, code: int) -> None:
     S.configure(cluster.endpoints, session_timeout=0.5, timeout=20.0)
@@ -217,4 +222,50 @@ def test_session_lost(cluster: LocalCluster, version: Any, code: int) -> None:
     given = attributes()
     assert S.saCkptCheckpointOpen(library.handle, new_name(), given, 7, MINUTE)[0] == code
     assert S.saCkptDispatch(library.handle, S.SA_DISPATCH_ALL) == (OK if code == 9 else code)
+    if version == B03:
+        assert S.saCkptTrack(library.handle) == S.saCkptTrackStop(library.handle) == code
     assert S.saCkptFinalize(library.handle) == OK
+
+
+_TO_BE_REPLACED = """
+import sys, time
+from raftckpt import saf as S
+from raftckpt.client.witness import Witness
+from raftckpt.saf.initialization import LIBRARIES
+
+S.configure(sys.argv[1], session_timeout=300.0, disconnect_grace=0.0)
+rc, library, _ = S.saCkptInitialize(None, S.SaVersionT())
+assert rc == S.SA_AIS_OK, rc
+attributes = S.SaCkptCheckpointCreationAttributesT(1, 10, 0, 1, 10, 1)
+rc, _ = S.saCkptCheckpointOpen(library, sys.argv[2], attributes, 7, S.SA_TIME_ONE_MINUTE)
+assert rc == S.SA_AIS_OK, rc
+while LIBRARIES[library].driver.companions[Witness].bound < 3:
+    time.sleep(0.01)
+print("bound", flush=True)
+time.sleep(1000)
+"""
+
+
+@rule("session lost", "disconnect_grace=0: finalized at once, also if the leader dies as well")
+def test_process_and_leader_die_together(cluster: LocalCluster, library: Library) -> None:
+    name = new_name()
+    with subprocess.Popen(
+        [sys.executable, "-c", _TO_BE_REPLACED, cluster.endpoints, name],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "bound\n"
+            cluster.kill(cluster.leader())
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 100  # a third of what its session has without the second ones
+    while True:
+        rc, handle = S.saCkptCheckpointOpen(library.handle, name, None, READ, MINUTE)
+        if rc == S.SA_AIS_ERR_NOT_EXIST:
+            break
+        assert rc == OK
+        assert S.saCkptCheckpointClose(handle) == OK
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -88,6 +88,8 @@ class Checks:
     def __init__(self) -> None:
         self.disks: dict[str, DurableLog] = {}
         """By directory id; a disk that was lost stays: what it held when it acknowledged counts."""
+        self._former: dict[str, list[DurableLog]] = {}
+        """What disks held that went back in time."""
         self._founded: dict[str, set[str]] = {}
         """By founding: directories that follow it."""
         self._founders: dict[str, frozenset[str]] = {}
@@ -222,7 +224,16 @@ class Checks:
 
     def committed_on(self, index: int, term: int, voters: Iterable[str]) -> list[str]:
         """Those of the voters whose disks hold (or held, until they were lost) an entry."""
-        return [n for n in sorted(voters) if n in self.disks and self.disks[n].holds(index, term)]
+        return [n for n in sorted(voters) if any(d.holds(index, term) for d in self._disks_of(n))]
+
+    def _disks_of(self, directory: str) -> list[DurableLog]:
+        present = self.disks.get(directory)
+        former = self._former.get(directory, [])
+        return former if present is None else [*former, present]
+
+    def set_back(self, directory: str) -> None:
+        """The disk of ``directory`` went back in time: nothing is expected of it any more."""
+        self._former.setdefault(directory, []).append(self.disks.pop(directory))
 
     def commit_moved(
         self, name: str, log: Sequence[Entry], commit: int, voters: frozenset[str]

@@ -134,6 +134,8 @@ MEMBERS_SCRIPTED: Final[dict[str, str]] = {
     "alone before the sync": _RAFT
     + "test_node.py::test_a_replica_alone_applies_nothing_that_is_not_on_its_disk",
     "starts are not remembered": _RAFT + "test_peering.py::test_a_start_that_went_back_must_stop",
+    "a refusal is forgotten": _RAFT
+    + "test_peering.py::test_what_a_member_says_of_this_directory_is_never_forgotten",
     "founded by a majority": _RAFT
     + "test_founding.py::test_two_hosts_named_n1_found_nothing_twice",
     "learners confirm reads": _RAFT

@@ -258,6 +258,10 @@ def _starts_are_not_remembered() -> Plant:
     yield node.RaftNode, "objection", lambda self, peer: None
 
 
+def _a_refusal_is_forgotten() -> Plant:
+    yield PeerNotes, "went_back", lambda self, sentence: None
+
+
 def _founded_by_a_majority() -> Plant:
     def majority(self: Any, record: bytes) -> bool:
         members = decode_configuration(record).members if record else ()
@@ -380,6 +384,7 @@ MEMBER_PLANTS: Final[dict[str, Callable[[], Plant]]] = {
     "alone before the sync": _alone_before_the_sync,
     "built on an old version": _built_on_an_old_version,
     "starts are not remembered": _starts_are_not_remembered,
+    "a refusal is forgotten": _a_refusal_is_forgotten,
     "founded by a majority": _founded_by_a_majority,
     "the level rises by a majority": _the_level_rises_by_a_majority,
     "learners confirm reads": _learners_confirm_reads,

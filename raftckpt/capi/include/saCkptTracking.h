@@ -1,7 +1,7 @@
 /*
  * saCkptTracking.h - what other implementations add to the standard so that a standby learns of
- * changes: OpenSAF's arrival callback and SAFplus's immediate consumption. Nothing of it is part of
- * AIS CKPT.
+ * changes: OpenSAF's arrival callback, SAFplus's immediate consumption and what goes with it.
+ * Nothing of it is part of AIS CKPT.
  *
  * If a standby was cut off for so long that changes are no longer kept, it is told the whole
  * contents of each section, as if somebody had overwritten them.
@@ -9,18 +9,16 @@
 #ifndef _SA_CKPT_TRACKING_H
 #define _SA_CKPT_TRACKING_H
 
-#include "saCkpt.h"
+#include "saCkpt_B_02_03.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /*
- * Arrival callback (OpenSAF): somebody wrote or overwrote sections of a checkpoint. The vector
- * says which, where and how much (dataSize at dataOffset); dataBuffer is NULL, read what you need.
- * Called from saCkptDispatch(), for every checkpoint that was or will be opened for reading with
- * ckptHandle, but not for the checkpoint handle that wrote. Memory of the vector is the library's
- * and gone when the callback returns.
+ * Arrival callback (OpenSAF): the track callback of B.02.03 under the name it had before, for
+ * clients of every version. Registering it is saCkptTrack(), and it takes the track callback's
+ * place.
  */
 typedef void (*ncsCkptCkptArrivalCallbackT)(const SaCkptCheckpointHandleT checkpointHandle,
                                             SaCkptIOVectorElementT *ioVector,
@@ -48,6 +46,12 @@ typedef SaUint32T (*ClCkptNotificationCallbackT)(SaUint64T ckptHdl, SaNameT *pNa
 extern SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
                                                     ClCkptNotificationCallbackT callback,
                                                     void *pCookie);
+
+/*
+ * Whether a section exists (SAFplus). Returns 0, or an error of SAFplus: 0x160004 if it does not,
+ * else what went wrong.
+ */
+extern SaUint32T clCkptSectionCheck(SaUint64T ckptHdl, SaCkptSectionIdT *pSectionId);
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,7 @@ typedef struct {
     SaUint32T waits; /* nothing was pending: the next turn is to wait for something */
     SaCkptCheckpointOpenCallbackT opened;
     SaCkptCheckpointSynchronizeCallbackT synchronized;
-    ncsCkptCkptArrivalCallbackT arrived;
+    SaCkptCheckpointTrackCallbackT tracked;
     SaInvocationT invocation;
     SaCkptCheckpointHandleT checkpoint;
     SaAisErrorT error;
@@ -21,8 +21,8 @@ typedef struct {
     SaUint32T count;
 } TurnT;
 
-SaAisErrorT py_initialize(SaCkptHandleT *out_handle, const SaCkptCallbacksT *callbacks,
-                          SaVersionT *version);
+SaAisErrorT py_initialize(SaCkptHandleT *out_handle, const SaCkptCallbacksT_2 *callbacks,
+                          SaVersionT *version, SaUint32T second);
 SaAisErrorT py_selection_object_get(SaCkptHandleT handle, SaSelectionObjectT *out_descriptor);
 SaAisErrorT py_dispatch(SaCkptHandleT handle, SaUint32T flags, TurnT *out_turn);
 SaAisErrorT py_finalize(SaCkptHandleT handle);
@@ -60,6 +60,9 @@ SaAisErrorT py_read(SaCkptCheckpointHandleT checkpoint, SaCkptIOVectorElementT *
 SaAisErrorT py_data_free(SaCkptCheckpointHandleT checkpoint, void *data);
 SaAisErrorT py_synchronize(SaCkptCheckpointHandleT checkpoint, SaTimeT timeout);
 SaAisErrorT py_synchronize_async(SaCkptCheckpointHandleT checkpoint, SaInvocationT invocation);
-SaAisErrorT py_arrival_register(SaCkptHandleT handle, ncsCkptCkptArrivalCallbackT callback);
+SaAisErrorT py_track(SaCkptHandleT handle);
+SaAisErrorT py_track_stop(SaCkptHandleT handle);
+SaAisErrorT py_arrival_register(SaCkptHandleT handle, SaCkptCheckpointTrackCallbackT callback);
 SaAisErrorT py_consumption_register(SaCkptCheckpointHandleT checkpoint,
                                     ClCkptNotificationCallbackT callback, void *cookie);
+SaAisErrorT py_section_check(SaCkptCheckpointHandleT checkpoint, const SaCkptSectionIdT *section);

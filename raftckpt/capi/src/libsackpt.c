@@ -1,5 +1,5 @@
 /*
- * The C half of libSaCkpt.so: the 24 calls of the SA Forum Checkpoint Service with the standard's
+ * The C half of libSaCkpt.so: the calls of the SA Forum Checkpoint Service with the standard's
  * ABI, in front of a Python interpreter that runs inside the calling process.
  *
  * It owns what only C can do: starting the interpreter, the stack that it needs, cancellation,
@@ -450,8 +450,8 @@ static void call_back(const TurnT *turn) {
         turn->opened(turn->invocation, turn->checkpoint, turn->error);
     if (turn->synchronized != NULL)
         turn->synchronized(turn->invocation, turn->error);
-    if (turn->arrived != NULL)
-        turn->arrived(turn->checkpoint, turn->vector, turn->count);
+    if (turn->tracked != NULL)
+        turn->tracked(turn->checkpoint, turn->vector, turn->count);
     pthread_cleanup_pop(1);
 }
 
@@ -603,8 +603,8 @@ static SaAisErrorT name_of(const SaNameT *name, const char **bytes, SaSizeT *len
 
 /* --- life cycle ----------------------------------------------------------------------------- */
 
-SaAisErrorT saCkptInitialize(SaCkptHandleT *ckptHandle, const SaCkptCallbacksT *callbacks,
-                             SaVersionT *version) {
+static SaAisErrorT initialize(SaCkptHandleT *ckptHandle, const SaCkptCallbacksT_2 *callbacks,
+                              SaVersionT *version, SaUint32T second) {
     if (ckptHandle == NULL || version == NULL)
         return SA_AIS_ERR_INVALID_PARAM;
     *ckptHandle = 0;
@@ -620,9 +620,24 @@ SaAisErrorT saCkptInitialize(SaCkptHandleT *ckptHandle, const SaCkptCallbacksT *
     sigdelset(&most, SIGTERM);
     sigdelset(&most, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &most, &old);
-    SaAisErrorT result = call_initialize(ckptHandle, callbacks, version);
+    SaAisErrorT result = call_initialize(ckptHandle, callbacks, version, second);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return result;
+}
+
+SaAisErrorT saCkptInitialize(SaCkptHandleT *ckptHandle, const SaCkptCallbacksT *callbacks,
+                             SaVersionT *version) {
+    SaCkptCallbacksT_2 given = {NULL, NULL, NULL};
+    if (callbacks != NULL) {
+        given.saCkptCheckpointOpenCallback = callbacks->saCkptCheckpointOpenCallback;
+        given.saCkptCheckpointSynchronizeCallback = callbacks->saCkptCheckpointSynchronizeCallback;
+    }
+    return initialize(ckptHandle, &given, version, 0);
+}
+
+SaAisErrorT saCkptInitialize_2(SaCkptHandleT *ckptHandle, const SaCkptCallbacksT_2 *callbacks,
+                               SaVersionT *version) {
+    return initialize(ckptHandle, callbacks, version, 1);
 }
 
 SaAisErrorT saCkptSelectionObjectGet(SaCkptHandleT ckptHandle,
@@ -787,6 +802,22 @@ SaAisErrorT saCkptCheckpointSynchronizeAsync(SaCkptCheckpointHandleT checkpointH
     return call_synchronize_async(checkpointHandle, invocation);
 }
 
+/* --- track callbacks ------------------------------------------------------------------------ */
+
+SaAisErrorT saCkptTrack(SaCkptHandleT ckptHandle) { return call_track(ckptHandle); }
+
+SaAisErrorT saCkptTrackStop(SaCkptHandleT ckptHandle) { return call_track_stop(ckptHandle); }
+
+SaAisErrorT saCkptCheckpointTrack(SaCkptCheckpointHandleT checkpointHandle) {
+    (void)checkpointHandle;
+    return SA_AIS_ERR_NOT_SUPPORTED;
+}
+
+SaAisErrorT saCkptCheckpointTrackStop(SaCkptCheckpointHandleT checkpointHandle) {
+    (void)checkpointHandle;
+    return SA_AIS_ERR_NOT_SUPPORTED;
+}
+
 /* --- what other implementations add --------------------------------------------------------- */
 
 SaAisErrorT ncsCkptRegisterCkptArrivalCallback(SaCkptHandleT ckptHandle,
@@ -800,4 +831,27 @@ SaUint32T clCkptImmediateConsumptionRegister(SaUint64T ckptHdl,
                                              ClCkptNotificationCallbackT callback, void *pCookie) {
     SaAisErrorT rc = call_consumption_register(ckptHdl, callback, pCookie);
     return rc == SA_AIS_OK ? 0 : (SaUint32T)rc;
+}
+
+/* Programs compare with SAFplus's own numbers; the upper half says that the service answers. */
+static SaUint32T safplus_code(SaAisErrorT rc) {
+    static const struct {
+        SaAisErrorT rc;
+        SaUint32T code;
+    } codes[] = {
+        {SA_AIS_ERR_NO_MEMORY, 0x01}, {SA_AIS_ERR_INVALID_PARAM, 0x02},
+        {SA_AIS_ERR_NOT_EXIST, 0x04}, {SA_AIS_ERR_BAD_HANDLE, 0x05},
+        {SA_AIS_ERR_TIMEOUT, 0x14},   {SA_AIS_ERR_TRY_AGAIN, 0x16},
+        {SA_AIS_ERR_LIBRARY, 0x24},   {SA_AIS_ERR_NO_RESOURCES, 0x0b},
+    };
+    if (rc == SA_AIS_OK)
+        return 0;
+    for (size_t row = 0; row < sizeof codes / sizeof *codes; row++)
+        if (codes[row].rc == rc)
+            return 0x160000 | codes[row].code;
+    return 0x160011; /* unspecified */
+}
+
+SaUint32T clCkptSectionCheck(SaUint64T ckptHdl, SaCkptSectionIdT *pSectionId) {
+    return safplus_code(call_section_check(ckptHdl, pSectionId));
 }

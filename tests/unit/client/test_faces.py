@@ -22,6 +22,7 @@ SERVICE = [
     "close",
     "transfer_leadership",
     "check",
+    "snapshot",
     "track",
 ]
 CHECKPOINT = [

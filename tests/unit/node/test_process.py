@@ -160,6 +160,9 @@ def test_a_data_directory_that_was_set_back_stops_and_says_why(cluster, tmp_path
     cluster.start("n2")
     assert cluster.wait_exit("n2", PATIENCE) == EXIT_REFUSED
     assert "went back in time" in cluster.log("n2")
+    for _ in range(4):  # each start counts: a supervisor must not make it pass for new
+        cluster.start("n2")
+        assert cluster.wait_exit("n2", PATIENCE) == EXIT_REFUSED
     assert get(cluster) == b"two"
 
 

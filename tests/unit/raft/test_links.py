@@ -76,7 +76,7 @@ class Notes:
             raise self.raises
         self.events.append(("body", directory, body))
 
-    def refused(self, why: str) -> None:
+    def refused(self, node: str, why: str) -> None:
         self.refusals.append(why)
 
 

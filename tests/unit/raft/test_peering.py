@@ -11,7 +11,7 @@ from raftckpt.raft.messages import KINDS, Echo, Noted, PeerProtocolError, encode
 from raftckpt.raft.peering import Peering, StartRefused
 from raftckpt.raft.port import PeerInfo
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.storage import RealFileSystem
+from raftckpt.storage import Foreign, RealFileSystem
 from tests.directories import FOUNDING, found, founding_of, named_directory
 
 NODES = ["n1", "n2", "n3"]
@@ -167,7 +167,20 @@ def test_a_disk_that_fails_while_founding_stops_the_replica(tmp_path, monkeypatc
 
 
 def test_being_told_to_stop_stops(lone):
-    lone.peering.refused("a copy runs elsewhere")
+    lone.peering.configured(lone.founding)
+    lone.peering.refused("n9", "a copy runs elsewhere")
     (failure,) = lone.failures
     assert isinstance(failure, StartRefused)
     assert str(failure) == "a copy runs elsewhere"
+    assert lone.directory.notes.set_back == ""  # n9 is no member
+
+
+def test_what_a_member_says_of_this_directory_is_never_forgotten(tmp_path):
+    """Each start counts: started again and again, a copy would pass for the newest."""
+    lone = Lone(tmp_path)
+    lone.peering.configured(lone.founding)
+    lone.peering.refused("n2", "its data directory went back in time")
+    lone.directory.close()
+    for _ in range(3):
+        with pytest.raises(Foreign, match="n2 says: its data directory went back in time"):
+            Lone(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
-from raftckpt.ha.witness import Witness
+from raftckpt.client.witness import Witness
 
 
 @pytest.mark.parametrize("down_s", [1.0, 30.0])
