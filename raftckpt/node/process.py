@@ -44,6 +44,8 @@ _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _LOOK_AT_DISK_S: Final = 0.5
+_HAND_OVER_EVERY_S: Final = 600.0
+"""A leader whose disk is full tries once whether another one's is not."""
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
 
@@ -82,6 +84,7 @@ class ReplicaProcess:
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._signals = 0
+        self._handed_over_at = float("-inf")
         self._driver: Driver | None = None
 
     async def run(self) -> None:
@@ -270,7 +273,7 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.taken = lambda: self._room_taken(replica, storage)
-        storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
+        storage.snapshots.fits = lambda size: self._fits(size, replica)
         self._driver = driver
         return replica, raft, listener, driver
 
@@ -284,8 +287,18 @@ class ReplicaProcess:
         if self._disk.full and not journal.dirty:
             journal.sync()  # nobody writes: what is left of files that are not needed goes now
         self._room_taken(replica, storage)
+        now = self._clock.monotonic()
+        if self._disk.full and replica.leading and now - self._handed_over_at > _HAND_OVER_EVERY_S:
+            # perhaps another one has room; if none has, leadership does not go round and round
+            self._handed_over_at = now
+            log.warning("hands_over why=disk_full")
+            replica.transfer(None, lambda outcome: None)
         loop = asyncio.get_running_loop()
         loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
+
+    def _fits(self, size: int, replica: Replica) -> bool:
+        self._disk.measure(replica.machine.footprint)
+        return self._disk.fits(size or replica.machine.footprint)
 
     def _room_taken(self, replica: Replica, storage: Storage) -> None:
         """A segment may have begun: what is taken on before the next look has to fit, too."""

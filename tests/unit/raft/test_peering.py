@@ -80,6 +80,15 @@ def test_a_stranger_of_the_same_founding_gets_a_link(lone):
     assert lone.peering.objection(lone.hello(node="n9", directory="n9")) == (None, False)
 
 
+def test_a_member_does_not_speak_for_the_directory_of_another(lone):
+    """Its certificate binds its name, and the configuration binds the name to a directory."""
+    lone.peering.configured(lone.founding)
+    why, fatal = lone.peering.objection(lone.hello(node="n3", incarnation=99))
+    assert why == "its data directory is that of the member n2"
+    assert not fatal
+    assert lone.peering.objection(lone.hello()) == (None, False)
+
+
 def test_another_founding_is_an_alarm_until_it_is_gone(lone):
     why, fatal = lone.peering.objection(lone.hello(founding="e" * 32))
     assert "founded twice" in why
