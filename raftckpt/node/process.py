@@ -20,6 +20,7 @@ from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, announceable, parse_address
 from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
+from raftckpt.node.health import Health
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
 from raftckpt.node.replica import Replica
 from raftckpt.node.secret import peer_secret
@@ -249,6 +250,7 @@ class ReplicaProcess:
             lambda: peering.alarms() + replica.alarms + self._disk.alarms(),
             notes.clear,
             lambda: driver.longest.value,
+            Health(config, node).told,
         )
         listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(
