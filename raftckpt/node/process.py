@@ -32,8 +32,10 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
+from raftckpt.server.admin import AdminPort
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from raftckpt.server.metrics import Sources, exposition, readiness
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -84,6 +86,8 @@ class ReplicaProcess:
         self._changed = asyncio.Event()
         self._signals = 0
         self._driver: Driver | None = None
+        self._health = Health(config, node)
+        self._sources: Sources | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -126,18 +130,21 @@ class ReplicaProcess:
             failed=self._on_failure,
         )
         links = PeerLinks(
-            (at.peer.host, at.peer.port),
+            at.listens(at.peer),
             peering,
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
         )
         await links.start()
+        admin = await self._open_admin()
         changed()
         verdict = await self._founded(peering)
         if verdict.outcome is not FoundingState.COMPLETE:
             await links.stop()
             directory.close()
+            if admin is not None:
+                admin.stop()
             if verdict.outcome is FoundingState.REFUSED:
                 raise Missing(
                     f"starting {node} with the data directory {self._path} failed",
@@ -151,7 +158,7 @@ class ReplicaProcess:
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
-        await listener.start(*at.client)
+        await listener.start(*at.listens(at.client))
         driver.start(raft)
         log.info(
             "ready client=%s peer=%s pid=%d version=%s data_dir=%s durability=%s",
@@ -164,6 +171,29 @@ class ReplicaProcess:
         )
         await self._stop.wait()
         await self._leave(replica, raft, listener, links, driver)
+        if admin is not None:
+            admin.stop()
+
+    async def _open_admin(self) -> AdminPort | None:
+        """Answer probes from the first moment, also while the founding is waited for."""
+        at = self._config.replicas[self._node]
+        if at.admin is None:
+            return None
+        names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
+        tls = None if at.admin.loopback else client_context(self._config)
+        admin = AdminPort(self._word, self._metrics, names, tls)
+        host, port = await admin.start(*at.admin)
+        log.info("admin address=%s", Address(host, port))
+        return admin
+
+    def _word(self) -> str:
+        """Whether this replica serves, in a word."""
+        if self._stop.is_set():
+            return "stopping"
+        return "founding" if self._sources is None else readiness(self._sources.replica)
+
+    def _metrics(self) -> bytes | None:
+        return None if self._sources is None else exposition(self._sources)
 
     def _raft_config(self) -> RaftConfig:
         config, timing = self._config, self._config.timing
@@ -227,12 +257,13 @@ class ReplicaProcess:
                 f"replace {node}, or clear this with raftckpt cluster clear {node}"
             )
 
+        data_bytes = config.limits.data_bytes or memory_for_data()
         replica = Replica(
             node,
             endpoints,
             clock,
             wake,
-            data_bytes=config.limits.data_bytes or memory_for_data(),
+            data_bytes=data_bytes,
             failed=fail,
             configured=peering.configured,
             differs=differs,
@@ -250,7 +281,7 @@ class ReplicaProcess:
             lambda: peering.alarms() + replica.alarms + self._disk.alarms(),
             notes.clear,
             lambda: driver.longest.value,
-            Health(config, node).told,
+            self._health.told,
         )
         listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(
@@ -271,6 +302,22 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
+        self._fs.synced = replica.meters.fsync.observe
+        self._sources = Sources(
+            replica,
+            listener,
+            info,
+            self._health,
+            lambda: self._disk.full,
+            data_bytes or 0,
+            {
+                "consensus": lambda: raft.status().alarms,
+                "peers": peering.alarms,
+                "state": lambda: replica.alarms,
+                "disk": self._disk.alarms,
+            },
+            self._word,
+        )
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
         self._driver = driver

@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
-__all__ = ["ClientListener"]
+__all__ = ["ClientListener", "cut_off"]
 
 log = logging.getLogger("raftckpt.server")
 
@@ -64,9 +65,11 @@ class ClientListener:
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
+        self.refusals: Counter[str] = Counter()
+        """Requests refused before they were in the log, by reason."""
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
+            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
@@ -76,7 +79,7 @@ class ClientListener:
         self._tls = tls
         self._cluster = info.cluster
         self._handshake_s = handshake_s
-        self._edge = edge
+        self.edge = edge
         self.doors = _doors(edge, None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._acceptor: Acceptor | None = None
@@ -99,13 +102,13 @@ class ClientListener:
         self._loop = asyncio.get_running_loop()
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.doors = _doors(
-            self._edge, None if descriptors == resource.RLIM_INFINITY else descriptors
+            self.edge, None if descriptors == resource.RLIM_INFINITY else descriptors
         )
-        if self.doors.connections_max < self._edge.connections:
+        if self.doors.connections_max < self.edge.connections:
             log.warning(
                 "connections_reduced connections=%d configured=%d descriptors=%d",
                 self.doors.connections_max,
-                self._edge.connections,
+                self.edge.connections,
                 descriptors,
             )
         self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
@@ -212,7 +215,7 @@ class ClientListener:
     def receiving(self, more: int) -> None:
         """Count what is held of incomplete frames; too much, and who began first has to go."""
         self.receiving_bytes += more
-        if more <= 0 or self.receiving_bytes <= self._edge.receive_bytes:
+        if more <= 0 or self.receiving_bytes <= self.edge.receive_bytes:
             return
         begun = sorted(
             (since, position, connection)
@@ -220,7 +223,7 @@ class ClientListener:
             if (since := connection.partial_since) is not None
         )
         for _, _, connection in begun:
-            if self.receiving_bytes <= self._edge.receive_bytes:
+            if self.receiving_bytes <= self.edge.receive_bytes:
                 return
             self.receiving_bytes -= connection.held_bytes
             connection.held_bytes = 0
@@ -235,7 +238,7 @@ class ClientListener:
         )
         waiting = sum(connection.buffered for _, _, connection in stalled)
         for since, _, connection in stalled:
-            if waiting <= self._edge.send_bytes or now - since < _SWEEP_S:
+            if waiting <= self.edge.send_bytes or now - since < _SWEEP_S:
                 return
             waiting -= connection.buffered
             connection.break_off("it does not read, and too many do not")
@@ -340,7 +343,7 @@ def _doors(edge: EdgeLimits, descriptors: int | None) -> Doors:
     )
 
 
-def _cut_off(replica: Replica) -> bool:
+def cut_off(replica: Replica) -> bool:
     """Whether this replica has heard no leader for a while: it may miss what is committed."""
     if replica.leading:
         return False

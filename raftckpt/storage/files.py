@@ -274,7 +274,9 @@ class _RealFile:
             os.fdatasync(self._fd)
         except OSError as error:
             raise _translate("syncing", self._name(), error) from error
-        self._fs.sync_s += time.monotonic() - begun
+        took = time.monotonic() - begun
+        self._fs.sync_s += took
+        self._fs.synced(took)
 
     def start_writeback(self, offset: int, size: int) -> None:
         with contextlib.suppress(OSError):  # a hint; the sync that follows tells the truth
@@ -358,11 +360,13 @@ class RealFileSystem:
 
     Attributes:
         sync_s: seconds that all syncs took so far.
+        synced: told how many seconds each sync of a file took.
         relief: told which file has no room; returns whether it made some.
         taken: told that room was reserved for a file.
     """
 
     sync_s = 0.0
+    synced: Callable[[float], None] = staticmethod(lambda seconds: None)
     relief: Callable[[str], bool] | None = None
     taken: Callable[[], None] | None = None
 
