@@ -80,6 +80,8 @@ COPY_PIECES_ASKED_MAX: Final = 16
 """Pieces of one that may be asked for before the first of them is sent."""
 COPY_IDLE_SECONDS_MAX: Final = 60.0
 """Without a question for the next piece; then the state is let go."""
+COPY_YIELDS_SECONDS: Final = 5.0
+"""The same while another client wants to begin."""
 
 # --- replica -----------------------------------------------------------------------------
 PENDING_COMMANDS_MAX: Final = 65_536

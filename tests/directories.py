@@ -76,6 +76,7 @@ def written_directory(
     term: int = 1,
     terms: dict[int, int] | None = None,
     level: int = HIGHEST_LEVEL,
+    pinned: bool = False,
     nodes: Iterable[str] = ("n1", "n2", "n3"),
 ) -> CheckpointMachine:
     """Write what a member has on disk after a session put sections into the checkpoint "c".
@@ -87,7 +88,7 @@ def written_directory(
         The state.
     """
     directory = named_directory(RealFileSystem(), str(path), "golden", node)
-    found(directory, founding_of("golden", nodes, level))
+    found(directory, founding_of("golden", nodes, level)._replace(pinned=pinned))
     storage = Storage.open(directory, segment_bytes=64 * 1024)
     journal, machine = storage.journal, CheckpointMachine()
     founding = CONFIGURATION + directory.identity.record

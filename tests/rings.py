@@ -38,6 +38,7 @@ RINGS: Final = {
     "tests/unit/client/test_resolving.py": LOOPBACK,
     "tests/unit/client/test_sync.py": LOOPBACK,
     "tests/unit/node/test_operator_errors.py": PROCESSES,
+    "tests/unit/copies/test_snapshots.py": LOOPBACK,
     "tests/unit/node/test_process.py": PROCESSES,
     "tests/unit/raft/test_links.py": LOOPBACK,
     "tests/unit/server/test_admin.py": LOOPBACK,

@@ -97,6 +97,7 @@ def verify(directory: str, output: str) -> None:
         "sections": sum(len(each.sections) for each in machine.checkpoints.values()),
         "bytes": sum(each.memory_used for each in machine.checkpoints.values()),
         "sessions": len(machine.sessions),
+        "undecodable": [index for index, _ in state.undecodable],
     }
     if output == "json":
         print_json(found)
@@ -128,14 +129,7 @@ def dump(directory: str, first: int | None, last: int | None, with_data: bool, o
     with reading(directory) as held:
         for payload, index, term in held.entries:
             if (first is None or index >= first) and (last is None or index <= last):
-                try:
-                    entry = told(payload, index, term)
-                except ValueError as error:
-                    raise Failure(
-                        f"reading entry {index} of {directory} failed",
-                        str(error),
-                        "use the version of raftckpt that wrote it",
-                    ) from error
+                entry = told(payload, index, term)
                 committed = index <= held.commit_index
                 if output == "json":
                     print_json(_entry_json(entry, committed, with_data=with_data))
@@ -181,6 +175,7 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
         f"found a new cluster on {path}: old directories that are a majority of the former one "
         "must never start again",
         yes=yes,
+        look="--compare",
     )
     made = recover_(path)
     if output == "json":
@@ -325,7 +320,7 @@ def _print(found: dict[str, Any]) -> None:
         ("directory", f"{found['directory']}, {found['state']}, of {found['node']}"),
         ("cluster", found["cluster"]),
         ("founding", found["founding"] or "none yet"),
-        *([("recovered from", found["parent"])] if found["parent"] else []),
+        *([("made of", found["parent"])] if found["parent"] else []),
         ("starts", "unknown: the note of the peers is gone" if found["starts"] is None
          else found["starts"]),
         ("level", "-" if found["level"] is None else found["level"]),
@@ -353,6 +348,10 @@ def _print(found: dict[str, Any]) -> None:
                 f"{show_size(content['bytes'])}, {content['sessions']} sessions",
             )
         )
+        if content["undecodable"]:
+            pairs.append(
+                ("entries without meaning", ", ".join(map(str, content["undecodable"][:20])))
+            )
     print_pairs(pairs)
 
 

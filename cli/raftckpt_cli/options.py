@@ -218,8 +218,10 @@ def _endpoints(context: click.Context, endpoints: str | None, config: str | None
     return os.path.join(".", chosen) if os.sep not in chosen else chosen
 
 
-def confirm(what: str, *, yes: bool) -> None:
+def confirm(what: str, *, yes: bool, look: str = "--dry-run") -> None:
     """Ask before destroying something, on a terminal only; elsewhere ``--yes`` is required.
+
+    ``look``: the option that only looks.
 
     Raises:
         Failure: not confirmed.
@@ -235,6 +237,6 @@ def confirm(what: str, *, yes: bool) -> None:
     raise Failure(
         f"{what}: not done",
         "this destroys data and there is no terminal to ask on",
-        "pass --yes (or look first with --dry-run)",
+        f"pass --yes (or look first with {look})",
         ExitCode.USAGE,
     )

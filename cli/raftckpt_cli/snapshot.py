@@ -215,11 +215,13 @@ def restore(
     from raftckpt.copies.rebirth import Place
     from raftckpt.copies.restore import refuse_answering
     from raftckpt.copies.restore import restore as restore_
+    from raftckpt.node.config import announced
 
     loaded = _configuration(config, node, data_dir)
     refuse_answering((name, at.client.host, at.client.port) for name, at in loaded.replicas.items())
     places = {
-        name: Place(name, str(at.peer), str(at.client)) for name, at in loaded.replicas.items()
+        name: Place(name, announced(at.peer), announced(at.client))
+        for name, at in loaded.replicas.items()
     }
     own = places.pop(node)
     drawn = token or secrets.token_urlsafe(24)

@@ -34,7 +34,8 @@ class ToldEntry:
     Attributes:
         index: its place.
         term: of the leader that made it.
-        kind: "batch", "configuration", "no-op", or "placeholder" (only its term is known).
+        kind: "batch", "configuration", "no-op", "placeholder" (only its term is known), or
+            "undecodable" (it is none of these, and does nothing).
         size: bytes of its payload.
         time_ns: stamp of a batch, else None.
         commands: of a batch: (operation, {field: value}).
@@ -51,23 +52,22 @@ class ToldEntry:
 
 
 def told(payload: bytes, index: int, term: int) -> ToldEntry:
-    """Decode an entry.
-
-    Raises:
-        ValueError: it is none that this version can read.
-    """
+    """Decode an entry, whatever it is."""
     kind = payload[:1]
     size = len(payload)
     if payload == PLACEHOLDER:
         return ToldEntry(index, term, "placeholder", size)
     if kind == NO_OP:
         return ToldEntry(index, term, "no-op", size)
-    if kind == CONFIGURATION:
-        configuration = decode_configuration(payload[1:])
-        return ToldEntry(index, term, "configuration", size, configuration=configuration)
-    if kind != REGULAR:
-        raise ValueError(f"entry {index} is of the unknown kind {kind.hex()}")
-    batch = decode_batch(payload[1:])
+    try:
+        if kind == CONFIGURATION:
+            configuration = decode_configuration(payload[1:])
+            return ToldEntry(index, term, "configuration", size, configuration=configuration)
+        batch = decode_batch(payload[1:]) if kind == REGULAR else None
+    except ValueError:
+        batch = None
+    if batch is None:
+        return ToldEntry(index, term, "undecodable", size)
     commands = tuple(map(_command, batch.commands))
     return ToldEntry(index, term, "batch", size, batch.now_ns, commands)
 

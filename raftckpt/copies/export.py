@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO, Any, Final, NamedTuple
 
+from raftckpt.client.operations import checkpoint_name_of
 from raftckpt.client.sync import Checkpoint, Service
 from raftckpt.client.types import Attributes, Nanoseconds
 from raftckpt.errors import Exist, InvalidParam, TryAgain
@@ -180,7 +181,7 @@ def read_export(file: IO[bytes]) -> Exported:
     try:
         end = json.loads(last)
         complete = end == {"end": count, "sha256": total.hexdigest()} and last.endswith(b"\n")
-    except ValueError:
+    except (ValueError, RecursionError):
         complete = False
     if not complete or head["sections"] != count:
         raise InvalidParam("the file is not complete, or was changed: its last line does not match")
@@ -196,9 +197,11 @@ def read_export(file: IO[bytes]) -> Exported:
             told["max_section_size"],
             told["max_section_id_size"],
         )
-    except (KeyError, TypeError) as error:
+        attributes.to_wire()
+    except (KeyError, TypeError, OverflowError) as error:
         raise InvalidParam(f"the attributes in the file are malformed: {error!r}") from None
-    return Exported(head["checkpoint"], attributes, head["revision"], _sections(file, count), count)
+    name = checkpoint_name_of(head["checkpoint"])
+    return Exported(name, attributes, head["revision"], _sections(file, count), count)
 
 
 def _head(line: bytes) -> dict[str, Any]:
@@ -206,7 +209,7 @@ def _head(line: bytes) -> dict[str, Any]:
         head = json.loads(line)
         version = head["format"]
         types = [type(head[name]) for name in ("checkpoint", "revision", "sections", "attributes")]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidParam("it is no export of a checkpoint: the first line is another") from None
     if version != EXPORT_VERSION:
         raise InvalidParam(
@@ -231,7 +234,7 @@ def _sections(file: IO[bytes], count: int) -> Iterator[ExportedSection]:
                 base64.b64decode(fields["data_base64"], validate=True),
                 expires,
             )
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
             raise InvalidParam(f"section {number} in the file is malformed: {error}") from None
 
 

@@ -36,6 +36,7 @@ from raftckpt.storage import (
     RealFileSystem,
     Storage,
     StorageError,
+    read_identity,
 )
 
 __all__ = ["FAR_ABOVE", "Place", "Reborn", "make_directory", "reborn", "settle_directory"]
@@ -109,6 +110,7 @@ def make_directory(
     machine: CheckpointMachine,
     *,
     level: int,
+    pinned: bool = False,
     parent: str = "",
     others: tuple[Place, ...] = (),
     token: str = "",
@@ -121,7 +123,8 @@ def make_directory(
         own: the voter.
         machine: what :func:`reborn` made.
         level: that it begins at.
-        parent: founding id of the cluster it was recovered from.
+        pinned: whether it stays there until an operator says otherwise.
+        parent: founding id of the cluster whose state it is.
         others: for whom places are kept.
         token: SHA-256 (hex) of the token that opens them.
 
@@ -132,7 +135,7 @@ def make_directory(
         StorageError: it cannot be written.
     """
     fs = RealFileSystem()
-    shutil.rmtree(path, ignore_errors=True)
+    _clear(fs, path, own.node)
     directory = DataDirectory.open(fs, path, cluster, own.node)
     voter = ClusterMember(own.node, directory.identity.directory, own.peer, own.client)
     learners = [
@@ -140,7 +143,7 @@ def make_directory(
         for each in others
     ]
     members = tuple(sorted([voter, *learners]))
-    founding = Configuration(fs.random_bytes(16).hex(), cluster, parent, 0, level, False, members)
+    founding = Configuration(fs.random_bytes(16).hex(), cluster, parent, 0, level, pinned, members)
     record = encode_configuration(founding)
     directory.note_complete(founding.founding, record)
     storage = Storage.open(directory)
@@ -149,6 +152,14 @@ def make_directory(
     finally:
         storage.close()
     return founding
+
+
+def _clear(fs: RealFileSystem, path: str, node: str) -> None:
+    """Remove what an interrupted call left; a directory of another node is none."""
+    former = read_identity(fs, path)
+    if former is not None and former.node != node:
+        raise refuse_occupied(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(storage: Storage, record: bytes, machine: CheckpointMachine) -> None:

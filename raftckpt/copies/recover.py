@@ -233,6 +233,7 @@ def recover(path: str) -> RecoveredCluster:
             own,
             state.machine,
             level=configuration.level,
+            pinned=configuration.pinned,
             parent=identity.founding,
         )
         aside = _free_name(f"{path}.before-{founding.founding[:8]}")

@@ -41,11 +41,13 @@ class Replayed:
         machine: the state behind the last entry.
         committed: the state behind the last entry known to be committed.
         last: the state behind the last entry.
+        undecodable: entries that are no batch, which do nothing: (index, what is wrong).
     """
 
     machine: CheckpointMachine
     committed: Point
     last: Point
+    undecodable: list[tuple[int, str]]
 
 
 def configuration_of(held: HeldDirectory) -> Configuration | None:
@@ -70,7 +72,7 @@ def replayed(held: HeldDirectory) -> Replayed:
     """Build the state.
 
     Raises:
-        Damaged: the image, or an entry, cannot be read.
+        Damaged: the image, or a configuration, cannot be read.
         Unsupported: the log is of a level that this version cannot.
     """
     configuration = configuration_of(held)
@@ -90,6 +92,8 @@ def replayed(held: HeldDirectory) -> Replayed:
                 machine.level = Configurations(placed, []).now.configuration.level
         except ValueError as error:
             raise _damaged(held, f"the image of its snapshot: {error}") from error
+    undecodable: list[tuple[int, str]] = []
+    machine.undecodable = lambda index, why: undecodable.append((index, why))
     committed: Point | None = None
     index = held.snapshot.index if held.snapshot is not None else 0
     for payload, index, _ in held.entries:
@@ -98,13 +102,10 @@ def replayed(held: HeldDirectory) -> Replayed:
         if payload[:1] == CONFIGURATION:  # what its entries mean may depend on it
             machine.level = decode_configuration(payload[1:]).level
         if payload[:1] == REGULAR:
-            try:
-                machine.apply(index, payload[1:])
-            except ValueError as error:
-                raise _damaged(held, f"entry {index}: {error}") from error
+            machine.apply(index, payload[1:])
             machine.changes = []
     last = Point(index, machine.revision, machine.now_ns)
-    return Replayed(machine, committed or last, last)
+    return Replayed(machine, committed or last, last, undecodable)
 
 
 def _damaged(held: HeldDirectory, why: str) -> StorageError:

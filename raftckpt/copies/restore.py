@@ -108,7 +108,14 @@ def restore(
     made = f"{path}.restoring"
     digest = hashlib.sha256(token.encode()).hexdigest()
     founding = make_directory(
-        made, cluster, own, machine, level=head.level, others=tuple(others), token=digest
+        made,
+        cluster,
+        own,
+        machine,
+        level=head.level,
+        parent=head.founding,
+        others=tuple(others),
+        token=digest,
     )
     settle_directory(made, path)
     return Restored(path, founding.founding, head, state)

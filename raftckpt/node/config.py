@@ -33,6 +33,7 @@ __all__ = [
     "Timing",
     "TlsFiles",
     "announceable",
+    "announced",
     "load",
     "parse",
     "parse_address",
@@ -220,6 +221,11 @@ def announceable(text: str) -> str:
     except ValueError:
         wildcard = False
     return f"{text} is every address of a host: nobody can dial it" if wildcard else ""
+
+
+def announced(address: Address) -> str:
+    """An address as others are told of it: never one that nobody can dial."""
+    return "" if announceable(str(address)) else str(address)
 
 
 # --- kinds of values: each takes the text or the YAML value and returns it checked ----------------

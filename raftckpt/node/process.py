@@ -17,7 +17,7 @@ from typing import Final
 
 from raftckpt.errors import InvariantViolation
 from raftckpt.node.clock import SystemClock
-from raftckpt.node.config import Address, ClusterConfig, announceable, parse_address
+from raftckpt.node.config import Address, ClusterConfig, announced, parse_address
 from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health
@@ -47,6 +47,8 @@ _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _LOOK_AT_DISK_S: Final = 0.5
+_HAND_OVER_EVERY_S: Final = 600.0
+"""A leader whose disk is full tries once whether another one's is not."""
 _DRAIN_SECONDS_MAX: Final = 2.0
 _DRAIN_POLL_S: Final = 0.005
 
@@ -85,6 +87,7 @@ class ReplicaProcess:
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._signals = 0
+        self._handed_over_at = float("-inf")
         self._driver: Driver | None = None
         self._health = Health(config, node)
         self._sources: Sources | None = None
@@ -199,8 +202,8 @@ class ReplicaProcess:
         config, timing = self._config, self._config.timing
         at = config.replicas[self._node]
         return RaftConfig(
-            _announced(at.peer),
-            _announced(at.client),
+            announced(at.peer),
+            announced(at.client),
             heartbeat_s=timing.heartbeat_ms / 1000,
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
@@ -319,7 +322,7 @@ class ReplicaProcess:
             self._word,
         )
         self._fs.taken = lambda: self._room_taken(replica, storage)
-        storage.snapshots.fits = lambda: self._disk.fits(replica.machine.footprint)
+        storage.snapshots.fits = lambda size: self._fits(size, replica)
         self._driver = driver
         return replica, raft, listener, driver
 
@@ -333,8 +336,18 @@ class ReplicaProcess:
         if self._disk.full and not journal.dirty:
             journal.sync()  # nobody writes: what is left of files that are not needed goes now
         self._room_taken(replica, storage)
+        now = self._clock.monotonic()
+        if self._disk.full and replica.leading and now - self._handed_over_at > _HAND_OVER_EVERY_S:
+            # perhaps another one has room; if none has, leadership does not go round and round
+            self._handed_over_at = now
+            log.warning("hands_over why=disk_full")
+            replica.transfer(None, lambda outcome: None)
         loop = asyncio.get_running_loop()
         loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
+
+    def _fits(self, size: int, replica: Replica) -> bool:
+        self._disk.measure(replica.machine.footprint)
+        return self._disk.fits(size or replica.machine.footprint)
 
     def _room_taken(self, replica: Replica, storage: Storage) -> None:
         """A segment may have begun: what is taken on before the next look has to fit, too."""
@@ -422,11 +435,6 @@ class ReplicaProcess:
             log.error("unexpected %s", context.get("message"), exc_info=error)
         else:
             log.error("unexpected %s", context.get("message"))
-
-
-def _announced(address: Address) -> str:
-    """An address as others are told of it: never one that nobody can dial."""
-    return "" if announceable(str(address)) else str(address)
 
 
 def _address(text: str) -> Address | None:

@@ -66,7 +66,8 @@ class Configuration(NamedTuple):
     founding: str
     cluster: str
     parent: str
-    """Founding id of the cluster that this one was recovered from ("": none)."""
+    """Founding id of the cluster that this one was recovered from, or whose snapshot it was made of
+    ("": none)."""
     base: int
     """Index of the configuration entry that it follows (0: it is the founding record)."""
     level: int

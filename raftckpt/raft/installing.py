@@ -48,7 +48,7 @@ class Installer:
         """
         if (source, chunk.snapshot) != (self._source, self._id) or self._receiver is None:
             self.discard()
-            if chunk.offset != 0:
+            if chunk.offset != 0 or not self._snapshots.fits(chunk.total):
                 return 0, None
             self._source, self._id = source, chunk.snapshot
             try:

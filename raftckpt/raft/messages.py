@@ -298,6 +298,9 @@ _BOUNDS: Final[dict[int, tuple[tuple[int, int], ...]]] = {
 }
 _FREQUENT: Final = frozenset((Append, Ack, Echo))
 """Messages that have nothing more to be looked at."""
+_ANSWERS: Final = frozenset((Ack, Echo, ChunkAck))
+_WITHOUT_TERM: Final = frozenset((NotLetIn, Noted))
+"""The others say one first, their own or that of a configuration."""
 WHOLE: Final = b"\x00"
 """First byte of a frame body: a peer frame is never fragmented."""
 
@@ -354,16 +357,19 @@ def implausible(
         sent_round: number of the last round sent, by a leader; else -1.
         last_index: end of the own log.
     """
+    furthest = term + TERM_LEAP_MAX
+    message: Any
     for message in messages:
-        if isinstance(message, NotLetIn | Noted):
+        kind = type(message)
+        if kind in _WITHOUT_TERM:
             continue
-        said = message.config_term if isinstance(message, Standing | Removed) else message.term
-        if said > term + TERM_LEAP_MAX:
+        said = message[1]
+        if said > furthest:
             return f"it says term {said}, and this replica is at {term}"
-        if sent_round >= 0 and said == term and isinstance(message, Ack | Echo | ChunkAck):
+        if kind in _ANSWERS and said == term and sent_round >= 0:
             if message.round > sent_round:
                 return f"it answers round {message.round}, and the last one was {sent_round}"
-            if type(message) is Ack and message.success and message.next_index > last_index + 1:
+            if kind is Ack and message.success and message.next_index > last_index + 1:
                 return f"it holds entries to {message.next_index - 1}, and the last is {last_index}"
     return ""
 

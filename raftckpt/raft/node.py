@@ -714,8 +714,10 @@ class RaftNode(lib.EngineHooks):
         elif not directory.identity.joins and self._id not in self._configurations.now.directories:
             self._leave(placed.place)  # and not from before it was let in
         directory.notes.settle(placed.directories)
-        for gone in self._sender.left(placed.directories):
-            self._emit(gone, Removed(KINDS[Removed], placed.term, placed.index))
+        former = self._configurations.at(placed.index - 1).directories
+        gone = (former - placed.directories) & self._linked.keys()  # all tell it, one may lie
+        for name in sorted(gone.union(self._sender.left(placed.directories))):
+            self._emit(name, Removed(KINDS[Removed], placed.term, placed.index))
         for name, standing in self._standing.items():
             self._judge(name, standing)
         asked = [a for a in self._asked if a.entry <= placed.index]

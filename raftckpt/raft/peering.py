@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from raftckpt.raft.configuration import Configuration
+from raftckpt.raft.configuration import Configuration, decode_configuration
 from raftckpt.raft.founding import Founding, FoundingState, Verdict
 from raftckpt.raft.hello import Hello, objection_to
 from raftckpt.raft.messages import Noted, PeerProtocolError, decode_body, encode, join_bodies
@@ -100,6 +100,12 @@ class Peering:
         own = self.hello()
         why = objection_to(hello, own, self.level)
         if hello.founding and own.founding and hello.founding != own.founding:
+            if hello.cluster == own.cluster and hello.founding == self._parent():
+                why = (
+                    "it is of the cluster that this one was made of, by recovery or of a snapshot: "
+                    "its data directory has had its day. Destroy it, and let the host in with an "
+                    f"empty one: raftckpt cluster add {hello.node}"
+                )
             self._foundings[hello.node] = f"{hello.node}: {why}"
         named = self._names.get(hello.directory, hello.node)
         if why is None and named != hello.node:
@@ -110,6 +116,10 @@ class Peering:
         if why is None and self._raft is not None:
             why = self._raft.objection(hello.info)
         return why, why is not None
+
+    def _parent(self) -> str:
+        """Founding id of the cluster that this one was made of; "": of none."""
+        return decode_configuration(self._directory.identity.record).parent
 
     def remember(self, hello: Hello) -> None:
         """Note durably that this start of a directory was met."""

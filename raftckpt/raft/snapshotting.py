@@ -105,7 +105,7 @@ class Snapshotter:
         first = self._log[0][1]
         if self.busy or applied <= self._last_index or applied <= first:
             return False
-        if self._now() < self._retry_at or not self._snapshots.fits():
+        if self._now() < self._retry_at or not self._snapshots.fits(0):
             return False
         payload, index, term = self._log[applied - first]
         prev_term = self._log[applied - 1 - first][2]

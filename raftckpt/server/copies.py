@@ -21,8 +21,12 @@ from raftckpt.version import IMAGE_VERSION
 
 __all__ = ["Copies", "CopyReader"]
 
-PAUSE: Final = 4.0
+PAUSE: Final = 9.0
 """How many times as long as a piece took the next one waits, while entries are applied."""
+
+FREEZE_PAUSE: Final = 19.0
+"""How many times as long as freezing a state took nobody else may have one frozen: whoever begins
+and goes away in a loop must not take the replica's time."""
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _NOT_EXIST: Final = int(SaAisError.ERR_NOT_EXIST)
@@ -88,6 +92,7 @@ class Copies:
         self._later = later
         self._copies: dict[int, _Copy] = {}
         self._last = 0
+        self._freeze_after = 0.0
         self._read_at: float | None = None
         self._read_revision = 0
 
@@ -100,14 +105,19 @@ class Copies:
     def begin(self, owner: CopyReader, message: ops.SnapshotBegin) -> None:
         """Freeze the state."""
         machine = self._replica.machine
+        begun = self._now()
+        if len(self._copies) >= limits.COPIES_MAX:
+            self._let_go(limits.COPY_YIELDS_SECONDS)
         if machine.revision < message.at_least:
             owner.refuse(message.request, _TRY_AGAIN, "behind", machine.revision)
-        elif len(self._copies) >= limits.COPIES_MAX:
+        elif len(self._copies) >= limits.COPIES_MAX or begun < self._freeze_after:
             owner.refuse(message.request, _TRY_AGAIN, "busy")
         else:
             self._last += 1
             pieces = machine.freeze(secrets=False)
-            self._copies[self._last] = _Copy(owner, pieces, machine.revision, self._now())
+            self._copies[self._last] = _Copy(owner, pieces, machine.revision, begun)
+            now = self._now()
+            self._freeze_after = now + (now - begun) * FREEZE_PAUSE
             configuration = self._replica.log.status().configuration
             told = [
                 self._last,
@@ -170,7 +180,10 @@ class Copies:
     def tick(self) -> None:
         """Let go what nobody reads any more."""
         if self._copies:
-            oldest = self._now() - limits.COPY_IDLE_SECONDS_MAX
-            self._copies = {
-                n: copy for n, copy in self._copies.items() if copy.asked or copy.used_at > oldest
-            }
+            self._let_go(limits.COPY_IDLE_SECONDS_MAX)
+
+    def _let_go(self, idle_s: float) -> None:
+        oldest = self._now() - idle_s
+        self._copies = {
+            n: copy for n, copy in self._copies.items() if copy.asked or copy.used_at > oldest
+        }

@@ -15,7 +15,7 @@ from raftckpt.storage.files import (
     StorageError,
     Unsupported,
 )
-from raftckpt.storage.identity import REJOINS, Identity, IdentityState
+from raftckpt.storage.identity import REJOINS, Identity, IdentityState, read_identity
 from raftckpt.storage.journal import PLACEHOLDER, Journal
 from raftckpt.storage.notes import Contradiction, PeerNotes
 from raftckpt.storage.reading import HeldDirectory, reading
@@ -57,5 +57,6 @@ __all__ = [
     "Storage",
     "StorageError",
     "Unsupported",
+    "read_identity",
     "reading",
 ]

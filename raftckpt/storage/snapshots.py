@@ -465,8 +465,8 @@ class SnapshotStore:
         ensure(len(self._owner) == _OWNER_BYTES, "the owner hash has 16 bytes")
         self._latest: SnapshotMeta | None = None
         self._open: dict[str, tuple[SnapshotMeta, File]] = {}
-        self.fits: Callable[[], bool] = lambda: True
-        """Whether a snapshot of the own state has room."""
+        self.fits: Callable[[int], bool] = lambda size: True
+        """Whether a snapshot of so many bytes has room; 0: one of the own state."""
         self.on_commit: Callable[[SnapshotMeta], None] | None = None
         """Called when a snapshot has become durable."""
         fs.mkdir(directory)

@@ -6,6 +6,7 @@ The table of docs/attacks.md says what is expected of each.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import ssl
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import msgpack
 import pytest
 
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.raft.hello import REFUSED
 from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, Echo, Removed, Standing, TermIs
+from raftckpt.storage import Identity, IdentityState, RealFileSystem, SnapshotStore
 from raftckpt.testing import LocalCluster
 from tests.authority import Authority
 from tests.e2e.forged import ForgedReplica, member, name_of, secret_of
@@ -227,6 +230,42 @@ def lies(term: int, last: int) -> dict[str, list[Any]]:
     # the last one: who says so is not listened to any more
     found["an append in the leader's own term"] = [KINDS[Append], term, 1, 0, 0, 0, []]
     return found
+
+
+def no_state(cluster: LocalCluster, path: Path, term: int) -> list[Any]:
+    """A whole snapshot of this founding, with all its checksums, and no image in it."""
+    text = (cluster.node_dir("n1") / "identity").read_text("utf-8")
+    told = json.loads(text.rpartition("}")[0] + "}")
+    identity = Identity("", "", "", 0, IdentityState.MEMBER, founding=told["founding"])
+    placed = msgpack.packb([1, 0, bytes.fromhex(told["record"])], use_bin_type=True)
+    store = SnapshotStore(RealFileSystem(), str(path / f"{term}"), identity.snapshot_owner)
+    writer = store.create(10**6, term, b"\x01", term, placed)
+    writer.write(b"no image of a state")
+    meta = writer.commit()
+    data = store.read(meta, 0, meta.size)
+    store.close()
+    return chunk(term, data, snapshot=meta.id, crc=meta.crc)
+
+
+def test_a_snapshot_that_is_no_state_replaces_none(tmp_path: Path) -> None:
+    """It is whole, of this founding, and its sender leads: the state and the log stay."""
+    with attacked(restarts=True) as (cluster, checkpoint):
+        checkpoint.put("k", b"before")
+        cluster.kill("n3")
+        told = member(cluster, "n3") | {"incarnation": 2, "term": 50, "last_index": 1 << 20}
+        for node in ("n1", "n2"):
+            with forged(cluster, node, **told) as liar:
+                assert liar.link() is None
+                liar.say(no_state(cluster, tmp_path / node, 50))
+                until(lambda node=node: "snapshot_refused" in cluster.log(node), "refused", 10)
+        checkpoint.put("more", b"after")
+        for node in ("n1", "n2"):
+            cluster.kill(node)
+        cluster.start("n1", "n2")
+        cluster.wait_ready(nodes=("n1", "n2"))
+        assert checkpoint.read("k") == b"before"
+        shutil.rmtree(cluster.node_dir("n3"))
+        cluster.restart("n3", rejoin=True)
 
 
 def test_no_message_of_a_member_is_of_lasting_harm() -> None:

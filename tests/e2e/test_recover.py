@@ -122,10 +122,14 @@ def test_the_last_one_serves_old_ones_are_refused_and_empty_ones_are_added(capsy
         for node in ("n1", "n3"):  # old directories, one by one
             cluster.start(node)
             until(
-                lambda: any("founded twice" in each for each in cluster.status(last)["alarms"]),
+                lambda n=node: any(
+                    each.startswith(n) and "that this one was made of" in each
+                    for each in cluster.status(last)["alarms"]
+                ),
                 "the old one is told",
                 30.0,
             )
+            until(lambda n=node: "founded twice" in cluster.log(n), "and knows it", 30.0)
             assert (cluster.status(node) or {}).get("leader") != node
             assert cluster.status(last)["leader"] == last
             history.judge(held(), told["committed"]["revision"])

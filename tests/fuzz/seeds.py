@@ -6,6 +6,8 @@ import msgpack
 
 from raftckpt.protocol.batch import encode_batch
 from tests.fuzz.hostile import HOSTILE, PACK, frame
+from tests.golden.books import HERE
+from tests.golden.play import SNAPSHOT, SNAPSHOT_HEAD
 from tests.unit.model.driver import DrivenMachine
 from tests.unit.protocol.test_operations import GOOD
 
@@ -38,4 +40,9 @@ def seeds_of(target: str) -> list[bytes]:
         ]
     if target == "image":
         return [_small_image()]
+    if target == "snapshot":
+        return [SNAPSHOT.read_bytes()[:2000], PACK(SNAPSHOT_HEAD), PACK([*SNAPSHOT_HEAD, "more"])]
+    if target == "export":
+        lines = (HERE / "exports" / "first.ndjson").read_bytes().splitlines(keepends=True)
+        return [b"".join(lines[:-1]), lines[0], b"[" * 100_000, b'{"format": 1}', b"{}", b"1"]
     return [b"a\0--help", b"\x02\0name\0-o\0json", b"\x06\0c\0k\0@x\0--ttl\x005s"]

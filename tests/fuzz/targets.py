@@ -7,20 +7,26 @@ Used by the replay of the kept corpus (``test_corpus.py``) and by the guided sea
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
 from unittest import mock
 
+import google_crc32c
 import msgpack
 from raftckpt_cli import main as cli_main
 
+from raftckpt.copies.export import lines_of, read_export
+from raftckpt.errors import CheckpointError
 from raftckpt.model.image import digest
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.protocol.check import Malformed, array_of, read_requests
 from raftckpt.protocol.frames import FrameDecoder, FrameError, MessageStream
+from raftckpt.protocol.snapshotfile import SnapshotUnpacker
 from tests.fuzz.hostile import PACK, frame
 from tests.golden.product import GoldenPort
 from tests.unit.model.driver import DrivenMachine
@@ -109,6 +115,38 @@ def image(data: bytes) -> None:
     assert digest(again.freeze()) == digest(machine.freeze())
 
 
+def snapshot(data: bytes) -> None:
+    """A snapshot file is refused, however it is cut; so is a head with a right check sum."""
+    found = []
+    for step in (len(data) or 1, 1 + len(data) % 7):
+        unpacker = SnapshotUnpacker()
+        try:
+            for start in range(0, len(data), step):
+                unpacker.feed(data[start : start + step])
+            found.append(str(unpacker.finish()))
+        except ValueError as error:
+            found.append(type(error).__name__)
+    assert found[0] == found[1]
+    plain = b"rckptsav" + (1).to_bytes(4, "little") + len(data).to_bytes(4, "little") + data
+    unpacker = SnapshotUnpacker()
+    with contextlib.suppress(ValueError):
+        unpacker.feed(plain + google_crc32c.value(plain).to_bytes(4, "little"))
+        assert unpacker.head is not None
+
+
+def export(data: bytes) -> None:
+    """Lines with a right last line are an export, or are refused."""
+    lines = data if data.endswith(b"\n") else data + b"\n"
+    end = {"end": lines.count(b"\n") - 1, "sha256": hashlib.sha256(lines).hexdigest()}
+    with contextlib.suppress(CheckpointError):
+        found = read_export(io.BytesIO(lines + json.dumps(end).encode() + b"\n"))
+        sections = list(found.sections)
+        assert len(sections) == found.count
+        found.attributes.to_wire()
+        again = b"".join(lines_of(dataclasses.replace(found, sections=sections)))
+        assert list(read_export(io.BytesIO(again)).sections) == sections
+
+
 def arguments(data: bytes) -> None:
     """Any words behind a verb, and nowhere to go: an exit code, and never a traceback."""
     verb, _, rest = data.partition(b"\0")
@@ -128,5 +166,6 @@ def arguments(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, requests, port, batch, image, arguments)
+    target.__name__: target
+    for target in (frames, requests, port, batch, image, snapshot, export, arguments)
 }

@@ -6,6 +6,7 @@ are served as if nothing were.
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Iterator
@@ -74,10 +75,11 @@ def exchange(endpoint: str, data: bytes) -> list[object]:
             connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(1 << 16):
                 messages += stream.feed(piece)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
         except TimeoutError:
             pytest.fail("the replica neither answers nor closes")
+        except OSError as error:  # it was closed at once
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
+                raise
     return messages
 
 

@@ -60,6 +60,7 @@ ROOMS: Final = {
         ("raftckpt/protocol", "raftckpt/wire"),
         ("tests/unit/protocol", "tests/unit/wire", "tests/golden", "tests/unit/model"),
     ),
+    "copies": Room(("raftckpt/copies",), ("tests/unit/copies", "tests/cli/test_data.py")),
     "node": Room(
         ("raftckpt/node",),
         ("tests/unit/node", "tests/fuzz/test_config.py", *_STORIES),

@@ -293,6 +293,7 @@ class Faults:
         if path:
             self._count("bits flipped at rest", victim.name, path)
             victim.damaged = victim.lost = True
+            self.world.lost_at[victim.id] = self.world.queue.now
 
     def refused_damage(self, process: Process) -> None:
         """It found the damage and does not start: the operator gives it an empty disk."""
@@ -323,6 +324,7 @@ class Faults:
     def _replace_disk(self, victim: Process) -> None:
         """An empty disk, and the operator's word that it is one: start with --rejoin."""
         self.world.lost_crashes += victim.disk.crashes
+        self.world.lost_at.setdefault(victim.id, self.world.queue.now)
         victim.disk = nodes.make_disk(self.world.seed, f"{victim.name}/{victim.incarnation}")
         victim.id, victim.lost = "", False
         victim.joins = REJOINS

@@ -103,15 +103,14 @@ MEMBER_HUNTS: Final[dict[str, int]] = {
     "in force at commit": 2,
     "two changes under way": 2,
     "no entry of the own term": 1,
-    "two votes at once": 1,
+    "two votes at once": 2,
     "learners count": 1,
     "learners count in commits": 1,
     "snapshots carry the founding": 1,
     "one that lags is promoted": 1,
-    "the leader appends its own removal": 11,
     "a rejoined one votes at once": 1,
     "the file wins": 4,
-    "built on an old version": 1,
+    "built on an old version": 2,
     "the level rises by a majority": 2,
 }
 """Planted bugs of members and levels that the life of a cluster brings out, and where to begin."""
@@ -119,6 +118,8 @@ _RAFT: Final = "tests/unit/raft/"
 MEMBERS_SCRIPTED: Final[dict[str, str]] = {
     "the new majority is not asked": _RAFT
     + "test_changes.py::test_a_majority_of_the_new_voters_must_hold_all_that_is_committed",
+    "the leader appends its own removal": _RAFT
+    + "test_changes.py::test_the_leader_does_not_append_its_own_removal",
     "not taken back on truncation": _RAFT
     + "test_holes_ours.py::test_h14_ours_a_configuration_is_in_force_when_it_is_appended",
     "snapshots carry what is in force": _RAFT
@@ -200,6 +201,16 @@ def first_catch(bug: str, most: int, start: int = 1) -> tuple[int, str | None]:
     return most, None
 
 
+def first_catch_of_members(bug: str, most: int) -> tuple[int, str | None]:
+    """The seed that caught it, from where it is known to show, and the violation."""
+    start = MEMBER_HUNTS[bug]
+    for seed in range(start, start + most):
+        found = member_world(bug, seed).run().violation
+        if found is not None:
+            return seed, found
+    return start + most, None
+
+
 def table(most: int) -> Iterator[str]:
     """Lines of the table for the docs."""
     yield "| bug | ring | faults | seeds needed | caught as |"
@@ -213,7 +224,7 @@ def table(most: int) -> Iterator[str]:
         yield f"| {bug} | scripts | {where} | - | the script fails |"
     for bug, test in MEMBERS_SCRIPTED.items():
         yield f"| {bug} | scripts | `{test.partition('::')[2]}` | - | the script fails |"
-    for bug, seed in MEMBER_HUNTS.items():
-        found = member_world(bug, seed).run().violation
+    for bug in MEMBER_HUNTS:
+        seed, found = first_catch_of_members(bug, most)
         what = (found or "**missed**").partition(":")[0].replace("|", " ")
         yield f"| {bug} | life | all that a life has | {seed} | {what} |"

@@ -374,6 +374,7 @@ class Process:
         former, self._changed_at = self.node._configurations.at(now.index - 1), now.index
         checks = self.world.checks
         checks.sometimes["configurations appended"] += 1
+        self.world.appended_at[now.place] = self.world.queue.now
         checks.expect(
             len(now.voters ^ former.voters) <= 1 and now.configuration.base == former.index,
             "one vote at a time",

@@ -17,7 +17,7 @@ from tests.sim.planting import (
     SEEDS_MAX,
     SOON,
     first_catch,
-    member_world,
+    first_catch_of_members,
 )
 from tests.sim.sabotage import MEMBER_SABOTAGES, SABOTAGES, SERVICE_SABOTAGES, planted
 from tests.sim.world import World
@@ -34,9 +34,8 @@ def test_planted_bug_is_caught(bug: str) -> None:
 
 @pytest.mark.parametrize("bug", MEMBER_HUNTS)
 def test_planted_bug_of_members_is_caught(bug: str) -> None:
-    first = MEMBER_HUNTS[bug]
-    found = [member_world(bug, seed).run().violation for seed in (first, first + 2, first + 4)]
-    assert any(found), f"not found by seeds {first}, {first + 2}, {first + 4}"
+    _, found = first_catch_of_members(bug, SEEDS_MAX)
+    assert found is not None, f"{SEEDS_MAX} seeds did not find {bug!r}"
 
 
 @pytest.mark.parametrize("bug", MEMBERS_SCRIPTED)

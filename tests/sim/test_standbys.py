@@ -8,7 +8,7 @@ import pytest
 
 from tests.sim.standbys import PLANTS, StandbyWorld
 
-SEEDS_MAX = 12
+SEEDS_MAX = 20
 
 
 @pytest.mark.slow

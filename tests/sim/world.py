@@ -106,6 +106,10 @@ class World:
         self.network.admit = self._admits
         self.founded = rng.random() < 0.5 if founded is None else founded
         """Whether the cluster is there when the run begins; else it is founded in it."""
+        self.lost_at: dict[str, float] = {}
+        """When a data directory was lost."""
+        self.appended_at: dict[tuple[int, int], float] = {}
+        """When a leader appended the configuration of a place (term, index)."""
         self.faults = Faults(self, random.Random(f"{seed}/faults"), families)
         self.note("world", seed, count, sorted(self.faults.families), self.ballast)
         self._numbers = 0

@@ -141,3 +141,9 @@ def test_what_an_interrupted_one_left_is_made_anew_and_nothing_else_is_written_o
         settle_directory(made, path)
     with reading(path) as held:
         assert configuration_of(held) == second
+    other = str(tmp_path / "n2.restoring")  # a node may be called so
+    make_directory(other, "prod", Place("n2.restoring", "", ""), driven.machine, level=2)
+    with pytest.raises(Foreign, match="there is something already"):
+        make_directory(other, "prod", Place("n2", "", ""), driven.machine, level=2)
+    with reading(other) as held:
+        assert held.identity.node == "n2.restoring"

@@ -12,9 +12,10 @@ from raftckpt.copies import recover as room
 from raftckpt.copies.rebirth import FAR_ABOVE
 from raftckpt.copies.recover import compare, recover
 from raftckpt.copies.replay import configuration_of, replayed
-from raftckpt.storage import Foreign, InUse, Missing, RealFileSystem, Unsupported, reading
+from raftckpt.raft.configuration import Configurations
+from raftckpt.storage import Damaged, Foreign, InUse, Missing, RealFileSystem, Unsupported, reading
 from raftckpt.version import HIGHEST_LEVEL
-from tests.directories import FOUNDING, named_directory, written_directory
+from tests.directories import FOUNDING, named_directory, open_founded, written_directory
 
 
 def content_of(path: Path) -> dict[str, bytes]:
@@ -97,7 +98,7 @@ def test_what_was_in_it_is_in_the_new_cluster_and_the_former_one_is_kept(
     if not exchange:
         monkeypatch.setattr(room, "_exchanged", lambda one, two: False)
     path = tmp_path / "n1"
-    machine = written_directory(path, sections=4, snapshot=snapshot, committed=6)
+    machine = written_directory(path, sections=4, snapshot=snapshot, committed=6, pinned=snapshot)
     before = content_of(path)
     made = recover(str(path))
     assert sorted(os.listdir(tmp_path)) == ["n1", os.path.basename(made.aside)]
@@ -114,6 +115,7 @@ def test_what_was_in_it_is_in_the_new_cluster_and_the_former_one_is_kept(
         (voter,) = configuration.members
         assert (voter.node, voter.peer, voter.voter) == ("n1", "n1:1", True)
         assert configuration.parent == FOUNDING
+        assert configuration.pinned is snapshot
         assert configuration.founding == made.founding != FOUNDING
         assert held.identity.directory not in ("n1", "")
         state = replayed(held).machine
@@ -161,3 +163,41 @@ def test_an_interrupted_one_is_done_again(tmp_path: Path, monkeypatch) -> None:
     made = recover(str(path))
     assert sorted(os.listdir(tmp_path)) == ["n1", os.path.basename(made.aside)]
     shutil.rmtree(made.aside)
+
+
+def with_entry(path: Path, payload: bytes) -> None:
+    storage = open_founded(RealFileSystem(), str(path), "golden", "n1")
+    storage.journal.append_entry(b"\x02" + storage.identity.record, 1, 0)
+    storage.journal.append_entry(payload, 2, 1)
+    storage.journal.sync()
+    storage.close()
+
+
+def test_a_configuration_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    with_entry(tmp_path / "n1", b"\x02no configuration")
+    with pytest.raises(Damaged, match="a configuration in its log"):
+        recover(str(tmp_path / "n1"))
+    assert os.listdir(tmp_path) == ["n1"]
+
+
+def test_an_entry_that_is_no_batch_does_nothing_and_is_told(tmp_path: Path) -> None:
+    with_entry(tmp_path / "n1", b"\x00no batch")
+    with reading(str(tmp_path / "n1")) as held:
+        state = replayed(held)
+    assert [index for index, _ in state.undecodable] == [2]
+    assert state.last.index == 2
+
+
+def test_an_image_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    storage = open_founded(RealFileSystem(), str(tmp_path / "n1"), "golden", "n1")
+    founding = (b"\x02" + storage.identity.record, 1, 0)
+    for index, payload in enumerate([founding[0], b"\x01", b"\x01"], 1):
+        storage.journal.append_entry(payload, index, index > 1)
+    storage.journal.sync()
+    placed = Configurations(b"", [founding]).placed(3)
+    writer = storage.snapshots.create(3, 1, b"\x01", 1, placed)
+    writer.write(b"no image")
+    writer.commit()
+    storage.close()
+    with pytest.raises(Damaged, match="the image of its snapshot"):
+        recover(str(tmp_path / "n1"))

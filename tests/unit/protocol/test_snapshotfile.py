@@ -96,3 +96,16 @@ def test_impossible_lengths_do_not_take_memory() -> None:
 def test_an_empty_block_would_be_the_end() -> None:
     with pytest.raises(InvariantViolation):
         SnapshotPacker(HEAD).block(b"")
+
+
+def test_what_begins_otherwise_is_refused_at_its_first_byte() -> None:
+    with pytest.raises(ValueError, match="does not begin"):
+        SnapshotUnpacker().feed(b"P")
+    SnapshotUnpacker().feed(b"rckp")
+
+
+def test_a_trailer_of_another_file_is_refused() -> None:
+    one, two = written(), written(pieces=[b"other"])
+    trailer = len(SnapshotPacker(HEAD).trailer())
+    with pytest.raises(ValueError, match="does not match the rest"):
+        read(one[:-trailer] + two[-trailer:])

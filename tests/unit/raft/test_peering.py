@@ -80,6 +80,15 @@ def test_a_stranger_of_the_same_founding_gets_a_link(lone):
     assert lone.peering.objection(lone.hello(node="n9", directory="n9")) == (None, False)
 
 
+def test_a_member_does_not_speak_for_the_directory_of_another(lone):
+    """Its certificate binds its name, and the configuration binds the name to a directory."""
+    lone.peering.configured(lone.founding)
+    why, fatal = lone.peering.objection(lone.hello(node="n3", incarnation=99))
+    assert why == "its data directory is that of the member n2"
+    assert not fatal
+    assert lone.peering.objection(lone.hello()) == (None, False)
+
+
 def test_another_founding_is_an_alarm_until_it_is_gone(lone):
     why, fatal = lone.peering.objection(lone.hello(founding="e" * 32))
     assert "founded twice" in why
@@ -175,3 +184,18 @@ def test_what_a_member_says_of_this_directory_is_never_forgotten(tmp_path):
     for _ in range(3):
         with pytest.raises(Foreign, match="n2 says: its data directory went back in time"):
             Lone(tmp_path)
+
+
+def test_a_directory_of_the_cluster_that_this_one_was_made_of_is_told_so(tmp_path):
+    lone = Lone(tmp_path, founded=False)
+    parent = "a" * 32
+    found(lone.directory, lone.founding._replace(parent=parent))
+    why, fatal = lone.peering.objection(lone.hello(founding=parent))
+    assert "of the cluster that this one was made of" in why
+    assert "raftckpt cluster add n2" in why
+    assert not fatal
+    assert lone.peering.alarms() == [f"n2: {why}"]
+    why, _ = lone.peering.objection(lone.hello(founding="b" * 32))
+    assert "founded twice" in why
+    why, _ = lone.peering.objection(lone.hello(founding=parent, cluster="other"))
+    assert "it belongs to cluster 'other'" in why

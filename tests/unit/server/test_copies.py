@@ -173,6 +173,39 @@ def test_the_age_of_the_newest_one_counts_from_when_it_was_frozen(place: Place) 
     assert place.copies.newest() == (7, revision)
 
 
+def test_who_hardly_reads_has_to_go_when_another_wants_to_begin(place: Place) -> None:
+    lazy = [NotingClient() for _ in range(limits.COPIES_MAX)]
+    copies = [place.copy(client) for client in lazy]
+    place.clock.now += limits.COPY_YIELDS_SECONDS + 1
+    assert place.answered(lazy[0], place.piece(lazy[0], copies[0], 0))
+    place.copies.tick()
+    assert len(place.copies._copies) == limits.COPIES_MAX, "nobody else wants to"
+    place.copy(NotingClient())
+    assert copies[0] in place.copies._copies
+    assert copies[1] not in place.copies._copies
+
+
+def test_who_begins_and_goes_in_a_loop_does_not_take_the_replicas_time(
+    place: Place, monkeypatch
+) -> None:
+    machine = place.driven.machine
+    freeze = machine.freeze
+
+    def slow(*, secrets: bool) -> object:
+        place.clock.now += 0.1
+        return freeze(secrets=secrets)
+
+    monkeypatch.setattr(machine, "freeze", slow)
+    begun, frozen = place.clock.now, 0
+    while place.clock.now < begun + 10.0:
+        client = NotingClient()
+        request = place.begin(client)
+        frozen += place.answered(client, request) and request not in client.refusals
+        place.copies.dropped(client)
+        place.clock.now += 0.01
+    assert 4 <= frozen <= 5, "a twentieth of the time"
+
+
 def test_only_so_many_at_once_and_whoever_leaves_or_sleeps_makes_room(place: Place) -> None:
     clients = [NotingClient() for _ in range(limits.COPIES_MAX)]
     copies = [place.copy(client) for client in clients]

@@ -18,7 +18,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from raftckpt import limits
+from raftckpt import aio, limits
+from raftckpt.copies.snapshots import load_snapshot
 from raftckpt.errors import SaAisError
 from raftckpt.limits import EdgeLimits
 from raftckpt.node.driver import Driver
@@ -853,3 +854,58 @@ def test_storage_and_peers_keep_their_descriptors() -> None:
     assert doors.strangers_max <= doors.connections_max // 2
     assert _doors(EdgeLimits(), 10).connections_max == 1
     assert _doors(EdgeLimits(), 100_000).connections_max == EdgeLimits().connections
+
+
+# --- copies of the state ----------------------------------------------------------------------
+
+
+def test_a_whole_state_is_read_by_pieces_and_goes_with_its_connection():
+    async def scenario(harness):
+        peer = await harness.session()
+        for number in range(6):
+            reply = await peer.command(24, peer.handle, b"%d" % number, b"x" * 200_000)
+            assert reply[2] == 1
+        machine = harness.world.replica.machine
+        whole = b"".join(machine.freeze(secrets=False))
+        copy, *head = (await peer.call(132, machine.revision))[3]
+        assert head[2] == machine.revision
+        image, number, last = b"", 0, False
+        while not last:
+            last, data = (await peer.call(133, copy, number))[3]
+            image += data
+            number += 1
+        assert image == whole
+        assert number > 3
+        status = (await peer.call(121))[3]
+        assert (status["copied_s"], status["copied_revision"]) == (0, machine.revision)
+        for _ in range(2 * limits.COPIES_MAX):  # each is let go when its connection is closed
+            other = await harness.connect()
+            assert (await other.call(132, 0))[2] == 1
+            other.close()
+            await other.writer.wait_closed()
+            async with asyncio.timeout(10):
+                while harness.listener.copies._copies:
+                    await asyncio.sleep(0.01)
+        peer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("consistency", ["linearizable", "local"])
+def test_a_service_saves_it_to_a_file(tmp_path, consistency):
+    async def scenario(harness):
+        peer = await harness.session()
+        for number in range(6):
+            assert (await peer.command(24, peer.handle, b"%d" % number, b"x" * 200_000))[2] == 1
+        machine = harness.world.replica.machine
+        host, port = harness.address
+        harness.world.replica.endpoints.clear()  # those of the double are nowhere
+        async with aio.connect(f"{host}:{port}", session=False, timeout=10) as service:
+            saved = await service.snapshot(tmp_path / "saved", consistency=consistency)
+        head, loaded = load_snapshot(str(tmp_path / "saved"))
+        assert saved.revision == head.revision == loaded.revision == machine.revision
+        assert saved.size == (tmp_path / "saved").stat().st_size
+        assert b"".join(loaded.freeze()) == b"".join(machine.freeze(secrets=False))
+        peer.close()
+
+    run(scenario)
