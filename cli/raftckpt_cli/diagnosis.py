@@ -28,7 +28,7 @@ _REACH: Final = {
     "unreachable": "look at the network between here and its host",
     "resolver": "correct its host name in the endpoints, or the resolver of this host",
     "tls": "give --ca, --cert and --key if and only if the client port speaks TLS",
-    "certificate": "renew the certificate that the sentence names, then restart who shows it",
+    "certificate": "renew the certificate that the sentence names; SIGHUP has a replica read it",
     "authority": "give the --ca that signs the replicas, and a --cert that tls.client.ca signs",
     "name": "issue its certificate for the host that the endpoint names, or name that host",
     "closed": "its log says why: it is stopping, full of connections, or wants TLS",
@@ -261,7 +261,7 @@ def certificate_findings(whose: str, ends: Mapping[str, int]) -> Iterator[_Said]
         yield (
             weight,
             f"{setting} of {whose} {told}",
-            "renew it, then restart the replicas one after the other",
+            "renew it, then send the replica SIGHUP: it reads it again",
         )
 
 

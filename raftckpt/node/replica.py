@@ -691,6 +691,15 @@ class Replica:
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
 
+    @property
+    def data_bytes_max(self) -> int | None:
+        """Memory for the state, above which no new data is admitted; None: no end."""
+        return self._room.most
+
+    @data_bytes_max.setter
+    def data_bytes_max(self, most: int | None) -> None:
+        self._room.most = most
+
     def disk_room(self, full: bool, allowance: int) -> None:
         """The disk has no room for new data, or for so many bytes on their way to it."""
         self._room.disk_full = full

@@ -75,7 +75,7 @@ class AdminPort:
         self._word = word
         self._text = metrics
         self._names = names
-        self._tls = tls
+        self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,8 +110,8 @@ class AdminPort:
             await self._loop.connect_accepted_socket(
                 lambda: _Request(self),
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=REQUEST_SECONDS_MAX if self._tls is not None else None,
+                ssl=self.tls,
+                ssl_handshake_timeout=REQUEST_SECONDS_MAX if self.tls is not None else None,
             )
         except OSError as error:  # includes TLS errors
             log.debug("refused why=%s", error)

@@ -76,7 +76,7 @@ class ClientListener:
         self.dispatcher = Dispatcher(
             replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
         )
-        self._tls = tls
+        self.tls = tls
         self._cluster = info.cluster
         self._handshake_s = handshake_s
         self.edge = edge
@@ -115,6 +115,15 @@ class ClientListener:
         bound = await self._acceptor.listen(host, port)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         return bound
+
+    def limit(self, edge: EdgeLimits) -> None:
+        """Take on as much as this from now on; whoever is here stays."""
+        self.edge = edge
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = _doors(edge, None if descriptors == resource.RLIM_INFINITY else descriptors)
+        self.doors.connections_max = most.connections_max
+        self.doors.per_address_max = most.per_address_max
+        self.doors.strangers_max = most.strangers_max
 
     def stop_accepting(self) -> None:
         """Take no further connection."""
@@ -174,8 +183,8 @@ class ClientListener:
             await loop.connect_accepted_socket(
                 connected,
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._handshake_s if self._tls is not None else None,
+                ssl=self.tls,
+                ssl_handshake_timeout=self._handshake_s if self.tls is not None else None,
             )
         except OSError as error:  # includes TLS errors and a handshake that takes too long
             self.doors.left(guest)
@@ -196,7 +205,7 @@ class ClientListener:
         if guest is not None:
             guest.known = lambda: connection.greeted
             guest.turn_out = connection.break_off
-        if self._tls is not None:
+        if self.tls is not None:
             why = no_client(connection.certificate, self._cluster)
             if why:
                 connection.break_off(why)

@@ -49,8 +49,6 @@ class Sources:
     info: ReplicaInfo
     health: Health
     disk_full: Callable[[], bool]
-    data_bytes_max: int
-    """Of the state, above which no new data is admitted; 0: no end."""
     alarms: Mapping[str, Callable[[], list[str]]]
     """Sentences of what is wrong, by who says so."""
     word: Callable[[], str]
@@ -93,7 +91,7 @@ class Seen:
         found = {
             "connections": self.listener.doors.connections_max,
             "receive_bytes": self.listener.edge.receive_bytes,
-            "data_bytes": self.of.data_bytes_max,
+            "data_bytes": self.replica.data_bytes_max or 0,
             "pending_commands": limits.PENDING_COMMANDS_MAX,
             "pending_bytes": limits.PENDING_BYTES_MAX,
             "trackers": limits.TRACKERS_MAX,

@@ -34,7 +34,7 @@ def sources(world: LoneReplica, alarms: list[str] | None = None) -> Sources:
     listener = ClientListener(world.replica, info, world.clock)
     health = Health(parse(CONFIG), "n1")
     told = {"state": lambda: alarms or []}
-    return Sources(world.replica, listener, info, health, lambda: False, 10, told, lambda: "ok")
+    return Sources(world.replica, listener, info, health, lambda: False, told, lambda: "ok")
 
 
 def values(text: bytes) -> dict[str, float]:
