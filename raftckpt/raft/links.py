@@ -402,7 +402,10 @@ class PeerLinks:
         if isinstance(said, Refusal):
             self.complain(link, f"refused by the peer: {said.why}")
             link.close()
-            node = handshake.hello.node if handshake.hello is not None else link.dialled
+            hello = handshake.hello
+            if hello is not None and handshake.proven:
+                self._objection(link, hello)  # it is told of on this side, too
+            node = hello.node if hello is not None else link.dialled
             if said.fatal and not self._uncertified(link, node or ""):
                 self.handler.refused(node or "", said.why)
             return

@@ -252,11 +252,11 @@ def test_a_snapshot_that_is_no_state_replaces_none(tmp_path: Path) -> None:
     with attacked(restarts=True) as (cluster, checkpoint):
         checkpoint.put("k", b"before")
         cluster.kill("n3")
-        told = member(cluster, "n3") | {"incarnation": 2, "term": 50, "last_index": 1 << 20}
-        for node in ("n1", "n2"):
+        told = member(cluster, "n3") | {"incarnation": 2, "term": 1 << 20, "last_index": 1 << 20}
+        for node, term in (("n1", 50), ("n2", 5000)):  # the others go on from there
             with forged(cluster, node, **told) as liar:
                 assert liar.link() is None
-                liar.say(no_state(cluster, tmp_path / node, 50))
+                liar.say(no_state(cluster, tmp_path / node, term))
                 until(lambda node=node: "snapshot_refused" in cluster.log(node), "refused", 10)
         checkpoint.put("more", b"after")
         for node in ("n1", "n2"):
@@ -278,7 +278,10 @@ def test_no_message_of_a_member_is_of_lasting_harm() -> None:
                 status = cluster.status(target, 10)
                 assert status is not None, what
                 starts += 1
-                told = member(cluster, "n3") | {"incarnation": starts, "term": status["term"]}
+                # more than was counted of it, so that it is not taken for an older copy
+                told = member(cluster, "n3") | {
+                    "incarnation": starts, "term": 1 << 20, "last_index": 1 << 20,
+                }  # fmt: skip
                 with forged(cluster, target, **told) as liar:
                     assert liar.link() is None, what
                     liar.say(lies(status["term"], status["last"])[what])
@@ -311,7 +314,7 @@ def test_a_committed_entry_that_nobody_can_read_does_nothing_anywhere() -> None:
 
         until(settled, "the log of n1", 10)
         term, last = status["term"] + 5, status["last"]
-        told = member(cluster, "n3") | {"incarnation": 2, "term": term, "last_index": last}
+        told = member(cluster, "n3") | {"incarnation": 2, "term": term, "last_index": 1 << 20}
         garbage = [
             KINDS[Append], term, 1, last + 1, last, status["term"],
             [[b"\x00no batch", last + 1, term]],

@@ -6,7 +6,7 @@ import msgpack
 
 from raftckpt.protocol.batch import encode_batch
 from tests.fuzz.hostile import HOSTILE, PACK, frame
-from tests.golden.books import HERE
+from tests.golden.books import HERE, read
 from tests.golden.play import SNAPSHOT, SNAPSHOT_HEAD
 from tests.unit.model.driver import DrivenMachine
 from tests.unit.protocol.test_operations import GOOD
@@ -42,6 +42,9 @@ def seeds_of(target: str) -> list[bytes]:
         return [_small_image()]
     if target == "snapshot":
         return [SNAPSHOT.read_bytes()[:2000], PACK(SNAPSHOT_HEAD), PACK([*SNAPSHOT_HEAD, "more"])]
+    if target == "peers":
+        lines = [entry.lines[0] for entry in read("peers")]
+        return [bytes.fromhex(line)[8:] for line in lines if not line.startswith("sha256")]
     if target == "export":
         lines = (HERE / "exports" / "first.ndjson").read_bytes().splitlines(keepends=True)
         return [b"".join(lines[:-1]), lines[0], b"[" * 100_000, b'{"format": 1}', b"{}", b"1"]

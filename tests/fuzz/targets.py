@@ -27,6 +27,15 @@ from raftckpt.model.machine import CheckpointMachine
 from raftckpt.protocol.check import Malformed, array_of, read_requests
 from raftckpt.protocol.frames import FrameDecoder, FrameError, MessageStream
 from raftckpt.protocol.snapshotfile import SnapshotUnpacker
+from raftckpt.raft.hello import Handshake, Hello
+from raftckpt.raft.messages import (
+    PeerProtocolError,
+    decode_body,
+    encode,
+    implausible,
+    join_bodies,
+)
+from raftckpt.version import PEER_PROTOCOL
 from tests.fuzz.hostile import PACK, frame
 from tests.golden.product import GoldenPort
 from tests.unit.model.driver import DrivenMachine
@@ -165,7 +174,32 @@ def arguments(data: bytes) -> None:
     assert "Traceback" not in error.getvalue(), words
 
 
+_OWN = Hello([1, 2], PEER_PROTOCOL, "c", "n1", "d1", 1, "run", "", "", "", "", 0, 0)
+
+
+def peers(data: bytes) -> None:
+    """A body from the port for replicas is of the protocol, or refused by its error."""
+    for secret in (b"", bytes(32)):
+        for dialled in (False, True):
+            said: list[bytes] = []
+            handshake = Handshake(
+                _OWN, said.append, dialled=dialled, secret=secret, nonce=bytes(32)
+            )
+            with contextlib.suppress(PeerProtocolError):
+                for _ in range(3):
+                    if isinstance(handshake.receive(data), Hello):
+                        assert not secret, "nothing is judged without a proof"
+                        handshake.accept()
+            assert not (secret and handshake.over)
+    with contextlib.suppress(PeerProtocolError):
+        messages = decode_body(data)
+        implausible(messages, term=5, sent_round=7, last_index=10)
+        for message in messages:
+            (body,) = join_bodies([encode(message)])
+            assert decode_body(body) == [message]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (frames, requests, port, batch, image, snapshot, export, arguments)
+    for target in (frames, requests, port, batch, image, snapshot, export, peers, arguments)
 }

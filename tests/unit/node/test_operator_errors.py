@@ -133,7 +133,11 @@ def test_two_empty_disks_with_a_file_of_their_own_are_another_cluster_and_told_s
     until_logged(cluster, "n3", "founded twice")
     status = status_of(cluster, "n3")
     assert (status["founding"], status["leader"]) == (former, None)
-    assert any("founded twice" in alarm for alarm in status_of(cluster, "n1")["alarms"])
+    until(
+        lambda: any("founded twice" in told for told in status_of(cluster, "n1")["alarms"]),
+        "n1 says it, too",
+        PATIENCE,
+    )
     with raftckpt.connect(f"{cluster.endpoint('n1')},{cluster.endpoint('n2')}") as service:
         assert service.open("ckpt", mode="r").read("k") == b"of another cluster"
 
@@ -186,6 +190,7 @@ def test_a_copied_directory_on_a_second_host_is_told_and_disturbs_nobody(cluster
     put(cluster, b"one")
     cluster.kill("n2")
     shutil.copytree(cluster.node_dir("n2"), tmp_path / "copy" / "n2")
+    shutil.copy(cluster.data_dir / "peer.secret", tmp_path / "copy")
     cluster.start("n2")
     until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows", PATIENCE)
     config = yaml.safe_load(cluster.config_path.read_text("utf-8"))
