@@ -41,6 +41,7 @@ RINGS: Final = {
     "tests/unit/copies/test_snapshots.py": LOOPBACK,
     "tests/unit/node/test_process.py": PROCESSES,
     "tests/unit/raft/test_links.py": LOOPBACK,
+    "tests/unit/server/test_admin.py": LOOPBACK,
     "tests/unit/server/test_connection.py": LOOPBACK,
     "tests/unit/server/test_listener.py": LOOPBACK,
     "tests/unit/server/test_tls.py": LOOPBACK,

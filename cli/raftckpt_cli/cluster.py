@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from raftckpt.plain import plain
+from raftckpt_cli.diagnosis import Weight, diagnose, leader_of
 from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table, show_age
 
@@ -36,11 +38,19 @@ _MORE = (
     "config_index",
     "alarms",
     "waiting",
+    "clock_ms",
+    "disk_free_bytes",
+    "disk_bytes",
+    "certificates",
 )
+_OF_THE_TABLE: Final = frozenset({"reachable", "leader"})
+"""Checks of which the table and the exit code tell, unless they contradict."""
+_TOLD: Final = frozenset({"reachable", "disks", "certificates", "clocks", "votes"})
+"""Checks whose warnings `cluster status` tells, too; `doctor` tells all."""
 _SECOND_LOOK_S: Final = 1.2
 """Two election time-outs: what a change under way looks like is over by then."""
 _LOOK_EVERY_S: Final = 0.2
-_LOOK: Final = "each sentence says what to do; raftckpt cluster members shows who is a member"
+_LOOK: Final = "raftckpt doctor says what to do; raftckpt cluster members shows who is a member"
 _PEER: Final = click.option("--peer", required=True, help="host:port for the other replicas.")
 _CLIENT: Final = click.option("--client", required=True, help="host:port for clients.")
 _TOKEN: Final = click.option("--token", help="What it will show (default: drawn and printed).")
@@ -62,24 +72,34 @@ def status(target: ClusterTarget) -> int:
       raftckpt cluster status
       raftckpt cluster status -o json | jq -r .leader
     """  # noqa: D301
+    begun = time.monotonic()
     with target.connect(session=False) as service:
-        found = service.cluster()
-        said = findings(found)
-        if said.again:  # a change under way looks like that for a moment
-            time.sleep(_SECOND_LOOK_S)
-            found = service.cluster()
-            said = findings(found)
-    wrong = said.certain + said.again
-    leader = next((each.node for each in found.replicas if _leads(each, found.term)), None)
+        found = service.cluster(timeout=target.patience)
+        said = diagnose(found)
+        if any(each.weight is Weight.PASSING for each in said):
+            time.sleep(max(0.0, begun + _SECOND_LOOK_S - time.monotonic()))
+            found = service.cluster(timeout=target.patience)
+            said = diagnose(found)
+    leader = leader_of(found)
+    lead = None if leader is None else leader.node
+    wrong, warnings = [], []
+    for each in said:
+        if each.weight is Weight.PASSING or (
+            each.weight is Weight.WRONG and each.check not in _OF_THE_TABLE
+        ):
+            wrong.append(each.what)
+        elif each.check in _TOLD:
+            warnings.append(each.what)
     if target.json:
         replicas = [_json_of(each) for each in found.replicas]
         copied = _newest_copy(found)
         print_json(
             {
-                "leader": leader,
+                "leader": lead,
                 "term": found.term,
                 "replicas": replicas,
                 "findings": wrong,
+                "warnings": warnings,
                 "copied_s": None if copied is None else copied[0],
                 "copied_revision": None if copied is None else copied[1],
             }
@@ -89,7 +109,7 @@ def status(target: ClusterTarget) -> int:
             [
                 each.node,
                 each.endpoint,
-                "yes" if each.reachable else "no",
+                "yes" if each.reachable else each.cause or "no",
                 each.role,
                 each.applied,
                 each.commit,
@@ -108,13 +128,15 @@ def status(target: ClusterTarget) -> int:
         copied = _newest_copy(found)
         if copied is not None:
             click.echo(f"last snapshot saved: {show_age(copied[0])} ago, revision {copied[1]}")
+        for warning in warnings:
+            click.echo(f"warning: {plain(warning)}", err=True)
     if leader is None:
         answered = [each.node for each in found.replicas if each.reachable]
         raise Failure(
             "no replica leads",
             f"answering: {', '.join(answered) or 'none'} of {len(found.replicas)}; "
             "a majority is needed" + "".join(f"; {each}" for each in wrong),
-            "start the missing replicas; their logs say why they stopped",
+            "start the missing replicas; raftckpt doctor says what to do for each",
             ExitCode.UNAVAILABLE,
         )
     if wrong:
@@ -335,7 +357,15 @@ def check(target: ClusterTarget) -> int:
     missing = [node for node, digest in digests.items() if digest is None]
     if target.json:
         equal = len(known) == 1 and not missing
-        print_json({"index": index, "equal": equal, "digests": digests, "unreachable": missing})
+        print_json(
+            {
+                "index": index,
+                "equal": equal,
+                "digests": digests,
+                "unreachable": missing,
+                "problems": dict(report.problems),
+            }
+        )
     else:
         print_table(["node", "digest"], [[n, d or "no answer"] for n, d in digests.items()])
     if len(known) > 1:
@@ -347,8 +377,9 @@ def check(target: ClusterTarget) -> int:
     if missing:
         raise Failure(
             f"{', '.join(missing)} could not be compared",
-            f"no digest for log index {index} within {target.timeout:g} s",
-            "start the missing replicas, or allow more with --timeout",
+            "; ".join(f"{node}: {report.problems.get(node, 'no answer')}" for node in missing)
+            + f"; no digest for log index {index}",
+            "raftckpt doctor says what to do; allow more with --timeout",
             ExitCode.UNAVAILABLE,
         )
     if not target.json:
@@ -356,53 +387,11 @@ def check(target: ClusterTarget) -> int:
     return ExitCode.OK
 
 
-class Findings(NamedTuple):
-    """Sentences about what is wrong."""
-
-    certain: list[str]
-    again: list[str]
-    """What a change under way looks like, too, for a moment."""
-
-
-def findings(found: ClusterStatus) -> Findings:
-    """What contradicts in what the replicas say: never a green table over two clusters."""
-    told = [each for each in found.replicas if each.reachable]
-    certain: list[str] = []
-    again: list[str] = []
-    leaders = [each for each in told if each.leader == each.node]
-    terms = [each.term for each in leaders]
-    if len(set(terms)) < len(terms):
-        certain.append(
-            "two replicas lead the same term: " + " and ".join(each.node for each in leaders)
-        )
-    elif len(leaders) > 1:
-        again.append(
-            "two replicas lead: "
-            + " and ".join(f"{each.node} in term {each.term}" for each in leaders)
-        )
-    for name, what, into in (
-        ("founding", "belong to different foundings of the cluster", certain),
-        ("level", "are at different levels", again),
-    ):
-        values = {each.node: each.detail.get(name) for each in told if each.detail.get(name)}
-        if len(set(values.values())) > 1:
-            into.append(
-                f"the replicas {what}: "
-                + ", ".join(f"{node} {str(value)[:8]}" for node, value in values.items())
-            )
-    for each in told:
-        certain += [f"{each.node} says: {alarm}" for alarm in each.detail.get("alarms") or ()]
-        waiting = each.detail.get("waiting")
-        if waiting:
-            again.append(f"{each.node} waits: {waiting}")
-    return Findings(certain, again)
-
-
 def _leaders_word(found: ClusterStatus) -> dict[str, Any]:
     """What the leader says of the members."""
-    for each in found.replicas:
-        if _leads(each, found.term):
-            return dict(each.detail)
+    leader = leader_of(found)
+    if leader is not None:
+        return dict(leader.detail)
     raise Failure(
         "no replica leads",
         "who is a member is said by the leader",
@@ -510,10 +499,6 @@ def _arrived(
         time.sleep(_LOOK_EVERY_S)
 
 
-def _leads(replica: ReplicaStatus, term: int) -> bool:
-    return replica.leader == replica.node and replica.term == term
-
-
 def _json_of(replica: ReplicaStatus) -> dict[str, Any]:
     return {
         "node": replica.node,
@@ -529,5 +514,6 @@ def _json_of(replica: ReplicaStatus) -> dict[str, Any]:
         "durability": replica.durability,
         "revision": replica.revision,
         "problem": replica.problem,
+        "cause": replica.cause,
         **{name: replica.detail.get(name) for name in _MORE},
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from raftckpt.version import VERSION
 from raftckpt_cli.output import ExitCode, explain, usage
 
 __all__ = ["cli", "main"]
@@ -33,6 +34,7 @@ _COMMANDS = {
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
     "snapshot": ("snapshot:snapshot", "Save the state to a file, look at one, restore one."),
     "data": ("data:data", "Look inside a data directory, offline."),
+    "doctor": ("doctor:doctor", "Run all checks on a cluster and say what to do."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),
     "chaos": ("chaos:chaos", "Break a local cluster in every way and judge what its clients saw."),
@@ -70,6 +72,9 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 ok, 1 refused, 2 usage, 3 outcome unknown, 4 unavailable, 5 not found, "
     "6 denied, 130 interrupted.",
+)
+@click.version_option(
+    VERSION, "--version", prog_name="raftckpt", message="%(prog)s %(version)s", help="Its version."
 )
 def cli() -> None:
     """Checkpoints of your application's state, replicated by Raft.

@@ -28,6 +28,8 @@ __all__ = [
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SAY_AFTER_SECONDS = 1.0
+_LOOK_SECONDS = 0.7
+"""A replica that has not answered by then hangs, or its host does."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class ClusterTarget:
     ca: str | None
     cert: str | None
     key: str | None
+    patience: float = 10.0
+    """Seconds for looking at all replicas: `--timeout` if it was typed, else less than one."""
 
     @property
     def json(self) -> bool:
@@ -133,7 +137,10 @@ def cluster_options(function: _F) -> _F:
         names = ("timeout", "output", "token_file", "ca", "cert", "key")
         own = {name: options.pop(name) for name in names}
         endpoints = _endpoints(context, options.pop("endpoints"), options.pop("config"))
-        return context.invoke(function, ClusterTarget(endpoints, **own), *args, **options)
+        typed = context.get_parameter_source("timeout") is ParameterSource.COMMANDLINE
+        patience = own["timeout"] if typed else min(own["timeout"], _LOOK_SECONDS)
+        target = ClusterTarget(endpoints, **own, patience=patience)
+        return context.invoke(function, target, *args, **options)
 
     decorators = [
         click.option(

@@ -34,6 +34,8 @@ class CoreConfig(NamedTuple):
     session_timeout_ns: int = 10 * limits.SECOND_NS
     disconnect_grace_ns: int = 2 * limits.SECOND_NS
     token: str | None = None
+    encrypted: bool = False
+    """Whether its connections are TLS."""
     connect_timeout: float = 1.0
     """For a connection and for each step of the handshake; doubled in later rounds."""
     probe_after: float = 0.5

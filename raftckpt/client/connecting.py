@@ -63,6 +63,7 @@ class Options:
             disconnect_grace_ns=duration_ns(disconnect_grace, "disconnect_grace"),
             token=token,
             probe_after=probe_after,
+            encrypted=self.context is not None,
         )
 
 

@@ -11,7 +11,8 @@ from weakref import ref
 
 from raftckpt.client.endpoints import host_and_port
 from raftckpt.client.peer import IT_CLOSED, SOON_SECONDS, AnyPeer
-from raftckpt.client.resolving import Address, Resolver, reason_of
+from raftckpt.client.reasons import reason_of
+from raftckpt.client.resolving import Address, Resolver
 from raftckpt.errors import InvalidParam
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class _Channel(asyncio.Protocol):
         port.settle()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.port.lost(self, str(error) if error else IT_CLOSED)
+        why = reason_of(error) if isinstance(error, OSError) else str(error or IT_CLOSED)
+        self.port.lost(self, why)
 
 
 class _Dialled(asyncio.Protocol):

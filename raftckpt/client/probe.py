@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import ClientCore
+from raftckpt.client.peer import IT_CLOSED
+from raftckpt.client.reasons import Why
 from raftckpt.client.routing import ENDPOINTS_MAX
 from raftckpt.errors import CheckpointError, Unavailable
 from raftckpt.protocol import operations as ops
@@ -16,7 +18,26 @@ from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.replies import ReplyKind
 from raftckpt.version import CLIENT_PROTOCOL
 
-__all__ = ["Answer", "Poll", "Probe", "unreachable"]
+__all__ = [
+    "CHECK_ROUNDS_SILENT_MAX",
+    "CHECK_ROUND_SECONDS",
+    "Answer",
+    "Poll",
+    "Probe",
+    "unreachable",
+]
+
+CHECK_ROUND_SECONDS: Final = 1.0
+CHECK_ROUNDS_SILENT_MAX: Final = 2
+"""So often one that is silent is asked for its digest."""
+_HUNG_UP: Final = {
+    False: Why("it closed the connection: it may speak TLS", "closed"),
+    True: Why(
+        "it hung up: it may not take the certificate of this client, or want one", "certificate"
+    ),
+}
+_TLS_ALERT: Final = b"\x15\x03"
+"""So begins what a TLS server says to who does not speak it."""
 
 
 class Answer(NamedTuple):
@@ -26,6 +47,8 @@ class Answer(NamedTuple):
     node: str | None
     value: Any
     error: CheckpointError | None
+    cause: str = ""
+    """Why it could not be reached, in a word; see :class:`raftckpt.client.reasons.Why`."""
 
 
 class Probe:
@@ -43,6 +66,8 @@ class Probe:
         self.endpoint = endpoint
         self.members: dict[str, str] = {}
         """Endpoints of all replicas by node id, as soon as the greeting told."""
+        self.connected = False
+        self._heard = 0
         self._call = call
         self._node: str | None = None
         self._stream = MessageStream()
@@ -57,12 +82,15 @@ class Probe:
 
     def feed(self, data: bytes) -> bool:
         """Take bytes from the replica; True when the answer is there."""
+        if self._heard == 0 and data.startswith(_TLS_ALERT):
+            self.fail(Why("it speaks TLS: give --ca, --cert and --key", "tls"))
+        self._heard += len(data)
         try:
             for message in self._stream.feed(data):
                 if self.answer is None and message[0] == ReplyKind.REPLY:
                     self._take(message)
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
-            self.fail(f"protocol error: {error}")
+            self.fail(Why(f"protocol error: {error}", "protocol"))
         return self.answer is not None
 
     def _take(self, message: Any) -> None:
@@ -82,6 +110,12 @@ class Probe:
         """There will be no answer."""
         if self.answer is None:
             self.answer = unreachable(self.endpoint, why)
+
+    def too_late(self) -> None:
+        """There was no answer in time."""
+        what = "no answer in time" if self.connected else "no connection in time"
+        hint = "its process hangs, or is paused" if self.connected else "host or network is down"
+        self.fail(Why(f"{what}: {hint}", "silent"))
 
 
 class Poll:
@@ -157,13 +191,17 @@ class Poll:
     def tick(self, now: float) -> None:
         """Give up, in time."""
         if now >= self._deadline:
-            self._give_up("no answer in time")
+            for probe in self._probes.values():
+                probe.too_late()
 
     def connected(self, number: int, now: float) -> None:
-        """Nothing is to be noted: the question is sent."""
+        """The question is sent."""
+        self._probes[number].connected = True
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """This one will not answer."""
+        if why == IT_CLOSED:
+            why = _HUNG_UP[self._client.config.encrypted]
         self._probes[number].fail(why)
 
     def data_received(self, number: int, data: bytes, now: float) -> None:
@@ -179,7 +217,8 @@ class Poll:
 
 def unreachable(endpoint: str, why: str) -> Answer:
     """Return the answer of an endpoint that gave none."""
-    return Answer(endpoint, None, None, Unavailable(f"{endpoint}: {why}"))
+    cause = why.cause if isinstance(why, Why) else ""
+    return Answer(endpoint, None, None, Unavailable(f"{endpoint}: {why}"), cause)
 
 
 def replica_status() -> Call:

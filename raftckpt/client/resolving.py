@@ -8,7 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeAlias
 
-__all__ = ["Address", "Resolver", "reason_of"]
+from raftckpt.client.reasons import reason_of
+
+__all__ = ["Address", "Resolver"]
 
 Address: TypeAlias = tuple[str, int]
 Found: TypeAlias = Callable[[list[Address], str], None]
@@ -82,10 +84,3 @@ def _is_numeric(host: str) -> bool:
             continue
         return True
     return False
-
-
-def reason_of(error: OSError) -> str:
-    """Say what went wrong."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return error.strerror or str(error) or type(error).__name__

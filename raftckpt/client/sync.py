@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from os import PathLike
@@ -13,7 +13,12 @@ from raftckpt.client import operations
 from raftckpt.client.calls import Call
 from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.parts import Appended, Parts, appended, change, new_part
-from raftckpt.client.probe import digest, replica_status
+from raftckpt.client.probe import (
+    CHECK_ROUND_SECONDS,
+    CHECK_ROUNDS_SILENT_MAX,
+    digest,
+    replica_status,
+)
 from raftckpt.client.saving import PIECES_AHEAD, SNAPSHOT_TRIES, SnapshotSink, sources
 from raftckpt.client.sync_driver import Driver
 from raftckpt.client.sync_extras import CheckpointExtras, ServiceExtras
@@ -198,7 +203,13 @@ class Service(ServiceExtras):
             else:
                 node = answer.node or nodes.get(answer.endpoint, answer.endpoint)
                 replicas.append(
-                    ReplicaStatus(node, answer.endpoint, False, problem=str(answer.error))
+                    ReplicaStatus(
+                        node,
+                        answer.endpoint,
+                        False,
+                        problem=answer.error.message,
+                        cause=answer.cause,
+                    )
                 )
         return ClusterStatus.of(replicas)
 
@@ -343,23 +354,37 @@ class Service(ServiceExtras):
         return sink.saved()
 
     def check(self, *, timeout: float | None = None) -> CheckReport:
-        """Compare the states of all replicas after the same entry of the log."""
+        """Compare the states of all replicas after the same entry of the log.
+
+        One that is silent is given up after two seconds, so that the others are not kept waiting.
+        """
         nonce, index = self._run(operations.check_start(), timeout)
         core = self._driver.core  # it knows all replicas: one has just answered
+        nodes = {endpoint: node for node, endpoint in core.members.items()}
         waiting = list(core.router.endpoints)
         digests: dict[str, str | None] = dict.fromkeys(core.members)
+        problems: dict[str, str] = {}
+        silent: Counter[str] = Counter()
         for _ in self._rounds(timeout):
-            answers = self._driver.ask_all(waiting, lambda: digest(nonce), self._seconds(timeout))
+            answers = self._driver.ask_all(
+                waiting, lambda: digest(nonce), min(CHECK_ROUND_SECONDS, self._seconds(timeout))
+            )
             waiting = []
             for answer in answers:
+                node = answer.node or nodes.get(answer.endpoint, answer.endpoint)
                 if answer.error is None:
-                    digests[answer.node or answer.endpoint] = answer.value[1]
-                elif isinstance(answer.error, TryAgain):
+                    digests[node] = answer.value[1]
+                    problems.pop(node, None)
+                    continue
+                problems[node] = answer.error.message
+                silent[node] += answer.cause == "silent"
+                late = answer.cause == "silent" and silent[node] < CHECK_ROUNDS_SILENT_MAX
+                if late or isinstance(answer.error, TryAgain):
                     waiting.append(answer.endpoint)
             if not waiting:
                 break
             self._driver.pause(0.05)
-        return CheckReport(index, digests)
+        return CheckReport(index, digests, problems)
 
     def close(self, *, timeout: float | None = None) -> None:
         """Wait for accepted writes, say goodbye, end the session. Idempotent.

@@ -283,6 +283,9 @@ class ReplicaStatus:
     problem: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
     """Everything the replica said."""
+    cause: str = ""
+    """Why it could not be reached, in a word: refused, silent, unreachable, resolver, tls,
+    certificate, authority, name (its certificate is for another one), closed, protocol."""
 
     @classmethod
     def from_wire(cls, endpoint: str, said: Mapping[str, Any]) -> ReplicaStatus:
@@ -340,10 +343,12 @@ class CheckReport:
     Attributes:
         index: of the entry in the log.
         digests: by node; None: the replica did not answer in time.
+        problems: by node, why there is no digest.
     """
 
     index: int
     digests: Mapping[str, str | None]
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def consistent(self) -> bool:

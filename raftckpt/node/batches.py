@@ -26,7 +26,7 @@ Run = tuple[Requester | None, int, int]
 class Proposal:
     """The context of an entry: its commands, decoded, and who waits for each result."""
 
-    __slots__ = ("bytes", "commands", "now_ns", "requests", "runs", "special")
+    __slots__ = ("begun", "bytes", "commands", "now_ns", "requests", "runs", "special")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class Proposal:
         self.bytes = size
         self.special = special
         self.now_ns = 0
+        self.begun = 0.0
+        """Monotonic time at which it was proposed."""
 
     def waiting(self) -> Iterator[tuple[AnyCommand, int, Requester | None]]:
         """(command, its request number, who waits) of each command."""

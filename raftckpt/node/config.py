@@ -90,10 +90,24 @@ class Address(NamedTuple):
 
 
 class ReplicaAddresses(NamedTuple):
-    """Where a replica listens for clients and for its peers."""
+    """Where a replica is reached by clients and by its peers.
+
+    Attributes:
+        client: by clients.
+        peer: by the other replicas.
+        admin: where it listens for probes and scrapers; None: it does not.
+        bind: host (address) on which it listens for both, if not on that of ``client`` and
+            ``peer``; "": on those.
+    """
 
     client: Address
     peer: Address
+    admin: Address | None = None
+    bind: str = ""
+
+    def listens(self, address: Address) -> Address:
+        """Where it listens for what is reached at ``address``."""
+        return Address(self.bind or address.host, address.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +203,11 @@ def parse_address(text: str) -> Address:
     if not (port_text.isascii() and port_text.isdigit()) or not 1 <= int(port_text) <= 65535:
         raise ValueError(f"{port_text!r} is not a port (1..65535)")
     return Address(host, int(port_text))
+
+
+def _bind(text: str) -> Address:
+    """Parse an address without a port, on which to listen."""
+    return parse_address(f"[{text.strip('[]')}]:1" if ":" in text else f"{text}:1")
 
 
 def announceable(text: str) -> str:
@@ -447,16 +466,24 @@ class _Parser:
         found: dict[str, Address] = {}
         for key, value in entry.items.items():
             where = f"replicas.{name}.{key}"
-            if key not in ("client", "peer"):
-                self.problem(entry.keys[key], f"unknown key {where}", "one of: client, peer")
+            if key not in ("client", "peer", "admin", "bind"):
+                fix = "one of: client, peer, admin, bind"
+                self.problem(entry.keys[key], f"unknown key {where}", fix)
                 continue
             text = value.value if isinstance(value, yamltext.Scalar) else None
             try:
-                address = parse_address(_text(text))
+                address = _bind(_text(text)) if key == "bind" else parse_address(_text(text))
             except ValueError as error:
-                self.problem(value.line, f"{where}: {error}", f'{key}: "host:port"')
+                example = "::" if key == "bind" else "host:port"
+                self.problem(value.line, f"{where}: {error}", f'{key}: "{example}"')
                 continue
             found[key] = address
+            if key == "bind":
+                continue
+            wrong = announceable(str(address)) if key != "admin" else ""
+            if wrong:
+                fix = f"write the address that others dial, and bind: {address.host!r} beside it"
+                self.problem(value.line, f"{where}: {wrong}", fix)
             if address in self._taken:
                 other, other_line = self._taken[address]
                 self.problem(
@@ -470,8 +497,11 @@ class _Parser:
             self.problem(
                 line, f"replicas.{name} lacks {' and '.join(missing)}", f'{missing[0]}: "host:port"'
             )
-        if len(found) == 2:
-            self.replicas[name] = ReplicaAddresses(found["client"], found["peer"])
+        if "client" in found and "peer" in found:
+            bind = found["bind"].host if "bind" in found else ""
+            self.replicas[name] = ReplicaAddresses(
+                found["client"], found["peer"], found.get("admin"), bind
+            )
 
     # --- what only the whole can tell -------------------------------------------------------------
     def get(self, path: str) -> Any:
@@ -553,7 +583,9 @@ class _Parser:
         for name, addresses in self.replicas.items():
             line = self._taken[addresses.peer][1]
             proven = tls_peer is not None or self.get("peer_secret_file") is not None
-            if not addresses.peer.loopback and not proven:
+            if not (addresses.peer.loopback and addresses.listens(addresses.peer).loopback) and (
+                not proven
+            ):
                 self.problem(
                     line,
                     f"replicas.{name}.peer {addresses.peer} is not loopback and tls.peer is not "
@@ -561,7 +593,17 @@ class _Parser:
                     "configure tls.peer (cert, key, ca) or peer_secret_file, or say insecure: true",
                 )
             line = self._taken[addresses.client][1]
-            if not addresses.client.loopback and (tls_client is None or tls_client.ca is None):
+            open_to_all = tls_client is None or tls_client.ca is None
+            if addresses.admin is not None and not addresses.admin.loopback and open_to_all:
+                self.problem(
+                    self._taken[addresses.admin][1],
+                    f"replicas.{name}.admin {addresses.admin} is not loopback and tls.client with "
+                    "a ca is not set: anybody could look at this replica",
+                    "listen on loopback, configure tls.client (cert, key, ca), or say "
+                    "insecure: true",
+                )
+            reached = addresses.client.loopback and addresses.listens(addresses.client).loopback
+            if not reached and open_to_all:
                 self.problem(
                     line,
                     f"replicas.{name}.client {addresses.client} is not loopback and tls.client "

@@ -1,7 +1,9 @@
 """``python -m raftckpt.node``: one replica in the foreground. Exit codes are part of the interface.
 
-0 stopped by a signal · 1 the data directory or a port cannot be used · 2 usage or configuration ·
-70 stopped itself: a broken belief (our bug) · 74 stopped itself: the disk failed or is full.
+0 stopped by a signal · 1 refused: the data directory is not to be used · 2 usage or configuration ·
+70 stopped itself: a broken belief (our bug) · 74 the disk failed or is full · 75 not now: an
+address, a name or the directory is not to be had yet. A supervisor starts again after all but 0, 1
+and 2.
 """
 
 from __future__ import annotations
@@ -24,14 +26,23 @@ from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.process import ReplicaProcess
 from raftckpt.raft.peering import StartRefused
 from raftckpt.raft.port import Removal
-from raftckpt.storage import REJOINS, StorageError, Unsupported
+from raftckpt.storage import REJOINS, DiskFailed, DiskFull, InUse, StorageError, Unsupported
 
-__all__ = ["EXIT_CONFIG", "EXIT_DISK", "EXIT_FAILED", "EXIT_REFUSED", "main", "run"]
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_DISK",
+    "EXIT_FAILED",
+    "EXIT_NOT_NOW",
+    "EXIT_REFUSED",
+    "main",
+    "run",
+]
 
 EXIT_REFUSED: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FAILED: Final = 70
 EXIT_DISK: Final = 74
+EXIT_NOT_NOW: Final = 75
 
 log = logging.getLogger("raftckpt.node")
 
@@ -67,6 +78,7 @@ def run(
     data_dir: Path | None = None,
     joins: str = "",
     found: bool = False,
+    reread: Callable[[], ClusterConfig] | None = None,
 ) -> int:
     """Run one replica until it is told to stop.
 
@@ -77,6 +89,7 @@ def run(
         joins: ``storage.REJOINS`` (it lost its disk) or the token of ``cluster add``: it is let in
             by the cluster, and counts once it has caught up.
         found: a list of one replica is a cluster: found it.
+        reread: reads the configuration again (SIGHUP); None: it cannot be read again.
 
     Returns:
         The exit code; see the module. A replica that stops itself ends the process.
@@ -96,25 +109,42 @@ def run(
     raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(config, node, joins, found))
+            runner.run(_serve(config, node, joins, found, reread))
     except ConfigError as error:
         _say(str(error))
         return EXIT_CONFIG
     except StorageError as error:
         _say(str(error))
-        return EXIT_REFUSED
+        return _exit_code(error)
     except OSError as error:
-        addresses = config.replicas[node]
+        at = config.replicas[node]
         _say(
             f"starting {node} failed\n{error}\n"
-            f"check that nothing else uses {addresses.client} and {addresses.peer}"
+            f"check that {at.listens(at.client)} and {at.listens(at.peer)} are addresses of this "
+            "host, that nothing else uses them, and that its names can be resolved"
         )
-        return EXIT_REFUSED
+        return EXIT_REFUSED if isinstance(error, PermissionError) else EXIT_NOT_NOW
     return 0
 
 
-async def _serve(config: ClusterConfig, node: str, joins: str, found: bool) -> None:
-    await ReplicaProcess(config, node, joins=joins, found=found, failed=_fail_stop).run()
+def _exit_code(error: StorageError) -> int:
+    """Whether what stands against a start may pass by itself."""
+    if isinstance(error, InUse):
+        return EXIT_NOT_NOW
+    return EXIT_DISK if isinstance(error, DiskFull | DiskFailed) else EXIT_REFUSED
+
+
+async def _serve(
+    config: ClusterConfig,
+    node: str,
+    joins: str,
+    found: bool,
+    reread: Callable[[], ClusterConfig] | None,
+) -> None:
+    replica = ReplicaProcess(
+        config, node, joins=joins, found=found, failed=_fail_stop, reread=reread
+    )
+    await replica.run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -149,9 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.node is None:
         parser.error("--node (or RAFTCKPT_NODE) says which replica this is")
+
+    def read() -> ClusterConfig:
+        return load(arguments.config, overrides={"data_dir": arguments.data_dir})
+
     try:
-        config = load(arguments.config, overrides={"data_dir": arguments.data_dir})
+        config = read()
     except ConfigError as error:
         _say(str(error))
         return EXIT_CONFIG
-    return run(config, arguments.node, joins=arguments.joins, found=arguments.found)
+    return run(config, arguments.node, joins=arguments.joins, found=arguments.found, reread=read)

@@ -15,12 +15,18 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from raftckpt import limits
 from raftckpt.errors import InvariantViolation
+from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
-from raftckpt.node.config import Address, ClusterConfig, announced, parse_address
+from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
+from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.diskroom import DiskRoom, segment_bytes
 from raftckpt.node.driver import Driver
+from raftckpt.node.health import Health, certificate_ends
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
+from raftckpt.node.notify import Notifier
+from raftckpt.node.reload import reloaded
 from raftckpt.node.replica import Replica
 from raftckpt.node.secret import peer_secret
 from raftckpt.node.tls import check_certificates, client_context, peer_contexts
@@ -31,8 +37,10 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
+from raftckpt.server.admin import AdminPort
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from raftckpt.server.metrics import Sources, exposition, readiness
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -44,6 +52,7 @@ _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _LOOK_AT_DISK_S: Final = 0.5
+_STATUS_EVERY_S: Final = 2.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
 _DRAIN_SECONDS_MAX: Final = 2.0
@@ -59,6 +68,7 @@ class ReplicaProcess:
         joins: ``storage.REJOINS`` (its disk was lost) or the token of ``cluster add``.
         found: a list of one replica is a cluster.
         failed: told of what stops the replica; must not return to normal work.
+        reread: reads the configuration again; None: it cannot be read again.
     """
 
     def __init__(
@@ -69,7 +79,13 @@ class ReplicaProcess:
         joins: str = "",
         found: bool = False,
         failed: Callable[[BaseException], None],
+        reread: Callable[[], ClusterConfig] | None = None,
     ) -> None:
+        self._reread = reread
+        self._notifier = Notifier()
+        self._reloads: asyncio.Task[None] | None = None
+        self._reload: Callable[[ClusterConfig], None] = lambda config: None
+        """Has the parts take a configuration over."""
         self._config = config
         self._node = node
         self._joins = joins
@@ -86,6 +102,8 @@ class ReplicaProcess:
         self._signals = 0
         self._handed_over_at = float("-inf")
         self._driver: Driver | None = None
+        self._health = Health(config, node)
+        self._sources: Sources | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -128,18 +146,27 @@ class ReplicaProcess:
             failed=self._on_failure,
         )
         links = PeerLinks(
-            (at.peer.host, at.peer.port),
+            at.listens(at.peer),
             peering,
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
         )
         await links.start()
+        admin = await self._open_admin()
+
+        def renew(config: ClusterConfig) -> None:
+            if links is not None:
+                links.tls = peer_contexts(config)
+
+        self._reload = renew
         changed()
         verdict = await self._founded(peering)
         if verdict.outcome is not FoundingState.COMPLETE:
             await links.stop()
             directory.close()
+            if admin is not None:
+                admin.stop()
             if verdict.outcome is FoundingState.REFUSED:
                 raise Missing(
                     f"starting {node} with the data directory {self._path} failed",
@@ -153,8 +180,11 @@ class ReplicaProcess:
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
-        await listener.start(*at.client)
+        await listener.start(*at.listens(at.client))
         driver.start(raft)
+        self._reload = lambda config: self._take(config, replica, raft, listener, links, admin)
+        self._notifier.ready()
+        self._tell_status()
         log.info(
             "ready client=%s peer=%s pid=%d version=%s data_dir=%s durability=%s",
             at.client,
@@ -166,6 +196,30 @@ class ReplicaProcess:
         )
         await self._stop.wait()
         await self._leave(replica, raft, listener, links, driver)
+        if admin is not None:
+            admin.stop()
+        self._notifier.close()
+
+    async def _open_admin(self) -> AdminPort | None:
+        """Answer probes from the first moment, also while the founding is waited for."""
+        at = self._config.replicas[self._node]
+        if at.admin is None:
+            return None
+        names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
+        tls = None if at.admin.loopback else client_context(self._config)
+        admin = AdminPort(self._word, self._metrics, names, tls)
+        host, port = await admin.start(*at.admin)
+        log.info("admin address=%s", Address(host, port))
+        return admin
+
+    def _word(self) -> str:
+        """Whether this replica serves, in a word."""
+        if self._stop.is_set():
+            return "stopping"
+        return "founding" if self._sources is None else readiness(self._sources.replica)
+
+    def _metrics(self) -> bytes | None:
+        return None if self._sources is None else exposition(self._sources)
 
     def _raft_config(self) -> RaftConfig:
         config, timing = self._config, self._config.timing
@@ -198,6 +252,7 @@ class ReplicaProcess:
             verdict = peering.verdict()
             if verdict.why != told or verdict.outcome is not FoundingState.WAIT:
                 told = verdict.why
+                self._notifier.status(f"founding: {verdict.why}")
                 log.info('founding outcome=%s why="%s"', verdict.outcome.value, verdict.why)
             if verdict.outcome is not FoundingState.WAIT or self._stop.is_set():
                 return verdict
@@ -252,6 +307,7 @@ class ReplicaProcess:
             lambda: peering.alarms() + replica.alarms + self._disk.alarms(),
             notes.clear,
             lambda: driver.longest.value,
+            self._health.told,
         )
         listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(
@@ -272,6 +328,21 @@ class ReplicaProcess:
             random.Random(),
         )
         replica.attach_log(raft)
+        self._fs.synced = replica.meters.fsync.observe
+        self._sources = Sources(
+            replica,
+            listener,
+            info,
+            self._health,
+            lambda: self._disk.full,
+            {
+                "consensus": lambda: raft.status().alarms,
+                "peers": peering.alarms,
+                "state": lambda: replica.alarms,
+                "disk": self._disk.alarms,
+            },
+            self._word,
+        )
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda size: self._fits(size, replica)
         self._driver = driver
@@ -314,15 +385,72 @@ class ReplicaProcess:
             logging.shutdown()
             os._exit(128 + number)
         log.info("stopping signal=%d", number)
+        self._notifier.stopping()
         self._stop.set()
         self._changed.set()
 
+    # --- reloading ----------------------------------------------------------------------------
     def _on_hangup(self) -> None:
-        """A terminal that closes, or an operator who wants files to be read again."""
-        log.warning(
-            'hangup why="settings and certificates are read when a replica starts: restart it, '
-            'one replica after the other"'
+        """A terminal that closes, or somebody who wants files to be read again."""
+        if self._reloads is None or self._reloads.done():
+            self._reloads = asyncio.get_running_loop().create_task(self._read_again())
+
+    async def _read_again(self) -> None:
+        """Take over what can be; a file that is wrong changes nothing."""
+        if self._reread is None:
+            log.warning('hangup why="this replica has no file that it could read again"')
+            return
+        self._notifier.reloading()
+        try:
+            read = await asyncio.to_thread(self._reread)
+            await asyncio.to_thread(check_certificates, read, self._node)
+            found = reloaded(self._config, read)
+            self._reload(found.config)
+        except (ConfigError, OSError) as error:
+            log.error('reload_failed why="nothing was changed: %s"', error)
+        else:
+            self._config = found.config
+            logs.configure(self._node, found.config.log.level, found.config.log.format)
+            log.info('reloaded taken="%s"', " ".join([*found.taken, "certificates"]))
+            if found.left:
+                log.warning('reload_incomplete restart_for="%s"', " ".join(found.left))
+        self._notifier.ready()
+
+    def _take(
+        self,
+        config: ClusterConfig,
+        replica: Replica,
+        raft: RaftNode,
+        listener: ClientListener,
+        links: PeerLinks,
+        admin: AdminPort | None,
+    ) -> None:
+        """Have the parts take a configuration over; what may fail comes first.
+
+        Raises:
+            ConfigError: the certificates cannot be used; nothing was changed.
+        """
+        peer, client = peer_contexts(config), client_context(config)
+        links.tls, listener.tls = peer, client
+        if admin is not None and admin.tls is not None:
+            admin.tls = client
+        self._health.certificates = certificate_ends(config)
+        raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
+        listener.limit(config.limits)
+        replica.data_bytes_max = config.limits.data_bytes or memory_for_data()
+        timing = config.timing
+        raft.retime(
+            timing.heartbeat_ms / 1000, timing.election_min_ms / 1000, timing.election_max_ms / 1000
         )
+
+    def _tell_status(self) -> None:
+        """Now and then: have the service manager know who leads."""
+        if self._sources is None or self._stop.is_set():
+            return
+        replica = self._sources.replica
+        role = "leads" if replica.leading else f"follows {replica.leader or 'nobody'}"
+        self._notifier.status(f"{self._node} {role} ({self._word()})")
+        asyncio.get_running_loop().call_later(_STATUS_EVERY_S, self._tell_status)
 
     async def _leave(
         self,

@@ -33,6 +33,7 @@ from raftckpt.node.early import EarlyAcceptance
 from raftckpt.node.fair import FairQueue
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester, SessionState
+from raftckpt.node.meters import Meters
 from raftckpt.node.roles import Witnesses
 from raftckpt.node.room import REACHING, Room
 from raftckpt.protocol import operations as ops
@@ -156,6 +157,7 @@ class Replica:
         self.stepping = False
         """Whether a step is being taken: replies made meanwhile are sent by who takes it."""
         self.applied_commands = 0
+        self.meters = Meters()
         self._tell_configured = configured
         self._differs = differs
         self._above: frozenset[type[Any]] = frozenset()
@@ -369,7 +371,9 @@ class Replica:
         if type(query) in self._above:
             self._refuse_above(owner, request, query)
             return
-        if query.consistency == CONSISTENCY_LOCAL:
+        local = query.consistency == CONSISTENCY_LOCAL
+        self.meters.reads["local" if local else "linearizable"] += 1
+        if local:
             if not after or (state is not None and self._caught_up(state, after)):
                 self._answer(owner, query)
             elif state is not None and after <= state.proposed:
@@ -552,11 +556,14 @@ class Replica:
             if self._flying_batches >= most:
                 return
             proposal = queue.cut()
-            now_ns = leadership.time.stamp(self._clock.monotonic())
+            proposal.begun = self._clock.monotonic()
+            now_ns = leadership.time.stamp(proposal.begun)
             payload = encode_batch(now_ns, proposal.commands)
             ensure(len(payload) <= ENTRY_BYTES_MAX + 1024, "an entry is larger than accounted for")
             proposal.now_ns = now_ns
             self._fly(proposal)
+            self.meters.batch_commands.observe(len(proposal.commands))
+            self.meters.batch_bytes.observe(len(payload))
             if not self.log.propose(payload, proposal):
                 leadership.refused(self._clock.monotonic())
                 self._landed(proposal)
@@ -595,6 +602,7 @@ class Replica:
     # --- StateMachine -----------------------------------------------------------------------------
     def apply(self, index: int, term: int, payload: bytes, context: Any) -> None:
         """Apply a committed entry and answer those who wait for it."""
+        begun = self._clock.monotonic()
         if context is None:
             self.machine.apply(index, payload)
         else:
@@ -611,6 +619,10 @@ class Replica:
                 self.digests.start(nonce, index, self.machine.freeze())
         if self._blocked:
             self._retry_blocked()
+        now = self._clock.monotonic()
+        self.meters.apply.observe(now - begun)
+        if context is not None:
+            self.meters.commit.observe(now - context.begun)
 
     def _apply_own(self, index: int, payload: bytes, proposal: Proposal) -> None:
         batch = Batch(BATCH_VERSION, proposal.now_ns, proposal.commands)
@@ -679,6 +691,15 @@ class Replica:
                         request, _TRY_AGAIN, "leadership_lost", self.leader_endpoint, definite=False
                     )
 
+    @property
+    def data_bytes_max(self) -> int | None:
+        """Memory for the state, above which no new data is admitted; None: no end."""
+        return self._room.most
+
+    @data_bytes_max.setter
+    def data_bytes_max(self, most: int | None) -> None:
+        self._room.most = most
+
     def disk_room(self, full: bool, allowance: int) -> None:
         """The disk has no room for new data, or for so many bytes on their way to it."""
         self._room.disk_full = full
@@ -731,6 +752,7 @@ class Replica:
             self._step_down(former)  # also if it was lost and won again before anybody told us
         if leading and self._leadership is None:
             now = self._clock.monotonic()
+            self.meters.elections_won += 1
             self._leadership = Leadership(
                 status.term,
                 now,
@@ -740,8 +762,10 @@ class Replica:
                 self._witnesses,
             )
             self._wake()
-        if self.leader != leader_before and self.listener is not None:
-            self.listener.leader_changed(self.leader)
+        if self.leader != leader_before:
+            self.meters.leader_changes += self.leader is not None
+            if self.listener is not None:
+                self.listener.leader_changed(self.leader)
 
     def _step_down(self, former: Leadership) -> None:
         self._leadership = None

@@ -33,7 +33,7 @@ class Room:
     """
 
     def __init__(self, most: int | None) -> None:
-        self._most = most
+        self.most = most
         self.disk_full = False
         """No more is to be written than what makes room."""
         self.pending_bytes_max = limits.PENDING_BYTES_MAX
@@ -46,15 +46,15 @@ class Room:
         """Bytes that may be added to what is applied."""
         if self.disk_full:
             return 0.0
-        if self._most is None:
+        if self.most is None:
             return float("inf")
-        return self._most - machine.footprint - machine.staged_bytes - self._reached
+        return self.most - machine.footprint - machine.staged_bytes - self._reached
 
     def crowded(self, machine: CheckpointMachine) -> bool:
         """Whether even sessions and handles have no room."""
-        if self._most is None or self.disk_full:
+        if self.most is None or self.disk_full:
             return False
-        return -self.left(machine) > self._most // _RESERVE_SHARE
+        return -self.left(machine) > self.most // _RESERVE_SHARE
 
     def growth(self, machine: CheckpointMachine, session: int, command: Any) -> int:
         """Upper bound of what a command adds to the state."""

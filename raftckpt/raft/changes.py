@@ -84,6 +84,10 @@ class Changes:
         self.told: dict[str, str] = {}
         """By directory: why it is not let in yet."""
 
+    def retime(self, recent_s: float) -> None:
+        """Who answered within another time is there."""
+        self._recent_s = recent_s
+
     def lead(self) -> None:
         """A leadership begins: what was noted in a former one is void."""
         self._kept_up.clear()

@@ -60,6 +60,11 @@ class ElectionTimer:
         self._voters_term = -1
         self.rearm()
 
+    def retime(self, timeout_min_s: float, timeout_max_s: float) -> None:
+        """Wait so long from the next time-out on."""
+        self._min, self._max = timeout_min_s, timeout_max_s
+        self.rearm()
+
     def rearm(self) -> None:
         """Wait a random election timeout from now (a short one while the leader is known dead)."""
         bounds = (self._min, self._max)

@@ -295,6 +295,14 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftCommitIndex = max(first_applied, committed)
         self.reconfigure()
 
+    def retime(self, heartbeat_s: float, election_min_s: float, election_max_s: float) -> None:
+        """Take other timings from now on."""
+        conf = self.conf
+        conf.appendEntriesPeriod = heartbeat_s
+        conf.raftMinTimeout, conf.raftMaxTimeout = election_min_s, election_max_s
+        conf.connectionTimeout = election_max_s + 1.0
+        conf.leaderFallbackTimeout = election_max_s
+
     def _seam(self, engine: Engine, self_node: Node, others: Any) -> _QueueTransport:
         self.transport_seam = _QueueTransport(engine, self_node, others)
         return self.transport_seam

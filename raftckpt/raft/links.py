@@ -228,7 +228,7 @@ class PeerLinks:
         self.loop = asyncio.get_running_loop()
         self._listen = listen
         self._identity = identity
-        self._tls = tls
+        self.tls = tls
         self._rng = rng if rng is not None else random.Random()
         self._links: dict[str, _Link] = {}
         self._pending: set[_Link] = set()
@@ -298,7 +298,7 @@ class PeerLinks:
     async def _dial(self, node: str, address: Address) -> None:
         shortest, longest = _DIAL_DELAY_S
         delay = shortest
-        context = self._tls.client if self._tls is not None else None
+        context = self.tls.client if self.tls is not None else None
         unlinked_since = self.loop.time()
         while True:
             live = self._with(node)
@@ -358,7 +358,7 @@ class PeerLinks:
             return link
 
         guest.turn_out = hang_up
-        context = self._tls.server if self._tls is not None else None
+        context = self.tls.server if self.tls is not None else None
         try:
             await self.loop.connect_accepted_socket(
                 linked,
@@ -447,10 +447,10 @@ class PeerLinks:
 
     def _uncertified(self, link: _Link, node: str) -> str:
         """Why its certificate is not that of ``node`` ("": it is, or none is asked for)."""
-        if self._tls is None:
+        if self.tls is None:
             return ""
         cluster = self._identity.hello().cluster
-        return no_replica(link.certificate, cluster, node, names_count=self._tls.names_count)
+        return no_replica(link.certificate, cluster, node, names_count=self.tls.names_count)
 
     def _go_live(self, link: _Link, hello: Hello) -> None:
         self._identity.remember(hello)

@@ -968,6 +968,16 @@ class RaftNode(lib.EngineHooks):
             for directory, what in self._storage.directory.notes.contradictions.items()
         ]
 
+    def retime(self, heartbeat_s: float, election_min_s: float, election_max_s: float) -> None:
+        """Take other timings (seconds) from now on; nothing that is safe depends on them."""
+        self._config = self._config._replace(
+            heartbeat_s=heartbeat_s, election_min_s=election_min_s, election_max_s=election_max_s
+        )
+        self._timer.retime(election_min_s, election_max_s)
+        self._engine.retime(heartbeat_s, election_min_s, election_max_s)
+        self._changes.retime(election_max_s)
+        self._wake()
+
     def voters(self) -> int:
         """How many vote; see the port."""
         return len(self._configurations.now.voters)

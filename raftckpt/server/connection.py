@@ -12,7 +12,7 @@ large, fails to be sent.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, cast
 
@@ -83,6 +83,7 @@ class Port(Protocol):
     replica: Replica
     dispatcher: Dispatcher
     turns: Turns
+    refusals: Counter[str]
 
     def opened(self, connection: Connection) -> None:
         """A connection is there."""
@@ -553,6 +554,7 @@ class Connection(asyncio.Protocol):
         self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
     ) -> None:
         """Reply that nothing was done (or, not ``definite``, that it is unknown)."""
+        self._listener.refusals[reason] += 1
         self._out.append([0, request, int(code), [reason, detail, None], definite])
         self._answered += 1
         if self._listings:

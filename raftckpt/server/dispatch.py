@@ -78,6 +78,8 @@ class ReplicaInfo:
     clear_alarms: Callable[[], None] = lambda: None
     longest_step_s: Callable[[], float] = lambda: 0.0
     """Longest step of the last minute or two, its syncs not counted."""
+    health: Callable[[], dict[str, Any]] = dict
+    """Disk, clock, certificates."""
 
 
 class Dispatcher:
@@ -305,6 +307,7 @@ class Dispatcher:
             "commands": replica.applied_commands,
             "copied_s": None if copied is None else copied[0],
             "copied_revision": None if copied is None else copied[1],
+            **info.health(),
         }
 
 

@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
-__all__ = ["ClientListener"]
+__all__ = ["ClientListener", "cut_off"]
 
 log = logging.getLogger("raftckpt.server")
 
@@ -64,19 +65,21 @@ class ClientListener:
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0
+        self.refusals: Counter[str] = Counter()
+        """Requests refused before they were in the log, by reason."""
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: _cut_off(replica)
+            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
         self.dispatcher = Dispatcher(
             replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
         )
-        self._tls = tls
+        self.tls = tls
         self._cluster = info.cluster
         self._handshake_s = handshake_s
-        self._edge = edge
+        self.edge = edge
         self.doors = _doors(edge, None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._acceptor: Acceptor | None = None
@@ -99,19 +102,28 @@ class ClientListener:
         self._loop = asyncio.get_running_loop()
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.doors = _doors(
-            self._edge, None if descriptors == resource.RLIM_INFINITY else descriptors
+            self.edge, None if descriptors == resource.RLIM_INFINITY else descriptors
         )
-        if self.doors.connections_max < self._edge.connections:
+        if self.doors.connections_max < self.edge.connections:
             log.warning(
                 "connections_reduced connections=%d configured=%d descriptors=%d",
                 self.doors.connections_max,
-                self._edge.connections,
+                self.edge.connections,
                 descriptors,
             )
         self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
         bound = await self._acceptor.listen(host, port)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         return bound
+
+    def limit(self, edge: EdgeLimits) -> None:
+        """Take on as much as this from now on; whoever is here stays."""
+        self.edge = edge
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = _doors(edge, None if descriptors == resource.RLIM_INFINITY else descriptors)
+        self.doors.connections_max = most.connections_max
+        self.doors.per_address_max = most.per_address_max
+        self.doors.strangers_max = most.strangers_max
 
     def stop_accepting(self) -> None:
         """Take no further connection."""
@@ -171,8 +183,8 @@ class ClientListener:
             await loop.connect_accepted_socket(
                 connected,
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._handshake_s if self._tls is not None else None,
+                ssl=self.tls,
+                ssl_handshake_timeout=self._handshake_s if self.tls is not None else None,
             )
         except OSError as error:  # includes TLS errors and a handshake that takes too long
             self.doors.left(guest)
@@ -193,7 +205,7 @@ class ClientListener:
         if guest is not None:
             guest.known = lambda: connection.greeted
             guest.turn_out = connection.break_off
-        if self._tls is not None:
+        if self.tls is not None:
             why = no_client(connection.certificate, self._cluster)
             if why:
                 connection.break_off(why)
@@ -212,7 +224,7 @@ class ClientListener:
     def receiving(self, more: int) -> None:
         """Count what is held of incomplete frames; too much, and who began first has to go."""
         self.receiving_bytes += more
-        if more <= 0 or self.receiving_bytes <= self._edge.receive_bytes:
+        if more <= 0 or self.receiving_bytes <= self.edge.receive_bytes:
             return
         begun = sorted(
             (since, position, connection)
@@ -220,7 +232,7 @@ class ClientListener:
             if (since := connection.partial_since) is not None
         )
         for _, _, connection in begun:
-            if self.receiving_bytes <= self._edge.receive_bytes:
+            if self.receiving_bytes <= self.edge.receive_bytes:
                 return
             self.receiving_bytes -= connection.held_bytes
             connection.held_bytes = 0
@@ -235,7 +247,7 @@ class ClientListener:
         )
         waiting = sum(connection.buffered for _, _, connection in stalled)
         for since, _, connection in stalled:
-            if waiting <= self._edge.send_bytes or now - since < _SWEEP_S:
+            if waiting <= self.edge.send_bytes or now - since < _SWEEP_S:
                 return
             waiting -= connection.buffered
             connection.break_off("it does not read, and too many do not")
@@ -340,7 +352,7 @@ def _doors(edge: EdgeLimits, descriptors: int | None) -> Doors:
     )
 
 
-def _cut_off(replica: Replica) -> bool:
+def cut_off(replica: Replica) -> bool:
     """Whether this replica has heard no leader for a while: it may miss what is committed."""
     if replica.leading:
         return False

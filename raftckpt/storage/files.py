@@ -189,7 +189,14 @@ def _translate(action: str, path: str, error: OSError) -> StorageError:
         return DiskFull(what, why, "free or add disk space, then start the replica again")
     if error.errno == errno.ENOENT:
         return Missing(what, why, "check that the data directory is complete and mounted")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
+        return DiskFailed(
+            what,
+            why,
+            "a file system turns read-only when its disk fails (dmesg, smartctl): repair or "
+            "replace it, start again; if the data are lost: `raftckpt serve --rejoin`",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
         return DiskFailed(what, why, "give the replica's user write access to the data directory")
     return DiskFailed(
         what,
@@ -208,6 +215,12 @@ class _RealFile:
         self._path = path
         self._fs = fs
 
+    def _name(self) -> str:
+        """Its name now, for errors: it may have been renamed since it was opened."""
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{self._fd}")
+        return self._path
+
     def write(self, offset: int, buffers: Sequence[bytes]) -> None:
         try:
             total = sum(map(len, buffers))
@@ -221,7 +234,7 @@ class _RealFile:
                     self._write_rest(offset + written, memoryview(b"".join(part))[written:])
                 offset += size
         except OSError as error:
-            raise _translate("writing", self._path, error) from error
+            raise _translate("writing", self._name(), error) from error
 
     def _pwritev(self, part: Sequence[bytes | memoryview], offset: int) -> int:
         try:
@@ -253,15 +266,17 @@ class _RealFile:
                 have += len(data)
             return b"".join(parts)
         except OSError as error:
-            raise _translate("reading", self._path, error) from error
+            raise _translate("reading", self._name(), error) from error
 
     def sync(self) -> None:
         begun = time.monotonic()
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise _translate("syncing", self._path, error) from error
-        self._fs.sync_s += time.monotonic() - begun
+            raise _translate("syncing", self._name(), error) from error
+        took = time.monotonic() - begun
+        self._fs.sync_s += took
+        self._fs.synced(took)
 
     def start_writeback(self, offset: int, size: int) -> None:
         with contextlib.suppress(OSError):  # a hint; the sync that follows tells the truth
@@ -274,13 +289,13 @@ class _RealFile:
             # never reached the disk: read back what the disk really holds.
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise _translate("syncing", self._path, error) from error
+            raise _translate("syncing", self._name(), error) from error
 
     def truncate(self, size: int) -> None:
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
-            raise _translate("truncating", self._path, error) from error
+            raise _translate("truncating", self._name(), error) from error
 
     def preallocate(self, size: int) -> None:
         try:
@@ -292,7 +307,7 @@ class _RealFile:
                 os.posix_fallocate(self._fd, 0, size)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
-                raise _translate("reserving space for", self._path, error) from error
+                raise _translate("reserving space for", self._name(), error) from error
             self.truncate(size)
         if self._fs.taken is not None:
             self._fs.taken()
@@ -301,7 +316,7 @@ class _RealFile:
         try:
             return os.fstat(self._fd).st_size
         except OSError as error:
-            raise _translate("reading the size of", self._path, error) from error
+            raise _translate("reading the size of", self._name(), error) from error
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -345,11 +360,13 @@ class RealFileSystem:
 
     Attributes:
         sync_s: seconds that all syncs took so far.
+        synced: told how many seconds each sync of a file took.
         relief: told which file has no room; returns whether it made some.
         taken: told that room was reserved for a file.
     """
 
     sync_s = 0.0
+    synced: Callable[[float], None] = staticmethod(lambda seconds: None)
     relief: Callable[[str], bool] | None = None
     taken: Callable[[], None] | None = None
 

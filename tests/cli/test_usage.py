@@ -53,6 +53,7 @@ COMMANDS = [
     ["data", "verify"],
     ["data", "dump"],
     ["data", "recover"],
+    ["doctor"],
     ["bench"],
     ["config", "check"],
     ["completion"],

@@ -36,7 +36,7 @@ def test_a_hangup_ends_no_replica_and_is_told() -> None:
     with attacked() as (cluster, checkpoint):
         for node in cluster.nodes:
             os.kill(cluster.pid(node) or 0, signal.SIGHUP)
-            until(lambda node=node: "hangup why=" in cluster.log(node), "it is told", 10)
+            until(lambda node=node: "reloaded taken=" in cluster.log(node), "it is told", 10)
         checkpoint.put("k", b"v")
 
 

@@ -222,3 +222,40 @@ def test_loopback():
 def test_deep_and_large_files_are_refused():
     assert "nested too deeply" in str(problems("a: " + "[" * 60 + "]" * 60))
     assert "larger than" in str(problems("#" * (1 << 21)))
+
+
+ONE = "cluster: demo\nreplicas:\n  n1: {%s}\n"
+HERE = 'client: "127.0.0.1:1", peer: "127.0.0.1:2"'
+THERE = 'client: "10.0.0.1:1", peer: "10.0.0.1:2"'
+
+
+def test_where_it_listens_and_where_it_is_reached():
+    at = parse(ONE % (THERE + ', bind: "0.0.0.0"') + "insecure: true\n").replicas["n1"]
+    assert at.listens(at.client) == Address("0.0.0.0", 1)
+    assert at.client == Address("10.0.0.1", 1)
+    assert parse(ONE % (HERE + ', bind: "::1"')).replicas["n1"].bind == "::1"
+    at = parse(ONE % HERE).replicas["n1"]
+    assert (at.listens(at.peer), at.admin) == (at.peer, None)
+    assert parse(ONE % (HERE + ", admin: '127.0.0.1:3'")).replicas["n1"].admin.port == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('client: "0.0.0.0:1", peer: "127.0.0.1:2"', "nobody can dial it"),
+        ('client: "127.0.0.1:1", peer: "[::]:2"', "nobody can dial it"),
+        (HERE + ', bind: "0.0.0.0:7"', "not an IPv6 address"),
+        (HERE + ', bind: "0.0.0.0"', "anybody could pose as a replica"),
+        (HERE + ', bind: "0.0.0.0"', "anybody could read and write"),
+        (HERE + ", admin: '127.0.0.1:2'", "is replicas.n1.peer already"),
+        (HERE + ", admin: '0.0.0.0:3'", "anybody could look at this replica"),
+        (HERE + ", admin: '9401'", "no port"),
+    ],
+)
+def test_what_is_wrong_with_addresses(line, what):
+    assert any(what in told for _, told in problems(ONE % line)), problems(ONE % line)
+
+
+def test_a_wildcard_that_others_were_to_dial_is_told_how_to_write_it():
+    with pytest.raises(ConfigError, match=r"and bind: '0\.0\.0\.0' beside it"):
+        parse(ONE % 'client: "0.0.0.0:1", peer: "127.0.0.1:2"', "c.yaml")

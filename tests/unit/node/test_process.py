@@ -19,7 +19,7 @@ import yaml
 
 import raftckpt
 from raftckpt.errors import CheckpointError
-from raftckpt.node.main import EXIT_FAILED, EXIT_REFUSED
+from raftckpt.node.main import EXIT_FAILED, EXIT_NOT_NOW, EXIT_REFUSED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
 from tests.programs import PATIENCE
@@ -210,7 +210,7 @@ def test_two_processes_on_one_directory(cluster):
         text=True,
         timeout=20,
     )
-    assert result.returncode == 1
+    assert result.returncode == EXIT_NOT_NOW
     assert "in use" in result.stderr
     assert get(cluster) == b"one"
 
@@ -293,5 +293,5 @@ def test_usage_and_configuration_errors(cluster, tmp_path):
     )
     result = run("--config", str(busy), "--node", "n1", "--found")
     taken.close()
-    assert result.returncode == 1
+    assert result.returncode == EXIT_NOT_NOW
     assert "starting n1 failed" in result.stderr

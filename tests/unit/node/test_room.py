@@ -66,7 +66,7 @@ def full() -> Full:
 def test_data_that_has_no_room_waits(full: Full, fields: tuple[Any, ...]) -> None:
     tag, *rest = fields
     assert full.ask(tag, full.handle, *rest) == "full"
-    full.world.replica._room._most = 2 * MIB
+    full.world.replica._room.most = 2 * MIB
     full.done(tag, full.handle, *rest)
 
 
@@ -101,11 +101,11 @@ def test_what_waits_behind_it_is_told_the_same(full: Full) -> None:
 
 def test_what_adds_nothing_goes_on(full: Full) -> None:
     world, client, handle = full.world, full.client, full.handle
-    full.world.replica._room._most = world.replica.machine.footprint - 1
+    full.world.replica._room.most = world.replica.machine.footprint - 1
     assert full.ask(24, handle, b"new", b"x") == "full"
     assert full.ask(10, "other", 7, [1, 0, NEVER, 1, 1, 8]) == "full"
     full.done(24, handle, b"big", bytes(700_000))
-    world.replica._room._most = world.replica.machine.footprint - 1
+    world.replica._room.most = world.replica.machine.footprint - 1
     full.done(25, handle, [[b"big", 5, b"x"]])
     full.done(22, handle, b"big", NEVER, None)
     other = world.open_session(secret=b"o" * 16)
@@ -121,7 +121,7 @@ def test_what_adds_nothing_goes_on(full: Full) -> None:
 
 def test_the_reserve_has_an_end_too(full: Full) -> None:
     world = full.world
-    world.replica._room._most = world.replica.machine.footprint // 2
+    world.replica._room.most = world.replica.machine.footprint // 2
     assert full.ask(10, "ckpt", 3, None) == "full"
     stranger = NotingClient()
     with pytest.raises(AssertionError):
@@ -133,7 +133,7 @@ def test_the_reserve_has_an_end_too(full: Full) -> None:
 def test_holes_on_their_way_count(full: Full) -> None:
     """A hundred bytes each, and each alone would fit: not all of them together."""
     world, client = full.world, full.client
-    world.replica._room._most = 4 * MIB
+    world.replica._room.most = 4 * MIB
     world.log.hold = True
     numbers = []
     for position in range(10):

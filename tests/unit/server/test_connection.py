@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +60,7 @@ class Loop:
         self.clock = self
         self.replica = LoneReplica().replica
         self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
+        self.refusals: Counter[str] = Counter()
 
     def receiving(self, more: int) -> None:
         pass

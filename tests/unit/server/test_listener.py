@@ -808,7 +808,7 @@ def test_those_who_do_not_read_have_one_budget():
             await fill(peer)
         stalled = [c for c in listener.connections if c.stalled_at is not None]
         waiting = {c.stalled_at for c in stalled}
-        listener._edge = EdgeLimits(send_bytes=sum(c.buffered for c in stalled) - 1)
+        listener.edge = EdgeLimits(send_bytes=sum(c.buffered for c in stalled) - 1)
         listener._relieve(harness.world.clock.now)
         assert len(listener.connections) == 4, "not at once"
         harness.world.clock.pass_by(5)

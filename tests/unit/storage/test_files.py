@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -403,3 +404,34 @@ def test_full_disk_for_real(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "poisoned why: No space left on device (errno 28)" in done.stdout
     assert "kept True True" in done.stdout
+
+
+def failing(number: int) -> Callable[[int], None]:
+    def sync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return sync
+
+
+def test_errors_name_a_file_that_exists(tmp_path, monkeypatch) -> None:
+    """A segment is written under another name before it is one: later errors name the segment."""
+    fs = RealFileSystem()
+    file = fs.open(str(tmp_path / "segment.tmp"), create=True)
+    fs.rename(str(tmp_path / "segment.tmp"), str(tmp_path / "segment"))
+    monkeypatch.setattr(os, "fdatasync", failing(errno.EIO))
+    with pytest.raises(DiskFailed) as caught:
+        file.sync()
+    assert f"{tmp_path}/segment failed" in caught.value.what
+    monkeypatch.undo()
+    file.close()
+
+
+def test_a_file_system_that_turned_read_only_is_a_failed_disk(tmp_path, monkeypatch) -> None:
+    file = RealFileSystem().open(str(tmp_path / "f"), create=True)
+    monkeypatch.setattr(os, "fdatasync", failing(errno.EROFS))
+    with pytest.raises(DiskFailed) as caught:
+        file.sync()
+    assert "its disk fails" in caught.value.remedy
+    assert "write access" not in caught.value.remedy
+    monkeypatch.undo()
+    file.close()

@@ -1,0 +1,229 @@
+"""The admin port: /livez, /readyz and /metrics over HTTP/1.1, read only.
+
+Deliberately less than HTTP: one request per connection, GET and HEAD, no body. What is malformed,
+too long or too slow gets its end. The Host header is checked, so that a page in somebody's browser
+cannot have its own name resolve to this port and read from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from raftckpt.net.acceptor import Acceptor
+from raftckpt.server.metrics import CONTENT_TYPE
+
+__all__ = ["AdminPort", "Page", "answer"]
+
+log = logging.getLogger("raftckpt.admin")
+
+REQUEST_BYTES_MAX: Final = 8192
+REQUEST_SECONDS_MAX: Final = 5.0
+"""From the connection to the end of the answer."""
+CONNECTIONS_MAX: Final = 32
+_END: Final = b"\r\n\r\n"
+_REQUEST: Final = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.([01])\Z")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)\Z")
+_TEXT: Final = "text/plain; charset=utf-8"
+_STATUS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class Page(NamedTuple):
+    """What a path answers."""
+
+    status: int
+    body: bytes
+    kind: str = _TEXT
+
+
+class AdminPort:
+    """Answers whoever reaches it; holds nothing of the replica but what it is given.
+
+    Arguments:
+        word: "ok" if this replica serves, else why not, in a word.
+        metrics: the text of all metrics; None: there are none yet.
+        names: host names that may be asked for beside localhost and addresses.
+        tls: context of the server side, or None.
+    """
+
+    def __init__(
+        self,
+        word: Callable[[], str],
+        metrics: Callable[[], bytes | None],
+        names: frozenset[str] = frozenset(),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._pages: dict[str, Callable[[], Page]] = {
+            "/livez": lambda: Page(200, b"ok\n"),
+            "/readyz": self._ready,
+            "/metrics": self._metrics,
+        }
+        self._word = word
+        self._text = metrics
+        self._names = names
+        self.tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[_Request] = set()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address bound.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        return await self._acceptor.listen(host, port)
+
+    def stop(self) -> None:
+        """Listen no more and hang up."""
+        self._acceptor.close()
+        for task in self._tasks:
+            task.cancel()
+        for request in list(self._open):
+            request.hang_up()
+
+    def _arrived(self, sock: socket.socket, address: str, peer: str) -> None:
+        if len(self._tasks) + len(self._open) >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        task = self._loop.create_task(self._welcome(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _welcome(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: _Request(self),
+                sock,
+                ssl=self.tls,
+                ssl_handshake_timeout=REQUEST_SECONDS_MAX if self.tls is not None else None,
+            )
+        except OSError as error:  # includes TLS errors
+            log.debug("refused why=%s", error)
+
+    def _starved(self, error: OSError) -> None:
+        log.warning('cannot_accept why="%s"', error.strerror)
+
+    def opened(self, request: _Request) -> None:
+        """A connection is up: it has so much time and no more."""
+        self._open.add(request)
+        request.timer = self._loop.call_later(REQUEST_SECONDS_MAX, request.hang_up)
+
+    def closed(self, request: _Request) -> None:
+        """A connection is gone."""
+        self._open.discard(request)
+
+    def answer(self, head: bytes) -> bytes:
+        """Return the answer to the head of a request."""
+        return answer(head, self._pages, self._names)
+
+    def _ready(self) -> Page:
+        word = self._word()
+        return Page(200 if word == "ok" else 503, f"{word}\n".encode())
+
+    def _metrics(self) -> Page:
+        text = self._text()
+        if text is None:
+            return self._ready()
+        return Page(200, text, CONTENT_TYPE)
+
+
+class _Request(asyncio.Protocol):
+    """One connection, and the one request on it."""
+
+    def __init__(self, port: AdminPort) -> None:
+        self.timer: asyncio.TimerHandle | None = None
+        self._port = port
+        self._head = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._port.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._head += data
+        if len(self._head) > REQUEST_BYTES_MAX:
+            transport.write(_response(Page(431, b"the request is too long\n"), body=True))
+        elif (end := self._head.find(_END)) >= 0:
+            transport.write(self._port.answer(bytes(self._head[:end])))
+        else:
+            return
+        transport.close()  # what was written leaves first, within the time there is
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self._transport = None
+        self._port.closed(self)
+
+    def hang_up(self) -> None:
+        """Its time is over."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def answer(head: bytes, pages: dict[str, Callable[[], Page]], names: frozenset[str]) -> bytes:
+    """Return the answer to the head of a request (without the empty line at its end)."""
+    line, *rest = head.split(b"\r\n")
+    request = _REQUEST.match(line)
+    fields = [_FIELD.match(field) for field in rest]
+    if request is None or not all(fields):
+        return _response(Page(400, b"malformed\n"), body=True)
+    method, target, minor = request.groups()
+    body = method != b"HEAD"
+    hosts = [found[2].strip() for found in fields if found and found[1].lower() == b"host"]
+    if len(hosts) > 1 or (minor == b"1" and not hosts):
+        return _response(Page(400, b"one Host is needed\n"), body=body)
+    if hosts and not _meant(hosts[0].decode("latin-1"), names):
+        return _response(Page(421, b"this is not the host asked for\n"), body=body)
+    if method not in (b"GET", b"HEAD"):
+        return _response(Page(405, b"read only\n"), body=True)
+    page = pages.get(target.decode("ascii").partition("?")[0])
+    if page is None:
+        listed = " ".join(pages)
+        return _response(Page(404, f"there are {listed}\n".encode()), body=body)
+    return _response(page(), body=body)
+
+
+def _meant(host: str, names: frozenset[str]) -> bool:
+    """Whether a Host header can only come from who meant this port.
+
+    An address is nobody's name: no page of a browser can make its own name one.
+    """
+    name = host.rpartition(":")[0] if re.search(r":\d*\Z", host) else host
+    if name.lower() == "localhost" or name.lower() in names:
+        return True
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _response(page: Page, *, body: bool) -> bytes:
+    allow = "Allow: GET, HEAD\r\n" if page.status == 405 else ""
+    head = (
+        f"HTTP/1.1 {page.status} {_STATUS[page.status]}\r\n"
+        f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{allow}"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + (page.body if body else b"")

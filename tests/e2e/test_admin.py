@@ -1,0 +1,176 @@
+"""The admin port of real replicas, and the alarm drill: each condition is made, seen, and goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from raftckpt_cli import main as cli_main
+
+import raftckpt
+from raftckpt.testing import LocalCluster
+from tests.programs import PATIENCE
+from tests.waiting import until
+
+MIB = 1 << 20
+
+
+def with_admin(cluster: LocalCluster) -> LocalCluster:
+    """Give each replica an admin port; before it is started."""
+    text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
+    with contextlib.ExitStack() as held:
+        for replica in text["replicas"].values():
+            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
+    cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
+    return cluster
+
+
+def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
+    replicas = yaml.safe_load(cluster.config_path.read_text("utf-8"))["replicas"]
+    try:
+        url = f"http://{replicas[node]['admin']}{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def metric(cluster: LocalCluster, node: str, sample: str) -> float:
+    """Value of a sample; NaN if it is not told."""
+    for line in get(cluster, node, "/metrics")[1].splitlines():
+        name, _, value = line.rpartition(" ")
+        if name == sample:
+            return float(value)
+    return float("nan")
+
+
+def findings(cluster: LocalCluster, capfd: pytest.CaptureFixture[str]) -> str:
+    capfd.readouterr()
+    cli_main.run(["cluster", "status", "-o", "json", "--endpoints", cluster.endpoints])
+    shown = json.loads(capfd.readouterr().out)
+    return "\n".join(shown["findings"] + shown["warnings"])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    cluster = with_admin(LocalCluster(3, tmp_path / "cluster", faults=False))
+    yield cluster
+    cluster.kill()
+    cluster.stop()
+
+
+def test_from_the_first_moment_to_the_last(cluster) -> None:
+    cluster.start("n1")
+    until(lambda: get(cluster, "n1", "/livez") == (200, "ok\n"), "it is alive", PATIENCE)
+    assert get(cluster, "n1", "/readyz") == (503, "founding\n")
+    assert get(cluster, "n1", "/metrics") == (503, "founding\n")
+    cluster.start()
+    cluster.wait_ready()
+    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "it is ready", PATIENCE)
+    with raftckpt.connect(cluster.endpoints) as service:
+        checkpoint = service.open("told", create=raftckpt.Attributes())
+        for number in range(20):
+            checkpoint.put("k", b"%d" % number)
+        checkpoint.read("k")
+    leader = cluster.leader()
+    assert metric(cluster, leader, "raftckpt_commands_total") >= 21
+    assert metric(cluster, leader, "raftckpt_commit_seconds_count") >= 21
+    assert metric(cluster, leader, "raftckpt_fsync_seconds_count") >= 21
+    assert metric(cluster, leader, 'raftckpt_reads_total{consistency="linearizable"}') >= 1
+    follower = next(node for node in cluster.nodes if node != leader)
+    assert metric(cluster, follower, "raftckpt_commands_total") == 0
+    assert metric(cluster, follower, "raftckpt_apply_seconds_count") >= 21
+    cluster.kill(*(node for node in cluster.nodes if node != follower))
+    lost = {(503, "no-leader\n"), (503, "cut-off\n")}
+    until(lambda: get(cluster, follower, "/readyz") in lost, "it says so", PATIENCE)
+    assert get(cluster, follower, "/livez") == (200, "ok\n")
+
+
+def test_drill_a_member_that_is_missing(cluster, capfd) -> None:
+    cluster.start()
+    cluster.wait_ready()
+    leader = cluster.leader()
+    missing = next(node for node in cluster.nodes if node != leader)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "all links", PATIENCE)
+    cluster.kill(missing)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 1, "it is seen", PATIENCE)
+    assert f"{missing} does not answer" in findings(cluster, capfd)
+    cluster.start(missing)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "it is back", PATIENCE)
+    until(lambda: findings(cluster, capfd) == "", "nothing is wrong", PATIENCE)
+
+
+@pytest.fixture
+def small_disks(cluster) -> Iterator[LocalCluster]:
+    """Each replica on a file system of its own."""
+    mounted: list[Path] = []
+    try:
+        for node in cluster.nodes:
+            path = cluster.node_dir(node)
+            path.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", "size=64m", "raftckpt-test", str(path)]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("file systems may not be mounted here")
+            mounted.append(path)
+        yield cluster
+    finally:
+        cluster.kill()
+        for path in mounted:
+            subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+def test_drill_a_full_disk(small_disks, capfd) -> None:
+    cluster = small_disks
+    cluster.start()
+    cluster.wait_ready()
+    node = next(node for node in cluster.nodes if node != cluster.leader())
+    sample = 'raftckpt_alarms{source="disk"}'
+    assert metric(cluster, node, sample) == 0
+    filler = cluster.node_dir(node) / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(MIB if file.tell() < 32 * MIB else 4096))
+    until(lambda: metric(cluster, node, sample) >= 1, "the alarm is raised", PATIENCE)
+    assert metric(cluster, node, "raftckpt_disk_full") == 1
+    assert metric(cluster, node, "raftckpt_disk_free_bytes") < 16 * MIB
+    assert f"{node} says: the disk below" in findings(cluster, capfd)
+    filler.unlink()
+    until(lambda: metric(cluster, node, sample) == 0, "the alarm is gone", PATIENCE)
+    assert metric(cluster, node, "raftckpt_disk_full") == 0
+    assert "says" not in findings(cluster, capfd)
+
+
+def test_drill_two_foundings(cluster, capfd) -> None:
+    """Two lost disks and a file without the third found a second cluster; the third says so."""
+    cluster.start()
+    cluster.wait_ready()
+    cluster.kill("n1", "n2", "n3")
+    for node in ("n1", "n2"):
+        shutil.rmtree(cluster.node_dir(node))
+    right = cluster.config_path.read_text("utf-8")
+    wrong = yaml.safe_load(right)
+    third = wrong["replicas"].pop("n3")
+    cluster.config_path.write_text(yaml.safe_dump(wrong), "utf-8")
+    cluster.start("n1", "n2")
+    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "they serve", PATIENCE)
+    wrong["replicas"]["n3"] = third
+    cluster.config_path.write_text(yaml.safe_dump(wrong), "utf-8")
+    cluster.start("n3")
+    sample = 'raftckpt_alarms{source="peers"}'
+    until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised", PATIENCE)
+    assert "founded twice" in findings(cluster, capfd)
+    cluster.kill("n1", "n2", "n3")
+    cluster.start("n3")  # an alarm of peers lasts until they are met no more
+    until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)
