@@ -15,7 +15,7 @@ from typing import Final
 
 from raftckpt import limits
 
-__all__ = ["DiskRoom", "segment_bytes"]
+__all__ = ["DiskRoom", "log_bytes_max", "segment_bytes"]
 
 log = logging.getLogger("raftckpt.node")
 
@@ -41,6 +41,12 @@ def segment_bytes(directory: str) -> int:
     found = os.statvfs(directory)
     part = found.f_blocks * found.f_frsize // _PARTS
     return max(limits.MIB, min(limits.JOURNAL_SEGMENT_BYTES, part // limits.MIB * limits.MIB))
+
+
+def log_bytes_max(segment: int) -> int:
+    """Bytes of log that may be kept for who catches up, on a disk with such segments."""
+    small = segment < limits.JOURNAL_SEGMENT_BYTES
+    return _SEGMENTS_KEPT * segment if small else limits.GIB
 
 
 class DiskRoom:

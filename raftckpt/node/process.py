@@ -21,7 +21,7 @@ from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
 from raftckpt.node.descriptors import raise_descriptors
-from raftckpt.node.diskroom import DiskRoom, segment_bytes
+from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health, certificate_ends
 from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
@@ -233,6 +233,7 @@ class ReplicaProcess:
             snapshot_entries=config.snapshot.entries,
             snapshot_bytes=config.snapshot.bytes,
             keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
+            log_bytes_max=log_bytes_max(self._segment_bytes),
         )
 
     def _targets(self, peering: Peering) -> Iterator[tuple[str, tuple[str, int]]]:

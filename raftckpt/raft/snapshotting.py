@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from raftckpt import limits
 from raftckpt.errors import present
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
@@ -24,10 +23,6 @@ PAUSE: Final = 4.0
 
 The replicas begin at the same entry: without a pause a large state takes all their processors.
 The pause shrinks to nothing while the log grows to the size at which the next snapshot is due.
-"""
-LOG_BYTES_MAX: Final = limits.GIB
-"""Compaction waits for followers that get on, but not until the log is longer than this:
-to overtake a slow transfer, or the catching up after it, would begin it again and again.
 """
 RETRY_S: Final = 10.0
 """After a snapshot found no room."""
@@ -134,7 +129,7 @@ class Snapshotter:
         """
         if self._pieces is None:
             if self._grown(applied - self._last_index) < 1 or (
-                self._bytes < LOG_BYTES_MAX and sending()
+                self._bytes < self._config.log_bytes_max and sending()
             ):
                 return
             if not self.start(applied):
@@ -191,6 +186,7 @@ class Snapshotter:
             size += len(log[oldest - first][0])
         if needed < oldest:
             wanted = max(first, int(needed))
-            if sum(len(entry[0]) for entry in log[wanted - first : oldest - first]) < LOG_BYTES_MAX:
+            size = sum(len(entry[0]) for entry in log[wanted - first : oldest - first])
+            if size < self._config.log_bytes_max:
                 return wanted
         return oldest

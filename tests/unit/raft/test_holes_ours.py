@@ -516,9 +516,8 @@ def test_nothing_is_kept_for_a_follower_that_gets_no_further(make: Make) -> None
     assert _starts_over(_fed_after_a_snapshot(bench, stall))
 
 
-def test_what_is_kept_for_a_follower_is_bounded(make: Make, monkeypatch) -> None:
-    monkeypatch.setattr("raftckpt.raft.snapshotting.LOG_BYTES_MAX", 10)
-    bench = make(keep_entries=0)
+def test_what_is_kept_for_a_follower_is_bounded(make: Make) -> None:
+    bench = make(keep_entries=0, log_bytes_max=10)
     assert _starts_over(_fed_after_a_snapshot(bench, lambda: None))
 
 
