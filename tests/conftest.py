@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.rings import PURE, SLOW, ring_of
+from tests.rings import LONG, PURE, SLOW, ring_of
 
 _running = ""
 """Ring of the test that runs."""
@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(ring_of(path))
         if path in SLOW:
             item.add_marker("slow")
+        if path in LONG:
+            item.add_marker("long")
 
 
 @pytest.hookimpl(optionalhook=True)

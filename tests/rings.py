@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
+__all__ = ["LONG", "LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
 
 PURE: Final = "pure"
 LOOPBACK: Final = "loopback"
@@ -49,9 +49,11 @@ RINGS: Final = {
     "tests/unit/testing/test_proxy.py": LOOPBACK,
 }
 
+LONG: Final = frozenset({"tests/e2e/test_attacks_long.py"})
+"""Files that get the marker ``long`` as a whole: ``.ci/long`` runs them."""
+
 SLOW: Final = frozenset(
     {
-        "tests/e2e/test_attacks_long.py",
         "tests/sim/test_crashpoints.py",
         "tests/sim/test_determinism.py",
         "tests/sim/test_planted.py",

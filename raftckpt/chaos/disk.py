@@ -16,9 +16,9 @@ from pathlib import Path
 from raftckpt.limits import MIB
 from raftckpt.testing import background
 
-__all__ = ["SmallDisk"]
+__all__ = ["MIB_MIN", "SmallDisk"]
 
-_MIB_PER_DISK = 448
+MIB_MIN = 448
 """Three journal segments, snapshots and some room: it must get full only when it is filled."""
 _START_S = 10.0
 _HOLD = """
@@ -34,17 +34,19 @@ class SmallDisk:
     Arguments:
         mount: an empty directory for the file system.
         directory: where its directory ``data`` is to be seen.
+        mib: its size.
 
     Raises:
         OSError: this machine does not allow it; the message says what was tried.
     """
 
-    def __init__(self, mount: Path, directory: Path) -> None:
+    def __init__(self, mount: Path, directory: Path, mib: int = MIB_MIN) -> None:
         missing = [tool for tool in ("unshare", "nsenter") if shutil.which(tool) is None]
         if missing:
             raise OSError(f"there is no {missing[0]} command")
         self._mount = mount
-        shell = ["sh", "-c", _HOLD, "sh", str(mount), str(directory), str(_MIB_PER_DISK)]
+        self._bytes = mib * MIB
+        shell = ["sh", "-c", _HOLD, "sh", str(mount), str(directory), str(mib)]
         self._holder = background.spawn(
             ["-c", "import sys; sys.stdin.read()"],
             stdin=subprocess.PIPE,
@@ -83,7 +85,7 @@ class SmallDisk:
             for size in (MIB, 4096, 1):
                 block = bytes(size)
                 with contextlib.suppress(OSError):
-                    while written < 2 * _MIB_PER_DISK * MIB:
+                    while written < 2 * self._bytes:
                         written += file.write(block)
         return written
 

@@ -339,9 +339,10 @@ def _switch_version(stage: ChaosStage, dice: random.Random) -> Iterator[float]:
     """Upgrade a replica, or go back to the version before: one by one, as an operator does."""
     if not stage.other_version:
         raise _Skip
-    node = dice.choice(stage.nodes)
-    if stage.cluster.pid(node) is None:
+    staying = [node for node in stage.running() if node not in stage.keeper.leaving]
+    if not staying:
         raise _Skip
+    node = dice.choice(staying)
     stage.switch_version(node)
     stage.cluster.resume(node)  # another lane may have it stand still
     stage.cluster.terminate(node, 20.0)

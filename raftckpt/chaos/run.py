@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from raftckpt.chaos.audit import Audit, audit
+from raftckpt.chaos.disk import MIB_MIN
 from raftckpt.chaos.history import Kind, Operation, Outcome, load
 from raftckpt.chaos.linearizability import Judgement, judge
 from raftckpt.chaos.nemesis import Mark, Nemesis
@@ -24,6 +25,9 @@ _WARM_UP_S: Final = 60.0
 _CLIENTS_END_S: Final = 40.0
 _SPARES: Final = 2
 _TICK_S: Final = 0.5
+_DISK_FREE_S: Final = 300.0
+_DISK_MIB_PER_S: Final = 1.0
+"""A longer run makes a larger state: its small disk has to have room for some snapshots of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         pace=plan.pace,
         spares=_SPARES if plan.members else 0,
         other_version=plan.other_version,
+        disk_mib=MIB_MIN + int(_DISK_MIB_PER_S * max(0.0, plan.seconds - _DISK_FREE_S)),
     )
     nemesis: Nemesis | None = None
     try:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from raftckpt.chaos.disk import SmallDisk
+from raftckpt.chaos.disk import MIB_MIN, SmallDisk
 from raftckpt.chaos.keeper import Keeper
 from raftckpt.chaos.worker import Spec, arguments
 from raftckpt.client.blocking import connect
@@ -129,6 +129,7 @@ class ChaosStage:
         pace: changes a second all clients together aim at.
         spares: hosts that may become members.
         other_version: command put before that of a replica that runs as the other version.
+        disk_mib: size of the disk that gets full.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class ChaosStage:
         pace: float = 1200.0,
         spares: int = 0,
         other_version: Sequence[str] = (),
+        disk_mib: int = MIB_MIN,
     ) -> None:
         self.dice = dice
         self.disk: SmallDisk | None = None
@@ -160,7 +162,7 @@ class ChaosStage:
         (where / self.disk_node).mkdir(parents=True)
         (directory / "small").mkdir()
         try:
-            self.disk = SmallDisk(directory / "small", where / self.disk_node)
+            self.disk = SmallDisk(directory / "small", where / self.disk_node, disk_mib)
         except OSError as error:
             self.no_disk = str(error)
         self.other_version = other_version

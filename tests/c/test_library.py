@@ -85,7 +85,7 @@ def test_conformance_under_sanitizers(
     assert " 0 failures" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_conformance_under_valgrind(program: Program, environment: dict[str, str]) -> None:
     """Nothing is lost, nothing touched that is not ours; without the forks (docs/c.md)."""
     if shutil.which("valgrind") is None:

@@ -21,7 +21,11 @@ from tests.waiting import until
 
 MORE = int(os.environ.get("RAFTCKPT_DRILLS", "0"))
 """So many of each size beside those that are always held."""
-DRILLS = [(3, 2), (5, 3), *((size, seed) for seed in range(10, 10 + MORE) for size in (3, 5))]
+DRILLS = [
+    (3, 2),
+    pytest.param(5, 3, marks=pytest.mark.long),
+    *((size, seed) for seed in range(10, 10 + MORE) for size in (3, 5)),
+]
 
 
 def sections_of(path: Path) -> tuple[int, dict[bytes, bytes]]:
