@@ -37,10 +37,11 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.server.admin import AdminPort
+from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources, exposition, readiness
+from raftckpt.server.page import KIND, page
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -207,7 +208,7 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._look)
         host, port = await admin.start(*at.admin)
         log.info("admin address=%s", Address(host, port))
         return admin
@@ -217,6 +218,12 @@ class ReplicaProcess:
         if self._stop.is_set():
             return "stopping"
         return "founding" if self._sources is None else readiness(self._sources.replica)
+
+    def _look(self) -> Page | None:
+        if self._sources is None:
+            return None
+        alarms = [each for told in self._sources.alarms.values() for each in told()]
+        return Page(200, page(self._sources, alarms), KIND)
 
     def _metrics(self) -> bytes | None:
         return None if self._sources is None else exposition(self._sources)

@@ -1,4 +1,4 @@
-"""The admin port: /livez, /readyz and /metrics over HTTP/1.1, read only.
+"""The admin port: /livez, /readyz, /metrics and a page over HTTP/1.1, read only.
 
 Deliberately less than HTTP: one request per connection, GET and HEAD, no body. What is malformed,
 too long or too slow gets its end. The Host header is checked, so that a page in somebody's browser
@@ -58,6 +58,7 @@ class AdminPort:
         metrics: the text of all metrics; None: there are none yet.
         names: host names that may be asked for beside localhost and addresses.
         tls: context of the server side, or None.
+        look: makes the page for people; None: there is nothing to look at yet.
     """
 
     def __init__(
@@ -66,8 +67,11 @@ class AdminPort:
         metrics: Callable[[], bytes | None],
         names: frozenset[str] = frozenset(),
         tls: ssl.SSLContext | None = None,
+        look: Callable[[], Page | None] = lambda: None,
     ) -> None:
+        self._look = look
         self._pages: dict[str, Callable[[], Page]] = {
+            "/": lambda: self._look() or self._ready(),
             "/livez": lambda: Page(200, b"ok\n"),
             "/readyz": self._ready,
             "/metrics": self._metrics,
@@ -224,6 +228,7 @@ def _response(page: Page, *, body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {page.status} {_STATUS[page.status]}\r\n"
         f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{allow}"
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
         "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + (page.body if body else b"")

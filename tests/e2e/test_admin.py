@@ -92,6 +92,11 @@ def test_from_the_first_moment_to_the_last(cluster) -> None:
     follower = next(node for node in cluster.nodes if node != leader)
     assert metric(cluster, follower, "raftckpt_commands_total") == 0
     assert metric(cluster, follower, "raftckpt_apply_seconds_count") >= 21
+    assert f"<td>leader</td><td>{leader}</td>" in get(cluster, follower, "/")[1]
+    cluster.kill(leader)  # the page of one that lives shows it, as soon as it asks for itself again
+    until(lambda: f"<td>leader</td><td>{leader}</td>" not in get(cluster, follower, "/")[1],
+          "the page tells of another leader", PATIENCE)  # fmt: skip
+    assert "<td>down</td>" in get(cluster, follower, "/")[1]
     cluster.kill(*(node for node in cluster.nodes if node != follower))
     lost = {(503, "no-leader\n"), (503, "cut-off\n")}
     until(lambda: get(cluster, follower, "/readyz") in lost, "it says so", PATIENCE)

@@ -19,6 +19,7 @@ from raftckpt.node.meters import Buckets
 from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import METRICS, MetricKind, Sources, exposition, readiness
+from raftckpt.server.page import page
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 from tools import metrics_doc
 
@@ -161,3 +162,15 @@ def test_a_scrape_costs_the_same_whatever_the_state_holds() -> None:
 
 def test_kinds_have_their_samples() -> None:
     assert {kind for kind in MetricKind} == {metric.kind for metric in METRICS}
+
+
+def test_the_page_tells_what_is_so_and_nothing_else_speaks_on_it() -> None:
+    world = LoneReplica()
+    of = sources(world)
+    text = page(of, ["<script>alert(1)</script> & more"]).decode()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert "a &quot;quoted&quot; one" in text
+    assert "<td>leader</td><td>n1</td>" in text
+    assert not re.search(r"(src|href|url)\s*[=(]", text)
+    assert calls_of(lambda: page(of, [])) < 2000
