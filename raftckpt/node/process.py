@@ -363,7 +363,7 @@ class ReplicaProcess:
         journal = storage.journal
         if self._disk.look(replica.machine.footprint, journal.bytes_on_disk):
             raft.compact()
-        if self._disk.full and not journal.dirty:
+        if (self._disk.full or self._disk.short) and not journal.dirty:
             journal.sync()  # nobody writes: what is left of files that are not needed goes now
         self._room_taken(replica, storage)
         now = self._clock.monotonic()
