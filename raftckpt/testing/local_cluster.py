@@ -84,6 +84,8 @@ class LocalCluster:
         self._lock = self._lock_directory()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._paused: set[str] = set()
+        self._tokens: dict[str, str] = {}
+        """Of hosts that were added."""
         self._proxies: dict[tuple[str, str], LinkProxy] = {}
         self._faults = faults
         self._wrap = dict(wrap or {})
@@ -357,12 +359,15 @@ class LocalCluster:
     def start_added(self, node: str, token: str) -> None:
         """Start the host for which a place is kept."""
         self._nodes.append(node)
-        self._start(node, "--join", token)
+        self._tokens[node] = token
+        self._start(node)
 
     def arrived(self, node: str, *, replaces: str | None = None, learner: bool = False) -> bool:
         """Whether the leader has it as a member, and the one that it replaces no more."""
         members = {member["node"]: member for member in self._told_members()}
         there = members.get(node)
+        if there is not None and there["directory"]:
+            self._tokens.pop(node, None)  # it has opened its place
         return (
             there is not None
             and bool(there["directory"])
@@ -384,6 +389,7 @@ class LocalCluster:
         """A member was removed: its replica ends by itself, the host is a spare with no data."""
         code = self.wait_exit(node, 20.0) if self.pid(node) is not None else None
         self._nodes.remove(node)
+        self._tokens.pop(node, None)
         shutil.rmtree(self.node_dir(node), ignore_errors=True)
         return code
 
@@ -544,6 +550,8 @@ class LocalCluster:
         command += flags
         if rejoin:
             command.append("--rejoin")
+        elif node in self._tokens and not (self.node_dir(node) / "identity").exists():
+            command += ["--join", self._tokens[node]]  # it may have died before it noted the token
         elif len(self._config["replicas"]) == 1:
             command.append("--found")
         with (self.data_dir / f"{node}.log").open("ab") as log:
