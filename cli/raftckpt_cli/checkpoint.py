@@ -17,6 +17,7 @@ from raftckpt_cli.output import (
     print_json,
     print_pairs,
     print_table,
+    progress,
     show_bytes,
     show_seconds,
     show_size,
@@ -317,8 +318,8 @@ def import_(target: ClusterTarget, file: str, name: str | None, resume: bool) ->
         made = name or exported.name
         if exported.attributes.retention == 0:
             click.echo(f"warning: {made} has no retention: it ends with this command", err=True)
-        with target.connect() as service:
-            imported = import_checkpoint(service, exported, made, resume=resume)
+        with target.connect() as service, progress("importing", unit="sections") as shown:
+            imported = import_checkpoint(service, exported, made, resume=resume, progress=shown)
     if target.json:
         print_json(
             {

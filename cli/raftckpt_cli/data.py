@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from raftckpt_cli.options import confirm, output_option
-from raftckpt_cli.output import Failure, print_json, print_pairs, print_table, show_size, show_time
+from raftckpt_cli.output import (
+    Failure,
+    print_json,
+    print_pairs,
+    print_table,
+    progress,
+    show_size,
+    show_time,
+)
 
 if TYPE_CHECKING:
     from raftckpt.copies.entries import ToldEntry
@@ -86,9 +94,9 @@ def verify(directory: str, output: str) -> None:
     from raftckpt.copies.replay import replayed
     from raftckpt.storage import reading
 
-    with reading(directory) as held:
+    with reading(directory) as held, progress("verifying") as shown:
         found = _inspected(held)
-        state = replayed(held)
+        state = replayed(held, shown)
     machine = state.machine
     found["content"] = {
         "committed": _point(state.committed),
@@ -177,7 +185,8 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
         yes=yes,
         look="--compare",
     )
-    made = recover_(path)
+    with progress("reading") as shown:
+        made = recover_(path, shown)
     if output == "json":
         print_json(
             {
@@ -221,7 +230,8 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
 def _compare(directories: tuple[str, ...], output: str) -> None:
     from raftckpt.copies.recover import compare
 
-    found = compare(directories)
+    with progress("comparing") as shown:
+        found = compare(directories, shown)
     if output == "json":
         rows = [
             {

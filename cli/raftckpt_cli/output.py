@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -24,6 +26,7 @@ __all__ = [
     "print_json",
     "print_pairs",
     "print_table",
+    "progress",
     "show_age",
     "show_bytes",
     "show_seconds",
@@ -31,6 +34,8 @@ __all__ = [
     "show_time",
     "usage",
 ]
+
+_SHOW_EVERY_S: Final = 0.2
 
 
 class ExitCode(IntEnum):
@@ -200,3 +205,36 @@ def show_size(size: int) -> str:
         if size >= factor and size % factor == 0:
             return f"{size // factor} {unit}"
     return f"{size} B"
+
+
+@contextmanager
+def progress(what: str, total: int = 0, unit: str = "MiB") -> Iterator[Callable[[int], None]]:
+    """Tell how far it is, on a terminal only.
+
+    Arguments:
+        what: is being done.
+        total: bytes in all; 0: nobody knows.
+        unit: what is told: "MiB" of bytes, or the name of what is counted.
+    """
+    size_of = 1 << 20 if unit == "MiB" else 1
+    begun = time.monotonic()
+    told = begun
+    shown = False
+    wanted = sys.stderr.isatty()
+
+    def tell(size: int) -> None:
+        nonlocal told, shown
+        now = time.monotonic()
+        if not wanted or now - told < _SHOW_EVERY_S:
+            return
+        told, shown = now, True
+        rate = size / (now - begun) / size_of
+        of = f" of {total / size_of:.0f}" if total else ""
+        text = f"\r{what}: {size / size_of:.0f}{of} {unit}, {rate:.0f} {unit}/s "
+        click.echo(text, nl=False, err=True)
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            click.echo("\r" + " " * 60 + "\r", nl=False, err=True)

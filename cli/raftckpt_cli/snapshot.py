@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -18,7 +15,15 @@ from raftckpt_cli.options import (
     consistency_option,
     output_option,
 )
-from raftckpt_cli.output import ExitCode, Failure, print_json, print_pairs, show_size, show_time
+from raftckpt_cli.output import (
+    ExitCode,
+    Failure,
+    print_json,
+    print_pairs,
+    progress,
+    show_size,
+    show_time,
+)
 
 if TYPE_CHECKING:
     from raftckpt import SavedSnapshot
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["snapshot"]
 
-_SHOW_EVERY_S: Final = 0.2
 _AGAIN_S: Final = 30
 """How soon a scheduled save that failed is tried again, at the latest after its period."""
 
@@ -326,34 +330,3 @@ def _cannot_write(file: str, error: OSError) -> Failure:
         f"{error.strerror or error}; nothing of that name was changed",
         "name a file in a directory with room that you may write to",
     )
-
-
-@contextmanager
-def progress(what: str, total: int = 0) -> Iterator[Callable[[int], None]]:
-    """Tell how far it is, on a terminal only.
-
-    Arguments:
-        what: is being done.
-        total: bytes in all; 0: nobody knows.
-    """
-    begun = time.monotonic()
-    told = begun
-    shown = False
-    wanted = sys.stderr.isatty()
-
-    def tell(size: int) -> None:
-        nonlocal told, shown
-        now = time.monotonic()
-        if not wanted or now - told < _SHOW_EVERY_S:
-            return
-        told, shown = now, True
-        rate = size / (now - begun) / (1 << 20)
-        of = f" of {total / (1 << 20):.0f}" if total else ""
-        text = f"\r{what}: {size / (1 << 20):.0f}{of} MiB, {rate:.0f} MiB/s "
-        click.echo(text, nl=False, err=True)
-
-    try:
-        yield tell
-    finally:
-        if shown:
-            click.echo("\r" + " " * 60 + "\r", nl=False, err=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -90,8 +90,14 @@ class Comparison:
     here: int
 
 
-def compare(paths: Sequence[str]) -> Comparison:
+def compare(
+    paths: Sequence[str], progress: Callable[[int], object] = lambda size: None
+) -> Comparison:
     """Find the directory that goes furthest; reads only.
+
+    Arguments:
+        paths: of the directories.
+        progress: called with the bytes of entries done of the one that is read.
 
     Raises:
         StorageError: none can be read, or they are of different clusters.
@@ -102,7 +108,7 @@ def compare(paths: Sequence[str]) -> Comparison:
     for path in paths:
         try:
             with reading(path) as held:
-                row, terms[path], voters[path] = _looked_at(held)
+                row, terms[path], voters[path] = _looked_at(held, progress)
         except StorageError as error:
             row = Compared(path, problem=f"{error.what}: {error.why}")
         found.append(row)
@@ -148,7 +154,9 @@ def _known(row: Compared) -> Point:
     return row.committed  # type: ignore[return-value]
 
 
-def _looked_at(held: HeldDirectory) -> tuple[Compared, dict[int, int], frozenset[str]]:
+def _looked_at(
+    held: HeldDirectory, progress: Callable[[int], object]
+) -> tuple[Compared, dict[int, int], frozenset[str]]:
     """The row of a directory, the terms of its entries, and who votes by its configuration."""
     identity = held.identity
     row = Compared(
@@ -166,7 +174,7 @@ def _looked_at(held: HeldDirectory) -> tuple[Compared, dict[int, int], frozenset
         terms[held.snapshot.index] = held.snapshot.term
     if held.journal is None:
         return row, terms, frozenset()
-    state = replayed(held)
+    state = replayed(held, progress)
     configuration = configuration_of(held)
     row = replace(row, committed=state.committed, last=state.last)
     return row, terms, configuration.voters if configuration is not None else frozenset()
@@ -201,8 +209,12 @@ class RecoveredCluster:
     others: tuple[ClusterMember, ...]
 
 
-def recover(path: str) -> RecoveredCluster:
+def recover(path: str, progress: Callable[[int], object] = lambda size: None) -> RecoveredCluster:
     """Make a directory that is left the only voter of a new cluster; the former one is kept aside.
+
+    Arguments:
+        path: of the directory.
+        progress: called with the bytes of entries done.
 
     Raises:
         StorageError: it cannot be used; nothing was changed.
@@ -217,7 +229,7 @@ def recover(path: str) -> RecoveredCluster:
                 "raftckpt data recover --compare names the directory to recover",
             )
         configuration = configuration_of(held)
-        state = replayed(held)
+        state = replayed(held, progress)
         if configuration is None:
             raise Missing(
                 f"recovering the data directory {path} failed",

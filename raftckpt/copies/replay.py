@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from raftckpt.model.machine import CheckpointMachine
@@ -68,8 +69,14 @@ def configuration_of(held: HeldDirectory) -> Configuration | None:
         raise _damaged(held, f"a configuration in its log is none: {error}") from error
 
 
-def replayed(held: HeldDirectory) -> Replayed:
+def replayed(
+    held: HeldDirectory, progress: Callable[[int], object] = lambda size: None
+) -> Replayed:
     """Build the state.
+
+    Arguments:
+        held: the directory.
+        progress: called with the bytes of entries done.
 
     Raises:
         Damaged: the image, or a configuration, cannot be read.
@@ -96,7 +103,10 @@ def replayed(held: HeldDirectory) -> Replayed:
     machine.undecodable = lambda index, why: undecodable.append((index, why))
     committed: Point | None = None
     index = held.snapshot.index if held.snapshot is not None else 0
+    done = 0
     for payload, index, _ in held.entries:
+        done += len(payload)
+        progress(done)
         if committed is None and index > held.commit_index:
             committed = Point(index - 1, machine.revision, machine.now_ns)
         if payload[:1] == CONFIGURATION:  # what its entries mean may depend on it

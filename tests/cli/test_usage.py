@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from raftckpt_cli import main as cli_main
-from raftckpt_cli.output import ExitCode, exit_code_of, explain
+from raftckpt_cli.output import ExitCode, exit_code_of, explain, progress
 
 from raftckpt import errors, version
 
@@ -307,3 +308,23 @@ def test_a_reader_that_left_is_a_good_end(arguments) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("unit", "total", "shown"),
+    [
+        ("MiB", 0, "reading: 3 MiB, "),
+        ("MiB", 8 << 20, "reading: 3 of 8 MiB, "),
+        ("sections", 0, "reading: 3145728 sections, "),
+    ],
+)
+def test_progress_is_told_on_a_terminal_only(monkeypatch, capsys, unit, total, shown) -> None:
+    monkeypatch.setattr("raftckpt_cli.output._SHOW_EVERY_S", 0.0)
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        with progress("reading", total, unit) as tell:
+            time.sleep(0.001)
+            tell(3 << 20)
+        told = capsys.readouterr().err
+        assert (shown in told) is terminal
+        assert bool(told) is terminal
