@@ -16,6 +16,7 @@ import pytest
 
 import raftckpt
 from raftckpt.raft.port import RemoveMember, SetPin
+from raftckpt.raft.sending import STALL_S
 from tests.sim import crashpoints, nodes
 from tests.sim.process import Process
 from tests.sim.service import ServiceWorld
@@ -131,7 +132,7 @@ class Sweep:
         assert leader is not None
         behind = next(p for p in self.all if p is not leader)
         self.world.network.partition({behind.name}, both_ways=True)
-        self.world.advance(0.5)
+        self.world.advance(STALL_S + 0.5)  # until then the log is kept for it
         if leader.up:
             leader.compact()
         self.world.advance(0.3)
