@@ -1687,3 +1687,28 @@ def test_messages_behind_a_greeting_that_sends_us_on_are_dropped() -> None:
     ]
     script.core.data_received(script.number, pack_messages(messages), script.now)
     assert script.endpoint == "h:2"
+
+
+def test_a_checkpoint_that_is_only_named_is_asked_for_by_its_name() -> None:
+    script = Script()
+    call = script.start(operations.section_ids(operations.named(b"c"), "linearizable"))
+    script.greet()
+    (asked,) = script.sent()  # without a session
+    assert asked[3:] == [0, "c"]
+    script.reply(asked, [7, [b"s"]])
+    assert call.done
+    assert call.subject == "c"
+    assert script.core.session == 0
+
+
+def test_without_a_session_a_status_is_the_sign_of_life() -> None:
+    script = Script()
+    call = script.start(operations.section_ids(operations.named("c"), "linearizable"))
+    script.greet()
+    (asked,) = script.sent()
+    script.core._send_keepalive()
+    (status,) = script.sent()
+    script.reply(status, {"revision": 9})
+    script.reply(asked, [9, []])
+    assert call.done
+    assert call.error is None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 
 import pytest
 
-from raftckpt.storage import Journal, SnapshotStore
+from raftckpt.storage import DiskFull, Journal, RealFileSystem, SnapshotStore
 from raftckpt.storage import _records as rec
 from tests.sim.disk import SimDisk
 
@@ -103,3 +105,56 @@ def test_nothing_behind_the_image_is_read(disk, beyond):
     assert store.read(meta, 0, meta.size + 10_000) == whole
     assert store.read(meta, meta.size - 3, 10_000) == whole[-3:]
     assert store.read(meta, meta.size + beyond, 10) == b""
+
+
+def test_a_snapshot_that_finds_no_room_at_its_end_leaves_nothing(disk, monkeypatch):
+    store = SnapshotStore(disk.fs, "/s", OWNER)
+    writer = store.create(5, 3, b"payload", 2)
+    writer.write(b"image" * 1000)
+
+    def full() -> None:
+        raise DiskFull("syncing failed", "no room", "make room")
+
+    monkeypatch.setattr(writer._opened(), "sync", full)
+    with pytest.raises(DiskFull):
+        writer.commit()
+    assert disk.fs.listdir("/s") == []
+    again = store.create(6, 3, b"payload", 2)
+    again.write(b"image")
+    assert again.commit() == store.latest()
+
+
+@pytest.mark.parametrize("call", ["pwritev", "posix_fallocate"])
+@pytest.mark.parametrize("relieved", [True, False])
+def test_what_finds_no_room_is_tried_again_when_there_is_some(
+    tmp_path, monkeypatch, call, relieved
+):
+    """The reserve is given up for it, once."""
+    fs = RealFileSystem()
+    asked: list[str] = []
+    fs.relief = lambda path: asked.append(path) or relieved  # type: ignore[func-returns-value]
+    file = fs.open(str(tmp_path / "file"), create=True)
+    real, failed = getattr(os, call), []
+
+    def full_once(*args: object) -> object:
+        if not failed:
+            failed.append(args)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)
+
+    monkeypatch.setattr(os, call, full_once)
+
+    def use() -> None:
+        if call == "pwritev":
+            file.write(0, [b"data"])
+        else:
+            file.preallocate(4096)
+
+    if relieved:
+        use()
+        assert file.size() >= 4
+    else:
+        with pytest.raises(DiskFull):
+            use()
+    assert asked == [str(tmp_path / "file")]
+    file.close()

@@ -228,3 +228,14 @@ def test_what_was_noted_stays_noted_wherever_it_is_cut(what, end):
         assert again.contradictions == found.contradictions
         assert (again.objection("d2", *MET) is not None) == done["remember"]
     assert crashes > 4
+
+
+def test_a_difference_stays_until_it_is_cleared(disk):
+    notes = start(disk)
+    notes.differs("the state at entry 7 was not the leader's")
+    notes.differs("another one, later")  # the first is the one to be looked at
+    assert start(disk).difference == "the state at entry 7 was not the leader's"
+    notes = start(disk)
+    notes.clear()
+    notes.clear()
+    assert start(disk).difference == ""
