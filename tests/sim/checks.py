@@ -222,6 +222,10 @@ class Checks:
         """Whether the disk of ``directory`` reaches as far as anything was ever committed."""
         return directory in self.disks and self.disks[directory].last >= self.committed
 
+    def outdated(self, term: int) -> bool:
+        """Whether somebody leads a later term: what is appended in this one commits nowhere."""
+        return any(later > term for later in self._leaders)
+
     def committed_on(self, index: int, term: int, voters: Iterable[str]) -> list[str]:
         """Those of the voters whose disks hold (or held, until they were lost) an entry."""
         return [n for n in sorted(voters) if any(d.holds(index, term) for d in self._disks_of(n))]

@@ -88,8 +88,6 @@ class LifeWorld(World):
             return f"{down} are down: {[self.processes[n].stopped_because for n in down]}"
         serving = [s for s in statuses.values() if s is not None and s.leader == s.node]
         if not serving and self._lost_in_the_moment():
-            self.checks.sometimes["a disk lost in the moment of a removal"] += 1
-            self._loading = False
             return None
         if len(serving) != 1:
             return f"{len(serving)} serving leaders: {statuses}"
@@ -112,25 +110,6 @@ class LifeWorld(World):
         if len(self.checks.acknowledged) == acknowledged:
             return "no write is acknowledged"
         return None
-
-    def _lost_in_the_moment(self) -> bool:
-        """Whether a majority is gone as a disk was lost while a smaller one came into force.
-
-        A leader takes those for present that answered within the last election time-out: what no
-        cluster can help (docs/guarantees), and case C of docs/operate/when-things-are-lost.
-        """
-        present = {p.id for p in self.processes.values() if not p.lost}
-        for process in self.processes.values():
-            if not process.up:
-                continue
-            now = process.node._configurations.now
-            gone = now.voters - present
-            appended = self.appended_at.get(now.place)
-            if len(gone) * 2 >= len(now.voters) and appended is not None:
-                recent = process.node._config.election_max_s
-                if any(abs(self.lost_at.get(each, -1e9) - appended) <= recent for each in gone):
-                    return True
-        return False
 
     def final(self) -> None:
         members = self.members()

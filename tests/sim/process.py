@@ -384,7 +384,8 @@ class Process:
         )
         holders = [d for d in now.voters if checks.holds_all(d)]
         checks.expect(
-            former.index <= self.node._engine.commit and len(holders) >= now.majority,
+            former.index <= self.node._engine.commit
+            and (len(holders) >= now.majority or checks.outdated(now.term)),
             "a majority of the new voters holds what is committed",
             self.name,
             now.configuration,

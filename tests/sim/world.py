@@ -106,6 +106,8 @@ class World:
         self.network.admit = self._admits
         self.founded = rng.random() < 0.5 if founded is None else founded
         """Whether the cluster is there when the run begins; else it is founded in it."""
+        self.majority_lost = False
+        """A disk was lost in the moment of a change: what is left serves no more."""
         self.lost_at: dict[str, float] = {}
         """When a data directory was lost."""
         self.appended_at: dict[tuple[int, int], float] = {}
@@ -232,6 +234,10 @@ class World:
 
     def final(self) -> None:
         """Everything is quiet: nothing may be missing or open."""
+        if self.majority_lost:
+            furthest = max((p for p in self.processes.values() if p.up), key=lambda p: p.node.end)
+            self.checks.final(furthest.name, furthest.machine.values)
+            return
         for process in self.processes.values():
             assert process.machine is not None
             self.checks.final(process.name, process.machine.values)
@@ -268,6 +274,8 @@ class World:
         if down:
             return f"{down} are down: {[self.processes[n].stopped_because for n in down]}"
         serving = [s for s in statuses.values() if s is not None and s.leader == s.node]
+        if not serving and self._lost_in_the_moment():
+            return None
         if len(serving) != 1:
             return f"{len(serving)} serving leaders: {statuses}"
         lag = [
@@ -284,6 +292,27 @@ class World:
         if len(self.checks.acknowledged) == acknowledged:
             return "no write is acknowledged"
         return None
+
+    def _lost_in_the_moment(self) -> bool:
+        """Whether a majority is gone as a disk was lost while a change came into force.
+
+        A leader takes those for present that answered within the last election time-out: what no
+        cluster can help (docs/guarantees), and case C of docs/operate/when-things-are-lost.
+        """
+        present = {p.id for p in self.processes.values() if not p.lost}
+        for process in self.processes.values():
+            if not process.up:
+                continue
+            now = process.node._configurations.now
+            gone = now.voters - present
+            appended = self.appended_at.get(now.place)
+            if len(gone) * 2 >= len(now.voters) and appended is not None:
+                recent = process.node._config.election_max_s
+                if any(abs(self.lost_at.get(each, -1e9) - appended) <= recent for each in gone):
+                    self.checks.sometimes["a disk lost in the moment of a change"] += 1
+                    self.majority_lost, self._loading = True, False
+                    return True
+        return False
 
     # --- clients ----------------------------------------------------------------------------
     def _load(self) -> None:
