@@ -2,7 +2,7 @@
 
 An operator who means well and errs now and then: he adds, removes and replaces members (1 to 7),
 starts replicas under a wrong file or under somebody else's name, puts old disks back, upgrades and
-downgrades single replicas. What he must not do (CLUSTER: give up a majority and start it again out
+downgrades single replicas. What he must not do (give up a majority and start it again out
 of reach of all others) he does not do.
 """
 
