@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from raftckpt.server.metrics import METRICS
+from tools.documents import keep
 
 __all__ = ["DOCUMENT", "rewritten"]
 
@@ -25,17 +26,5 @@ def rewritten(text: str) -> str:
     return _TABLE.sub(lambda found: found[1] + table, text)
 
 
-def main() -> int:
-    """Write the document, or say that it is old."""
-    text = DOCUMENT.read_text("utf-8")
-    made = rewritten(text)
-    if "--write" in sys.argv[1:]:
-        DOCUMENT.write_text(made, "utf-8")
-    elif made != text:
-        print(f"{DOCUMENT.name} is old: python -m tools.metrics_doc --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep(DOCUMENT, rewritten, "tools.metrics_doc"))

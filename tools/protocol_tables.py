@@ -14,6 +14,7 @@ from typing import Any
 
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import COMMANDS, OPERATIONS, OperationSpec, Query
+from tools.documents import keep
 
 __all__ = ["DOCUMENT", "TABLES", "rewritten"]
 
@@ -91,17 +92,5 @@ def rewritten(text: str) -> str:
     return re.sub(pattern, lambda found: found[1] + table(found[2]), text)
 
 
-def main() -> int:
-    """Write the document or compare it."""
-    text = DOCUMENT.read_text("utf-8")
-    made = rewritten(text)
-    if "--write" in sys.argv[1:]:
-        DOCUMENT.write_text(made, "utf-8")
-    elif made != text:
-        print(f"{DOCUMENT.name} is old: python -m tools.protocol_tables --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep(DOCUMENT, rewritten, "tools.protocol_tables"))
