@@ -422,6 +422,8 @@ class TrackerCore:
                 self._began(value)
             else:
                 self._refused("track", code, value)
+        elif number == _TRACK_ID and self.stage is Stage.RUNNING and code != 1:
+            self._refused("track", code, value)  # it was served, and may be no longer
         elif number >= _FIRST_SYNC_ID:
             self._synced(number, code, value)
 
@@ -468,7 +470,8 @@ class TrackerCore:
         call = Call(what, Needs.ANY, None, subject=self._target.name)
         error = outcomes.refused(call, code, reason, detail, None, True)
         endpoint = self._endpoint
-        if code in _PASSING:
+        unknown = reason == "credentials" and what == "connect"  # a replica may be behind
+        if code in _PASSING or (unknown and not self._unknown_to_all(endpoint)):
             self._refusals.pop(endpoint, None)
             self._refusals[endpoint] = error
             self._lost(error.message)
@@ -476,6 +479,14 @@ class TrackerCore:
             error.message = f"{error.message} ({endpoint})"
             error.args = (error.message,)
             self._end(error)
+
+    def _unknown_to_all(self, endpoint: str) -> bool:
+        """Whether nobody else is left who may know us."""
+        return all(
+            each == endpoint
+            or (each in self._refusals and self._refusals[each].reason == "credentials")
+            for each in self.router.endpoints
+        )
 
     def _began(self, value: Any) -> None:
         uid, goes_on, _ = value
