@@ -21,12 +21,30 @@ from raftckpt.client.access_operations import (
 )
 from raftckpt.client.blocking import Service
 
-__all__ = ["AccessStatus", "Caller", "NewToken", "PrincipalRow", "Rights", "SpaceRow", "make_token"]
+__all__ = [
+    "AccessStatus",
+    "Caller",
+    "NewToken",
+    "PrincipalRow",
+    "Rights",
+    "SpaceRow",
+    "known_token",
+    "make_token",
+]
 
 
 def make_token() -> NewToken:
     """Make a token from the operating system's random bytes."""
     return calls.new_token(os.urandom(calls.TOKEN_ID_BYTES + calls.TOKEN_SECRET_BYTES))
+
+
+def known_token(text: str) -> NewToken:
+    """Take the text of a token that was made before.
+
+    Raises:
+        InvalidParam: it is none.
+    """
+    return calls.known_token(text)
 
 
 class Rights:

@@ -31,6 +31,7 @@ __all__ = [
     "SpaceRow",
     "auth_set",
     "auth_status",
+    "known_token",
     "mask_of",
     "new_token",
     "principal_create",
@@ -50,6 +51,7 @@ _COMMAND: Final = Needs.COMMAND
 TOKEN_SECRET_BYTES: Final = 32
 """256 bits: nobody guesses it, so its plain SHA-256 is all that is kept."""
 TOKEN_ID_BYTES: Final = 6
+_TOKEN: Final = re.compile(r"rck1\.([A-Za-z0-9]{1,32})\.[A-Za-z0-9_-]{43}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
@@ -107,6 +109,18 @@ def new_token(random: bytes) -> NewToken:
     secret = urlsafe_b64encode(random[TOKEN_ID_BYTES:]).rstrip(b"=").decode()
     text = f"rck1.{number}.{secret}"
     return NewToken(text, number, hashlib.sha256(text.encode()).digest())
+
+
+def known_token(text: str) -> NewToken:
+    """Take the text of a token.
+
+    Raises:
+        InvalidParam: it is none.
+    """
+    found = _TOKEN.fullmatch(text)
+    if found is None:
+        raise InvalidParam("a token is rck1.ID.SECRET, as principal create makes it")
+    return NewToken(text, found[1], hashlib.sha256(text.encode()).digest())
 
 
 def mask_of(rights: str | Iterable[str]) -> int:

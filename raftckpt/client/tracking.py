@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_UNKNOWN: Final = frozenset({"credentials", "token"})
+"""Reasons of a replica that does not know our credential, or not that rights are on."""
 _PASSING: Final = frozenset({_TRY_AGAIN, int(SaAisError.ERR_NO_RESOURCES)})
 _IMAGES: Final = frozenset({int(ChangeKind.IMAGE), int(ChangeKind.RESYNC)})
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
@@ -470,7 +472,7 @@ class TrackerCore:
         call = Call(what, Needs.ANY, None, subject=self._target.name)
         error = outcomes.refused(call, code, reason, detail, None, True)
         endpoint = self._endpoint
-        unknown = reason == "credentials" and what == "connect"  # a replica may be behind
+        unknown = reason in _UNKNOWN and what == "connect"  # a replica may be behind
         if code in _PASSING or (unknown and not self._unknown_to_all(endpoint)):
             self._refusals.pop(endpoint, None)
             self._refusals[endpoint] = error
@@ -483,8 +485,7 @@ class TrackerCore:
     def _unknown_to_all(self, endpoint: str) -> bool:
         """Whether nobody else is left who may know us."""
         return all(
-            each == endpoint
-            or (each in self._refusals and self._refusals[each].reason == "credentials")
+            each == endpoint or (each in self._refusals and self._refusals[each].reason in _UNKNOWN)
             for each in self.router.endpoints
         )
 

@@ -20,14 +20,14 @@ class Audit:
     """Writes the lines, and counts those that it does not write."""
 
     def __init__(self) -> None:
-        self._operated = 0
+        self._asked = 0
         self._refused = 0
 
-    def operated(self, peer: str, principal: str, operation: str) -> None:
-        """Somebody asked for something that needs the right to operate, and has it."""
-        self._operated += 1
-        if self._operated <= _LINES_PER_TICK_MAX:
-            log.info("operated peer=%s principal=%s operation=%s", peer, principal, operation)
+    def asked(self, peer: str, principal: str, operation: str) -> None:
+        """Somebody asks for something that needs the right to operate."""
+        self._asked += 1
+        if self._asked <= _LINES_PER_TICK_MAX:
+            log.info("asked peer=%s principal=%s operation=%s", peer, principal, operation)
 
     def refused(self, peer: str, principal: str, why: str) -> None:
         """Somebody was refused for lack of a right or a credential."""
@@ -37,8 +37,8 @@ class Audit:
 
     def tick(self) -> None:
         """Another second begins."""
-        left_out = max(0, self._operated - _LINES_PER_TICK_MAX)
+        left_out = max(0, self._asked - _LINES_PER_TICK_MAX)
         left_out += max(0, self._refused - _LINES_PER_TICK_MAX)
         if left_out:
             log.warning("more_like_these count=%d", left_out)
-        self._operated = self._refused = 0
+        self._asked = self._refused = 0

@@ -180,16 +180,28 @@ class Dispatcher:
             if message.token is None:
                 return True
             # whoever shows one believes that it is looked at
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "token")
+            self._refuse_credential(client, message, "token")
             return False
         certified = client.certified(self._info.cluster)
         identity = access.prove(message.token, certified, self._now_ns())
         if identity is None or not (first or identity == client.identity):
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "credentials")
+            self._refuse_credential(client, message, "credentials")
             client.audited("it shows no credential that is known, or one that has ended")
             return False
         client.identify(identity)
         return True
+
+    def _refuse_credential(self, client: Client, message: ops.HelloRequest, reason: str) -> None:
+        """Refuse, for good only if what is known here is all that is committed, as far as we know.
+
+        A replica that was just started may be of before the credential, or before rights were on.
+        """
+        replica, raft = self._replica, self._replica.log.status()
+        behind = replica.leader is None or raft.applied_index < raft.commit_index
+        if behind and not replica.leading:
+            client.refuse(message.request, _TRY_AGAIN, "behind", replica.machine.revision)
+        else:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, reason)
 
     def _now_ns(self) -> int:
         """Time by which credentials end: an idle cluster's own stands still."""

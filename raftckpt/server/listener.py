@@ -360,8 +360,8 @@ class ClientListener:
 
     def operates(self, owner: Requester, operation: str) -> None:
         """Write down who does what needs the right to operate."""
-        if self.replica.machine.access.on and isinstance(owner, Connection):
-            self.audit.operated(owner.peer, self._principal(owner), operation)
+        if isinstance(owner, Connection):
+            self.audit.asked(owner.peer, self._principal(owner), operation)
 
     def _principal(self, connection: Connection) -> str:
         known = self.replica.machine.access.by_number.get(connection.principal)
