@@ -30,20 +30,14 @@ _ALL = "read,write,create,drop,operate"
 _TENANT = "read,write,create,drop"
 
 
-class _Duration(click.ParamType):
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """``90s``, ``15m``, ``12h``, ``30d``, in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d{1,6})([smhd])", value)
-        if found is None:
-            self.fail(f"{value!r} is no duration: 90s, 15m, 12h or 30d", param, ctx)
-        return float(int(found[1]) * _UNITS[found[2]])
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration: 90s, 15m, 12h or 30d")
+    return float(int(found[1]) * _UNITS[found[2]])
 
 
 _expected_option = click.option(
@@ -58,7 +52,10 @@ _token_out_option = click.option(
     help="New file for the token, readable by you alone.  [default: print it]",
 )
 _ends_option = click.option(
-    "--ends-in", type=_Duration(), help="The token ends after 90s, 15m, 12h, 30d.  [default: never]"
+    "--ends-in",
+    callback=_seconds,
+    metavar="DURATION",
+    help="The token ends after 90s, 15m, 12h, 30d.  [default: never]",
 )
 
 
@@ -282,8 +279,8 @@ def create(
 @click.argument("name")
 @click.option(
     "--keep",
-    type=_Duration(),
-    default=0.0,
+    callback=_seconds,
+    metavar="DURATION",
     help="The tokens it has go on for 15m, 12h, 7d.  [default: they end at once]",
 )
 @_token_out_option
@@ -293,7 +290,7 @@ def create(
 def rotate(
     target: ClusterTarget,
     name: str,
-    keep: float,
+    keep: float | None,
     token_out: str | None,
     ends_in: float | None,
     expected: int | None,
@@ -308,7 +305,7 @@ def rotate(
     ends = None if ends_in is None else time.time() + ends_in
     with _Kept(token_out), target.connect() as service:
         revision = _rights(service).rotate_token(
-            name, token, ends=ends, keep=keep, expected=expected
+            name, token, ends=ends, keep=keep or 0.0, expected=expected
         )
     _hand_out(target, revision, f"principal {name} has another token", token, token_out)
 

@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import access_commands, group_commands
-from raftckpt.model.access import READING, VISIBLE, not_granted
+from raftckpt.model.access import NOBODY, READING, VISIBLE, not_granted
+from raftckpt.model.asking import RIGHTS
 from raftckpt.model.checkpoints import B01, NO_READ, Checkpoint, Section
 from raftckpt.model.express import plain_read
 from raftckpt.model.order import beyond
@@ -33,9 +34,9 @@ from raftckpt.model.types import (
 from raftckpt.model.values import Frozen, Listing, PageOf, share
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import SA_TIME_MAX
-from raftckpt.protocol.operations import Query
+from raftckpt.protocol.operations import OPERATIONS, Query
 
-__all__ = ["EAGER_ROWS", "answer", "describe", "image_rows", "readable"]
+__all__ = ["EAGER_ROWS", "allowed", "answer", "describe", "image_rows"]
 
 _VALID: Final = int(SectionState.VALID)
 _CORRUPTED: Final = int(SectionState.CORRUPTED)
@@ -73,7 +74,7 @@ def answer(state: State, session: int | None, query: Query, principal: int) -> R
     target_of: Any = query
     if target_of.target is None:
         return success([state.revision, 0])
-    target = _target(state, session, target_of.target, refuse_handle, principal)
+    target = _target(state, session, target_of.target, refuse_handle, principal, _RIGHTS[kind])
     if isinstance(target, Result):
         return target
     if function is _status:  # the one that tells different things to different people
@@ -109,13 +110,13 @@ def _synchronizing(checkpoint: Checkpoint, flags: int) -> Result | None:
     return refusal or checkpoint.refuse_inactive()
 
 
-def readable(state: State, name: str, principal: int) -> Checkpoint | Result:
-    """Find the checkpoint of a name if it may be read; what may not be seen is not there."""
+def allowed(state: State, name: str, principal: int, right: int) -> Checkpoint | Result:
+    """Find the checkpoint of a name on which a right is granted; what may not be seen is none."""
     checkpoint = state.names.get(name)
     rights = state.access.rights(principal, name)
     if checkpoint is None or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
-    return checkpoint if rights & READING else not_granted(READING)
+    return checkpoint if rights & right else not_granted(right)
 
 
 def _target(
@@ -124,10 +125,11 @@ def _target(
     target: int | str,
     refuse_handle: _RefuseHandle,
     principal: int,
+    right: int,
 ) -> Checkpoint | Result:
     """Find the checkpoint; check session, handle, right and active replica, in this order."""
     if isinstance(target, str):
-        return readable(state, target, principal)
+        return allowed(state, target, principal, right)
     session = state.sessions.get(number) if number is not None else None
     if session is None:
         return NO_SESSION
@@ -349,7 +351,7 @@ _HEAD: Final = attrgetter(
 )
 
 
-def describe(state: State, checkpoint: Checkpoint, principal: int) -> CheckpointDescriptor:
+def describe(state: State, checkpoint: Checkpoint, principal: int = NOBODY) -> CheckpointDescriptor:
     """``saCkptCheckpointStatusGet`` and what an operator wants to know beside it.
 
     Names of sessions and nodes of other principals are for operators.
@@ -472,6 +474,8 @@ _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
     ops.TrackPoint: (_track_point, _tracking),
 }
 """What answers a query about a checkpoint, and what it asks of a handle."""
+_RIGHTS: Final = {kind: RIGHTS[OPERATIONS[kind].needs] for kind in _QUERIES}
+"""What is to be granted on its name: as it is declared."""
 
 ensure(
     {

@@ -21,7 +21,7 @@ from raftckpt.errors import SaAisError, present
 from raftckpt.model.access import READING
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import Checkpoint
-from raftckpt.model.queries import EAGER_ROWS, image_rows, readable
+from raftckpt.model.queries import EAGER_ROWS, allowed, image_rows
 from raftckpt.model.state import State
 from raftckpt.model.types import Result
 from raftckpt.protocol import contract
@@ -271,7 +271,7 @@ class Tracking:
         state, history = self._state(), self.history
         principal = subscription.subscriber.principal
         if isinstance(target, str):
-            found = readable(state, target, principal)
+            found = allowed(state, target, principal, READING)
             if isinstance(found, Result):
                 refused = found.value
                 subscription.subscriber.refuse(request, found.code, refused.reason, refused.detail)
