@@ -72,16 +72,21 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
 
 
 def _find(state: State, session: Session, name: str, component: str) -> Member | Result:
-    """The session's own component of this name."""
-    group = state.groups.by_name.get(name)
-    if group is None:
+    """The session's own component of this name, one in service before one that failed.
+
+    It is looked for among its own: a group that may not be seen is not looked at.
+    """
+    failed = None
+    for member in state.groups.of_session(session.members):
+        if member.group == name and member.name == component:
+            if member.state != HaState.REMOVED:
+                return member
+            failed = failed or member
+    if failed is not None:
+        return failed
+    rights = state.access.rights(session.principal, name)
+    if name not in state.groups.by_name or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
-    member = group.members.get(component)
-    if member is not None and member.session == session.id:
-        return member
-    for failed in group.removed.values():
-        if failed.name == component and failed.session == session.id:
-            return failed
     return refuse(SaAisError.ERR_NOT_EXIST, "component_missing", component)
 
 

@@ -65,6 +65,8 @@ class RightsPort(GoldenPort):
     def __init__(self) -> None:
         super().__init__()
         self._streams: dict[str, MessageStream] = {}
+        self.heard: list[tuple[str, Any]] = []
+        """What others were told meanwhile."""
         self.notices: list[tuple[str, Any]] = []
         first = self.caller("first", None)
         first.open_session()
@@ -104,6 +106,8 @@ class RightsPort(GoldenPort):
                     self.notices.append((name, message[1:]))
                 if name == client:
                     found.append(message)
+                else:
+                    self.heard.append((name, message))
         return found
 
     def tenant(self, name: str, space: str, mask: int) -> Caller:
