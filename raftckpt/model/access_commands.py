@@ -21,7 +21,7 @@ from raftckpt.model.access import (
     TokenRecord,
     not_granted,
 )
-from raftckpt.model.groups import HaState
+from raftckpt.model.groups import HaState, name_in_spaces
 from raftckpt.model.lifecycle import end_session
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
@@ -99,7 +99,10 @@ def enforce(state: State) -> None:
         rights = access.rights_of(session.principal)
         session.cut(rights)
         for member in state.groups.of_session(session.members):
-            if member.state != HaState.REMOVED and not rights(member.group) & WRITING:
+            if (
+                member.state != HaState.REMOVED
+                and not rights(name_in_spaces(member.group)) & WRITING
+            ):
                 assignments.fail(state, member, "revoked")
 
 

@@ -191,10 +191,10 @@ def test_a_component_whose_group_may_not_be_written_is_taken_out_and_fenced() ->
     port = RightsPort()
     tenant = port.tenant("tenant", "t/", ALL_RIGHTS)
     heir = port.tenant("heir", "t/", ALL_RIGHTS)
-    assert tenant.do(50, "t/lock", "a", 0, 10**9, 0)[2] == 1
-    assert heir.do(50, "t/lock", "b", 1, 10**9, 0)[2] == 1
+    assert tenant.do(50, "lease:t/lock", "a", 0, 10**9, 0)[2] == 1  # as locks are named
+    assert heir.do(50, "lease:t/lock", "b", 1, 10**9, 0)[2] == 1
     port.allow("tenant", "t/", 1)
-    group = port.machine.groups.by_name["t/lock"]
+    group = port.machine.groups.by_name["lease:t/lock"]
     assert group.active == "b"
     assert port.machine.sessions[tenant.session].fences == 1
 
