@@ -47,8 +47,6 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REPLY: Final = int(ReplyKind.REPLY)
 _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
-_NOBODY: Final = frozenset({"credentials", "token"})
-"""Why a replica does not greet us: we are nobody to it, so our session is out of reach."""
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
 
@@ -703,7 +701,8 @@ class ClientCore(Pipeline):
             if all(item in self._greeting_errors for item in self.router.endpoints):
                 # every replica says so: it will not get better by asking again
                 self._fail_unsent(error)
-                if self.session and reason in _NOBODY:
+                if self.session and reason == "credentials":
+                    # what is on its way is out of reach: its session ends, if it has not yet
                     self._lose_session(reason)
         self._attempt_failed(attempt, error.message)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-__all__ = ["Audit"]
+__all__ = ["AuditLog"]
 
 log = logging.getLogger("raftckpt.audit")
 
@@ -16,7 +16,7 @@ _LINES_PER_TICK_MAX: Final = 50
 """Of each kind between two ticks, a second: who is refused in a loop must not fill the disk."""
 
 
-class Audit:
+class AuditLog:
     """Writes the lines, and counts those that it does not write."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model.access import Identity
+from raftckpt.model.access import ProvenIdentity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
 from raftckpt.node.liveness import Requester
@@ -57,7 +57,7 @@ class Client(Requester, Subscriber, Protocol):
 
     greeted: bool
     client_name: str
-    identity: Identity
+    identity: ProvenIdentity
     """Who it proved to be."""
     private: bool
     """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
@@ -74,7 +74,7 @@ class Client(Requester, Subscriber, Protocol):
     def certified(self, cluster: str) -> str | None:
         """Name of the client of ``cluster`` that its certificate is for."""
 
-    def identify(self, identity: Identity) -> None:
+    def identify(self, identity: ProvenIdentity) -> None:
         """Take note of who it is."""
 
     def audited(self, why: str) -> None:

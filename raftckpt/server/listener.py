@@ -21,7 +21,7 @@ from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.server.audit import Audit
+from raftckpt.server.audit import AuditLog
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
@@ -69,7 +69,7 @@ class ClientListener:
         self.protocol_errors = 0
         self.refusals: Counter[str] = Counter()
         """Requests refused before they were in the log, by reason."""
-        self.audit = Audit()
+        self.audit = AuditLog()
         self.receiving_bytes = 0
         self.tracking = Tracking(
             lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)

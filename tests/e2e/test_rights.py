@@ -32,7 +32,7 @@ def tenant(cluster: LocalCluster, name: str) -> str:
     return token.text
 
 
-class _Writer(threading.Thread):
+class _RevokedWriter(threading.Thread):
     """Puts 1, 2, 3, ... until it is refused; remembers what was acknowledged and why it ended."""
 
     def __init__(self, checkpoint: raftckpt.Checkpoint) -> None:
@@ -85,7 +85,7 @@ def test_a_principal_is_revoked_under_load_while_the_leader_dies(
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
-        writer = _Writer(checkpoint)
+        writer = _RevokedWriter(checkpoint)
         writer.start()
         until(lambda: writer.acknowledged > 50, "writes go on", timeout=30.0)
         with secured.connect(timeout=30.0) as operator:
