@@ -32,7 +32,7 @@ CHECKLIST = """\
 What is left, for you:
   [ ] .ci/run passed on this commit, on a machine that did nothing else
   [ ] .ci/long passed on it, a night at least; what it found has a test
-  [ ] benchmarks: python -m tools.benchmarks --check (docs/reference/performance.md has new figures, with their date)
+  [ ] raftckpt bench, as docs/reference/performance.md says: its new figures have their date
   [ ] docs/operate/upgrade.md says what is special about coming from the last release
   [ ] python -m tools.changelog --write; "(unreleased)" in CHANGELOG.md is the date of today
   [ ] raftckpt/version.py has the version; a format that changed has a new number and golden bytes
@@ -44,7 +44,9 @@ What is left, for you:
 
 def run(command: list[str], **more: object) -> str:
     """Run a command that must succeed; returns what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, **more)  # type: ignore[call-overload]
+    done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603
+        command, capture_output=True, text=True, timeout=900, **more
+    )
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return str(done.stdout)
@@ -58,9 +60,8 @@ def build(where: Path, root: Path = ROOT) -> list[Path]:
         root: a work tree of git.
     """
     time = run(["git", "-C", str(root), "log", "-1", "--format=%ct"]).strip()
-    archive = subprocess.run(
-        ["git", "-C", str(root), "archive", "HEAD"], check=True, capture_output=True, timeout=60
-    )
+    git = ["git", "-C", str(root), "archive", "HEAD"]
+    archive = subprocess.run(git, check=True, capture_output=True, timeout=60)  # noqa: S603
     with tempfile.TemporaryDirectory(prefix="raftckpt-build-") as tree:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(tree, filter="data")
