@@ -26,6 +26,8 @@ from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.endpoints import is_endpoint
+from raftckpt.client.greeting import GreetingRefused, OurFounding, Welcome
+from raftckpt.client.link import Contact
 from raftckpt.client.peer import SOON_SECONDS
 from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
 from raftckpt.client.roles import RoleInbox
@@ -33,9 +35,8 @@ from raftckpt.client.routing import Router
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
 from raftckpt.protocol import operations as ops
-from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.frames import FrameError
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["ClientCore", "CoreConfig", "Link"]
 
@@ -49,22 +50,6 @@ _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
-
-
-class _Attempt:
-    """A connection that is being made: nothing but the greeting is said on it."""
-
-    __slots__ = ("endpoint", "hello", "number", "outgoing", "stream", "until")
-
-    def __init__(self, number: int, endpoint: str, until: float) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self.until = until
-        self.stream: MessageStream | None = None
-        """None: it is not up yet."""
-        self.outgoing = b""
-        self.hello: Any = None
-        """Of a replica that leads, while another one that said so has not answered yet."""
 
 
 class ClientCore(Pipeline):
@@ -88,8 +73,7 @@ class ClientCore(Pipeline):
         super().__init__(config, jitter)
         self.router = Router(endpoints, jitter)
         self.session = 0
-        self.founding = ""
-        """Id of the founding that the first replica told of."""
+        self.ours = OurFounding()
         self.roles = RoleInbox()
         self.node = config.node
         """Node id this client counts as."""
@@ -99,8 +83,10 @@ class ClientCore(Pipeline):
         self._numbers = 0
         self._number = 0
         self._endpoint = ""
-        self._attempts: dict[int, _Attempt] = {}
-        """Replicas are tried one beside the other, each soon after the one before."""
+        self._attempts: dict[int, Contact] = {}
+        """Replicas are tried one beside the other, each soon after the one before. One that was
+        welcomed leads; another one that said so has not answered yet.
+        """
         self._beside_at = inf
         self._attaching_since = 0.0
         self._proven_at = inf
@@ -108,7 +94,7 @@ class ClientCore(Pipeline):
         self._broke_at = inf
         """When the connection broke that the session was attached to."""
         self._replica = ""
-        self._stream = MessageStream()
+        self._contact = Contact()
         self._connect_at = inf
         self._chosen = ""
         self._lingering: list[int] = []
@@ -157,9 +143,7 @@ class ClientCore(Pipeline):
         if self._link is Link.NONE and number is None and self._attempts:
             number = max(self._attempts)
         if number in self._attempts:
-            attempt = self._attempts[number]
-            outgoing, attempt.outgoing = attempt.outgoing, b""
-            return outgoing
+            return self._attempts[number].data_to_send()
         return self._take_outgoing() if number in (None, self._number) else b""
 
     def next_deadline(self) -> float:
@@ -204,8 +188,7 @@ class ClientCore(Pipeline):
         if self._link is not Link.NONE or not self._attempts:
             return self._link
         return max(
-            Link.CONNECTING if attempt.stream is None else Link.GREETING
-            for attempt in self._attempts.values()
+            Link.GREETING if attempt.up else Link.CONNECTING for attempt in self._attempts.values()
         )
 
     @property
@@ -314,16 +297,11 @@ class ClientCore(Pipeline):
     def connected(self, number: int, now: float) -> None:
         """The connection ``number`` is up."""
         attempt = self._attempts.get(number)
-        if attempt is None or attempt.stream is not None:
+        if attempt is None or attempt.up:
             return
         self._now = now
-        attempt.stream = MessageStream()
         attempt.until = now + self._patience()
-        config = self.config
-        self._wire_id += 1
-        attempt.outgoing = pack_messages(
-            [ops.HelloRequest(self._wire_id, [CLIENT_PROTOCOL], config.client_name, config.token)]
-        )
+        attempt.greet(self.config.introduction)
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """The connection ``number`` is gone, or could not be made."""
@@ -341,25 +319,29 @@ class ClientCore(Pipeline):
         """Bytes arrived on connection ``number``. Malformed ones end the connection."""
         attempt = self._attempts.get(number)
         present = number == self._number and self._link is not Link.NONE
-        stream = self._stream if attempt is None else attempt.stream
-        if stream is None or not (present or attempt is not None):
+        if not present and attempt is None:
             return
         self._now = now
+        contact = self._contact if attempt is None else attempt
         if present:
             self._quiet_since = now
             self._probing = False
         try:
-            for message in stream.feed(data):
-                if number in self._attempts:
-                    self._take_greeting(self._attempts[number], message)
-                elif number != self._number or self._link is Link.NONE:
+            waits = contact.welcome is None
+            messages = contact.receive(data)
+            if waits and contact.welcome is not None:
+                self._welcomed(contact, contact.welcome)
+            for message in messages:
+                if number != self._number or self._link is Link.NONE:
                     return
-                else:
-                    self._take(message)
+                self._take(message)
+        except GreetingRefused as refusal:
+            self._greeting_refused(contact, refusal)
+            return
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             why = f"protocol error: {error}"
             if number in self._attempts:
-                self._attempt_failed(self._attempts[number], why)
+                self._attempt_failed(contact, why)
             elif number == self._number and self._link is not Link.NONE:
                 self._fail_link(why)
             return
@@ -434,9 +416,9 @@ class ClientCore(Pipeline):
         if not self._needed():
             self._connect_at = inf
             return
-        held = next((item for item in self._attempts.values() if item.hello is not None), None)
+        held = next((item for item in self._attempts.values() if item.welcome is not None), None)
         if held is not None:
-            self._adopt(held, held.hello)
+            self._adopt(held)
         elif self._connect_at == inf:
             self._try_next()
 
@@ -469,15 +451,17 @@ class ClientCore(Pipeline):
 
     def _attempt(self, endpoint: str) -> None:
         self._numbers += 1
-        self._attempts[self._numbers] = _Attempt(
+        self._attempts[self._numbers] = Contact(
             self._numbers, endpoint, self._now + self._patience()
         )
         if len(self._attempts) < len(self.router.endpoints):
             self._beside_at = self._now + SOON_SECONDS
 
-    def _attempt_failed(self, attempt: _Attempt, why: str) -> None:
+    def _attempt_failed(self, attempt: Contact, why: str) -> None:
         del self._attempts[attempt.number]
         self.router.problems[attempt.endpoint] = why
+        self.ours.failed(attempt.endpoint)
+        self._judge_ours()
         if self._link is Link.NONE:
             self._seek()
 
@@ -485,74 +469,47 @@ class ClientCore(Pipeline):
         self._attempts.clear()
         self._beside_at = inf
 
-    def _take_greeting(self, attempt: _Attempt, message: Any) -> None:
-        """Only the answer to the greeting matters before it is adopted."""
-        if message[0] != _REPLY:
-            if message[0] != _NOTICE:
-                raise FrameError(f"unknown kind of message {message[0]!r}")
-            return
-        if message[2] != _OK:
-            reason, detail, _ = message[3]
-            self._greeting_refused(attempt, message[2], reason, detail)
-            return
-        hello = message[3]
-        if hello["version"] != CLIENT_PROTOCOL or type(hello["node"]) is not str:
-            raise FrameError("malformed greeting")
-        if not self._is_ours(attempt, hello.get("founding", "")):
-            return
-        leads = hello["leader"] == hello["node"]
-        if self._link is Link.NONE or (leads and self._link is Link.GREETED):
-            self._adopt(attempt, hello)
-        elif leads:  # the other one may still answer; if not, this one is at hand
-            attempt.hello = hello
+    def _welcomed(self, attempt: Contact, welcome: Welcome) -> None:
+        """A replica answered the greeting: is it one of ours, and the one to go on with?"""
+        stranger = self.ours.stranger(attempt.endpoint, welcome)
+        if stranger is not None:
+            if not self.session:
+                text = f"connect: {attempt.endpoint}: {stranger}"
+                self._fail_unsent(InvalidParam(text, reason="founding"))
+            self._attempt_failed(attempt, stranger)
+        elif self._link is Link.NONE or (welcome.leads and self._link is Link.GREETED):
+            self._adopt(attempt)
+        elif welcome.leads:  # the other one may still answer; if not, this one is at hand
             attempt.until = inf
             until = self._attaching_since + self.config.connect_timeout
             self._link_deadline = min(self._link_deadline, max(self._now, until))
         else:
             del self._attempts[attempt.number]
-            self._known_to(hello)
-            where = hello["endpoints"].get(hello["leader"])
-            if type(where) is str and where not in self._busy():
+            self._known_to(welcome)
+            where = welcome.leader_at
+            if where is not None and where not in self._busy():
                 self.router.suggest(where)
 
-    def _is_ours(self, attempt: _Attempt, founding: str) -> bool:
-        """Whether it is the cluster met before; another one of its name knows nothing of us.
-
-        Nothing is sent to it. Without a session neither of the two is used; a session is lost when
-        all replicas say so (the cluster was founded anew, or restored from a copy).
-        """
-        endpoint, former = attempt.endpoint, self.founding or founding
-        self.founding = former
-        if founding in (former, ""):
-            self._greeting_errors.pop(endpoint, None)
-            return True
-        why = (
-            f"it belongs to another founding of the cluster ({founding[:8]}) than the replicas "
-            f"met before ({former[:8]}): name endpoints of one cluster only"
-        )
-        error = InvalidParam(f"connect: {endpoint}: {why}", reason="founding")
-        self._greeting_errors[endpoint] = error
-        if not self.session:
-            self._fail_unsent(error)
-        if all(item in self._greeting_errors for item in self.router.endpoints):
-            self.founding = ""
+    def _judge_ours(self) -> None:
+        """Without a session neither of two clusters is used, until the one is no more."""
+        if self.ours.gone(self.router.endpoints):
+            self.ours = OurFounding()
             if self.session:
                 self._lose_session("the cluster was founded anew")
-        self._attempt_failed(attempt, why)
-        return False
 
-    def _adopt(self, attempt: _Attempt, hello: Any) -> None:
+    def _adopt(self, attempt: Contact) -> None:
         """Go on with this connection: it has been greeted."""
         if self._link is not Link.NONE:
             self._detach_link("another replica leads")
         del self._attempts[attempt.number]
         self._connect_at = inf
         self._number, self._endpoint = attempt.number, attempt.endpoint
-        self._stream = attempt.stream or MessageStream()
+        self._contact = attempt
         self._quiet_since = self._now
         self._probing = False
         self._link = Link.GREETED
-        self._greeted(hello)
+        if attempt.welcome is not None:
+            self._greeted(attempt.welcome)
 
     def _fail_link(self, why: str) -> None:
         self._detach_link(why)
@@ -653,28 +610,27 @@ class ClientCore(Pipeline):
 
     # --- handshake ---------------------------------------------------------------------------
 
-    def _known_to(self, hello: Any) -> None:
+    def _known_to(self, welcome: Welcome) -> None:
         """Learn what a greeting tells."""
         self._reached_at = self._now
         self._greeting_errors.clear()
-        self.learn({str(key): str(value) for key, value in hello["endpoints"].items()})
+        self.learn(welcome.endpoints)
 
-    def _greeted(self, hello: Any) -> None:
-        node, leader = hello["node"], hello["leader"]
+    def _greeted(self, welcome: Welcome) -> None:
         self.router.problems.pop(self._endpoint, None)
-        self._known_to(hello)
+        self._known_to(welcome)
         self._tired = True
-        self._replica = node
+        self._replica = welcome.node
         if self.node is None:
-            self.node = node
-        if leader == node:
+            self.node = welcome.node
+        if welcome.leads:
             self._reach_leader()
             return
         self._link_deadline = self._now + self.router.pause() if self._leader_needed() else inf
-        where = hello["endpoints"].get(leader) if leader is not None else None
-        if type(where) is str and where not in self._busy():
+        where = welcome.leader_at
+        if where is not None and where not in self._busy():
             self._hint(where)
-        elif type(where) is str and where != self._endpoint:
+        elif where is not None and where != self._endpoint:
             self.router.problems[self._endpoint] = f"it follows {where}"
         else:
             self.router.problems[self._endpoint] = "it knows no leader"
@@ -691,13 +647,11 @@ class ClientCore(Pipeline):
     def _leader_needed(self) -> bool:
         return self._wants_leader or self._wants_session or bool(self.session)
 
-    def _greeting_refused(self, attempt: _Attempt, code: int, reason: str, detail: Any) -> None:
-        call = Call("connect", Needs.ANY, None)
-        error = outcomes.refused(call, code, reason, detail, None, True)
-        endpoint = attempt.endpoint
-        error.message = f"{error.message} ({endpoint})"
-        if code != _TRY_AGAIN:
-            self._greeting_errors[endpoint] = error
+    def _greeting_refused(self, attempt: Contact, refusal: GreetingRefused) -> None:
+        error = refusal.error(Call("connect", Needs.ANY, None))
+        error.message = f"{error.message} ({attempt.endpoint})"
+        if refusal.code != _TRY_AGAIN:
+            self._greeting_errors[attempt.endpoint] = error
             if all(item in self._greeting_errors for item in self.router.endpoints):
                 # every replica says so: it will not get better by asking again
                 self._fail_unsent(error)

@@ -17,6 +17,7 @@ from raftckpt import limits
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
+from raftckpt.client.greeting import GREETING_ID
 from raftckpt.client.window import Window
 from raftckpt.errors import BadHandle, CheckpointError, SaAisError
 from raftckpt.protocol import contract
@@ -75,7 +76,7 @@ class Pipeline:
         self._quiet_since = 0.0
         self._tired = False
         # what is on its way
-        self._wire_id = 0
+        self._wire_id = GREETING_ID
         self._open: dict[int, Call] = {}
         self._open_queries = 0
         self._outgoing: list[Any] = []

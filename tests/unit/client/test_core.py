@@ -267,6 +267,46 @@ def test_a_session_is_lost_when_the_whole_cluster_was_founded_anew() -> None:
         assert "founded anew" in str(error)
 
 
+def fail_all_but(script: Script, *strangers: str) -> None:
+    """Each endpoint is tried: those told belong to another cluster now, the others are away."""
+    for _ in range(4):
+        script.advance(1.0)
+        if script.core.target() is None:
+            continue
+        if script.endpoint in strangers:
+            script.greet("n" + script.endpoint[-1], "n1", ANOTHER)
+        else:
+            script.lost("refused")
+
+
+def test_one_replica_of_another_cluster_ends_no_session() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    script.lost()
+    fail_all_but(script, "h:2")  # the others may be back any time
+    fail_all_but(script, "h:2")
+    assert script.core.lost is None
+    call = script.put()
+    while script.endpoint != "h:1":
+        script.advance(1.0)
+        script.lost("refused")
+    script.attach("n1")
+    (put,) = script.sent()
+    script.reply(put, 5)
+    assert call.value == 5
+
+
+def test_a_session_is_lost_when_most_replicas_are_of_another_cluster_and_the_rest_is_away() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    call = script.put()
+    script.lost()
+    fail_all_but(script, "h:1", "h:3")
+    error = error_of(call)
+    assert isinstance(error, SessionLost)
+    assert "founded anew" in str(error)
+
+
 def test_a_replica_that_does_not_answer_has_the_next_one_tried_beside_it() -> None:
     script = Script()
     call = script.put()
