@@ -145,7 +145,8 @@ class ReplicaLink(asyncio.Protocol):
     def write(self, messages: Sequence[Any]) -> None:
         """Send messages in one frame."""
         if self._transport is not None:
-            self._contact.messages.extend(messages)
+            for message in messages:
+                self._contact.send(message)
             self._transport.write(self._contact.data_to_send())
 
     def number(self) -> int:

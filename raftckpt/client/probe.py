@@ -69,7 +69,7 @@ class Probe:
         self._introduction = introduction
         self._contact = Contact()
         call.message.request = GREETING_ID + 1
-        self._contact.messages.append(call.message)
+        self._contact.send(call.message)
 
     @property
     def connected(self) -> bool:

@@ -342,7 +342,7 @@ class TrackerCore:
                 self._lost("it is silent")
                 return
             self._asked_at = now
-            self._contact.messages.append(ops.Keepalive(_PING_ID))
+            self._contact.send(ops.Keepalive(_PING_ID))
         self._send_syncs()
 
     # --- the connection -----------------------------------------------------------------------
@@ -438,7 +438,7 @@ class TrackerCore:
         self.node = welcome.node
         self._know_leader(welcome.leader)
         target = self._target
-        self._contact.messages.append(
+        self._contact.send(
             ops.Track(
                 _TRACK_ID,
                 target.uid,
@@ -523,7 +523,7 @@ class TrackerCore:
             if not sync.number and sync.send_at <= self._now:
                 sync.number = self._next_sync
                 self._next_sync += 1
-                self._contact.messages.append(ops.TrackSync(sync.number, _TRACK_ID, sync.revision))
+                self._contact.send(ops.TrackSync(sync.number, _TRACK_ID, sync.revision))
 
     def _synced(self, number: int, code: int, value: Any) -> None:
         if code == 1:
@@ -585,7 +585,7 @@ def tracker_core(client: ClientCore, target: Target, jitter: Callable[[], float]
         introduction=config.introduction,
         connect_timeout=config.connect_timeout,
         jitter=jitter,
-        founding=client.ours.id,
+        founding=client.search.ours.id,
     )
 
 

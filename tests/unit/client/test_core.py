@@ -11,7 +11,7 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import Link
 from raftckpt.client.operations import Opened
 from raftckpt.client.probe import digest, replica_status
-from raftckpt.client.window import BYTES_MAX
+from raftckpt.client.session import BYTES_MAX
 from raftckpt.errors import (
     Access,
     BadHandle,
@@ -1426,7 +1426,7 @@ def test_staging_room_is_shared() -> None:
     assert all(call.error is None and call.done for call in [*calls, tiny])
     assert isinstance(error_of(expired), TryAgain)
     assert high <= contract.STAGED_BYTES_PER_SESSION_MAX
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
 
 
 def test_a_refused_chunk_fails_the_write_and_drops_the_stage() -> None:
@@ -1483,7 +1483,7 @@ def test_a_large_write_given_up_in_flight_is_plugged_with_its_stages() -> None:
     assert {message[0] for message in chunks} == {11}
     assert put == [24, put[1], 6, 0, 0, b"id", 1]
     script.refuse(put, 9, "handle")
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
 
 
 def test_a_malformed_large_write_is_plugged_with_its_stages() -> None:
@@ -1505,7 +1505,7 @@ def test_a_lost_session_forgets_stages() -> None:
     script.receive([2, "session_lost", "x"])
     assert all(isinstance(error_of(call), SessionLost) for call in calls)
     assert all(error_of(call).definite for call in calls)
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
     assert script.sent() == []
 
 

@@ -35,7 +35,7 @@ def welcome(founding: str = "f", **more: Any) -> Welcome:
 
 def test_a_contact_greets_before_anything_else() -> None:
     contact = Contact(3, "h:1")
-    contact.messages.append([121, 2])
+    contact.send([121, 2])
     assert contact.data_to_send() == b""  # it is not up
     assert contact.receive(b"early") == []
     contact.greet(Introduction("me", "secret"))
