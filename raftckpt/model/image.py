@@ -9,6 +9,8 @@ An image is a sequence of msgpack objects:
     session     head, then results in groups [[code, value], ...], then for each stage its pages
     group       [name, admin, active, epoch, previous, cause, transition, successor,
                  components, failed components]
+    access      [on, revision, last number, principals, spaces, [[session, principal], ...]], only
+                if anybody ever changed it; the header says so by a seventh field, 1
     trailer     ["end", SHA-256 of everything before]
 
 Canonical: equal histories make equal images, byte by byte, in every process. Checkpoints and
@@ -17,7 +19,8 @@ order of insertion, which is a function of history and which loading restores, w
 million ids would hold the loop for a second. Newest first because then the frozen copy can be
 taken apart from its end while it is encoded, and is gone when the image is finished.
 
-What can be computed is not stored: opener counts, memory used, the due index, fences.
+What can be computed is not stored: opener counts, memory used, the due index, fences, and what is
+left of the flags with which a handle was opened.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from typing import Any, Final
 import msgpack
 
 from raftckpt.limits import KIB, MIB
-from raftckpt.model import image_groups
-from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
+from raftckpt.model import image_access, image_groups
+from raftckpt.model.checkpoints import CREATE, WANTED, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.lifecycle import refuse_attributes
 from raftckpt.model.order import SortedNames
@@ -71,6 +74,7 @@ _BYTES: Final = (bytes,)
 _BOOL: Final = (bool,)
 _LIST: Final = (list,)
 _NONE: Final = type(None)
+_HEADER: Final = (_STR, _INT, _LIST, _INT, _INT, _INT)
 _INLINE_ROW: Final = (bytes, bytes, int, int, int)
 _PAGED_ROW: Final = (bytes, int, int, int, int)
 
@@ -104,13 +108,16 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     ]
     sizes = (len(state.checkpoints), len(state.sessions), len(state.groups.by_name))
     header = [_MAGIC, IMAGE_VERSION, counters, *sizes]
+    access = image_access.frozen(state)
+    if access is not None:
+        header.append(1)
     checkpoints = [
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
     ]
     sessions = [_freeze_session(session, secrets) for session in state.sessions.values()]
     groups = [image_groups.frozen(group) for group in state.groups.by_name.values()]
-    return _encode(header, checkpoints, sessions, groups)
+    return _encode(header, checkpoints, sessions, groups if access is None else [*groups, access])
 
 
 def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -137,8 +144,7 @@ _Frozen = tuple[tuple[Any, ...], list[Result], list[tuple[bytes, ...]]]
 
 def _freeze_session(session: Session, secrets: bool) -> _Frozen:
     handles = [
-        (handle, opened[0].uid, opened[1] ^ (WRITE | FENCED) if opened[1] & FENCED else opened[1])
-        for handle, opened in session.handles.items()
+        (handle, opened[0].uid, opened[1] >> WANTED) for handle, opened in session.handles.items()
     ]
     stages = [(number, stage.frozen()) for number, stage in session.stages.items()]
     results = session.replies.results()
@@ -277,6 +283,14 @@ class _Reader:
         _need(has_types(found, *kinds), "an object of another kind was expected")
         return found
 
+    def header(self) -> list[Any]:
+        """Return the first object: six fields, or seven if access is part of the image."""
+        found: list[Any] = self.object()
+        if has_types(found, *_HEADER):
+            return [*found, 0]
+        _need(has_types(found, *_HEADER, _INT) and found[-1] == 1, "a header was expected")
+        return found
+
     def page(self, size: int | None = None) -> bytes:
         """Return the next object, a page."""
         found = self.object()
@@ -311,9 +325,7 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    magic, version, counters, checkpoints, sessions, groups = reader.fields(
-        _STR, _INT, _LIST, _INT, _INT, _INT
-    )
+    magic, version, counters, checkpoints, sessions, groups, access = reader.header()
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
@@ -342,6 +354,8 @@ def _load(state: State, reader: _Reader) -> None:
         )
     for _ in range(groups):
         image_groups.load(state, reader.object())
+    if access:
+        image_access.load(state, reader.object())
     reader.finish()
 
 
@@ -475,6 +489,7 @@ def _load_handles(state: State, session: Session, handles: Sequence[Any]) -> Non
         _need(before < handle < session.next_handle and flags & 7 and not flags & ~0x17, "a handle")
         before = handle
         checkpoint = state.checkpoints[uid]
+        flags |= flags << WANTED
         session.handles[handle] = (checkpoint, flags)
         checkpoint.enter(session.id, session.node, flags)
 
