@@ -13,15 +13,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from msgspec.structs import astuple
+
 from raftckpt.client.credentials import credentials
 from raftckpt.client.endpoints import tls_context
+from raftckpt.client.greeting import Introduction
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["ReplicaProbe", "replica_digests", "replica_status"]
 
@@ -67,7 +69,9 @@ class ReplicaProbe:
         self.welcome: Any = None
         try:
             if hello:
-                self.welcome = self.call(ops.HelloRequest, [CLIENT_PROTOCOL], "probe", token)
+                self.welcome = self.call(
+                    ops.HelloRequest, *astuple(Introduction("probe", token).request())[1:]
+                )
         except BaseException:
             self.close()
             raise
