@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-
 import raftckpt
+from fastapi import FastAPI, HTTPException, Request, Response
 
 IDLE_S = 1800.0
 
