@@ -3,7 +3,8 @@
 An image is a sequence of msgpack objects:
 
     header      ["raftckpt image", version, [now, revision, index, chain, next session, next uid,
-                 last number of groups], checkpoints, sessions, groups]
+                 last number of groups], checkpoints, sessions, groups], and if limits were set
+                 [full, [[name, value], ...]]
     checkpoint  head, then its sections in groups [[id, data, expiration, update, revision], ...];
                 data of more than one page is the number of its pages, which follow the group
     session     head, then results in groups [[code, value], ...], then for each stage its pages
@@ -71,6 +72,7 @@ _BYTES: Final = (bytes,)
 _BOOL: Final = (bool,)
 _LIST: Final = (list,)
 _NONE: Final = type(None)
+_HEADER_WITH_LIMITS: Final = 7
 _INLINE_ROW: Final = (bytes, bytes, int, int, int)
 _PAGED_ROW: Final = (bytes, int, int, int, int)
 
@@ -104,6 +106,8 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     ]
     sizes = (len(state.checkpoints), len(state.sessions), len(state.groups.by_name))
     header = [_MAGIC, IMAGE_VERSION, counters, *sizes]
+    if state.bounds.given:
+        header.append([state.bounds.full, sorted(state.bounds.given.items())])
     checkpoints = [
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
@@ -311,9 +315,10 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    magic, version, counters, checkpoints, sessions, groups = reader.fields(
-        _STR, _INT, _LIST, _INT, _INT, _INT
-    )
+    header = reader.object()
+    bounds = header.pop() if type(header) is list and len(header) == _HEADER_WITH_LIMITS else None
+    _need(has_types(header, _STR, _INT, _LIST, _INT, _INT, _INT), "its head")
+    magic, version, counters, checkpoints, sessions, groups = header
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
@@ -328,6 +333,8 @@ def _load(state: State, reader: _Reader) -> None:
         state.groups.last,
     ) = counters
     _need(state.now_ns <= SA_TIME_MAX and state.chain < 1 << 32, "counters")
+    if bounds is not None:
+        _load_bounds(state, bounds)
     before = 0
     for _ in range(checkpoints):
         before = _load_checkpoint(state, reader, before)
@@ -343,6 +350,16 @@ def _load(state: State, reader: _Reader) -> None:
     for _ in range(groups):
         image_groups.load(state, reader.object())
     reader.finish()
+
+
+def _load_bounds(state: State, found: Any) -> None:
+    _need(has_types(found, _BOOL, _LIST) and found[1], "the limits")
+    full, rows = found
+    _need(all(has_types(row, _STR, _INT) for row in rows), "the limits")
+    names = [name for name, _ in rows]
+    _need(names == sorted(set(names)) and state.bounds.change(rows) is None, "the limits")
+    _need(not full or "memory" in names, "full without a limit")
+    state.bounds.full = full
 
 
 def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:

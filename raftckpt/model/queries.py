@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import group_commands
+from raftckpt.model.bounds import BOUNDS
 from raftckpt.model.checkpoints import B01, Checkpoint, Section
 from raftckpt.model.express import plain_read
 from raftckpt.model.order import beyond
@@ -60,6 +61,8 @@ def answer(state: State, session: int | None, query: Query) -> Result:
         return of_group(state, session, query)
     if kind is ops.Checkpoints:
         return success([state.revision, _checkpoints(state)])
+    if kind is ops.LimitsRequest:
+        return success([state.revision, _limits(state), state.bounds.full])
     if isinstance(query, ops.CheckpointPage):
         return success([state.revision, _checkpoint_page(state, query)])
     function, refuse_handle = _QUERIES[kind]
@@ -408,6 +411,21 @@ def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
     return found
 
 
+def _limits(state: State) -> list[list[Any]]:
+    """[name, value, used, least, most, unit] of each limit of the state; used: None if none is."""
+    used = {
+        "memory": state.used,
+        "staged": state.staged_bytes,
+        "sessions": len(state.sessions),
+        "checkpoints": len(state.checkpoints),
+        "groups": len(state.groups.by_name),
+    }
+    return [
+        [name, state.bounds.value(name), used.get(name), bound.least, bound.most, bound.unit]
+        for name, bound in BOUNDS.items()
+    ]
+
+
 _Function = Callable[[State, Checkpoint, Any], Any]
 
 _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
@@ -425,7 +443,10 @@ _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
 }
 """What answers a query about a checkpoint, and what it asks of a handle."""
 
+_WHOLE: Final = (ops.Checkpoints, ops.CheckpointPage, ops.LimitsRequest)
+"""Queries about all there is."""
+
 ensure(
-    {*_QUERIES, *group_commands.QUERIES, ops.Checkpoints, ops.CheckpointPage} == ops.QUERIES,
+    {*_QUERIES, *group_commands.QUERIES, *_WHOLE} == ops.QUERIES,
     "every query has what answers it",
 )

@@ -20,6 +20,7 @@ from raftckpt.errors import InvariantViolation
 from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
@@ -126,6 +127,7 @@ class ReplicaProcess:
         )
         at = config.replicas[node]
         links: PeerLinks | None = None
+        cpu = CpuMeter(loop.call_soon)
 
         def send(to: str, body: bytes) -> None:
             if links is not None:
@@ -152,6 +154,7 @@ class ReplicaProcess:
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
+            working=cpu.working,
         )
         await links.start()
         admin = await self._open_admin()
@@ -176,7 +179,7 @@ class ReplicaProcess:
                 )
             return
         storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
-        replica, raft, listener, driver = self._build(storage, peering, links)
+        replica, raft, listener, driver = self._build(storage, peering, links, cpu)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
@@ -234,6 +237,7 @@ class ReplicaProcess:
         return RaftConfig(
             announced(at.peer),
             announced(at.client),
+            memory=config.limits.data_bytes or memory_for_data(),
             heartbeat_s=timing.heartbeat_ms / 1000,
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
@@ -270,7 +274,7 @@ class ReplicaProcess:
                 told = ""
 
     def _build(
-        self, storage: Storage, peering: Peering, links: PeerLinks
+        self, storage: Storage, peering: Peering, links: PeerLinks, cpu: CpuMeter
     ) -> tuple[Replica, RaftNode, ClientListener, Driver]:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
@@ -316,8 +320,11 @@ class ReplicaProcess:
             notes.clear,
             lambda: driver.longest.value,
             self._health.told,
+            cpu,
         )
-        listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
+        listener = ClientListener(
+            replica, info, clock, client_context(config), edge=config.limits, working=cpu.working
+        )
         driver = Driver(
             asyncio.get_running_loop(),
             replica,
@@ -325,6 +332,7 @@ class ReplicaProcess:
             listener.flush,
             self._on_failure,
             lambda: self._fs.sync_s,
+            cpu.working,
         )
         raft = RaftNode(
             self._raft_config(),

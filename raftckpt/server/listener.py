@@ -47,6 +47,7 @@ class ClientListener:
         tls: context of the server side, or None.
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
+        working: told that something begins in this turn of the loop.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class ClientListener:
         *,
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
+        working: Callable[[], None] = lambda: None,
     ) -> None:
+        self.working = working
         self.replica = replica
         self.clock = clock
         self.turns = Turns(clock, self.soon)

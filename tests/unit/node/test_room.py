@@ -148,7 +148,7 @@ def test_holes_on_their_way_count(full: Full) -> None:
     world.log.hold = False
     world.log.run()
     assert not world.replica._room.marks
-    assert world.replica._room._reached == 0
+    assert world.replica._room.reached == 0
 
 
 def test_memory_for_data_is_a_share_of_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
