@@ -295,7 +295,9 @@ def stage_chunk(state: State, session: Session, c: ops.StageChunk) -> Result:
     """Take a chunk of a large value."""
     before = session.staged_bytes
     elsewhere = state.staged_bytes - before
-    refusal = state.refuse_growth(len(c.data))
+    bounds, more = state.bounds, len(c.data)
+    # no stage alone brings the state to its mark: one write too large would shut out everybody
+    refusal = state.refuse_growth(more if state.used + more < bounds.high else bounds.memory + 1)
     if refusal is not None:
         session.take_stage(c.stage)
     else:

@@ -25,7 +25,7 @@ from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health, certificate_ends
-from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
+from raftckpt.node.memory import Gardener, memory_for_data, memory_share, tame_malloc
 from raftckpt.node.notify import Notifier
 from raftckpt.node.reload import reloaded
 from raftckpt.node.replica import Replica
@@ -96,6 +96,7 @@ class ReplicaProcess:
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
         self._segment_bytes = segment_bytes(self._path)
+        self._pending_bytes_max = memory_share(limits.PENDING_BYTES_MAX)
         self._disk = DiskRoom(self._path, self._segment_bytes)
         self._fs.relief = self._disk.release
         self._clock = SystemClock()
@@ -242,8 +243,9 @@ class ReplicaProcess:
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
             snapshot_entries=config.snapshot.entries,
-            snapshot_bytes=config.snapshot.bytes,
-            keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
+            # the log is in memory, too, from the last snapshot on
+            snapshot_bytes=memory_share(config.snapshot.bytes),
+            keep_bytes=memory_share(min(RaftConfig().keep_bytes, self._segment_bytes)),
             log_bytes_max=log_bytes_max(self._segment_bytes),
         )
 
@@ -323,7 +325,13 @@ class ReplicaProcess:
             cpu,
         )
         listener = ClientListener(
-            replica, info, clock, client_context(config), edge=config.limits, working=cpu.working
+            replica,
+            info,
+            clock,
+            client_context(config),
+            edge=config.limits,
+            working=cpu.working,
+            history_bytes=memory_share(limits.HISTORY_BYTES_MAX),
         )
         driver = Driver(
             asyncio.get_running_loop(),
@@ -390,7 +398,7 @@ class ReplicaProcess:
     def _room_taken(self, replica: Replica, storage: Storage) -> None:
         """A segment may have begun: what is taken on before the next look has to fit, too."""
         self._disk.measure(replica.machine.footprint)
-        replica.disk_room(self._disk.full, self._disk.allowance)
+        replica.disk_room(self._disk.full, min(self._disk.allowance, self._pending_bytes_max))
         storage.short = self._disk.short
 
     # --- leaving ------------------------------------------------------------------------------

@@ -313,7 +313,7 @@ class Replica:
         if space.disk_full:
             return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
-        if growth > max(0, space.left(self.machine) - pending):
+        if space.decides(self.machine) and growth > max(0, space.left(self.machine) - pending):
             return "full"
         if type(message) is ops.CheckpointOpen and space.crowded(self.machine):
             return "full"

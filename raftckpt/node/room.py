@@ -1,9 +1,10 @@
 """How much more the state may take on: what a leader admits, before anything is in the log.
 
 Memory has an end, and a majority that reaches it would end with it, and again after every restart.
-So the leader estimates what a command adds, holes in sections included, and refuses data that has
-no room. Reads, deletes, closes and expiry go on. A replica decides this for itself (its setting),
-so nothing of it may decide in ``apply``.
+The limit of the state decides in ``apply`` (``model.bounds``). Until it is set, and on a leader
+that has less memory than it says, it estimates what a command adds, holes in sections included, and
+refuses data that has no room. Reads, deletes, closes and expiry go on. What a replica has is
+its own business, so nothing of it may decide in ``apply``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Room:
         """id(command) -> what it adds beyond its own bytes, of those on their way."""
         self.reached = 0
         """The sum of them."""
+
+    def decides(self, machine: CheckpointMachine) -> bool:
+        """Whether this replica has less memory than the limit of the state, which decides else."""
+        return self.most is not None and self.most < machine.bounds.memory
 
     def promised(self, machine: CheckpointMachine, pending_bytes: int, pending: int) -> int:
         """Upper bound of the memory used when all that is on its way has been applied."""

@@ -23,6 +23,7 @@ from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.history import History
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -48,6 +49,7 @@ class ClientListener:
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
         working: told that something begins in this turn of the loop.
+        history_bytes: of the latest changes that are kept for trackers.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ClientListener:
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
         working: Callable[[], None] = lambda: None,
+        history_bytes: int = limits.HISTORY_BYTES_MAX,
     ) -> None:
         self.working = working
         self.replica = replica
@@ -72,7 +75,10 @@ class ClientListener:
         """Requests refused before they were in the log, by reason."""
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
+            lambda: replica.machine,
+            clock.monotonic,
+            History(history_bytes),
+            cut_off=lambda: cut_off(replica),
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)

@@ -96,7 +96,7 @@ class Seen:
             "pending_commands": limits.PENDING_COMMANDS_MAX,
             "pending_bytes": limits.PENDING_BYTES_MAX,
             "trackers": limits.TRACKERS_MAX,
-            "history_bytes": limits.HISTORY_BYTES_MAX,
+            "history_bytes": self.listener.tracking.history.bytes_max,
         }
         return {name: value for name, value in found.items() if value}
 

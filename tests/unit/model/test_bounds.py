@@ -148,12 +148,16 @@ def test_what_may_have_been_accepted_early_has_a_reserve() -> None:
 def test_what_is_staged_has_its_room() -> None:
     limited = Limited()
     client, handle = limited.client, limited.handle
-    assert client.do(26, 1, 0, bytes(10_000)).ok
-    assert limited.bounds.full
+    assert client.do(26, 1, 0, bytes(200)).ok
+    assert why(client.do(26, 2, 0, bytes(10_000)))[1] == "memory"
+    assert not limited.bounds.full, "who writes too much shuts out nobody else"
+    limited.fill()
     assert why(client.do(26, 2, 0, b"x"))[1] == "memory"
-    assert client.put(handle, b"big", 1).ok
+    assert client.put(handle, b"more", bytes(900)).ok
+    assert client.put(handle, b"more", 1).ok
     assert limited.cluster.machine.granted == 0
-    assert not client.put(handle, b"new", b"x").ok or not limited.bounds.full
+    assert limited.bounds.full
+    assert why(client.put(handle, b"more", bytes(901)))[1] == "memory"
 
 
 def test_expiry_makes_room() -> None:
