@@ -14,6 +14,7 @@ from raftckpt.errors import SaAisError, ensure
 from raftckpt.model.access import Identity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
@@ -104,6 +105,7 @@ class ReplicaInfo:
     """Longest step of the last minute or two, its syncs not counted."""
     health: Callable[[], dict[str, Any]] = dict
     """Disk, clock, certificates."""
+    cpu: CpuMeter | None = None
 
 
 class Dispatcher:
@@ -139,6 +141,7 @@ class Dispatcher:
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
             ops.AlarmClear: self._clear,
+            ops.LimitsChange: self._limits,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
             ops.Track: tracking.track,
@@ -298,6 +301,12 @@ class Dispatcher:
                 change = SetPin(message.pinned)
         replica.change(change, done)
 
+    def _limits(self, client: Client, message: ops.LimitsChange) -> None:
+        if not client.private:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
+            return
+        self._replica.set_limits(client, message.request, message.values)
+
     def _clear(self, client: Client, message: ops.AlarmClear) -> None:
         if not (client.private or self._replica.machine.access.on):
             client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
@@ -355,6 +364,10 @@ class Dispatcher:
             "sessions": len(machine.sessions),
             "connections": self._connections(),
             "checkpoints": len(machine.checkpoints),
+            "data_bytes": machine.used,
+            "data_bytes_max": replica.data_bytes_max or 0,
+            "memory_limit": machine.bounds.value("memory"),
+            "memory_full": machine.bounds.full,
             "revision": machine.revision,
             "trackers": self._tracking.count,
             "history_from": self._tracking.history.floor,
@@ -374,6 +387,8 @@ class Dispatcher:
             "journal_bytes": info.journal_bytes(),
             "fsyncs": info.fsyncs(),
             "longest_step_ms": int(info.longest_step_s() * 1000),
+            "turn_cpu_ms": 0 if info.cpu is None else round(info.cpu.most * 1000, 1),
+            "long_turns": 0 if info.cpu is None else info.cpu.long,
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
             "copied_s": None if copied is None else copied[0],

@@ -25,6 +25,7 @@ from raftckpt.server.audit import Audit
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.history import History
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -49,6 +50,8 @@ class ClientListener:
         tls: context of the server side, or None.
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
+        working: told that something begins in this turn of the loop.
+        history_bytes: of the latest changes that are kept for trackers.
     """
 
     def __init__(
@@ -60,7 +63,10 @@ class ClientListener:
         *,
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
+        working: Callable[[], None] = lambda: None,
+        history_bytes: int = limits.HISTORY_BYTES_MAX,
     ) -> None:
+        self.working = working
         self.replica = replica
         self.clock = clock
         self.turns = Turns(clock, self.soon)
@@ -72,7 +78,10 @@ class ClientListener:
         self.audit = Audit()
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
+            lambda: replica.machine,
+            clock.monotonic,
+            History(history_bytes),
+            cut_off=lambda: cut_off(replica),
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)

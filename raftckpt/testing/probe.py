@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from msgspec.structs import astuple
 

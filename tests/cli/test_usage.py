@@ -61,6 +61,8 @@ COMMANDS = [
     ["cluster", "status"],
     ["cluster", "transfer"],
     ["cluster", "check"],
+    ["cluster", "limits", "show"],
+    ["cluster", "limits", "set"],
     ["snapshot", "save"],
     ["snapshot", "inspect"],
     ["snapshot", "restore"],
