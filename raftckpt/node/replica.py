@@ -15,7 +15,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -23,6 +22,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
+from raftckpt.events import EventLog
 from raftckpt.model.changes import Change
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
@@ -48,7 +48,7 @@ from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
@@ -707,7 +707,7 @@ class Replica:
 
     def _undecodable(self, index: int, why: str) -> None:
         """A committed entry is no batch: somebody posed as a leader, or it is our bug."""
-        log.error('event=undecodable index=%d why="%s"', index, why)
+        log.error("undecodable", index=index, why=why)
         if len(self.alarms) < _ALARMS_MAX:
             self.alarms.append(
                 f"entry {index} of the log could not be read, and nothing was done for it on any "

@@ -11,13 +11,13 @@ what ``begin`` sends travels while ``finish`` waits for the disk.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, assert_never
 
 from raftckpt import limits
 from raftckpt.errors import ensure
+from raftckpt.events import EventLog
 from raftckpt.raft import engine as lib
 from raftckpt.raft.changes import Changes
 from raftckpt.raft.configuration import (
@@ -76,7 +76,7 @@ from raftckpt.storage import Contradiction, Storage, Unsupported
 
 __all__ = ["RaftNode"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 128 * limits.KIB
@@ -435,7 +435,7 @@ class RaftNode(lib.EngineHooks):
         if wanted.hand_over:
             self.transfer(None, lambda outcome: None)
         elif wanted.configuration is not None:
-            log.info("event=reconfigures %s", _briefly(wanted.configuration))
+            log.info("reconfigures", **_briefly(wanted.configuration))
             self._append(wanted.configuration)
 
     def finish(self) -> None:
@@ -520,7 +520,7 @@ class RaftNode(lib.EngineHooks):
         """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
         self._slow_syncs += 1
         if self._synced_at - self._slow_told_at > SLOW_SYNC_TOLD_EVERY_S:
-            log.warning("event=slow_sync ms=%d since_last=%d", took * 1000, self._slow_syncs)
+            log.warning("slow_sync", ms=round(took * 1000), since_last=self._slow_syncs)
             self._slow_syncs, self._slow_told_at = 0, self._synced_at
 
     def _release_early(self) -> None:
@@ -611,7 +611,7 @@ class RaftNode(lib.EngineHooks):
         if told == self._told:
             return
         self._told = told
-        log.info("event=role role=%s term=%d leader=%s", role.value, self._engine.term, leader)
+        log.info("role", role=role.value, term=self._engine.term, leader=leader)
         self._machine.role_changed(self.status())
 
     # --- messages in ---------------------------------------------------------------------------
@@ -749,7 +749,7 @@ class RaftNode(lib.EngineHooks):
         """Leave for good if another member says so, too, or if there is no other: one may lie."""
         now, info = self._configurations.now, self._linked.get(directory)
         if place == now.place and self._id in now.directories:
-            log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
+            log.error("told_removed", by=self._node_of(directory), term=place[0], index=place[1])
             return
         if place < now.place or self._storage.identity.joins or info is None:
             return
@@ -762,7 +762,7 @@ class RaftNode(lib.EngineHooks):
 
     def _leave(self, place: tuple[int, int]) -> None:
         self._storage.directory.note_removed()
-        log.warning("event=removed term=%d index=%d", *place)
+        log.warning("removed", term=place[0], index=place[1])
         raise Removal(
             f"the cluster removed {self._node} (by entry {place[1]}): this replica stops, and its "
             "data directory does not count any more"
@@ -771,7 +771,7 @@ class RaftNode(lib.EngineHooks):
     def _on_told(self, directory: str, why: str) -> None:
         if self._why_waiting != why:
             self._why_waiting = why
-            log.warning('event=waiting told_by=%s why="%s"', self._node_of(directory), why)
+            log.warning("waiting", told_by=self._node_of(directory), why=why)
 
     def _check_level(self, configuration: Configuration) -> None:
         """Refuse what raises the level above what this version can: no ack, and an end."""
@@ -794,9 +794,13 @@ class RaftNode(lib.EngineHooks):
             ),
         )  # fmt: skip
         log.error(
-            "event=contradiction peer=%s directory=%s index=%d term=%d their_term=%d",
-            self._node_of(directory), directory, index, term, their_term,
-        )  # fmt: skip
+            "contradiction",
+            peer=self._node_of(directory),
+            directory=directory,
+            index=index,
+            term=term,
+            their_term=their_term,
+        )
         self._engine.disown(directory)
 
     # --- what PySyncObj asks -------------------------------------------------------------------
@@ -1008,10 +1012,10 @@ class RaftNode(lib.EngineHooks):
         self._storage.close()
 
 
-def _briefly(configuration: Configuration) -> str:
+def _briefly(configuration: Configuration) -> dict[str, str | int]:
     """A configuration for the log file."""
     kinds = {True: "voter", False: "learner"}
     members = ",".join(
         f"{m.node}:{kinds[m.voter] if m.directory else 'place'}" for m in configuration.members
     )
-    return f"level={configuration.level} members={members}"
+    return {"level": configuration.level, "members": members}

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from raftckpt.events import EventLog
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.server.metrics import CONTENT_TYPE
 
 __all__ = ["AdminPort", "Page", "answer"]
 
-log = logging.getLogger("raftckpt.admin")
+log = EventLog("admin")
 
 REQUEST_BYTES_MAX: Final = 8192
 REQUEST_SECONDS_MAX: Final = 5.0
@@ -118,10 +118,10 @@ class AdminPort:
                 ssl_handshake_timeout=REQUEST_SECONDS_MAX if self.tls is not None else None,
             )
         except OSError as error:  # includes TLS errors
-            log.debug("refused why=%s", error)
+            log.debug("refused", why=str(error))
 
     def _starved(self, error: OSError) -> None:
-        log.warning('cannot_accept why="%s"', error.strerror)
+        log.warning("cannot_accept", why=error.strerror)
 
     def opened(self, request: _Request) -> None:
         """A connection is up: it has so much time and no more."""
