@@ -38,11 +38,13 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
+from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources, exposition, readiness
-from raftckpt.server.page import KIND, page
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -182,6 +184,8 @@ class ReplicaProcess:
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
+        if self._sources is not None:
+            self._record(self._sources.recorder, replica)
         await listener.start(*at.listens(at.client))
         driver.start(raft)
         self._reload = lambda config: self._take(config, replica, raft, listener, links, admin)
@@ -209,7 +213,7 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls, self._look)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._pages())
         host, port = await admin.start(*at.admin)
         log.info("admin", address=str(Address(host, port)))
         return admin
@@ -220,11 +224,29 @@ class ReplicaProcess:
             return "stopping"
         return "founding" if self._sources is None else readiness(self._sources.replica)
 
-    def _look(self) -> Page | None:
-        if self._sources is None:
-            return None
-        alarms = [each for told in self._sources.alarms.values() for each in told()]
-        return Page(200, page(self._sources, alarms), KIND)
+    def _pages(self) -> dict[str, Callable[[], Page | None]]:
+        """What there is to look at, once there is a state."""
+
+        def made(make: Callable[[Sources], bytes]) -> Callable[[], Page | None]:
+            return lambda: (
+                None if self._sources is None else Page(200, make(self._sources), page.HTML)
+            )
+
+        style, script = page.style(), page.script()
+        return {
+            "/": made(page.page),
+            "/now": made(page.parts),
+            "/charts": made(page.charts),
+            "/page.css": lambda: Page(200, style, "text/css; charset=utf-8"),
+            "/page.js": lambda: Page(200, script, "text/javascript; charset=utf-8"),
+        }
+
+    def _record(self, recorder: LastHour, replica: Replica) -> None:
+        """Every second: keep what the page will tell of it."""
+        if self._stop.is_set():
+            return
+        recorder.look(replica.log.status(), self._clock.wall_ns())
+        asyncio.get_running_loop().call_later(RECORD_EVERY_S, self._record, recorder, replica)
 
     def _metrics(self) -> bytes | None:
         return None if self._sources is None else exposition(self._sources)
@@ -338,19 +360,26 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
+        alarms = {
+            "consensus": lambda: raft.status().alarms,
+            "peers": peering.alarms,
+            "state": lambda: replica.alarms,
+            "disk": self._disk.alarms,
+        }
+        recorder = LastHour(
+            replica,
+            listener.tracking.history,
+            lambda: (text for told in alarms.values() for text in told()),
+        )
         self._sources = Sources(
             replica,
             listener,
             info,
             self._health,
             lambda: self._disk.full,
-            {
-                "consensus": lambda: raft.status().alarms,
-                "peers": peering.alarms,
-                "state": lambda: replica.alarms,
-                "disk": self._disk.alarms,
-            },
+            alarms,
             self._word,
+            recorder,
         )
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda size: self._fits(size, replica)

@@ -609,8 +609,10 @@ class Replica:
             self._apply_own(index, payload, context)
         if self.feed is not None:
             self.feed.applied(self.machine.changes, self.machine.revision)
-        if self.machine.groups.told and self._leadership is not None:
-            self._leadership.roles.tell(self._clock.monotonic())
+        if self.machine.groups.told:
+            self.meters.chronicle.assigned(self.machine, self.machine.groups.told.values())
+            if self._leadership is not None:
+                self._leadership.roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
         if nonces and nonces[-1] != self._last_check:
             self._last_check = nonces[-1]
@@ -762,6 +764,7 @@ class Replica:
                 self._witnesses,
             )
             self._wake()
+        self.meters.chronicle.led(self._clock.wall_ns(), status.term, self.leader)
         if self.leader != leader_before:
             self.meters.leader_changes += self.leader is not None
             if self.listener is not None:

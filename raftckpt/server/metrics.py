@@ -20,6 +20,7 @@ from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
 from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener, cut_off
 from raftckpt.version import VERSION
 
@@ -53,6 +54,7 @@ class Sources:
     """Sentences of what is wrong, by who says so."""
     word: Callable[[], str]
     """The word of /readyz."""
+    recorder: LastHour
 
 
 class Seen:
