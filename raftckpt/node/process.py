@@ -360,6 +360,7 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
+        self._fs.waiting.meanwhile = raft.wait_for_disk
         alarms = {
             "consensus": lambda: raft.status().alarms,
             "peers": peering.alarms,

@@ -4,7 +4,8 @@ A record is what travels: a msgpack array that starts with the tag. Its class sa
 bounds; :func:`operation` adds what else there is to know: since which level it exists, which right
 it needs, who serves it, what its success is, whether it may be accepted early, whether it may
 change what writes of others are answered, which field is its data. From here everything else is
-derived: checks, sets of tags, costs, revision positions, the tables of docs/protocol.md, examples.
+derived: checks, sets of tags, costs, revision positions, the tables of docs/reference/protocol.md,
+examples.
 
 The first field of a command has two lives: a client puts the number of its request there; the
 replica takes that out and puts the id of the connection's session in, and so it is logged.
@@ -134,7 +135,7 @@ class OperationSpec(Struct, frozen=True):
 
     Attributes:
         tag: its number on the wire and in the log; never used again for another one.
-        name: as in docs/protocol.md.
+        name: as in docs/reference/protocol.md.
         record: its class.
         since: level of the cluster from which on it may be proposed.
         needs: right.

@@ -11,16 +11,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+from msgspec.structs import astuple
+
+from raftckpt.client.greeting import Introduction
 from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
 from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["ReplicaProbe", "replica_digests", "replica_status"]
+
+_GREETING: Final = (ops.HelloRequest, *astuple(Introduction("probe").request())[1:])
 
 
 class ReplicaProbe:
@@ -49,7 +53,7 @@ class ReplicaProbe:
         self.welcome: Any = None
         try:
             if hello:
-                self.welcome = self.call(ops.HelloRequest, [CLIENT_PROTOCOL], "probe", None)
+                self.welcome = self.call(*_GREETING)
         except BaseException:
             self.close()
             raise
