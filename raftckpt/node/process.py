@@ -298,6 +298,7 @@ class ReplicaProcess:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
         driver: Driver
+        recorder: LastHour
 
         def wake() -> None:
             driver.wake()
@@ -339,6 +340,7 @@ class ReplicaProcess:
             notes.clear,
             lambda: driver.longest.value,
             self._health.told,
+            lambda: recorder.told(),
         )
         listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
         driver = Driver(

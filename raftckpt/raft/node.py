@@ -271,13 +271,18 @@ class RaftNode(lib.EngineHooks):
         self._wake()
 
     def _best_follower(self) -> str:
-        engine, voters = self._engine, self._configurations.now.voters
+        engine, now = self._engine, self._configurations.now
         candidates = [
-            (engine.match_index(name), -(self._disks.mean_of(name) or 0.0), name)
+            (
+                name not in now.drained,
+                engine.match_index(name),
+                -(self._disks.mean_of(name) or 0.0),
+                name,
+            )
             for name in engine.others
-            if name in voters and engine.is_connected(name)
+            if name in now.voters and engine.is_connected(name)
         ]
-        return max(candidates)[2] if candidates else ""
+        return max(candidates)[-1] if candidates else ""
 
     def _directory_of(self, node: str) -> str:
         member = self._configurations.now.configuration.named(node)
@@ -469,8 +474,8 @@ class RaftNode(lib.EngineHooks):
 
     def _hand_over_to_a_faster_disk(self) -> None:
         self._wait_for_answers(self._disks.mean or 0.0)
-        voters = self._configurations.now.voters
-        others = [name for name in self._engine.others if name in voters]
+        now = self._configurations.now
+        others = [name for name in self._engine.others if name in now.voters - now.drained]
         target = self._disks.faster([*filter(self._engine.is_connected, others)])
         if target is not None and self._transfer is None:
             self.transfer(self._node_of(target), lambda outcome: None)

@@ -23,9 +23,11 @@ from raftckpt.raft.port import (
     Changed,
     PeerStatus,
     RemoveMember,
+    SetDrain,
     SetPin,
     Transferred,
 )
+from raftckpt.server.audit import audit
 from raftckpt.server.copies import Copies
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
@@ -80,6 +82,8 @@ class ReplicaInfo:
     """Longest step of the last minute or two, its syncs not counted."""
     health: Callable[[], dict[str, Any]] = dict
     """Disk, clock, certificates."""
+    lately: Callable[[], list[Any]] = list
+    """What LATELY answers."""
 
 
 class Dispatcher:
@@ -114,6 +118,8 @@ class Dispatcher:
             ops.MemberAdd: self._change,
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
+            ops.MemberDrain: self._change,
+            ops.LatelyRequest: self._lately,
             ops.AlarmClear: self._clear,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
@@ -172,6 +178,9 @@ class Dispatcher:
             self._replica.refuse_not_leader(client, request)
         elif node == self._info.node:
             client.value(request, "done")
+        elif self._drained(node):
+            why = f"{node} is drained: raftckpt cluster drain {node} --off"
+            client.refuse(request, _INVALID, "param", why)
         elif not self._may_transfer():
             client.refuse(request, _TRY_AGAIN, "transfer", "it was moved too often of late")
         else:
@@ -183,6 +192,13 @@ class Dispatcher:
                     client.refuse(request, _TRY_AGAIN, "transfer", outcome.value)
 
             self._replica.transfer(node, done)
+
+    def _drained(self, node: str | None) -> bool:
+        found = self._replica.log.status().configuration.named(node or "")
+        return found is not None and found.drained
+
+    def _lately(self, client: Client, message: ops.LatelyRequest) -> None:
+        client.value(message.request, self._info.lately())
 
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
@@ -223,6 +239,10 @@ class Dispatcher:
                 )
             case ops.MemberRemove():
                 change = RemoveMember(message.node)
+            case ops.MemberDrain():
+                change = SetDrain(message.node, message.drained)
+                word = "drain" if message.drained else "undrain"
+                audit(word, member=message.node, client=client.client_name, address=client.address)
             case _:
                 change = SetPin(message.pinned)
         replica.change(change, done)
@@ -334,6 +354,7 @@ def _member(member: ClusterMember) -> dict[str, Any]:
         "voter": member.voter,
         "promote": member.promote,
         "replaces": member.replaces,
+        **({"drained": True} if member.drained else {}),
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from heapq import heappush, heapreplace
 from itertools import islice
 from math import nan
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from raftckpt.node.chronicle import Chronicle
 from raftckpt.node.meters import Buckets
@@ -124,6 +124,7 @@ class LastHour:
         self._told_alarms: set[str] = set()
         self._links: dict[str, bool] = {}
         self._members: tuple[tuple[str, bool], ...] = ()
+        self._drained: set[str] = set()
         self._after = ""
         self._round: list[tuple[int, str]] = []
 
@@ -197,6 +198,46 @@ class LastHour:
         """(uid, how much it is changed) of those that are changed most, the most first."""
         return sorted(self.busy.items(), key=lambda item: -item[1].changes)[:SHOWN_MAX]
 
+    def told(self) -> list[Any]:
+        """What LATELY answers: whole numbers, texts, lists of them; see docs/reference/protocol.md.
+
+        Rates of the last seconds (changes and reads in a thousand seconds, latencies in
+        microseconds or None), checkpoints, groups, happenings.
+        """
+        machine = self._replica.machine
+        last = list(self.recent)[-3:]
+        rates: list[int | None] = [
+            round(1000 * sum(row[at] for row in last) / max(1, len(last))) for at in (0, 1)
+        ]
+        for point in self.points()[-1:]:
+            rates += [
+                None if value != value else round(value * 1e6)
+                for value in (point.commit_p50, point.commit_p99, point.sync_p99)
+            ]
+        busy = dict(self.busiest())
+        chosen = {uid: machine.checkpoints[uid] for uid in busy if uid in machine.checkpoints}
+        for name in self.largest:
+            if (found := machine.names.get(name)) is not None:
+                chosen.setdefault(found.uid, found)
+        rows = [
+            [
+                each.name,
+                round(1000 * busy[uid].changes) if uid in busy else 0,
+                round(busy[uid].bytes) if uid in busy else 0,
+                each.memory_used,
+                len(each.sections),
+                len(each.openers),
+            ]
+            for uid, each in chosen.items()
+        ]
+        groups = [
+            [group.name, group.active, group.holder.node if group.holder else "",
+             len(group.members), group.epoch]
+            for group in islice(machine.groups.by_name.values(), SHOWN_MAX)
+        ]  # fmt: skip
+        happened = [*self.chronicle.happenings][-SHOWN_MAX:]
+        return [rates, rows, groups, [[each.at_ms, each.kind, each.fields] for each in happened]]
+
     def _note_sizes(self) -> None:
         """Go on with the time round; what is found counts when it is complete."""
         machine, found = self._replica.machine, self._round
@@ -230,6 +271,10 @@ class LastHour:
                 note(wall_ns, "link", node=node, up=up)
         self._links = links
         members = tuple((each.node, each.voter) for each in raft.configuration.members)
+        drained = {each.node for each in raft.configuration.members if each.drained}
+        for node in sorted(drained ^ self._drained):
+            note(wall_ns, "drain", node=node, drained=node in drained)
+        self._drained = drained
         if members != self._members:
             if self._members:
                 told = ", ".join(node if votes else f"{node} (learner)" for node, votes in members)

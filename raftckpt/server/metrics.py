@@ -178,6 +178,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("limit", _G, "", "limit", "What this replica takes on.", lambda s: s.limits()),
     ("limit_used", _G, "", "limit", "What of it is taken.", lambda s: s.used()),
     ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
+    ("drained", _G, "", "", "1 if this replica is drained: it leads only while nobody else can.", lambda s: s.of.info.directory in s.raft.configuration.drained),
     ("waiting", _G, "", "", "1 if this replica waits to become a member, or a change of members is held up.", lambda s: bool(s.raft.waiting)),
     ("disk_full", _G, "", "", "1 if the disk has no room for new data.", lambda s: s.of.disk_full()),
     ("disk_free_bytes", _G, "bytes", "", "Free for this replica on the disk of its data directory.", lambda s: s.free),

@@ -281,9 +281,10 @@ def _members(seen: Seen) -> str:
 
 
 def _role(member: ClusterMember, *, leads: bool) -> str:
-    if leads:
-        return _pill("leader", "good")
-    return _pill("voter" if member.voter else "learner", "plain")
+    role = _pill("leader", "good")
+    if not leads:
+        role = _pill("voter" if member.voter else "learner", "plain")
+    return role + (" " + _pill("drained", "look") if member.drained else "")
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -421,6 +422,10 @@ def _told(happenings: list[Happening], number: int) -> str:
         case "alarm":
             word = _pill("alarm", "wrong") if each.fields["raised"] else _pill("over", "good")
             return f"{word} {fields['text']}"
+        case "drain" if each.fields["drained"]:
+            return f"{_pill('drained', 'look')} {fields['node']} leads only if nobody else can"
+        case "drain":
+            return f"{_pill('undrained', 'good')} {fields['node']} may lead again"
         case "members":
             return f"{_pill('members', 'plain')} {fields['members']}"
         case _:

@@ -46,6 +46,8 @@ COMMANDS = [
     ["lock"],
     ["cluster", "status"],
     ["cluster", "transfer"],
+    ["cluster", "drain"],
+    ["top"],
     ["cluster", "check"],
     ["snapshot", "save"],
     ["snapshot", "inspect"],
