@@ -21,6 +21,7 @@ from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
 from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener, cut_off
 from raftckpt.version import VERSION
 
@@ -54,6 +55,7 @@ class Sources:
     """Sentences of what is wrong, by who says so."""
     word: Callable[[], str]
     """The word of /readyz."""
+    recorder: LastHour
 
 
 class Seen:
@@ -182,6 +184,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("state_used_bytes", _G, "bytes", "", "Of the memory limit: data, records, staged parts of large writes.", lambda s: s.replica.machine.used),
     ("state_full", _G, "", "", "1 if new data is refused because of the memory limit.", lambda s: s.replica.machine.bounds.full),
     ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
+    ("drained", _G, "", "", "1 if this replica is drained: it leads only while nobody else can.", lambda s: s.of.info.directory in s.raft.configuration.drained),
     ("waiting", _G, "", "", "1 if this replica waits to become a member, or a change of members is held up.", lambda s: bool(s.raft.waiting)),
     ("disk_full", _G, "", "", "1 if the disk has no room for new data.", lambda s: s.of.disk_full()),
     ("disk_free_bytes", _G, "bytes", "", "Free for this replica on the disk of its data directory.", lambda s: s.free),
