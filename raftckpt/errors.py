@@ -224,7 +224,7 @@ class Exist(CheckpointError):
 
 @_code(SaAisError.ERR_NO_SPACE)
 class NoSpace(CheckpointError):
-    """The checkpoint holds as many sections as its creation attributes allow."""
+    """A checkpoint holds all that it may (sections, quota), or the memory for data is used up."""
 
 
 @_code(SaAisError.ERR_NO_RESOURCES)
@@ -293,6 +293,12 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "section_exists": (None, "section {0} exists already"),
     "default_section": (None, "the default section cannot be created, deleted or expired"),
     "sections_full": (None, "the checkpoint holds its maximum of {0} sections"),
+    "checkpoint_full": (None, "the checkpoint has a quota of {0} bytes (its size)"),
+    "memory": (
+        None,
+        "the cluster has a limit of {0} bytes for data, and is near it: delete some, let it "
+        "expire, or raise the limit (raftckpt cluster limits)",
+    ),
     "section_too_big": (None, "more than max_section_size ({0} bytes)"),
     "section_id": (None, "a section id has 1..{0} bytes (max_section_id_size)"),
     "offset": (None, "the offset lies beyond the end of the section ({0} bytes)"),

@@ -105,6 +105,9 @@ _REMEDIES_OF_REASONS = {
     "group_in_use": "stop its components first",
     "handing_over": _SHOW_GROUP,
     "no_standby": _SHOW_GROUP,
+    "memory": "raftckpt cluster limits show; delete, or raise the limit",
+    "full": "raftckpt cluster limits show; delete, or make room on the disks",
+    "checkpoint_full": "delete sections, or use a checkpoint with a larger --size",
     "component_exists": "choose another --name, or end the one that has it",
 }
 

@@ -774,7 +774,8 @@ class ClientCore:
     ) -> None:
         if isinstance(call, Internal):
             call.on_refused(code, reason, detail)
-        elif code == _TRY_AGAIN:
+        elif code == _TRY_AGAIN or (call.accepted and reason == "full"):
+            # what a leader accepted, the next one puts in its place, if need be when there is room
             self._again(call, reason, detail, definite)
         elif code == _BAD_HANDLE and reason == "session":
             if call.needs is not _COMMAND and not call.done:

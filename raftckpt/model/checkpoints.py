@@ -63,6 +63,7 @@ _UPDATE: Final = int(
     | CreationFlags.WR_ACTIVE_REPLICA_WEAK
 )
 _COLLOCATED: Final = int(CreationFlags.COLLOCATED)
+_QUOTA: Final = int(CreationFlags.QUOTA)
 _NOT_READER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "reading")
 _NOT_WRITER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "writing")
 _READ_NOT_GRANTED: Final = not_granted(READING)
@@ -95,6 +96,7 @@ class Checkpoint:
             corrupted sections).
         write_limit: most bytes one element may write.
         section_limit: longest section.
+        size_limit: most bytes in all sections: ``attributes.size`` where that is a quota.
     """
 
     __slots__ = (
@@ -115,6 +117,7 @@ class Checkpoint:
         "revision",
         "section_limit",
         "sections",
+        "size_limit",
         "uid",
         "unlinked",
         "write_limit",
@@ -142,6 +145,7 @@ class Checkpoint:
         self.corrupted: frozenset[bytes] = frozenset()
         self.write_limit = min(attributes.max_section_size, WRITE_BYTES_MAX)
         self.section_limit = min(attributes.max_section_size, SECTION_BYTES_MAX)
+        self.size_limit = attributes.size if attributes.flags & _QUOTA else SA_TIME_MAX
         self.guarded = self.needs_active
 
     @property
@@ -219,6 +223,12 @@ class Checkpoint:
             return refuse(SaAisError.ERR_INVALID_PARAM, "section_too_big", largest, position)
         if size > WRITE_BYTES_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX, position)
+        return None
+
+    def refuse_more(self, more: int, position: int | None = None) -> Result | None:
+        """NO_SPACE if its quota has no room for so many bytes more of content."""
+        if more > 0 and self.memory_used + more > self.size_limit:
+            return refuse(SaAisError.ERR_NO_SPACE, "checkpoint_full", self.size_limit, position)
         return None
 
     def refuse_corrupted(self, section_id: bytes, position: int | None = None) -> Result | None:

@@ -29,7 +29,6 @@ from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
     COMPONENTS_PER_GROUP_MAX,
     COMPONENTS_PER_SESSION_MAX,
-    GROUPS_MAX,
 )
 
 __all__ = [
@@ -69,7 +68,7 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
     if len(session.members) >= COMPONENTS_PER_SESSION_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "components of a session")
     if group is None:
-        if len(state.groups.by_name) >= GROUPS_MAX:
+        if len(state.groups.by_name) >= state.bounds.groups:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
         group = state.groups.by_name[name] = ServiceGroup(name)
     member = assignments.join(

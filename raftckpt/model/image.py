@@ -3,7 +3,8 @@
 An image is a sequence of msgpack objects:
 
     header      ["raftckpt image", version, [now, revision, index, chain, next session, next uid,
-                 last number of groups], checkpoints, sessions, groups]
+                 last number of groups], checkpoints, sessions, groups], and if limits were set
+                 [full, [[name, value], ...]]
     checkpoint  head, then its sections in groups [[id, data, expiration, update, revision], ...];
                 data of more than one page is the number of its pages, which follow the group
     session     head, then results in groups [[code, value], ...], then for each stage its pages
@@ -111,6 +112,8 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     access = image_access.frozen(state)
     if access is not None:
         header.append(1)
+    if state.bounds.given:
+        header.append([state.bounds.full, sorted(state.bounds.given.items())])
     checkpoints = [
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
@@ -284,12 +287,13 @@ class _Reader:
         return found
 
     def header(self) -> list[Any]:
-        """Return the first object: six fields, or seven if access is part of the image."""
-        found: list[Any] = self.object()
-        if has_types(found, *_HEADER):
-            return [*found, 0]
-        _need(has_types(found, *_HEADER, _INT) and found[-1] == 1, "a header was expected")
-        return found
+        """Return the first object: six fields, whether access follows, and the limits (or None)."""
+        found: Any = self.object()
+        _need(type(found) is list and len(found) >= len(_HEADER), "a header was expected")
+        bounds = found.pop() if type(found[-1]) is list else None
+        access = found.pop() if len(found) > len(_HEADER) else 0
+        _need(has_types(found, *_HEADER) and access in (0, 1), "a header was expected")
+        return [*found, access, bounds]
 
     def page(self, size: int | None = None) -> bytes:
         """Return the next object, a page."""
@@ -325,7 +329,7 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    magic, version, counters, checkpoints, sessions, groups, access = reader.header()
+    magic, version, counters, checkpoints, sessions, groups, access, bounds = reader.header()
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
@@ -340,6 +344,8 @@ def _load(state: State, reader: _Reader) -> None:
         state.groups.last,
     ) = counters
     _need(state.now_ns <= SA_TIME_MAX and state.chain < 1 << 32, "counters")
+    if bounds is not None:
+        _load_bounds(state, bounds)
     before = 0
     for _ in range(checkpoints):
         before = _load_checkpoint(state, reader, before)
@@ -357,6 +363,16 @@ def _load(state: State, reader: _Reader) -> None:
     if access:
         image_access.load(state, reader.object())
     reader.finish()
+
+
+def _load_bounds(state: State, found: Any) -> None:
+    _need(has_types(found, _BOOL, _LIST) and found[1], "the limits")
+    full, rows = found
+    _need(all(has_types(row, _STR, _INT) for row in rows), "the limits")
+    names = [name for name, _ in rows]
+    _need(names == sorted(set(names)) and state.bounds.change(rows) is None, "the limits")
+    _need(not full or "memory" in names, "full without a limit")
+    state.bounds.full = full
 
 
 def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:

@@ -14,6 +14,7 @@ from raftckpt.model.assignments import end_components, settle_ended
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.checkpoints import (
     B01,
+    CHECKPOINT_BYTES,
     CREATE,
     DEPOSED,
     FENCED,
@@ -28,13 +29,11 @@ from raftckpt.model.state import State
 from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse, success
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
-    CHECKPOINTS_MAX,
     DUE_PER_ENTRY_MAX,
     HANDLES_PER_SESSION_MAX,
     SA_TIME_MAX,
     SECTION_ID_BYTES_MAX,
     SECTIONS_MAX,
-    SESSIONS_MAX,
 )
 
 __all__ = [
@@ -45,6 +44,7 @@ __all__ = [
     "checkpoint_unlink",
     "due",
     "end_session",
+    "limits_set",
     "refuse_attributes",
     "retention_set",
     "session_admit",
@@ -54,6 +54,8 @@ __all__ = [
     "stage_chunk",
 ]
 
+_FREE: Final = int(CreationFlags.COLLOCATED | CreationFlags.QUOTA)
+"""Creation flags that go with any other."""
 _CREATED: Final = int(ChangeKind.CREATED)
 _EXPIRED: Final = int(ChangeKind.EXPIRED)
 _RETENTION_SET: Final = int(ChangeKind.RETENTION_SET)
@@ -85,7 +87,7 @@ def _open(state: State, c: ops.SessionOpen | ops.SessionAdmit, principal: int) -
         if state.sessions[known].principal != principal:
             return _SECRET
         return success([known])
-    if len(state.sessions) >= SESSIONS_MAX:
+    if len(state.sessions) >= state.bounds.sessions:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "sessions")
     session = Session(state.next_session, c.secret, c.name, c.node, c.timeout_ns, c.grace_ns)
     session.principal = principal
@@ -138,6 +140,13 @@ def compare(state: State, c: ops.Compare) -> Result:
     return success(None)
 
 
+def limits_set(state: State, c: ops.LimitsSet) -> Result:
+    """Set limits of the state, or leave a memory limit that there is already."""
+    if c.first and "memory" in state.bounds.given:
+        return success("done")
+    return state.bounds.change(c.values) or success("done")
+
+
 def check(state: State, c: ops.Check) -> Result:
     """Remember that the digest of the state after exactly this entry is wanted."""
     state.check_nonces.append((c.nonce, state.applied_index))
@@ -167,8 +176,11 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
         return refusal
     attributes = None if c.attributes is None else CreationAttributes._make(c.attributes)
     if checkpoint is None:
-        if len(state.checkpoints) >= CHECKPOINTS_MAX:
+        if len(state.checkpoints) >= state.bounds.checkpoints:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "checkpoints")
+        refusal = state.refuse_growth(CHECKPOINT_BYTES)
+        if refusal is not None:
+            return refusal
     elif attributes is not None:
         names = checkpoint.differences(attributes, retention=bool(flags & B01))
         if names:
@@ -220,7 +232,7 @@ def refuse_attributes(flags: int, fields: tuple[int, ...] | None) -> Result | No
         what = "missing with CREATE" if fields is None else "given without CREATE"
         return refuse(SaAisError.ERR_INVALID_PARAM, "attributes", what)
     creation, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
-    if creation & ~int(CreationFlags.COLLOCATED) not in (1, 2, 4):
+    if creation & ~_FREE not in (1, 2, 4):
         return refuse(SaAisError.ERR_INVALID_PARAM, "flags", creation)
     wrong = ""
     if not 1 <= max_sections <= SECTIONS_MAX:
@@ -325,6 +337,13 @@ def active_replica_set(state: State, session: Session, c: ops.ActiveReplicaSet) 
 def stage_chunk(state: State, session: Session, c: ops.StageChunk) -> Result:
     """Take a chunk of a large value."""
     before = session.staged_bytes
-    refusal = session.stage_chunk(c.stage, c.offset, c.data, state.staged_bytes - before)
+    elsewhere = state.staged_bytes - before
+    bounds, more = state.bounds, len(c.data)
+    # no stage alone brings the state to its mark: one write too large would shut out everybody
+    refusal = state.refuse_growth(more if state.used + more < bounds.high else bounds.memory + 1)
+    if refusal is not None:
+        session.take_stage(c.stage)
+    else:
+        refusal = session.stage_chunk(c.stage, c.offset, c.data, elsewhere, state.bounds.staged)
     state.staged_bytes += session.staged_bytes - before
     return success() if refusal is None else refusal

@@ -46,6 +46,7 @@ _CLUSTER: Final[dict[type[Any], _ClusterHandler]] = {
     ops.Check: lifecycle.check,
     ops.Compare: lifecycle.compare,
     ops.GroupFail: group_commands.group_fail,
+    ops.LimitsSet: lifecycle.limits_set,
 }
 _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.SessionClose: lifecycle.session_close,
@@ -100,6 +101,8 @@ class Early(NamedTuple):
     """Whether the checkpoint's update option allows to answer before commit."""
     structural: bool
     """Whether the command itself changes the structure (a put that creates)."""
+    left: int
+    """Bytes that the checkpoint's quota has room for."""
 
 
 def _with_stage(field: str, handler: _Handler) -> _Handler:
@@ -112,6 +115,7 @@ def _with_stage(field: str, handler: _Handler) -> _Handler:
             if value is None:
                 return STAGE
             c = replace(c, **{field: value})
+            return _granted(state, len(value), handler, session, c)
         return handler(state, session, c)
 
     return staged
@@ -121,7 +125,7 @@ def _with_stages(field: str, at: int, handler: _Handler) -> _Handler:
     """The same for a tuple, or a list of them, with data at a place."""
 
     def staged(state: State, session: Session, c: Any) -> Result:
-        missing = None
+        missing, size = None, 0
         value = getattr(c, field)
         rows = [value] if type(value) is tuple else list(value)
         for position, row in enumerate(rows):
@@ -129,16 +133,26 @@ def _with_stages(field: str, at: int, handler: _Handler) -> _Handler:
                 data = _take(state, session, row[at])
                 if data is None and missing is None:
                     missing = position
+                size += 0 if data is None else len(data)
                 rows[position] = (*row[:at], data, *row[at + 1 :])
         if type(value) is tuple:
             if missing is not None:
                 return STAGE
-            return handler(state, session, replace(c, **{field: rows[0]}))
+            return _granted(state, size, handler, session, replace(c, **{field: rows[0]}))
         if missing is not None:
             return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
-        return handler(state, session, replace(c, **{field: rows}))
+        return _granted(state, size, handler, session, replace(c, **{field: rows}))
 
     return staged
+
+
+def _granted(state: State, size: int, handler: _Handler, session: Session, c: Any) -> Result:
+    """Execute a command with data that had its room as a stage."""
+    state.granted = size
+    try:
+        return handler(state, session, c)
+    finally:
+        state.granted = 0
 
 
 def _take(state: State, session: Session, number: int) -> Any:
@@ -236,6 +250,7 @@ class CheckpointMachine(State):
                 if replies.bytes != held and command.session in self.sessions:
                     self.footprint += replies.bytes - held
             results.append(result)
+        self.bounds.judge(self.footprint + self.staged_bytes)
         if self._garbage:
             self.sweep(_SWEEP_PER_BATCH)
         return results
@@ -281,7 +296,8 @@ class CheckpointMachine(State):
             return result
         checkpoint = session.handles[command.handle][0]
         creates = type(command) is ops.SectionPut and command.section_id not in checkpoint.sections
-        return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates))
+        left = checkpoint.size_limit - checkpoint.memory_used
+        return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates, left))
 
     def target_uid(self, command: Any) -> int | None:
         """Return the uid of the checkpoint a command is about, on the applied state.

@@ -17,6 +17,7 @@ from raftckpt.errors import SaAisError, ensure
 from raftckpt.model import access_commands, group_commands
 from raftckpt.model.access import NOBODY, READING, VISIBLE, not_granted
 from raftckpt.model.asking import RIGHTS
+from raftckpt.model.bounds import BOUNDS
 from raftckpt.model.checkpoints import B01, NO_READ, Checkpoint, Section
 from raftckpt.model.express import plain_read
 from raftckpt.model.order import beyond
@@ -68,6 +69,8 @@ def answer(state: State, session: int | None, query: Query, principal: int) -> R
         return of_access(state, principal, query)
     if kind is ops.Checkpoints:
         return success([state.revision, _checkpoints(state, principal)])
+    if kind is ops.LimitsRequest:
+        return success([state.revision, _limits(state), state.bounds.full])
     if isinstance(query, ops.CheckpointPage):
         return success([state.revision, _checkpoint_page(state, query, principal)])
     function, refuse_handle = _QUERIES[kind]
@@ -458,6 +461,21 @@ def _checkpoints(state: State, principal: int) -> list[CheckpointDescriptor] | _
     return found
 
 
+def _limits(state: State) -> list[list[Any]]:
+    """[name, value, used, least, most, unit] of each limit of the state; used: None if none is."""
+    used = {
+        "memory": state.used,
+        "staged": state.staged_bytes,
+        "sessions": len(state.sessions),
+        "checkpoints": len(state.checkpoints),
+        "groups": len(state.groups.by_name),
+    }
+    return [
+        [name, state.bounds.value(name), used.get(name), bound.least, bound.most, bound.unit]
+        for name, bound in BOUNDS.items()
+    ]
+
+
 _Function = Callable[[State, Checkpoint, Any], Any]
 
 _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
@@ -477,14 +495,10 @@ _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
 _RIGHTS: Final = {kind: RIGHTS[OPERATIONS[kind].needs] for kind in _QUERIES}
 """What is to be granted on its name: as it is declared."""
 
+_WHOLE: Final = (ops.Checkpoints, ops.CheckpointPage, ops.LimitsRequest)
+"""Queries about all there is."""
+
 ensure(
-    {
-        *_QUERIES,
-        *group_commands.QUERIES,
-        *access_commands.QUERIES,
-        ops.Checkpoints,
-        ops.CheckpointPage,
-    }
-    == ops.QUERIES,
+    {*_QUERIES, *group_commands.QUERIES, *access_commands.QUERIES, *_WHOLE} == ops.QUERIES,
     "every query has what answers it",
 )

@@ -20,7 +20,6 @@ from raftckpt.model.replies import ReplyTable
 from raftckpt.model.types import Result, refuse
 from raftckpt.model.values import PageBuilder, Value
 from raftckpt.protocol.contract import (
-    STAGED_BYTES_MAX,
     STAGED_BYTES_PER_SESSION_MAX,
     STAGES_PER_SESSION_MAX,
     WRITE_BYTES_MAX,
@@ -143,7 +142,7 @@ class Session:
         return self.replies.answered
 
     def stage_chunk(
-        self, number: int, offset: int, data: bytes, staged_elsewhere: int
+        self, number: int, offset: int, data: bytes, staged_elsewhere: int, staged_max: int
     ) -> Result | None:
         """Append a chunk to a stage; None if it was taken.
 
@@ -155,6 +154,7 @@ class Session:
             offset: must be the bytes staged so far.
             data: the chunk.
             staged_elsewhere: bytes staged by the other sessions.
+            staged_max: bytes that all of them may stage.
         """
         stage = self.stages.get(number)
         if offset != (0 if stage is None else stage.size):
@@ -163,7 +163,7 @@ class Session:
             refusal = refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX)
         elif (
             self.staged_bytes + len(data) > STAGED_BYTES_PER_SESSION_MAX
-            or staged_elsewhere + self.staged_bytes + len(data) > STAGED_BYTES_MAX
+            or staged_elsewhere + self.staged_bytes + len(data) > staged_max
         ):
             refusal = refuse(SaAisError.ERR_NO_RESOURCES, "limit", "staged bytes")
         elif stage is None and len(self.stages) >= STAGES_PER_SESSION_MAX:

@@ -15,7 +15,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -23,6 +22,8 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
+from raftckpt.events import EventLog
+from raftckpt.model.bounds import NO_END
 from raftckpt.model.changes import Change
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
@@ -55,9 +56,10 @@ from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_NO_SPACE: Final = int(SaAisError.ERR_NO_SPACE)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
 _NEVER: Final = float("inf")
@@ -278,7 +280,8 @@ class Replica:
         room_bytes = min(self._room.pending_bytes_max, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
-        unfit = self._unfit
+        unfit, bounds = self._unfit, machine.bounds
+        limited = bounds.memory < NO_END
         before, added_bytes = len(commands), 0
         waits_for, refused_at = state.waits_for, proposed
         try:
@@ -298,10 +301,24 @@ class Replica:
                         owner.refuse(request, _TRY_AGAIN, word)
                         waits_for, refused_at = "gap" if word == "busy" else word, proposed
                         continue
+                promised = 0
+                if limited and kind in EARLY and asynchronous.get(message.handle, 1):
+                    flying = self._flying_commands + len(queue)
+                    promised = self._room.promised(machine, pending + cost, flying)
+                    if (
+                        (bounds.full or promised > bounds.memory)
+                        and early.asynchronous(machine, state, message.handle)
+                        and self._room.growth(machine, session, message) > 0
+                    ):
+                        owner.refuse(request, _NO_SPACE, "full")
+                        continue
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
-                    new = sequence > proposed
-                    early.consider(machine, owner, state, request, message, new)
+                    new, arriving = sequence > proposed, pending + cost + self._room.reached
+                    sure = promised < bounds.high
+                    early.consider(
+                        machine, owner, state, request, message, new, arriving, room=sure
+                    )
                 if kind in STRUCTURAL:
                     early.structural(machine, message)
                     queue.special = True
@@ -331,7 +348,7 @@ class Replica:
         if space.disk_full:
             return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
-        if growth > max(0, space.left(self.machine) - pending):
+        if space.decides(self.machine) and growth > max(0, space.left(self.machine) - pending):
             return "full"
         if type(message) is ops.CheckpointOpen and space.crowded(self.machine):
             return "full"
@@ -545,6 +562,14 @@ class Replica:
         return self.digests.get(nonce)
 
     @_or_fail
+    def set_limits(self, owner: Requester, request: int, values: list[tuple[str, int]]) -> None:
+        """Propose limits of the state; answered when that is applied."""
+        if not self.leading:
+            self.refuse_not_leader(owner, request)
+        else:
+            self._enqueue(owner, request, ops.LimitsSet(0, 0, 0, values, False))
+
+    @_or_fail
     def transfer(self, node: str | None, done: Callable[[Transferred], None]) -> None:
         """Hand leadership over."""
         self.log.transfer(node, done)
@@ -672,8 +697,10 @@ class Replica:
             self._apply_own(index, payload, context)
         if self.feed is not None:
             self.feed.applied(self.machine.changes, self.machine.revision)
-        if self.machine.groups.told and self._leadership is not None:
-            self._leadership.roles.tell(self._clock.monotonic())
+        if self.machine.groups.told:
+            self.meters.chronicle.assigned(self.machine, self.machine.groups.told.values())
+            if self._leadership is not None:
+                self._leadership.roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
         if nonces and nonces[-1] != self._last_check:
             self._last_check = nonces[-1]
@@ -785,7 +812,7 @@ class Replica:
 
     def _undecodable(self, index: int, why: str) -> None:
         """A committed entry is no batch: somebody posed as a leader, or it is our bug."""
-        log.error('event=undecodable index=%d why="%s"', index, why)
+        log.error("undecodable", index=index, why=why)
         if len(self.alarms) < _ALARMS_MAX:
             self.alarms.append(
                 f"entry {index} of the log could not be read, and nothing was done for it on any "
@@ -840,8 +867,10 @@ class Replica:
                 self.log.voters,
                 self.log.wall_clocks,
                 self._witnesses,
+                self.log.memories,
             )
             self._wake()
+        self.meters.chronicle.led(self._clock.wall_ns(), status.term, self.leader)
         if self.leader != leader_before:
             self.meters.leader_changes += self.leader is not None
             if self.listener is not None:

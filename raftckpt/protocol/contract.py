@@ -53,6 +53,16 @@ STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
 STAGED_BYTES_MAX: Final = 512 * MIB
 STAGES_PER_SESSION_MAX: Final = 4096
 """Most stages a session may hold at once (a vector write may refer to one per element)."""
+MEMORY_HIGH_PERCENT: Final = 90
+"""Of the memory limit; above it new data is refused. The tenth that is left is more than a session
+may stage for one write if the limit is a GiB, and what leaders accepted early is counted apart."""
+MEMORY_LOW_PERCENT: Final = 85
+"""Below it new data is taken again: far enough from the other for who deletes little by little."""
+MEMORY_HIGH_PERCENT_MAX: Final = 98
+"""Something must be left for what was accepted before it was in the log."""
+LIMIT_NAME_BYTES_MAX: Final = 32
+LIMITS_PER_CHANGE_MAX: Final = 32
+"""More than there are names of limits."""
 SESSION_TIMEOUT_NS_MIN: Final = 100 * MILLISECOND_NS
 SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
 DUE_PER_ENTRY_MAX: Final = 4096

@@ -47,6 +47,7 @@ __all__ = [
     "GroupOperation",
     "Handle",
     "HostPort",
+    "LimitValues",
     "MaybeComponent",
     "MaybeNatural",
     "MaybeNode",
@@ -585,6 +586,27 @@ PageRows: TypeAlias = Annotated[
     Meta(ge=1, le=limits.PAGE_ROWS_MAX),
     Field((100,), reason="param", detail=f"a page has 1..{limits.PAGE_ROWS_MAX} rows"),
 ]
+_LIMITS_SAY: Final = f"1..{contract.LIMITS_PER_CHANGE_MAX} limits are set at once"
+LimitValues: TypeAlias = Annotated[
+    list[
+        tuple[
+            Annotated[
+                str,
+                Meta(min_length=1, max_length=contract.LIMIT_NAME_BYTES_MAX),
+                _label(contract.LIMIT_NAME_BYTES_MAX, "memory"),
+            ],
+            Natural,
+        ]
+    ],
+    Meta(min_length=1, max_length=contract.LIMITS_PER_CHANGE_MAX),
+    Field(
+        ([("memory", 1 << 30)], [("high", 90), ("low", 80)]),
+        reason="param",
+        detail=_LIMITS_SAY,
+        size="sum([20 + 4 * len(n) for n, _ in {}])",
+    ),
+]
+"""(name of a limit, its value)."""
 Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[
     list[Natural], Meta(max_length=contract.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")

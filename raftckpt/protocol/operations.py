@@ -62,6 +62,9 @@ __all__ = [
     "GroupsRequest",
     "HelloRequest",
     "Keepalive",
+    "LimitsChange",
+    "LimitsRequest",
+    "LimitsSet",
     "OperationSpec",
     "PrincipalCreate",
     "PrincipalRevoke",
@@ -462,6 +465,18 @@ class Compare(ClusterCommand, tag=42):
     digest: k.Nonce
 
 
+@operation(Right.CLUSTER, "done", route=Route.CLUSTER, structural=True)
+class LimitsSet(ClusterCommand, tag=70):
+    """Set limits of the state: [name, value] each, all or none.
+
+    ``first``: only if the memory has no limit yet; a leader that knows of all voters how much they
+    have sets the smallest.
+    """
+
+    values: k.LimitValues
+    first: k.Flag
+
+
 # --- service groups ------------------------------------------------------------------------------
 
 
@@ -761,6 +776,11 @@ class SpacesRequest(Query, tag=143):
     """All spaces: [prefix, [[principal, rights], ...]] each."""
 
 
+@operation(Right.SESSION, ("revision", "limits", "full"))
+class LimitsRequest(Query, tag=151):
+    """Limits of the state: [name, value, used, least, most, unit] each; whether it is full."""
+
+
 # --- tracking ------------------------------------------------------------------------------------
 
 
@@ -824,6 +844,26 @@ class LevelPin(Request, tag=130):
     """Hold the level where it is, or let it rise again."""
 
     pinned: k.Flag
+
+
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class LimitsChange(Request, tag=150):
+    """Set limits of the state: the leader puts it into the log. Asking again is harmless."""
+
+    values: k.LimitValues
+
+
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class MemberDrain(Request, tag=160):
+    """Have a member lead only while nobody else can, or as any other again."""
+
+    node: k.MemberName
+    drained: k.Flag
+
+
+@operation(Right.OPERATE, ("rates", "busiest", "groups", "happenings"), route=Route.ANY)
+class LatelyRequest(Request, tag=161):
+    """What this replica saw of late: checkpoints, service groups, elections and fail-overs."""
 
 
 @operation(Right.OPERATE, "done", route=Route.ANY)

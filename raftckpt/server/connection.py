@@ -87,6 +87,8 @@ class Port(Protocol):
     dispatcher: Dispatcher
     turns: Turns
     refusals: Counter[str]
+    working: Callable[[], None]
+    """Told that something begins in this turn of the loop."""
 
     def opened(self, connection: Connection) -> None:
         """A connection is there."""
@@ -249,6 +251,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decode and dispatch what arrived."""
+        self._listener.working()
         try:
             bodies = self.decoder.feed(data)
         except FrameError as error:
@@ -324,6 +327,7 @@ class Connection(asyncio.Protocol):
     # --- in -----------------------------------------------------------------------------------
     def _take(self) -> None:
         """Begin what was received, as much as the bounds and this turn's time allow."""
+        self._listener.working()
         bodies, held = self._bodies, self._held
         decoded = False
         while True:
@@ -714,6 +718,7 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Write one frame of the queue per iteration of the loop, as long as the client reads."""
         self._unpumped = True
+        self._listener.working()
         transport = self._transport
         if transport is None or transport.is_closing() or not self._writable:
             return

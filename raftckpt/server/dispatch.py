@@ -14,6 +14,7 @@ from raftckpt.errors import SaAisError, ensure
 from raftckpt.model.access import ProvenIdentity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
@@ -25,9 +26,11 @@ from raftckpt.raft.port import (
     Changed,
     PeerStatus,
     RemoveMember,
+    SetDrain,
     SetPin,
     Transferred,
 )
+from raftckpt.server.audit import audit
 from raftckpt.server.copies import Copies
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
@@ -104,6 +107,9 @@ class ReplicaInfo:
     """Longest step of the last minute or two, its syncs not counted."""
     health: Callable[[], dict[str, Any]] = dict
     """Disk, clock, certificates."""
+    cpu: CpuMeter | None = None
+    lately: Callable[[], list[Any]] = list
+    """What LATELY answers."""
 
 
 class Dispatcher:
@@ -138,7 +144,10 @@ class Dispatcher:
             ops.MemberAdd: self._change,
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
+            ops.MemberDrain: self._change,
+            ops.LatelyRequest: self._lately,
             ops.AlarmClear: self._clear,
+            ops.LimitsChange: self._limits,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
             ops.Track: tracking.track,
@@ -243,6 +252,9 @@ class Dispatcher:
             self._replica.refuse_not_leader(client, request)
         elif node == self._info.node:
             client.value(request, "done")
+        elif self._drained(node):
+            why = f"{node} is drained: raftckpt cluster drain {node} --off"
+            client.refuse(request, _INVALID, "param", why)
         elif not self._may_transfer():
             client.refuse(request, _TRY_AGAIN, "transfer", "it was moved too often of late")
         else:
@@ -254,6 +266,13 @@ class Dispatcher:
                     client.refuse(request, _TRY_AGAIN, "transfer", outcome.value)
 
             self._replica.transfer(node, done)
+
+    def _drained(self, node: str | None) -> bool:
+        found = self._replica.log.status().configuration.named(node or "")
+        return found is not None and found.drained
+
+    def _lately(self, client: Client, message: ops.LatelyRequest) -> None:
+        client.value(message.request, self._info.lately())
 
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
@@ -294,9 +313,19 @@ class Dispatcher:
                 )
             case ops.MemberRemove():
                 change = RemoveMember(message.node)
+            case ops.MemberDrain():
+                change = SetDrain(message.node, message.drained)
+                word = "drain" if message.drained else "undrain"
+                audit(word, member=message.node, client=client.client_name, address=client.address)
             case _:
                 change = SetPin(message.pinned)
         replica.change(change, done)
+
+    def _limits(self, client: Client, message: ops.LimitsChange) -> None:
+        if not client.private:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
+            return
+        self._replica.set_limits(client, message.request, message.values)
 
     def _clear(self, client: Client, message: ops.AlarmClear) -> None:
         if not (client.private or self._replica.machine.access.on):
@@ -355,6 +384,10 @@ class Dispatcher:
             "sessions": len(machine.sessions),
             "connections": self._connections(),
             "checkpoints": len(machine.checkpoints),
+            "data_bytes": machine.used,
+            "data_bytes_max": replica.data_bytes_max or 0,
+            "memory_limit": machine.bounds.value("memory"),
+            "memory_full": machine.bounds.full,
             "revision": machine.revision,
             "trackers": self._tracking.count,
             "history_from": self._tracking.history.floor,
@@ -374,6 +407,8 @@ class Dispatcher:
             "journal_bytes": info.journal_bytes(),
             "fsyncs": info.fsyncs(),
             "longest_step_ms": int(info.longest_step_s() * 1000),
+            "turn_cpu_ms": 0 if info.cpu is None else round(info.cpu.most * 1000, 1),
+            "long_turns": 0 if info.cpu is None else info.cpu.long,
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
             "copied_s": None if copied is None else copied[0],
@@ -405,6 +440,7 @@ def _member(member: ClusterMember) -> dict[str, Any]:
         "voter": member.voter,
         "promote": member.promote,
         "replaces": member.replaces,
+        **({"drained": True} if member.drained else {}),
     }
 
 

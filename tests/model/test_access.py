@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -183,7 +184,7 @@ again = st.tuples(st.just("again"), st.sampled_from(PRINCIPALS))
 steps = st.lists(st.one_of(changes, checks, again, st.just(("image",))), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("RAFTCKPT_FUZZ_EXAMPLES", "30")), deadline=None)
 @given(steps)
 def test_rights_are_what_the_judge_says(chosen: list[tuple[Any, ...]]) -> None:
     world = GrantsWorld()

@@ -65,6 +65,7 @@ class OneNodeLog:
         self.changes: list[tuple[Change, Callable[[Changed], None]]] = []
         self.alarms: list[str] = []
         self.why_waiting = ""
+        self.told_memories: list[int] = []
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
         replica.attach_log(self)
 
@@ -136,6 +137,9 @@ class OneNodeLog:
 
     def wall_clocks(self) -> Sequence[int]:
         return self.walls if self.walls is not None else [self.clock.wall]
+
+    def memories(self) -> Sequence[int]:
+        return self.told_memories
 
     # the rest of the port, not used here
     def receive(self, directory: str, body: bytes) -> None:
