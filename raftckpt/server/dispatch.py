@@ -322,7 +322,7 @@ class Dispatcher:
         replica.change(change, done)
 
     def _limits(self, client: Client, message: ops.LimitsChange) -> None:
-        if not client.private:
+        if not (client.private or self._replica.machine.access.on):
             client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
             return
         self._replica.set_limits(client, message.request, message.values)
