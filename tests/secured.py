@@ -16,7 +16,21 @@ from raftckpt.rights import make_token
 from raftckpt.testing import LocalCluster
 from tests.authority import Authority
 
-__all__ = ["KEPT", "secure"]
+__all__ = ["KEPT", "OWN_CREDENTIALS", "secure"]
+
+OWN_CREDENTIALS: Final = frozenset(
+    {
+        "tests/c/test_credentials.py",
+        "tests/cli/test_rights.py",
+        "tests/e2e/test_rights.py",
+        "tests/e2e/test_rights_lost.py",
+        "tests/e2e/test_track_tls.py",
+        "tests/saf/test_credentials.py",
+    }
+    | {f"tests/e2e/{path.name}" for path in Path(__file__).parent.glob("e2e/test_attacks*.py")}
+    | {"tests/e2e/test_hostile.py"}
+)
+"""Files that say themselves what is shown to whom, or speak plain bytes: not run with it."""
 
 KEPT: Final[set[str]] = set()
 """Variables that are part of the run, and of no developer's machine."""
