@@ -18,6 +18,7 @@ from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
     Image,
+    Lately,
     SectionStatus,
     duration_ns,
     time_ns,
@@ -409,7 +410,7 @@ def drain_member(node: str, drained: bool) -> Call:
 
 def lately() -> Call:
     """Build a question for what whichever replica answers saw of late."""
-    return Call("what happened of late", Needs.ANY, ops.LatelyRequest(0))
+    return Call("what happened of late", Needs.ANY, ops.LatelyRequest(0), decode=Lately.from_wire)
 
 
 def pin_level(pinned: bool) -> Call:
