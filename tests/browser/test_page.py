@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,13 @@ import pytest
 from raftckpt.testing import LocalCluster
 from tests.admin import url
 from tests.browser.stage import Played, browser_path, staged
+from tests.terminal import Terminal, drawn
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[browser]'")
 BROWSER = browser_path()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="this machine has no Chromium")
 
+TOP = (sys.executable, "-c", "from raftckpt_cli.main import main; main()", "top")
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 DEADLINE_MS = 15_000
 LEADER_IS_ANOTHER = """(former) => {
@@ -101,6 +105,10 @@ def test_pictures_for_the_documents(stage, browser) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=PICTURES / f"page-{scheme}.png", full_page=True)
+    with closing(Terminal(*TOP, "--endpoints", cluster.endpoints)) as terminal:
+        terminal.until(lambda text: "call-control" in text and "billing/sessions" in text)
+        page.wait_for_timeout(5000)
+        PICTURES.joinpath("top.svg").write_text(drawn(terminal.cells()), "utf-8")
     phone, _ = opened(
         browser, cluster, cluster.leader(), viewport={"width": 390, "height": 844},
         device_scale_factor=2, color_scheme="dark",
