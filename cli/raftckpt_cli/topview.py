@@ -174,7 +174,7 @@ class Screen:
         leader = leader_of(found)
         for each in found.replicas:
             chosen = each.node == self._chosen
-            table.add_row(*_replica(each, leader, chosen=chosen), style="reverse" if chosen else "")
+            table.add_row(*_replica(each, leader, chosen=chosen), style="bold" if chosen else "")
         return table
 
     def _checkpoints(self, room: int) -> Table:
