@@ -1052,6 +1052,13 @@ class RaftNode(lib.EngineHooks):
                 clocks.append(heard.wall_ns + int(age * limits.SECOND_NS))
         return clocks
 
+    def memories(self) -> Sequence[int]:
+        """Bytes that each voter has for data; see the port."""
+        told = {self._id: self._config.memory}
+        told |= {directory: info.memory for directory, info in self._linked.items()}
+        found = [told.get(name, 0) for name in self._configurations.now.voters]
+        return found if all(found) else []
+
     def close(self) -> None:
         """Sync what is buffered and close the files."""
         self._following.close()

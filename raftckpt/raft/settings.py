@@ -19,6 +19,8 @@ class RaftConfig(NamedTuple):
     """host:port for clients."""
     levels: tuple[int, int] = (LOWEST_LEVEL, HIGHEST_LEVEL)
     """The lowest and the highest level that this version can."""
+    memory: int = 0
+    """Bytes that this replica has for data; 0: not to be announced."""
     heartbeat_s: float = 0.05
     election_min_s: float = 0.3
     election_max_s: float = 0.6

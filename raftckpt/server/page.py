@@ -340,8 +340,8 @@ def _groups(seen: Seen) -> str:
     for each in seen.of.recorder.chronicle.happenings:
         if each.kind == "failover":
             name = str(each.fields["group"])
-            times[name] = times.get(name, 0) + 1
             if each.fields["previous"]:
+                times[name] = times.get(name, 0) + 1
                 last[name] = each
     rows = [
         _group(group, times.get(name, 0), last.get(name))
