@@ -315,6 +315,9 @@ MEANINGS = {
     "tls.client.ca": "who signs clients; without it anybody may connect who trusts the certificate",
     "log.level": "of what is written to standard error",
     "log.format": "`json`: an object a line",
+    "log.rooms": "levels of single rooms, over `level`",
+    "log.audit": "file of the audit stream; without it, it goes where the log goes",
+    "log.audit_level": "`warning`: refusals only",
 }
 """What each setting is for, in one line."""
 
