@@ -16,7 +16,7 @@ __all__ = [
 VERSION = "0.1.0"
 
 CLIENT_PROTOCOL = 1
-"""Version of the protocol between clients and replicas (docs/protocol.md)."""
+"""Version of the protocol between clients and replicas (docs/reference/protocol.md)."""
 
 PEER_PROTOCOL = 2
 """Version of the protocol between replicas (1: by node id, without a founding)."""

@@ -1,4 +1,4 @@
-"""The tables of messages in docs/protocol.md, made from the table of operations.
+"""The tables of messages in docs/reference/protocol.md, made from the table of operations.
 
 ``python -m tools.protocol_tables --write`` puts them between their markers; without ``--write`` it
 says whether the document is what would be made. What tables cannot say stands in the document.
@@ -18,7 +18,7 @@ from tools.documents import keep
 
 __all__ = ["DOCUMENT", "TABLES", "rewritten"]
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reference" / "protocol.md"
 
 
 def _message(row: OperationSpec) -> str:

@@ -75,8 +75,9 @@ def run(
 
     The session is held here; the program gets its roles as lines on the descriptor
     RAFTCKPT_ROLE_FD and answers "ok NUMBER" or "failed NUMBER" on RAFTCKPT_ANSWER_FD
-    (docs/ha.md). It is restarted when it ends, stands by then, and dies with this supervisor. As
-    the first process of a container this one also reaps what the program's children leave behind.
+    (docs/guides/ha.md). It is restarted when it ends, stands by then, and dies with this
+    supervisor. As the first process of a container this one also reaps what the program's children
+    leave behind.
 
     \b
     Examples:

@@ -302,7 +302,11 @@ def _try(command: list[str], work: Path) -> None:
     (work / "trial.c").write_text(_TRIAL, "utf-8")
     build = [*command, f"-I{_INCLUDE}", str(work / "trial.c"), "-o", str(program)]
     _run([*build, f"-L{work}", f"-Wl,-rpath,{work}", "-lSaCkpt"], "no program links", "see above")
-    _run([str(program)], "the library does not find its Python", "see docs/c.md, Finding Python")
+    _run(
+        [str(program)],
+        "the library does not find its Python",
+        "see docs/guides/c.md, Finding Python",
+    )
 
 
 def _run(command: list[str], failure: str, remedy: str) -> None:

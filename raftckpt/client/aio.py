@@ -1,7 +1,7 @@
 """The asyncio face: :class:`Service` and :class:`Checkpoint`.
 
-This file is also the source of the blocking face (``sync.py`` is made from it by ``_unasync.py``),
-so that the two cannot drift apart.
+This file is also the source of the blocking face (``sync.py`` is made from it by
+``tools/faces.py``), so that the two cannot drift apart.
 """
 
 from __future__ import annotations

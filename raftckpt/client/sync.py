@@ -1,4 +1,7 @@
-"""The blocking face, thread-safe. Made from ``aio.py`` by ``_unasync.py``: do not edit."""
+"""The blocking face, thread-safe.
+
+Made from ``aio.py`` by ``tools/faces.py``: do not edit.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ An image is a sequence of msgpack objects:
     session     head, then results in groups [[code, value], ...], then for each stage its pages
     group       [name, admin, active, epoch, previous, cause, transition, successor,
                  components, failed components]
+    access      [on, revision, last number, principals, spaces, [[session, principal], ...]], only
+                if anybody ever changed it; the header says so by a seventh field, 1
     trailer     ["end", SHA-256 of everything before]
 
 Canonical: equal histories make equal images, byte by byte, in every process. Checkpoints and
@@ -18,7 +20,8 @@ order of insertion, which is a function of history and which loading restores, w
 million ids would hold the loop for a second. Newest first because then the frozen copy can be
 taken apart from its end while it is encoded, and is gone when the image is finished.
 
-What can be computed is not stored: opener counts, memory used, the due index, fences.
+What can be computed is not stored: opener counts, memory used, the due index, fences, and what is
+left of the flags with which a handle was opened.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from typing import Any, Final
 import msgpack
 
 from raftckpt.limits import KIB, MIB
-from raftckpt.model import image_groups
-from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
+from raftckpt.model import image_access, image_groups
+from raftckpt.model.checkpoints import CREATE, WANTED, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.lifecycle import refuse_attributes
 from raftckpt.model.order import SortedNames
@@ -72,7 +75,7 @@ _BYTES: Final = (bytes,)
 _BOOL: Final = (bool,)
 _LIST: Final = (list,)
 _NONE: Final = type(None)
-_HEADER_WITH_LIMITS: Final = 7
+_HEADER: Final = (_STR, _INT, _LIST, _INT, _INT, _INT)
 _INLINE_ROW: Final = (bytes, bytes, int, int, int)
 _PAGED_ROW: Final = (bytes, int, int, int, int)
 
@@ -106,6 +109,9 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     ]
     sizes = (len(state.checkpoints), len(state.sessions), len(state.groups.by_name))
     header = [_MAGIC, IMAGE_VERSION, counters, *sizes]
+    access = image_access.frozen(state)
+    if access is not None:
+        header.append(1)
     if state.bounds.given:
         header.append([state.bounds.full, sorted(state.bounds.given.items())])
     checkpoints = [
@@ -114,7 +120,7 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     ]
     sessions = [_freeze_session(session, secrets) for session in state.sessions.values()]
     groups = [image_groups.frozen(group) for group in state.groups.by_name.values()]
-    return _encode(header, checkpoints, sessions, groups)
+    return _encode(header, checkpoints, sessions, groups if access is None else [*groups, access])
 
 
 def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -141,8 +147,7 @@ _Frozen = tuple[tuple[Any, ...], list[Result], list[tuple[bytes, ...]]]
 
 def _freeze_session(session: Session, secrets: bool) -> _Frozen:
     handles = [
-        (handle, opened[0].uid, opened[1] ^ (WRITE | FENCED) if opened[1] & FENCED else opened[1])
-        for handle, opened in session.handles.items()
+        (handle, opened[0].uid, opened[1] >> WANTED) for handle, opened in session.handles.items()
     ]
     stages = [(number, stage.frozen()) for number, stage in session.stages.items()]
     results = session.replies.results()
@@ -281,6 +286,17 @@ class _Reader:
         _need(has_types(found, *kinds), "an object of another kind was expected")
         return found
 
+    def header(self) -> list[Any]:
+        """Return the first object: six fields, whether access follows, and the limits or None."""
+        found: Any = self.object()
+        bounds = found.pop() if type(found) is list and found and type(found[-1]) is list else None
+        access = 0
+        if has_types(found, *_HEADER, _INT):
+            access = found.pop()
+            _need(access == 1, "a header was expected")
+        _need(has_types(found, *_HEADER), "a header was expected")
+        return [*found, access, bounds]
+
     def page(self, size: int | None = None) -> bytes:
         """Return the next object, a page."""
         found = self.object()
@@ -315,10 +331,7 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    header = reader.object()
-    bounds = header.pop() if type(header) is list and len(header) == _HEADER_WITH_LIMITS else None
-    _need(has_types(header, _STR, _INT, _LIST, _INT, _INT, _INT), "its head")
-    magic, version, counters, checkpoints, sessions, groups = header
+    magic, version, counters, checkpoints, sessions, groups, access, bounds = reader.header()
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
@@ -349,6 +362,8 @@ def _load(state: State, reader: _Reader) -> None:
         )
     for _ in range(groups):
         image_groups.load(state, reader.object())
+    if access:
+        image_access.load(state, reader.object())
     reader.finish()
 
 
@@ -492,6 +507,7 @@ def _load_handles(state: State, session: Session, handles: Sequence[Any]) -> Non
         _need(before < handle < session.next_handle and flags & 7 and not flags & ~0x17, "a handle")
         before = handle
         checkpoint = state.checkpoints[uid]
+        flags |= flags << WANTED
         session.handles[handle] = (checkpoint, flags)
         checkpoint.enter(session.id, session.node, flags)
 

@@ -16,7 +16,9 @@ import google_crc32c
 from msgspec.structs import replace
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model import content, group_commands, lifecycle, parts, queries
+from raftckpt.model import access_commands, content, group_commands, lifecycle, parts, queries
+from raftckpt.model.access import NOBODY
+from raftckpt.model.asking import asking
 from raftckpt.model.express import plain_overwrite
 from raftckpt.model.image import encode_image, load_image
 from raftckpt.model.sessions import NO_SESSION, STAGE, Session
@@ -38,6 +40,7 @@ _Handler = Callable[[State, Session, Any], Result]
 
 _CLUSTER: Final[dict[type[Any], _ClusterHandler]] = {
     ops.SessionOpen: lifecycle.session_open,
+    ops.SessionAdmit: lifecycle.session_admit,
     ops.SessionExpire: lifecycle.session_expire,
     ops.Due: lifecycle.due,
     ops.Check: lifecycle.check,
@@ -66,6 +69,14 @@ _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.GroupLeave: group_commands.group_leave,
     ops.GroupRespond: group_commands.group_respond,
     ops.GroupAdmin: group_commands.group_admin,
+    ops.AuthSet: access_commands.auth_set,
+    ops.PrincipalCreate: access_commands.principal_create,
+    ops.PrincipalRotate: access_commands.principal_rotate,
+    ops.PrincipalRevoke: access_commands.principal_revoke,
+    ops.SpaceCreate: access_commands.space_create,
+    ops.SpaceGrant: access_commands.space_grant,
+    ops.SpaceRevoke: access_commands.space_revoke,
+    ops.SpaceDelete: access_commands.space_delete,
 }
 ensure({*_CLUSTER, *_OF_SESSION} == ops.LOGGED, "every command has what executes it")
 
@@ -156,7 +167,8 @@ _DATA_AT: Final = {"vector": 2, "part": 3, "parts": 3}
 
 
 def _handlers() -> Iterator[tuple[type[Any], _Handler]]:
-    for record, handler in _OF_SESSION.items():
+    for record, function in _OF_SESSION.items():
+        handler = asking(record, function)
         field = OPERATIONS[record].data
         if field in _DATA_AT:
             yield record, _with_stages(field, _DATA_AT[field], handler)
@@ -301,22 +313,27 @@ class CheckpointMachine(State):
         opened = session.handles.get(command.handle)
         return None if opened is None else opened[0].uid
 
-    def query(self, session: int | None, query: Query) -> Result:
+    def query(self, session: int | None, query: Query, principal: int = NOBODY) -> Result:
         """Answer a query of ``operations.QUERIES`` from the applied state.
 
         Arguments:
             session: id of the attached session, for targets that are handles.
             query: what is asked; its leading fields do not matter here.
+            principal: who asks, for targets that are names.
 
         Returns:
             Success with the value the protocol defines; data may be :class:`Pages`. Never raises.
         """
-        return queries.answer(self, session, query)
+        return queries.answer(self, session, query, principal)
 
-    def session_secret_ok(self, number: int, secret: bytes) -> bool:
-        """Whether ``secret`` is the secret of a living session."""
+    def session_secret_ok(self, number: int, secret: bytes, principal: int = NOBODY) -> bool:
+        """Whether ``secret`` is that of a living session, and the session this principal's."""
         session = self.sessions.get(number)
-        return session is not None and compare_digest(session.secret, secret)
+        return (
+            session is not None
+            and compare_digest(session.secret, secret)
+            and (not self.access.on or session.principal == principal)
+        )
 
     def next_due_ns(self) -> int | None:
         """Cluster time at which a Due command will find work; None if nothing is scheduled."""

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, Final
 
 from raftckpt.errors import SaAisError
+from raftckpt.model.access import AccessTables
 from raftckpt.model.bounds import Bounds
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
@@ -29,6 +30,9 @@ __all__ = ["State"]
 
 _ACTIVE_CHANGED: Final = int(ChangeKind.ACTIVE_CHANGED)
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
+_GONE_MAX: Final = 1024
+"""So many names are remembered for trackers that come back and are to be told of the end: those of
+minutes, in what a connection may be away."""
 
 
 class State:
@@ -46,6 +50,8 @@ class State:
         order: the names, in order.
         due: expirations and retentions to come.
         groups: the service groups.
+        access: principals, spaces, and whether rights are asked for.
+        gone: uid -> name of the last checkpoints that were destroyed; not part of the image.
         staged_bytes: bytes staged by all sessions.
         footprint: rough bytes of memory that all else takes; holes in sections count as bytes.
         bounds: limits of all that, and whether the memory is used up.
@@ -71,6 +77,8 @@ class State:
         self.order = SortedNames()
         self.due = DueIndex()
         self.groups = Groups()
+        self.access = AccessTables()
+        self.gone: dict[int, str] = {}
         self.staged_bytes = 0
         self.footprint = 0
         self.bounds = Bounds()
@@ -147,6 +155,9 @@ class State:
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
             self.order.remove(checkpoint.name)
+        self.gone[checkpoint.uid] = checkpoint.name
+        if len(self.gone) > _GONE_MAX:
+            del self.gone[next(iter(self.gone))]
         self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
 
     def remove_section(

@@ -353,6 +353,7 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
+        self._fs.waiting.meanwhile = raft.wait_for_disk
         self._sources = Sources(
             replica,
             listener,

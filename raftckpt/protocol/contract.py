@@ -79,6 +79,17 @@ COMPONENT_SILENCE_NS_MIN: Final = 100 * MILLISECOND_NS
 COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
 """Bounds of the time a component has for an answer, and of its health check."""
 
+# --- identities and rights -----------------------------------------------------------------
+PRINCIPALS_MAX: Final = 5000
+SPACES_MAX: Final = 1000
+"""Each length of a prefix is looked for when something is opened: so many at most."""
+GRANTS_MAX: Final = 100_000
+"""Of all spaces together: with all principals and sessions they are one object of an image."""
+TOKENS_PER_PRINCIPAL_MAX: Final = 4
+"""The one in use, the next one, and those of roll-outs that were not finished."""
+PRINCIPAL_NAME_BYTES_MAX: Final = 64
+TOKEN_ID_BYTES_MAX: Final = 32
+
 # --- wire --------------------------------------------------------------------------------
 INLINE_WRITE_BYTES_MAX: Final = 1 * MIB
 STAGE_CHUNK_BYTES: Final = 256 * KIB

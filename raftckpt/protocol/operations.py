@@ -4,7 +4,8 @@ A record is what travels: a msgpack array that starts with the tag. Its class sa
 bounds; :func:`operation` adds what else there is to know: since which level it exists, which right
 it needs, who serves it, what its success is, whether it may be accepted early, whether it may
 change what writes of others are answered, which field is its data. From here everything else is
-derived: checks, sets of tags, costs, revision positions, the tables of docs/protocol.md, examples.
+derived: checks, sets of tags, costs, revision positions, the tables of docs/reference/protocol.md,
+examples.
 
 The first field of a command has two lives: a client puts the number of its request there; the
 replica takes that out and puts the id of the connection's session in, and so it is logged.
@@ -37,6 +38,8 @@ __all__ = [
     "STRUCTURAL",
     "ActiveReplicaSet",
     "Attach",
+    "AuthSet",
+    "AuthStatus",
     "Check",
     "CheckStart",
     "CheckpointClose",
@@ -63,6 +66,10 @@ __all__ = [
     "LimitsRequest",
     "LimitsSet",
     "OperationSpec",
+    "PrincipalCreate",
+    "PrincipalRevoke",
+    "PrincipalRotate",
+    "PrincipalsRequest",
     "Query",
     "Read",
     "ReadAll",
@@ -85,11 +92,17 @@ __all__ = [
     "SectionPut",
     "SectionStatuses",
     "Sections",
+    "SessionAdmit",
     "SessionClose",
     "SessionExpire",
     "SessionOpen",
     "SnapshotBegin",
     "SnapshotPiece",
+    "SpaceCreate",
+    "SpaceDelete",
+    "SpaceGrant",
+    "SpaceRevoke",
+    "SpacesRequest",
     "StageChunk",
     "Status",
     "Synchronize",
@@ -98,6 +111,7 @@ __all__ = [
     "TrackStop",
     "TrackSync",
     "Transfer",
+    "WhoAmI",
     "WitnessRequest",
 ]
 
@@ -137,7 +151,7 @@ class OperationSpec(Struct, frozen=True):
 
     Attributes:
         tag: its number on the wire and in the log; never used again for another one.
-        name: as in docs/protocol.md.
+        name: as in docs/reference/protocol.md.
         record: its class.
         since: level of the cluster from which on it may be proposed.
         needs: right.
@@ -519,6 +533,98 @@ class GroupFail(ClusterCommand, tag=54):
     members: k.Silent
 
 
+# --- identities and rights -----------------------------------------------------------------------
+# ``expected``: revision of the tables that the change was made for; None: whatever it is.
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class AuthSet(Command, tag=60):
+    """Switch rights on or off; on: sessions of nobody end."""
+
+    on: k.Flag
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalCreate(Command, tag=61):
+    """Make a principal, known by a token (id None: by none), by its certificate, or by both."""
+
+    principal: k.PrincipalName
+    token_id: k.MaybeTokenId
+    token_digest: k.TokenDigest
+    ends_ns: k.Time
+    certificate: k.Flag
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalRotate(Command, tag=62):
+    """Give a principal another token; those it has end after a time at the latest."""
+
+    principal: k.PrincipalName
+    token_id: k.TokenId
+    token_digest: k.TokenDigest
+    ends_ns: k.Time
+    keep_ns: k.Time
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalRevoke(Command, tag=63):
+    """Forget a principal, its credentials and its grants; its sessions end."""
+
+    principal: k.PrincipalName
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceCreate(Command, tag=64):
+    """Make a space: from now on it decides on all names with its prefix that no longer one has."""
+
+    space: k.NamePrefix
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceGrant(Command, tag=65):
+    """Give a principal rights on a space."""
+
+    space: k.NamePrefix
+    principal: k.PrincipalName
+    rights: k.Grants
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceRevoke(Command, tag=66):
+    """Take rights on a space away: from open handles, components and trackers as well."""
+
+    space: k.NamePrefix
+    principal: k.PrincipalName
+    rights: k.Grants
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceDelete(Command, tag=67):
+    """Forget a space: the next shorter prefix decides on its names."""
+
+    space: k.NamePrefix
+    expected: k.MaybeNatural
+
+
+@operation(Right.CLUSTER, ("session",), route=Route.CLUSTER)
+class SessionAdmit(ClusterCommand, tag=69):
+    """SESSION_OPEN with the principal that its connection proved to be; the leader puts it in."""
+
+    secret: k.Secret
+    name: k.SessionName
+    node: k.NodeName
+    timeout_ns: k.SessionTime
+    grace_ns: k.Grace
+    principal: k.Positive
+
+
 # --- queries -------------------------------------------------------------------------------------
 
 
@@ -646,6 +752,28 @@ class CheckpointPage(Query, tag=127):
     prefix: k.NamePrefix
     after: k.AfterName
     limit: k.PageRows
+
+
+@operation(
+    Right.SESSION, ("revision", "on", "access revision", "principals", "spaces", "operators")
+)
+class AuthStatus(Query, tag=140):
+    """Whether rights are on; how many principals, spaces and operators with credentials."""
+
+
+@operation(Right.SESSION, ("revision", "principal", "grants"))
+class WhoAmI(Query, tag=141):
+    """The principal of this connection ("": nobody) and [space, rights] of its grants."""
+
+
+@operation(Right.OPERATE, ("revision", "access revision", "principals"))
+class PrincipalsRequest(Query, tag=142):
+    """All principals: [name, number, certificate, [[token id, ends_ns], ...]] each."""
+
+
+@operation(Right.OPERATE, ("revision", "access revision", "spaces"))
+class SpacesRequest(Query, tag=143):
+    """All spaces: [prefix, [[principal, rights], ...]] each."""
 
 
 @operation(Right.SESSION, ("revision", "limits", "full"))

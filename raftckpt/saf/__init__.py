@@ -2,7 +2,7 @@
 
 Calls take their input parameters in the standard's order and return the return code, followed by
 the outputs if there are any; nothing is raised. Callbacks are called by ``saCkptDispatch``.
-See docs/saf.md.
+See docs/guides/saf.md.
 """
 
 from __future__ import annotations

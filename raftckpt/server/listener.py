@@ -17,9 +17,11 @@ from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_client
 from raftckpt.net.doors import Doors, Guest
 from raftckpt.node.clock import Clock
+from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.server.audit import Audit
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
@@ -73,6 +75,7 @@ class ClientListener:
         self.protocol_errors = 0
         self.refusals: Counter[str] = Counter()
         """Requests refused before they were in the log, by reason."""
+        self.audit = Audit()
         self.receiving_bytes = 0
         self.tracking = Tracking(
             lambda: replica.machine,
@@ -285,6 +288,8 @@ class ClientListener:
             ):
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)
+        self._part()
+        self.audit.tick()
         self.tracking.tick()
         self.copies.tick()
         if self._not_logged:
@@ -341,6 +346,35 @@ class ClientListener:
         """Call back after a while."""
         if self._loop is not None:
             self._loop.call_later(seconds, callback)
+
+    def rights_changed(self) -> None:
+        """Close the connections of those who are nobody any more, end trackers without a right."""
+        self.tracking.rights_changed()
+        self._part()
+
+    def _part(self) -> None:
+        """Close the connections whose credential is gone, or has ended."""
+        access = self.replica.machine.access
+        if not access.on:
+            return
+        now_ns = max(self.replica.machine.now_ns, self.clock.wall_ns())
+        for connection in list(self.connections):
+            if connection.greeted and not access.holds(connection.identity, now_ns):
+                connection.notice("session_lost", "revoked")
+                connection.close()
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """Write down who lacks a right or a credential."""
+        self.audit.refused(connection.peer, self._principal(connection), why)
+
+    def operates(self, owner: Requester, operation: str) -> None:
+        """Write down who does what needs the right to operate."""
+        if isinstance(owner, Connection):
+            self.audit.asked(owner.peer, self._principal(owner), operation)
+
+    def _principal(self, connection: Connection) -> str:
+        known = self.replica.machine.access.by_number.get(connection.principal)
+        return "-" if known is None else known.name
 
     def leader_changed(self, leader: str | None) -> None:
         """Tell every client who leads now."""

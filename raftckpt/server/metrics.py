@@ -161,7 +161,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("peer_silent_seconds", _G, "seconds", "peer", "Since a member last answered the leader; +Inf: never in this term.", lambda s: s.peers(lambda p: p.silent_s)),
     ("commands", _C, "", "", "Commands of clients answered with a result by this replica as the leader.", lambda s: s.replica.applied_commands),
     ("reads", _C, "", "consistency", "Queries taken.", lambda s: s.meters.reads),
-    ("refused", _C, "", "reason", "Requests refused before they were in the log, by the reason of docs/errors.md.", lambda s: s.listener.refusals),
+    ("refused", _C, "", "reason", "Requests refused before they were in the log, by the reason of docs/reference/errors.md.", lambda s: s.listener.refusals),
     ("refused_connections", _C, "", "", "Connections of clients turned away.", lambda s: s.listener.refused_connections),
     ("protocol_errors", _C, "", "", "Connections closed for what they sent.", lambda s: s.listener.protocol_errors),
     ("commit_seconds", _H, "seconds", "", "From the proposal of a batch to its results, on the leader.", lambda s: s.meters.commit),

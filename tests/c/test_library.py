@@ -70,7 +70,7 @@ def test_conformance_under_sanitizers(
 ) -> None:
     """Both the program and the C half of the library are compiled for them."""
     # Leaks are not looked for: an interpreter frees little at exit. A program that lost memory
-    # for each call would show in test_threads, and valgrind (docs/c.md) judges it exactly.
+    # for each call would show in test_threads, and valgrind (docs/guides/c.md) judges it exactly.
     # The sanitizer takes what a cancelled thread left on its stack for an error of its own
     # when it puts that thread's signal stack away.
     flags = "-fsanitize=address,undefined"
@@ -87,7 +87,7 @@ def test_conformance_under_sanitizers(
 
 @pytest.mark.long
 def test_conformance_under_valgrind(program: Program, environment: dict[str, str]) -> None:
-    """Nothing is lost, nothing touched that is not ours; without the forks (docs/c.md)."""
+    """Nothing is lost, nothing touched that is not ours; without the forks (docs/guides/c.md)."""
     if shutil.which("valgrind") is None:
         pytest.skip("no valgrind on this machine")
     parts = (

@@ -16,13 +16,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def test_every_reason_is_documented() -> None:
-    text = (ROOT / "docs/errors.md").read_text("utf-8").partition("## Reasons")[2]
+    text = (ROOT / "docs/reference/errors.md").read_text("utf-8").partition("## Reasons")[2]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
     assert rows == {reason: said for reason, (_, said) in errors.REASONS.items()}
 
 
 def test_every_error_class_is_documented() -> None:
-    text = (ROOT / "docs/errors.md").read_text("utf-8")
+    text = (ROOT / "docs/reference/errors.md").read_text("utf-8")
     classes = [
         name
         for name in errors.__all__
@@ -63,7 +63,7 @@ def test_python_of_the_readme_runs(raftckpt_cluster, capsys) -> None:
 
 
 def test_python_of_the_page_on_changes_runs(raftckpt_cluster, capsys) -> None:
-    text = (ROOT / "docs/changes.md").read_text("utf-8")
+    text = (ROOT / "docs/guides/changes.md").read_text("utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 4
     endpoints = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"

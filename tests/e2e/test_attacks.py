@@ -1,6 +1,6 @@
 """What a client can do to others: real replicas, little room, somebody who goes on working.
 
-The table of docs/attacks.md says what is expected of each.
+The table of docs/inside/attacks.md says what is expected of each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What somebody can do who reaches the port for replicas, with and without their secret.
 
-The table of docs/attacks.md says what is expected of each.
+The table of docs/inside/attacks.md says what is expected of each.
 """
 
 from __future__ import annotations

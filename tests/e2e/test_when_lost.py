@@ -217,7 +217,7 @@ def test_f_read_what_is_left(night: Night) -> None:
 
 def test_the_file_of_the_page_is_that_of_the_operations_page() -> None:
     """The addresses that are replaced above are those of the example."""
-    text = (PAGE.parents[1] / "operations.md").read_text("utf-8")
+    text = (PAGE.with_name("operations.md")).read_text("utf-8")
     (block,) = re.findall(r"^    cluster: prod\n(?:    .*\n)*", text, re.MULTILINE)
     replicas = yaml.safe_load(re.sub(r"^    ", "", block, flags=re.MULTILINE))["replicas"]
     assert replicas["n1"] == {"client": "10.0.0.1:7401", "peer": "10.0.0.1:7501"}

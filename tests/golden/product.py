@@ -419,6 +419,7 @@ class _FileSystem(RealFileSystem):
     """Real files, without chance and time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._number = 0
 
     def random_bytes(self, size: int) -> bytes:

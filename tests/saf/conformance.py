@@ -1,4 +1,4 @@
-"""Writes docs/conformance.md from the tests: ``python -m tests.saf.conformance``."""
+"""Writes docs/reference/conformance.md from the tests: ``python -m tests.saf.conformance``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raftckpt.errors import SaAisError
 from .rules import PROOFS
 from .table import CALLS, Call, rows
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
 MODULES = (
     "test_life",
     "test_content",
@@ -29,7 +29,7 @@ HEAD = """\
 
 Which test proves which rule of which call of `raftckpt.saf`. Made from the tests by
 `python -m tests.saf.conformance`; a test fails when it is out of date. What the calls are and where
-they differ from C: [saf.md](saf.md).
+they differ from C: [saf.md](../guides/saf.md).
 
 The tables list what makes a call fail, *in the order in which it is checked*: {pairs} further rows
 break two rules at once and expect the code of the one that is checked first. Every row is run

@@ -1,4 +1,4 @@
-"""Which test proves which rule of which call: the source of docs/conformance.md."""
+"""Which test proves which rule of which call: the source of docs/reference/conformance.md."""
 
 from __future__ import annotations
 

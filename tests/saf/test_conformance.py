@@ -1,4 +1,4 @@
-"""docs/conformance.md is what the tests are."""
+"""docs/reference/conformance.md is what the tests are."""
 
 from __future__ import annotations
 

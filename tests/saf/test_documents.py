@@ -1,4 +1,4 @@
-"""The Python of docs/saf.md runs; the configuration's defaults are those it names."""
+"""The Python of docs/guides/saf.md runs; the configuration's defaults are those it names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from raftckpt import saf
 from raftckpt.testing import LocalCluster
 
-TEXT = (Path(__file__).parents[2] / "docs" / "saf.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "guides" / "saf.md").read_text("utf-8")
 
 
 def test_python_runs(saf_cluster: LocalCluster) -> None:

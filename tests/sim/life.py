@@ -273,7 +273,8 @@ class ClusterOperator:
         if host is None or not others or host.id:
             return
         if any(p.node_id != p.name and not p.idle for p in self.world.processes.values()):
-            return  # a majority of them, with empty disks, is another cluster (docs/guarantees)
+            # a majority of them, with empty disks, is another cluster (docs/concepts/guarantees)
+            return
         target = self.rng.choice(others)
         self._count("impostors", host.name, target.node_id)
         self._fresh(host, target.node_id)

@@ -1,7 +1,7 @@
 """Where each planted bug is looked for: world, fault families, and who catches it.
 
 ``python -m tests.sim --planted 50`` measures how many seeds each one survives and prints the table
-of docs/simulation.md; ``test_planted.py`` demands that each is found.
+of docs/inside/simulation.md; ``test_planted.py`` demands that each is found.
 """
 
 from __future__ import annotations

@@ -297,7 +297,7 @@ class World:
         """Whether a majority is gone as a disk was lost while a change came into force.
 
         A leader takes those for present that answered within the last election time-out: what no
-        cluster can help (docs/guarantees), and case C of docs/operate/when-things-are-lost.
+        cluster can help (docs/concepts/guarantees), and case C of when-things-are-lost.
         """
         present = {p.id for p in self.processes.values() if not p.lost}
         for process in self.processes.values():

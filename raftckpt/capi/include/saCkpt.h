@@ -1,7 +1,7 @@
 /*
  * saCkpt.h - the SA Forum Checkpoint Service, SAI-AIS-CKPT-B.02.02, as served by raftckpt.
  * Names, values, field order and signatures are those of the standard; the text is raftckpt's
- * own. What the calls do and answer: docs/c.md and docs/saf.md of raftckpt.
+ * own. What the calls do and answer: docs/guides/c.md and docs/guides/saf.md of raftckpt.
  */
 #ifndef _SA_CKPT_H
 #define _SA_CKPT_H

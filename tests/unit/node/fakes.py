@@ -179,6 +179,8 @@ class NotingClient:
         self.address = ""
         self.inflight_bytes = 0
         self.witness = 0
+        self.principal = 0
+        self.private = True
         self.gone = False
         self.replies: list[tuple[int, int, Any]] = []
         self.refusals: dict[int, tuple[str, bool, Any]] = {}

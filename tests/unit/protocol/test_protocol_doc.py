@@ -1,4 +1,4 @@
-"""What docs/protocol.md says is what the code does."""
+"""What docs/reference/protocol.md says is what the code does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.messages import check_request
 from tools import protocol_tables
 
 TABLE_ROW = re.compile(r"^\| \d+ \| [A-Z_]{4,}.*\n", re.MULTILINE)
-TEXT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "reference" / "protocol.md").read_text("utf-8")
 
 
 def blocks(kind: str) -> list[str]:
