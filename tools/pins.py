@@ -7,7 +7,7 @@
 * ``requirements/constraints.txt``: name and version, for ``PIP_CONSTRAINT``; for any machine.
 * ``requirements/hashes.txt``: the same with SHA-256 of their files, for CPython 3.11 to 3.13 on
   Linux with x86-64 or ARM64: ``pip install --require-hashes -r requirements/hashes.txt``, then
-  ``pip install --no-deps --no-build-isolation -e .``
+  ``pip install --no-deps -e .``
 * ``requirements/advisories.txt``: known weaknesses, kept by hand. What is not written there is not
   found: it says until when somebody looked.
 """
@@ -38,24 +38,28 @@ _PYTHONS: Final = ("3.11", "3.12", "3.13")
 _MACHINES: Final = ("x86_64", "aarch64")
 _LIBCS: Final = ("2_17", "2_28", "2_34")
 """Versions of glibc that wheels of today are built for."""
-_BUILD: Final = ("setuptools", "wheel")
-_PIN: Final = re.compile(r"([A-Za-z0-9._-]+)==([^ \\]+)")
+_PIN: Final = re.compile(r"([A-Za-z0-9._-]+)==([^\s\\]+)")
 
 
-def wanted() -> list[Requirement]:
-    """What pyproject.toml asks for, its extras included."""
+def wanted(extra: str = "dev") -> list[Requirement]:
+    """What pyproject.toml asks for, with an extra and those that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    texts = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
-        texts += extra
-    found = [Requirement(text) for text in texts]
-    return [each for each in found if each.name != project["name"]]
+    extras = project["optional-dependencies"]
+    found: list[Requirement] = []
+    todo = [*map(Requirement, project["dependencies"] + extras[extra])]
+    while todo:
+        each = todo.pop()
+        if each.name == project["name"]:
+            todo += [Requirement(text) for name in each.extras for text in extras[name]]
+        else:
+            found.append(each)
+    return found
 
 
 def closure(requirements: list[Requirement]) -> dict[str, str]:
     """Versions here of what is asked for, and of what that asks for."""
     found: dict[str, str] = {}
-    todo = [*requirements, *map(Requirement, _BUILD)]
+    todo = [*requirements]
     while todo:
         each = todo.pop()
         name = canonicalize_name(each.name)
