@@ -19,13 +19,13 @@ from types import ModuleType
 from typing import Any
 
 import click
+from raftckpt_cli.main import cli
 
 import raftckpt
 import raftckpt.aio
 import raftckpt.testing
 from raftckpt import ha, saf
 from raftckpt.node import config
-from raftckpt_cli.main import cli
 
 __all__ = ["MEANINGS", "PAGES", "main", "settings"]
 

@@ -1,8 +1,8 @@
 """The documents as a site: hooks of mkdocs (``.ci/site``), and what its navigation is made from.
 
-The index pages are the navigation: ``docs/index.md`` names the parts in order, ``index.md`` of a part
-its pages. So whoever reads the files has the same way through as whoever reads the site, and a page
-that no index names is an error in both (``missing``).
+The index pages are the navigation: ``docs/index.md`` names the parts in order, ``index.md`` of a
+part its pages. So whoever reads the files has the same way through as whoever reads the site, and a
+page that no index names is an error in both (``missing``).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def missing() -> list[str]:
     )
 
 
-# --- hooks of mkdocs --------------------------------------------------------------------------------
+# --- hooks of mkdocs ------------------------------------------------------------------------
 def on_config(config: Any) -> Any:
     """Make the navigation from the index pages."""
     config.nav = [*navigation(), {"Project": [{title(ROOT / p): f"project/{p}"} for p in BESIDE]}]
@@ -86,7 +86,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_more: Any) -> str:
-    """Have links that leave ``docs/`` lead to pages of the site, or to the repository, if it is known.
+    """Have links that leave ``docs/`` lead to pages of the site, or to the repository, if known.
 
     RAFTCKPT_REPOSITORY is where its files are shown, such as ``https://.../blob/main/``; without it
     such a link is its text.

@@ -53,7 +53,7 @@ def leader_killed(cluster: LocalCluster) -> Iterator[None]:
 
 
 def follows(seen: list[int], before: list[int]) -> None:
-    """What the next one does begins behind the last one, or with it: it may have died in between."""
+    """What the next one does begins behind the last one, or with it: it died in between."""
     assert seen[0] in (before[-1], before[-1] + 1, before[-1] + 2), (before[-3:], seen[:3])
     assert seen == list(range(seen[0], seen[0] + len(seen)))
 
@@ -203,7 +203,7 @@ def test_what_was_said_of_a_call_is_known_to_the_next_switch(cluster) -> None:
             assert second.numbers(r"^safe (\d+)")[0] > found
 
 
-# --- the pages --------------------------------------------------------------------------------------
+# --- the pages ------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
 def test_what_a_page_shows_is_the_program(page: Path) -> None:
     pattern = r"<!-- recipe: (\S+)[^\n]*-->\n```\w+\n(.*?)```"
