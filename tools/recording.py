@@ -1,7 +1,7 @@
 """A recording of the demo as a picture that moves: ``python -m tools.recording``.
 
-Runs ``raftckpt demo`` and draws what it printed, each line when it came, as docs/start/demo.svg. Who
-cannot play it, or wants no motion, sees all lines.
+Runs ``raftckpt demo`` and draws what it printed, each line when it came, as docs/start/demo.svg.
+Who cannot play it, or wants no motion, sees all lines.
 """
 
 from __future__ import annotations

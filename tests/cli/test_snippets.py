@@ -1,7 +1,7 @@
 """What README and docs tell a reader to type is run, in the order in which he reads it.
 
-One cluster for all pages, so names must not collide. A block is run here, or it says who runs it, or
-why nobody does, in a comment above it:
+One cluster for all pages, so names must not collide. A block is run here, or it says who runs it,
+or why nobody does, in a comment above it:
 
 ``<!-- run -->``                      console: typed; what is shown below a command must be seen
 ``<!-- file: NAME -->``               python: kept as a file
@@ -43,7 +43,7 @@ ELSEWHERE = {
 }
 """Pages that a test of their own runs."""
 HOSTS = re.compile(r"docs/operate/")
-"""Pages whose commands are for several hosts: their words are checked, ``tests/e2e`` does the same."""
+"""Pages whose commands are for several hosts: only their words are checked here."""
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 KNOWN = r"run|run in the background|cluster|demo|tests|(file|recipe|not run): .+"
 
@@ -225,7 +225,7 @@ def test_wrong_words_are_found() -> None:
     for line in (
         "raftckpt section write --no-such a b",
         "raftckpt secton list",
-        "raftckpt run --gruop g",
+        "raftckpt run -x",
     ):
         with pytest.raises(AssertionError, match="no "):
             check_words(line, line)

@@ -76,6 +76,7 @@ def test_one_scheduler_is_active_and_no_slot_is_left_out(cluster) -> None:
     assert slots == list(range(slots[0], slots[0] + len(slots)))
 
 
+@pytest.mark.long
 def test_the_storage_refuses_who_leads_no_more(cluster, tmp_path) -> None:
     file = tmp_path / "storage.db"
     with started(cluster, "fenced_leader.py", file) as first:
@@ -190,6 +191,7 @@ def test_the_moved_program_goes_on(cluster) -> None:
         follows(second.numbers(counted), first.numbers(counted))
 
 
+@pytest.mark.long
 def test_what_was_said_of_a_call_is_known_to_the_next_switch(cluster) -> None:
     with started(cluster, "calls.py", "20") as first:
         first.until_said("active")
