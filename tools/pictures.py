@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -20,7 +21,7 @@ from unittest import mock
 import raftckpt
 from raftckpt.protocol.check import read_requests
 from raftckpt.protocol.frames import FrameDecoder
-from raftckpt.protocol.operations import COMMANDS
+from raftckpt.protocol.operations import COMMANDS, Attach
 from raftckpt.raft.messages import (
     Ack,
     Append,
@@ -168,10 +169,12 @@ class Watcher:
 
 
 def asked(data: bytes) -> str:
-    """What a client says: a write, or who leads and whether its session lives."""
+    """What a client says: a write, its session to a new connection, or else it looks about."""
     for body in FrameDecoder().feed(data):
         if any(type(message) in COMMANDS for message in read_requests(body)):
             return "write"
+        if any(type(message) is Attach for message in read_requests(body)):
+            return "my session"
     return "who leads?"
 
 
@@ -287,6 +290,9 @@ def _heights(times: list[float]) -> dict[float, float]:
 
 
 # --- members: replicas as processes ---------------------------------------------------------------
+_AFTER_S = 0.5
+
+
 class Look(NamedTuple):
     """How the leader saw the new member at a time."""
 
@@ -308,13 +314,18 @@ def added() -> list[Look]:
         work = threading.Thread(target=cluster.add, args=(new,))
         begun = time.monotonic()
         work.start()
-        while not looks or looks[-1].member != "voter" or looks[-1].match < looks[-1].last:
+        end = inf  # a while after it has a vote
+        while time.monotonic() < end:
             ckpt.put("meanwhile", b"%d" % len(looks))
             status = cluster.status(leader)
             if status is not None:
                 looks.append(_look(status, new, time.monotonic() - begun))
+                if looks[-1].member == "voter" and end == inf:
+                    end = time.monotonic() + _AFTER_S
         work.join()
-    return looks
+    # until its process was started there is nothing to be seen
+    first = max(0, next(n for n, look in enumerate(looks) if look.match) - 12)
+    return [look._replace(at=look.at - looks[first].at) for look in looks[first:]]
 
 
 def _look(status: dict[str, Any], new: str, at: float) -> Look:
@@ -368,8 +379,6 @@ def curve(looks: list[Look], title: str) -> str:
         f'<text x="{left}" y="{top + tall + 24}">0</text>',
         f'<text x="{width - 20}" y="{top + tall + 24}" text-anchor="end">{length:.2f} s</text>',
         f'<text x="8" y="{y(most) + 4:.0f}">{most}</text>',
-        f'<text x="{left}" y="{top + tall + 46}" style="fill:#656d76">asked for: cluster add n4'
-        "</text>",
         "</svg>",
         "",
     ]
