@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.rings import LONG, PURE, SLOW, ring_of
+from tests.rings import BROWSER, LONG, PURE, SLOW, ring_of
 
 _running = ""
 """Ring of the test that runs."""
@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if path in LONG:
             item.add_marker("long")
+        if path.startswith(BROWSER):
+            item.add_marker("browser")
 
 
 @pytest.hookimpl(optionalhook=True)

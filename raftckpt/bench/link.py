@@ -7,12 +7,14 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
+from raftckpt.client.calls import Call, Needs
 from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.greeting import GREETING_ID, GreetingRefused, Introduction, Welcome
+from raftckpt.client.link import Contact
 from raftckpt.errors import CheckpointError, SaAisError, Unavailable, error_for
-from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
-from raftckpt.protocol.operations import Command, HelloRequest, SessionOpen
+from raftckpt.protocol.frames import FrameError
+from raftckpt.protocol.operations import Command, SessionOpen
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["ClusterAccess", "ReplicaLink"]
 
@@ -36,11 +38,12 @@ class ReplicaLink(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.hello: dict[str, Any] = {}
+        self.welcome: Welcome
         self._transport: asyncio.Transport | None = None
-        self._stream = MessageStream()
+        self._contact = Contact()
+        self._greeted: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._next_id = 0
+        self._next_id = GREETING_ID
         self.take: Callable[[list[Any]], None] = self._take
 
     @classmethod
@@ -49,6 +52,7 @@ class ReplicaLink(asyncio.Protocol):
 
         Raises:
             Unavailable: nobody answers there in time.
+            CheckpointError: the replica does not want to talk to us.
         """
         host, port = host_and_port(endpoint)
         loop = asyncio.get_running_loop()
@@ -61,11 +65,15 @@ class ReplicaLink(asyncio.Protocol):
                     ssl=access.context,
                     server_hostname=host if access.context else None,
                 )
+                await link._greet(Introduction(access.name, access.token))
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"{endpoint} does not answer: {error}") from None
-        greeting = HelloRequest(0, [CLIENT_PROTOCOL], access.name, access.token)
-        link.hello = await link.ask(greeting, access.timeout)
         return link
+
+    async def _greet(self, introduction: Introduction) -> None:
+        self._contact.greet(introduction)
+        self.write([])
+        self.welcome = await self._greeted
 
     @classmethod
     async def to_leader(cls, access: ClusterAccess) -> ReplicaLink:
@@ -84,12 +92,11 @@ class ReplicaLink(asyncio.Protocol):
                 except CheckpointError as error:
                     why = error
                     continue
-                hello = link.hello
-                if hello["leader"] == hello["node"]:
+                if link.welcome.leads:
                     return link
                 link.close()
                 why = Unavailable("no replica leads")
-                leads = hello["endpoints"].get(hello["leader"])
+                leads = link.welcome.leader_at
                 candidates = [leads, *access.endpoints] if leads else list(access.endpoints)
                 if leads:
                     break
@@ -102,10 +109,16 @@ class ReplicaLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decode what arrived."""
+        contact = self._contact
         try:
-            messages = self._stream.feed(data)
-        except FrameError as error:
-            self._over(str(error))
+            messages = contact.receive(data)
+            if contact.welcome is not None and not self._greeted.done():
+                self._greeted.set_result(contact.welcome)
+        except GreetingRefused as refusal:
+            self._greeted.set_exception(refusal.error(Call("connect", Needs.ANY, None)))
+            return
+        except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
+            self._over(f"protocol error: {error}")
             return
         if messages:
             self.take(messages)
@@ -117,7 +130,7 @@ class ReplicaLink(asyncio.Protocol):
 
     def _over(self, why: str) -> None:
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
+        for future in (self._greeted, *waiting.values()):
             if not future.done():
                 future.set_exception(Unavailable(why))
         if not self.closed.done():
@@ -132,7 +145,9 @@ class ReplicaLink(asyncio.Protocol):
     def write(self, messages: Sequence[Any]) -> None:
         """Send messages in one frame."""
         if self._transport is not None:
-            self._transport.write(pack_messages(list(messages)))
+            for message in messages:
+                self._contact.send(message)
+            self._transport.write(self._contact.data_to_send())
 
     def number(self) -> int:
         """Return an id for a request."""

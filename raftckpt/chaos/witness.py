@@ -71,7 +71,7 @@ class _Core(ClientCore):
         self.recorder = recorder
         self.watched: dict[Call, tuple[int, Kind]] = {}
 
-    def _succeeded(self, call: Call, value: Any) -> None:
+    def command_succeeded(self, call: Call, value: Any) -> None:
         found = self.watched.pop(call, None)
         if found is not None:
             number, kind = found
@@ -86,14 +86,14 @@ class _Core(ClientCore):
                 revision, result = value
                 more = {} if kind not in _RESULTS else {"results": _RESULTS[kind](result)}
                 self.recorder.end(number, Outcome.OK, now, revision=revision, **more)
-        super()._succeeded(call, value)
+        super().command_succeeded(call, value)
 
-    def _refused_for_good(self, call: Call, error: CheckpointError) -> None:
+    def command_refused(self, call: Call, error: CheckpointError) -> None:
         if call.accepted:
             found = self.watched.pop(call, None)
             if found is not None:
                 _note_error(self.recorder, found[0], error)
-        super()._refused_for_good(call, error)
+        super().command_refused(call, error)
 
 
 class _Engine(LoopEngine):

@@ -1,4 +1,4 @@
-"""What only the asyncio face has."""
+"""What the asyncio face does beside its calls: closing, finalizing, timing."""
 
 from __future__ import annotations
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from raftckpt.client.aio_inflow import Inflow
 from raftckpt.client.changes import Change
-from raftckpt.client.loop import LoopEngine
-from raftckpt.client.tracking import (
-    Stage,
-    Target,
-    TrackerCore,
-    not_started,
-    track_point,
-    tracker_core,
-)
+from raftckpt.client.tracking import Target, not_started, track_point, tracker_core
 from raftckpt.errors import Timeout
 
 if TYPE_CHECKING:
@@ -28,57 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Tracker", "open_tracker"]
 
 
-class _Inflow:
-    """A core at its engine; it does not keep the tracker alive."""
-
-    def __init__(self, core: TrackerCore, engine: LoopEngine) -> None:
-        self.core = core
-        self.engine = engine
-        self.loop = engine.loop
-        self.closed = False
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._port = engine.add(core, self._wake, self._over)
-        self.settle = self._port.settle
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _over(self) -> None:
-        self.closed = True
-        self.core.close()
-
-    async def wait(self, deadline: float) -> bool:
-        """Wait until something happened; False: the deadline has passed."""
-        left = deadline - self.loop.time()
-        if left <= 0:
-            return False
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            await asyncio.wait([waiter], timeout=None if left == inf else left)
-        finally:
-            self._waiters.discard(waiter)
-        return True
-
-    def shut_down(self) -> None:
-        """End everything."""
-        if not self.closed:
-            self._over()
-            self.settle()
-            self.engine.remove(self._port)
-
-
 class Tracker:
     """An asynchronous iterator of the changes of a checkpoint. Made by ``track()``; close it.
 
     It goes on by itself when its connection breaks or its replica dies, without loss and without
     repetition, and it does so when the session of the service is lost: it needs none. It ends when
-    the checkpoint was destroyed. For the tasks of one loop: each change is handed out once.
+    the checkpoint was destroyed. Each change is handed out once.
     """
 
-    def __init__(self, feed: _Inflow, driver: Driver) -> None:
+    def __init__(self, feed: Inflow, driver: Driver) -> None:
         self._feed = feed
         self._driver = driver
 
@@ -105,17 +56,16 @@ class Tracker:
 
     async def _next(self, timeout: float) -> Change:
         feed = self._feed
-        deadline = feed.loop.time() + timeout
+        feed.check("next")
+        deadline = monotonic() + timeout
         while True:
-            hungry = feed.core.hungry
-            change = feed.core.take(feed.loop.time())
-            if change is not None:
-                if feed.core.hungry != hungry:
-                    feed.settle()
-                return change
-            if feed.core.stage is Stage.ENDED:
+            try:
+                return feed.take()
+            except IndexError:
+                pass
+            if feed.ended and not feed.ready:
                 raise feed.core.error or StopAsyncIteration
-            if not await feed.wait(deadline):
+            if not await feed.wait(feed.moved, deadline):
                 raise Timeout(
                     f"no change within {timeout:g} s ({feed.core.problem or 'none happened'})",
                     definite=True,
@@ -123,13 +73,8 @@ class Tracker:
 
     async def drain(self) -> list[Change]:
         """Return all changes that wait, without waiting."""
-        feed = self._feed
-        changes: list[Change] = []
-        now = feed.loop.time()
-        while (change := feed.core.take(now)) is not None:
-            changes.append(change)
-        feed.settle()
-        return changes
+        self._feed.check("drain")
+        return self._feed.take_all()
 
     async def sync(self, revision: int | None = None, timeout: float | None = None) -> int:
         """Wait until everything up to ``revision`` has arrived and can be taken without waiting.
@@ -145,27 +90,48 @@ class Tracker:
         Raises:
             Timeout: it has not arrived in time.
         """
-        seconds = self._driver.timeout if timeout is None else timeout
         feed = self._feed
-        deadline = feed.loop.time() + seconds
+        feed.check("sync")
+        seconds = self._driver.timeout if timeout is None else timeout
+        deadline = monotonic() + seconds
         if revision is None:
-            revision = int((await self._driver.run(track_point(None), seconds))[0])
-        sync = feed.core.sync(revision, feed.loop.time())
-        feed.settle()
-        try:
-            while not sync.done:
-                if not await feed.wait(deadline):
-                    raise Timeout(
-                        f"changes up to revision {revision} did not arrive within {seconds:g} s "
-                        f"({feed.core.problem or 'the replica is behind'})",
-                        definite=True,
-                    )
-        finally:
-            feed.core.give_up(sync)
-            feed.settle()
+            point = await self._driver.run(track_point(None), seconds)
+            revision = int(point[0])
+        if not await feed.sync(revision, deadline):
+            raise Timeout(
+                f"changes up to revision {revision} did not arrive within {seconds:g} s "
+                f"({feed.core.problem or 'the replica is behind'})",
+                definite=True,
+            )
         if feed.core.error is not None:
             raise feed.core.error
         return feed.core.through or 0
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a change waits (or the tracker has ended).
+
+        For ``select`` and its relatives only; take with ``next(0)`` or ``drain()``.
+
+        Raises:
+            NoResources: there is none left.
+        """
+        self._feed.check("fileno")
+        return self._feed.descriptor()
+
+    def watch(self, watcher: Callable[[], object]) -> None:
+        """Have somebody who waits for more than this told when a change came, or the end.
+
+        Arguments:
+            watcher: called by whoever reads for the client; it must be quick and not block.
+        """
+        self._feed.watcher = watcher
+        if self.waiting:
+            watcher()
+
+    @property
+    def waiting(self) -> int:
+        """Changes that can be taken without waiting."""
+        return len(self._feed.ready)
 
     # --- about it -----------------------------------------------------------------------------
 
@@ -193,14 +159,12 @@ class Tracker:
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """Whether :meth:`close` was called, here or of the service."""
         return self._feed.closed
 
     async def close(self) -> None:
         """Track no more. Idempotent."""
-        if not self._feed.closed:
-            self._feed.shut_down()
-            await asyncio.sleep(0)  # lets the transport close its socket
+        await self._feed.close()
 
     async def __aenter__(self) -> Tracker:
         return self
@@ -216,8 +180,7 @@ class Tracker:
     def __del__(self) -> None:
         feed: Any = getattr(self, "_feed", None)
         if feed is not None and not feed.closed:
-            if not feed.loop.is_closed():
-                feed.loop.call_soon_threadsafe(feed.shut_down)
+            feed.abandon()
             warnings.warn(
                 "a raftckpt tracker was not closed: use 'async with' or close()",
                 ResourceWarning,
@@ -232,16 +195,11 @@ async def open_tracker(driver: Driver, target: Target, timeout: float) -> Tracke
     Raises:
         CheckpointError: none does; says why.
     """
-    core = tracker_core(driver.core, target, random.random)
-    feed = _Inflow(core, driver.engine)
+    feed = Inflow(tracker_core(driver.core, target, random.random), driver)
     tracker = Tracker(feed, driver)
-    deadline = feed.loop.time() + timeout
     try:
-        core.seek(feed.loop.time())
-        feed.settle()
-        while not core.started and core.stage is not Stage.ENDED and await feed.wait(deadline):
-            pass
-        failure = not_started(core, target, timeout)
+        await feed.wait(feed.begun, monotonic() + timeout)
+        failure = not_started(feed.core, target, timeout)
         if failure is not None:
             raise failure
     except BaseException:

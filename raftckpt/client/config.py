@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from raftckpt import limits
+from raftckpt.client.greeting import Introduction
 
 __all__ = ["CoreConfig", "Link"]
 
@@ -42,3 +43,8 @@ class CoreConfig(NamedTuple):
     """Silence on a connection with requests open, after which it is probed; twice: suspected."""
     retry_min: float = 0.005
     retry_max: float = 0.2
+
+    @property
+    def introduction(self) -> Introduction:
+        """What is said about the client on each of its connections."""
+        return Introduction(self.client_name, self.token)

@@ -1,18 +1,16 @@
 """The client without IO: sessions, retries, deadlines, replay. Drive it from any loop.
 
-Inputs are method calls that carry the time; outputs are read off afterwards: the connection it
-wants (:meth:`ClientCore.target`), bytes to send (:meth:`~ClientCore.data_to_send`), calls that are
-done (:meth:`~ClientCore.take_completed`) and when to call :meth:`~ClientCore.tick` at the latest
-(:meth:`~ClientCore.next_deadline`). Owns no socket, clock, thread or randomness.
+Inputs are method calls that carry the time; outputs are read off afterwards: the connections it
+wants, bytes to send (:class:`~raftckpt.client.peer.AnyPeer`) and calls that are done
+(:meth:`~ClientCore.take_completed`). Owns no socket, clock, thread or randomness.
 
-Invariants:
+It moves the link and decides what may be sent when; its parts know the rest: the connections that
+are being made (:mod:`~raftckpt.client.search`), what is open on the present one
+(:mod:`~raftckpt.client.requests`), the session's commands (:mod:`~raftckpt.client.session`), and
+who waits for what (:mod:`~raftckpt.client.waiting`).
 
-* A command gets its number when it is first sent; numbers have no gaps. A command whose caller gave
-  up is replaced on its next copy by a plug, a command that is refused but consumes the number: what
-  was reported as not done is never done later, and what was reported as unknown is settled.
-* On a connection commands are sent in the order of their numbers; after a reconnect everything
-  unanswered is sent again first.
-* While a number waits to be sent again, no new number is given out: it would only be refused.
+Invariant: on a connection commands are sent in the order of their numbers; after a reconnect
+everything unanswered is sent again first.
 """
 
 from __future__ import annotations
@@ -25,17 +23,18 @@ from typing import Any, Final
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Internal, Needs
 from raftckpt.client.config import CoreConfig, Link
-from raftckpt.client.endpoints import is_endpoint
-from raftckpt.client.peer import SOON_SECONDS
-from raftckpt.client.pipeline import MOVE_REASONS, Pipeline
+from raftckpt.client.greeting import GreetingRefused, Welcome
+from raftckpt.client.link import Contact
+from raftckpt.client.requests import OpenRequests
 from raftckpt.client.roles import RoleInbox
-from raftckpt.client.routing import Router
-from raftckpt.client.window import Window
+from raftckpt.client.search import Search, described
+from raftckpt.client.session import CommandLog, copy_of
+from raftckpt.client.waiting import Waiting
 from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
 from raftckpt.protocol import operations as ops
-from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.frames import FrameError
+from raftckpt.protocol.operations import Query
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = ["ClientCore", "CoreConfig", "Link"]
 
@@ -47,27 +46,15 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REPLY: Final = int(ReplyKind.REPLY)
 _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
+_NOBODY: Final = frozenset({"credentials", "token"})
+"""Why a replica does not greet us: we are nobody to it, so our session is out of reach."""
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
+_MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
+"""Reasons of TRY_AGAIN that send the client to another replica."""
 
 
-class _Attempt:
-    """A connection that is being made: nothing but the greeting is said on it."""
-
-    __slots__ = ("endpoint", "hello", "number", "outgoing", "stream", "until")
-
-    def __init__(self, number: int, endpoint: str, until: float) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self.until = until
-        self.stream: MessageStream | None = None
-        """None: it is not up yet."""
-        self.outgoing = b""
-        self.hello: Any = None
-        """Of a replica that leads, while another one that said so has not answered yet."""
-
-
-class ClientCore(Pipeline):
+class ClientCore:
     """State machine of one client: one session, one connection at a time.
 
     Arguments:
@@ -85,99 +72,90 @@ class ClientCore(Pipeline):
         secret: bytes,
         jitter: Callable[[], float],
     ) -> None:
-        super().__init__(config, jitter)
-        self.router = Router(endpoints, jitter)
-        self.session = 0
-        self.founding = ""
-        """Id of the founding that the first replica told of."""
+        self.config = config
+        self.search = Search(config, endpoints, jitter, self)
+        self.router = self.search.router
         self.roles = RoleInbox()
         self.node = config.node
         """Node id this client counts as."""
-        self.members: dict[str, str] = {}
-        """Endpoints of the replicas by node id, as a replica or the cluster file told."""
-        self._secret = secret
-        self._numbers = 0
-        self._number = 0
-        self._endpoint = ""
-        self._attempts: dict[int, _Attempt] = {}
-        """Replicas are tried one beside the other, each soon after the one before."""
-        self._beside_at = inf
+        self._jitter = jitter
+        self._now = 0.0
+        self._closed = False
+        self._waiting = Waiting()
+        self._log = CommandLog(secret, self._waiting)
+        self._requests = OpenRequests(self._log, self._waiting)
+        self._greeting_errors: dict[str, CheckpointError] = {}
+        self._wants_leader = False
+        # the present connection
+        self._link = Link.NONE
+        self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
+        self._attached = False
         self._attaching_since = 0.0
+        self._lingering: dict[int, str] = {}
+        self._probing = False
+        self._replica = ""
+        self._reached_at = -inf
+        self._tired = False
+        self._retries = 0
+        # signs of life
         self._proven_at = inf
         """When the last sign of life that a leader answered was sent."""
         self._broke_at = inf
         """When the connection broke that the session was attached to."""
-        self._replica = ""
-        self._stream = MessageStream()
-        self._connect_at = inf
-        self._chosen = ""
-        self._lingering: list[int] = []
-        self._probing = False
-        self._keepalive_at = inf
-        self._greeting_errors: dict[str, CheckpointError] = {}
-        self._wants_leader = False
 
     # --- outputs -----------------------------------------------------------------------------
 
     def target(self) -> tuple[int, str] | None:
-        """Return (number, endpoint) of the connection that should exist, None for none now.
-
-        A number that differs from the present connection's asks for a new one; the old one stays
-        open, unread, as long as it is among those :meth:`wanted`.
-        """
-        if self._link is not Link.NONE:
-            return self._number, self._endpoint
-        if self._attempts:
-            newest = self._attempts[max(self._attempts)]
-            return newest.number, newest.endpoint
-        return None
+        """Return (number, endpoint) of the present or newest connection, None for none now."""
+        contact = self.in_use() or self.search.newest()
+        return None if contact is None else (contact.number, contact.endpoint)
 
     def wanted(self) -> Mapping[int, str]:
         """Return the connections that should exist: the present one and those that linger.
 
         Closing one of these could end the session's grace before it is attached elsewhere.
         """
-        wanted = dict.fromkeys(self._lingering, self._endpoint)
-        for attempt in self._attempts.values():
+        attempts, used = self.search.attempts, self.in_use()
+        if used is not None and not attempts and not self._lingering:
+            return used.alone
+        wanted = dict(self._lingering)
+        for attempt in attempts.values():
             wanted[attempt.number] = attempt.endpoint
-        if self._link is not Link.NONE:
-            wanted[self._number] = self._endpoint
+        if used is not None:
+            wanted[used.number] = used.endpoint
         return wanted
 
     def hears(self, number: int) -> bool:
         """Whether it is the present connection, or one that is being made."""
-        return number == self._number or number in self._attempts
+        return number == self._requests.contact.number or number in self.search.attempts
 
     def data_to_send(self, number: int | None = None) -> bytes:
         """Return the bytes to send on a connection, b"" if there are none.
 
         Arguments:
-            number: which; None: the present one.
+            number: which; None: that of :meth:`target`.
         """
-        if self._link is Link.NONE and number is None and self._attempts:
-            number = max(self._attempts)
-        if number in self._attempts:
-            attempt = self._attempts[number]
-            outgoing, attempt.outgoing = attempt.outgoing, b""
-            return outgoing
-        return self._take_outgoing() if number in (None, self._number) else b""
+        attempts = self.search.attempts
+        if number is None and self._link is Link.NONE and attempts:
+            number = max(attempts)
+        if number in attempts:
+            return attempts[number].data_to_send()
+        contact = self._requests.contact
+        return contact.data_to_send() if number in (None, contact.number) else b""
+
+    def take_completed(self) -> list[Call]:
+        """Return the calls that got done since the last time."""
+        return self._waiting.take()
 
     def next_deadline(self) -> float:
         """Return the time at which :meth:`tick` must be called at the latest."""
-        link = self._link
-        deadline = self._deadline_hint
-        if link is Link.READY:
-            deadline = min(deadline, self._keepalive_at, self._resend_at, self._leave_at)
-            if self._open:
-                deadline = min(deadline, self._quiet_since + self.config.probe_after)
-        elif link is Link.NONE:
-            deadline = min(deadline, self._connect_at)
+        deadline = min(self._waiting.deadline, self._resend_at)
+        if self._link is Link.READY:
+            deadline = min(deadline, self._keepalive_at, self._leave_at)
+            if self._requests.open:
+                deadline = min(deadline, self._requests.quiet_since + self.config.probe_after)
         else:
-            deadline = min(deadline, self._link_deadline, self._resend_at)
-        if link is not Link.READY:
-            deadline = min(deadline, self._beside_at)
-            for attempt in self._attempts.values():
-                deadline = min(deadline, attempt.until)
+            deadline = min(deadline, self._link_deadline, self.search.next_deadline())
         if self.roles.margin is not None and not self.roles.isolated:
             deadline = min(deadline, self.safe_until())
         return deadline
@@ -201,12 +179,10 @@ class ClientCore(Pipeline):
     @property
     def link(self) -> Link:
         """State of the connection."""
-        if self._link is not Link.NONE or not self._attempts:
+        attempts = self.search.attempts.values()
+        if self._link is not Link.NONE or not attempts:
             return self._link
-        return max(
-            Link.CONNECTING if attempt.stream is None else Link.GREETING
-            for attempt in self._attempts.values()
-        )
+        return Link.GREETING if any(attempt.up for attempt in attempts) else Link.CONNECTING
 
     @property
     def state(self) -> str:
@@ -218,67 +194,92 @@ class ClientCore(Pipeline):
         return "connected" if self._link >= Link.GREETED else "searching"
 
     @property
+    def session(self) -> int:
+        """Number of the session; 0: none is open yet."""
+        return self._log.id
+
+    @property
+    def lost(self) -> str | None:
+        """Why the session ended, if it did."""
+        return self._log.lost
+
+    @property
     def credentials(self) -> tuple[int, bytes]:
         """Number (0: none is open yet) and secret of the session."""
-        return self.session, self._secret
+        return self._log.id, self._log.secret
+
+    @property
+    def revision(self) -> int:
+        """Highest revision that a reply told."""
+        return self._log.revision
+
+    @property
+    def unsettled(self) -> int:
+        """Number of accepted commands whose outcome is not known yet."""
+        return sum(1 for call in self._log.window.calls.values() if call.accepted)
+
+    @property
+    def commands_sent(self) -> int:
+        """Number of the last command of the session that was sent."""
+        return self._log.window.last
+
+    @property
+    def pending(self) -> int:
+        """Number of commands that hold a number, for checks and displays."""
+        return len(self._log.window.calls)
+
+    @property
+    def members(self) -> Mapping[str, str]:
+        """Endpoints of the replicas by node id, as a replica or the cluster file told."""
+        return self.search.members
 
     @property
     def endpoint(self) -> str:
         """Endpoint of the present or last connection."""
-        return self._endpoint
+        return self._requests.contact.endpoint
 
     def where(self) -> str:
         """Describe the endpoints and what is known about them, for error messages."""
-        problems = self.router.problems
-        return "endpoints " + ", ".join(
-            f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
-            for endpoint in self.router.endpoints
-        )
+        return described(self.router.endpoints, self.router.problems)
 
     # --- inputs: calls -----------------------------------------------------------------------
 
     def start(self, call: Call, deadline: float, now: float) -> None:
         """Begin a call; it will be among the completed ones by ``deadline``, come what may."""
         self._now = now
-        call.deadline = deadline
-        call.started = now
-        if deadline < self._deadline_hint:
-            self._deadline_hint = deadline
+        self._waiting.begin(call, deadline, now)
         needs = call.needs
+        if self._closed:
+            self._waiting.fail(call, BadHandle(f"{call.what}: the service is closed"))
+            return
         if needs is _COMMAND:
-            if self._refuse_at_once(call):
+            if self._log.refuses(call):
                 return
-            self._wants_session = True
-            if call.stages is not None and not self._stage_fits(call):
-                return
-            self._commands.append(call)
+            self._log.add(call)
         elif needs is Needs.BARRIER:
-            self._start_barrier(call)
+            self._log.add_barrier(call)
             return
         else:
             if needs is _ATTACHED:
-                if self._refuse_at_once(call):
+                if self._log.refuses(call):
                     return
-                self._wants_session = True
-            elif self._closed:
-                self._fail(call, BadHandle(f"{call.what}: the service is closed"))
-                return
+                self._log.wanted = True
             if needs is not Needs.ANY and not call.local:
                 self._wants_leader = True
-            self._queries.append(call)
+            self._requests.queries.append(call)
         if self._link >= Link.GREETED:
             self._pump()
-        elif self._link is Link.NONE and self._connect_at == inf and not self._attempts:
-            self._seek()
+        elif self.search.at == inf and not self.search.attempts:
+            self.search.seek(now)
 
     def cancel(self, call: Call, now: float) -> None:
         """Give a call up: nobody waits for it. It may or may not happen."""
         self._now = now
         if not call.done:
-            self._fail(call, outcomes.at_deadline(call, reached=True, where=self.where()))
-            self._completed.pop()
+            self._waiting.fail(call, outcomes.at_deadline(call, reached=True, where=self.where()))
+            self._waiting.completed.pop()
         elif call.error is None:
-            self._undo(call, call.value)
+            self._log.undo(call, call.value)
             self._pump()
 
     def close(self, failure: CheckpointError | None = None) -> None:
@@ -293,89 +294,83 @@ class ClientCore(Pipeline):
         for call in self._living():
             error = outcomes.lost(call, why)
             kind = BadHandle if failure is None else type(failure)
-            self._fail(call, kind(error.message, definite=error.definite))
-        self._commands.clear()
-        self._queries.clear()
-        self._later.clear()
-        self._stage_waiting.clear()
-        self._barriers.clear()
+            self._waiting.fail(call, kind(error.message, definite=error.definite))
+        self._log.clear()
+        self._requests.sweep()
         self._forget_link()
         self._lingering.clear()
-        self._drop_attempts()
-        self._connect_at = inf
+        self.search.stop()
+        self.search.at = inf
 
     def learn(self, members: Mapping[str, str]) -> None:
         """Note where replicas are: "host:port" by node id."""
-        self.members = dict(sorted({**self.members, **members}.items()))
-        self.router.learn(filter(is_endpoint, members.values()))
+        self.search.learn(members)
 
     # --- inputs: network and time ------------------------------------------------------------
 
     def connected(self, number: int, now: float) -> None:
         """The connection ``number`` is up."""
-        attempt = self._attempts.get(number)
-        if attempt is None or attempt.stream is not None:
-            return
-        self._now = now
-        attempt.stream = MessageStream()
-        attempt.until = now + self._patience()
-        config = self.config
-        self._wire_id += 1
-        attempt.outgoing = pack_messages(
-            [ops.HelloRequest(self._wire_id, [CLIENT_PROTOCOL], config.client_name, config.token)]
-        )
+        attempt = self.search.attempts.get(number)
+        if attempt is not None and not attempt.up:
+            self._now = now
+            attempt.until = now + self.search.patience()
+            attempt.greet(self.config.introduction)
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """The connection ``number`` is gone, or could not be made."""
         self._now = now
-        if number in self._lingering:
-            self._lingering.remove(number)
+        if self._lingering.pop(number, None) is not None:
             self._broke_at = min(self._broke_at, now)
-        if number in self._attempts:
-            self._attempt_failed(self._attempts[number], why)
-        elif number == self._number and self._link is not Link.NONE:
+        if number in self.search.attempts:
+            self.search.failed(self.search.attempts[number], why, now)
+        elif self._is_present(number):
             self._detach_link(why, gone=True)
-            self._seek()
+            self.search.seek(now)
 
     def data_received(self, number: int, data: bytes, now: float) -> None:
         """Bytes arrived on connection ``number``. Malformed ones end the connection."""
-        attempt = self._attempts.get(number)
-        present = number == self._number and self._link is not Link.NONE
-        stream = self._stream if attempt is None else attempt.stream
-        if stream is None or not (present or attempt is not None):
+        requests, attempts = self._requests, self.search.attempts
+        contact = requests.contact
+        if self._is_present(number):
+            requests.quiet_since = now
+            self._probing = False
+        elif number in attempts:
+            contact = attempts[number]
+        else:
             return
         self._now = now
-        if present:
-            self._quiet_since = now
-            self._probing = False
         try:
-            for message in stream.feed(data):
-                if number in self._attempts:
-                    self._take_greeting(self._attempts[number], message)
-                elif number != self._number or self._link is Link.NONE:
+            waits = contact.welcome is None
+            messages = contact.receive(data)
+            if waits and contact.welcome is not None:
+                self._welcomed(contact, contact.welcome)
+            for message in messages:
+                if not self._is_present(number):
                     return
-                else:
-                    self._take(message)
+                self._take(message)
+        except GreetingRefused as refusal:
+            self._greeting_refused(contact, refusal)
+            return
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             why = f"protocol error: {error}"
-            if number in self._attempts:
-                self._attempt_failed(self._attempts[number], why)
-            elif number == self._number and self._link is not Link.NONE:
+            if number in attempts:
+                self.search.failed(contact, why, now)
+            elif self._is_present(number):
                 self._fail_link(why)
             return
-        if number != self._number or self._link is Link.NONE:
+        if not self._is_present(number):
             return
-        if self._leave_at < inf and not self._commands_in_flight():
+        if self._leave_at < inf and not requests.commands_in_flight():
             self._leave()
-        elif self._commands or self._queries:
+        elif self._log.queue or requests.queries:
             self._pump()
 
     def tick(self, now: float) -> None:
         """Do what is due at ``now``."""
         self._now = now
-        if now >= self._deadline_hint:
+        if now >= self._waiting.deadline:
             self._expire()
-        link = self._link
+        link, search = self._link, self.search
         if link is Link.READY:
             if now >= self._leave_at:
                 self._leave()
@@ -385,378 +380,177 @@ class ClientCore(Pipeline):
             if now >= self._keepalive_at:
                 self._keepalive_at = now + self._keepalive_period
                 self._send_keepalive()
-            if self._open and now >= self._quiet_since + self.config.probe_after:
+            quiet_since = self._requests.quiet_since
+            if self._requests.open and now >= quiet_since + self.config.probe_after:
                 self._silence()
         elif link is Link.NONE:
-            if now >= self._connect_at:
-                self._connect()
+            if now >= search.at:
+                search.begin(now)
         else:
             if now >= self._resend_at:
                 self._resend()
             if now >= self._link_deadline:
                 if link is Link.GREETED:
                     self._detach_link("no leader is known to it")
-                    self._seek()
+                    search.seek(now)
                 else:
                     self._fail_link("no answer in time")
         if self.roles.margin is not None and not self.roles.isolated and now >= self.safe_until():
             self.roles.isolate()
         if self._link is not Link.READY:
-            for attempt in [item for item in self._attempts.values() if now >= item.until]:
-                self._attempt_failed(attempt, "no answer in time")
-            if now >= self._beside_at:
-                self._beside_at = inf
-                if self._busy():  # else there is a pause
-                    self._try_next(beside=True)
+            search.tick(now)
 
-    # --- connection --------------------------------------------------------------------------
+    def _is_present(self, number: int) -> bool:
+        return number == self._requests.contact.number and self._link is not Link.NONE
 
-    @property
-    def _keepalive_period(self) -> float:
-        timeout = self.config.session_timeout_ns / 1e9
-        if self.roles.margin is None:
-            return timeout / 3
-        return max(timeout - self.roles.margin, 0.1 * timeout) / 4
+    # --- for the search ----------------------------------------------------------------------
 
-    def _patience(self) -> float:
-        return self.config.connect_timeout * 2.0 ** min(self.router.rounds, 3)
-
-    def _needed(self) -> bool:
+    def needs_one(self) -> bool:
+        """Whether a connection is needed at all."""
+        log = self._log
         return not self._closed and bool(
-            (self.session and self.lost is None)
-            or self._commands
-            or self._queries
-            or self._stage_waiting
+            (log.id and log.lost is None)
+            or log.queue
+            or self._requests.queries
+            or log.staging.waiting
         )
 
-    def _seek(self) -> None:
-        """Choose the next endpoint and connect to it, now or after a pause."""
-        if not self._needed():
-            self._connect_at = inf
-            return
-        held = next((item for item in self._attempts.values() if item.hello is not None), None)
-        if held is not None:
-            self._adopt(held, held.hello)
-        elif self._connect_at == inf:
-            self._try_next()
+    def in_use(self) -> Contact | None:
+        """Return the connection that was adopted and is in use."""
+        return None if self._link is Link.NONE else self._requests.contact
 
-    def _try_next(self, *, beside: bool = False) -> None:
-        """Try the next endpoint that is not being tried; between rounds there is a pause."""
-        busy = self._busy()
-        pause = 0.0
-        for _ in self.router.endpoints:
-            endpoint, wait = self.router.next()
-            pause = max(pause, wait)
-            if endpoint not in busy:
-                if pause and not beside:
-                    self._connect_at = self._now + pause
-                    self._chosen = endpoint
-                else:
-                    self._attempt(endpoint)
-                return
+    def refused(self, error: str) -> None:
+        """Tell those who wait that the replicas are of two clusters, unless there is a session."""
+        if not self.session:
+            self._fail_unsent(InvalidParam(error, reason="founding"))
 
-    def _busy(self) -> set[str]:
-        """Endpoints that have been asked and have not answered yet."""
-        busy = {attempt.endpoint for attempt in self._attempts.values()}
+    def founded_anew(self) -> None:
+        """Our cluster is no more."""
+        if self.session:
+            self._lose_session("the cluster was founded anew")
+
+    def adopt(self, contact: Contact) -> None:
+        """Go on with a connection that was greeted."""
         if self._link is not Link.NONE:
-            busy.add(self._endpoint)
-        return busy
+            self._detach_link("another replica leads")
+        self._requests.contact = contact
+        self._requests.quiet_since = self._now
+        self._probing = False
+        self._link = Link.GREETED
+        if contact.welcome is not None:
+            self._greeted(contact.welcome)
 
-    def _connect(self) -> None:
-        self._connect_at = inf
-        if self._needed():
-            self._attempt(self._chosen)
+    # --- greeting ----------------------------------------------------------------------------
 
-    def _attempt(self, endpoint: str) -> None:
-        self._numbers += 1
-        self._attempts[self._numbers] = _Attempt(
-            self._numbers, endpoint, self._now + self._patience()
-        )
-        if len(self._attempts) < len(self.router.endpoints):
-            self._beside_at = self._now + SOON_SECONDS
-
-    def _attempt_failed(self, attempt: _Attempt, why: str) -> None:
-        del self._attempts[attempt.number]
-        self.router.problems[attempt.endpoint] = why
-        if self._link is Link.NONE:
-            self._seek()
-
-    def _drop_attempts(self) -> None:
-        self._attempts.clear()
-        self._beside_at = inf
-
-    def _take_greeting(self, attempt: _Attempt, message: Any) -> None:
-        """Only the answer to the greeting matters before it is adopted."""
-        if message[0] != _REPLY:
-            if message[0] != _NOTICE:
-                raise FrameError(f"unknown kind of message {message[0]!r}")
+    def _welcomed(self, attempt: Contact, welcome: Welcome) -> None:
+        """A replica answered the greeting: is it one of ours, and the one to go on with?"""
+        if not self.search.is_ours(attempt, welcome, self._now):
             return
-        if message[2] != _OK:
-            reason, detail, _ = message[3]
-            self._greeting_refused(attempt, message[2], reason, detail)
-            return
-        hello = message[3]
-        if hello["version"] != CLIENT_PROTOCOL or type(hello["node"]) is not str:
-            raise FrameError("malformed greeting")
-        if not self._is_ours(attempt, hello.get("founding", "")):
-            return
-        leads = hello["leader"] == hello["node"]
-        if self._link is Link.NONE or (leads and self._link is Link.GREETED):
-            self._adopt(attempt, hello)
-        elif leads:  # the other one may still answer; if not, this one is at hand
-            attempt.hello = hello
+        if self._link is Link.NONE or (welcome.leads and self._link is Link.GREETED):
+            self.search.take(attempt)
+        elif welcome.leads:  # the other one may still answer; if not, this one is at hand
             attempt.until = inf
             until = self._attaching_since + self.config.connect_timeout
             self._link_deadline = min(self._link_deadline, max(self._now, until))
         else:
-            del self._attempts[attempt.number]
-            self._known_to(hello)
-            where = hello["endpoints"].get(hello["leader"])
-            if type(where) is str and where not in self._busy():
-                self.router.suggest(where)
+            del self.search.attempts[attempt.number]
+            self._known_to(welcome)
+            self.search.suggest(welcome.leader_at)
 
-    def _is_ours(self, attempt: _Attempt, founding: str) -> bool:
-        """Whether it is the cluster met before; another one of its name knows nothing of us.
+    def _greeting_refused(self, attempt: Contact, refusal: GreetingRefused) -> None:
+        error = refusal.error(Call("connect", Needs.ANY, None))
+        error.message = f"{error.message} ({attempt.endpoint})"
+        if refusal.code != _TRY_AGAIN:
+            self._greeting_errors[attempt.endpoint] = error
+            if all(item in self._greeting_errors for item in self.router.endpoints):
+                # every replica says so: it will not get better by asking again
+                self._fail_unsent(error)
+                if self.session and error.reason in _NOBODY:
+                    self._lose_session(str(error.reason))
+        self.search.failed(attempt, error.message, self._now)
 
-        Nothing is sent to it. Without a session neither of the two is used; a session is lost when
-        all replicas say so (the cluster was founded anew, or restored from a copy).
-        """
-        endpoint, former = attempt.endpoint, self.founding or founding
-        self.founding = former
-        if founding in (former, ""):
-            self._greeting_errors.pop(endpoint, None)
-            return True
-        why = (
-            f"it belongs to another founding of the cluster ({founding[:8]}) than the replicas "
-            f"met before ({former[:8]}): name endpoints of one cluster only"
-        )
-        error = InvalidParam(f"connect: {endpoint}: {why}", reason="founding")
-        self._greeting_errors[endpoint] = error
-        if not self.session:
-            self._fail_unsent(error)
-        if all(item in self._greeting_errors for item in self.router.endpoints):
-            self.founding = ""
-            if self.session:
-                self._lose_session("the cluster was founded anew")
-        self._attempt_failed(attempt, why)
-        return False
-
-    def _adopt(self, attempt: _Attempt, hello: Any) -> None:
-        """Go on with this connection: it has been greeted."""
-        if self._link is not Link.NONE:
-            self._detach_link("another replica leads")
-        del self._attempts[attempt.number]
-        self._connect_at = inf
-        self._number, self._endpoint = attempt.number, attempt.endpoint
-        self._stream = attempt.stream or MessageStream()
-        self._quiet_since = self._now
-        self._probing = False
-        self._link = Link.GREETED
-        self._greeted(hello)
-
-    def _fail_link(self, why: str) -> None:
-        self._detach_link(why)
-        self._seek()
-
-    def _detach_link(self, why: str, *, gone: bool = False) -> None:
-        """Give the present connection up; what is open on it has to be sent again elsewhere.
-
-        One that is not ``gone`` stays open if the session is, or may be, attached to it: an ATTACH
-        that was not answered in time may have been carried out, and a close would then look like
-        the client's death.
-        """
-        self.router.problems[self._endpoint] = why
-        attaching = self._link is Link.ATTACHING and self.session
-        if gone and self._attached:
-            self._broke_at = min(self._broke_at, self._now)
-        if (self._attached or attaching) and not gone:
-            self._lingering.append(self._number)
-            del self._lingering[1 : 1 - _LINGERING_MAX]  # the first may be the one that counts
-        self._forget_link()
-
-    def _forget_link(self) -> None:
-        self._link = Link.NONE
-        self._attached = False
-        self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
-        self._probing = self._holding = False
-        again: list[Call] = []
-        for call in self._open.values():
-            call.wire_id = 0
-            if call.needs is _COMMAND:
-                call.uncertain = True
-            elif call.needs is Needs.INTERNAL or call.done:
-                continue
-            elif call.needs is Needs.LEADER_ONCE:
-                self._fail(call, outcomes.interrupted(call, self.where()))
-            else:
-                call.uncertain = True
-                again.append(call)
-        self._queries.extendleft(reversed(again + self._later))
-        self._later.clear()
-        self._open.clear()
-        self._open_queries = 0
-        self._outgoing.clear()
-        self._outgoing_bytes = 0
-
-    def _leave(self) -> None:
-        """This replica does not lead (any more): go where the leader is said to be."""
-        self._detach_link("it does not lead")
-        self._seek()
-
-    def _leave_follower(self) -> None:
-        if self._leader_needed() and self._link_deadline == inf:
-            self._leave()
-
-    def _silence(self) -> None:
-        """Nothing was heard though something is open: probe, then suspect."""
-        if self._probing:
-            self._fail_link("it does not answer")
-            return
-        self._probing = True
-        self._quiet_since = self._now
-        self._send_keepalive()
-
-    def _send_keepalive(self) -> None:
-        message = ops.Keepalive(0) if self._attached else ops.ReplicaStatusRequest(0)
-        kept_alive = partial(self._kept_alive, self._now)
-        self._transmit(Internal("keepalive", message, kept_alive, self._keepalive_refused))
-
-    def _kept_alive(self, sent_at: float, value: Any) -> None:
-        self._made_progress()
-        if self._attached:
-            isolated = self.roles.isolated
-            self._proven(sent_at)
-            if isolated and not self.roles.isolated:
-                self.roles.all_hold()
-        if type(value) is dict:  # a replica's status
-            value = [value.get("revision")]
-        self._note_revision(value, 0)
-
-    def _keepalive_refused(self, code: int, reason: str, detail: Any) -> None:
-        if code == _BAD_HANDLE:
-            self._lose_session(reason)
-        elif reason in MOVE_REASONS:
-            self._note_leader(reason, detail)
-
-    def _proven(self, sent_at: float) -> None:
-        """A leader had a sign of life of ours, not before it was sent."""
-        self._proven_at = sent_at
-        self._broke_at = inf
-        if self.roles.isolated and self._now < self.safe_until():
-            self.roles.isolated = False
-
-    def _made_progress(self) -> None:
-        self._retries = 0
-        if self._tired:
-            self._tired = False
-            self.router.progress()
-
-    # --- handshake ---------------------------------------------------------------------------
-
-    def _known_to(self, hello: Any) -> None:
+    def _known_to(self, welcome: Welcome) -> None:
         """Learn what a greeting tells."""
         self._reached_at = self._now
         self._greeting_errors.clear()
-        self.learn({str(key): str(value) for key, value in hello["endpoints"].items()})
+        self.search.learn(welcome.endpoints)
 
-    def _greeted(self, hello: Any) -> None:
-        node, leader = hello["node"], hello["leader"]
-        self.router.problems.pop(self._endpoint, None)
-        self._known_to(hello)
+    def _greeted(self, welcome: Welcome) -> None:
+        problems, endpoint = self.router.problems, self.endpoint
+        problems.pop(endpoint, None)
+        self._known_to(welcome)
         self._tired = True
-        self._replica = node
+        self._replica = welcome.node
         if self.node is None:
-            self.node = node
-        if leader == node:
+            self.node = welcome.node
+        if welcome.leads:
             self._reach_leader()
             return
         self._link_deadline = self._now + self.router.pause() if self._leader_needed() else inf
-        where = hello["endpoints"].get(leader) if leader is not None else None
-        if type(where) is str and where not in self._busy():
-            self._hint(where)
-        elif type(where) is str and where != self._endpoint:
-            self.router.problems[self._endpoint] = f"it follows {where}"
+        where = welcome.leader_at
+        if self.search.suggest(where):
+            self._go_to_leader()
+        elif where is not None and where != endpoint:
+            problems[endpoint] = f"it follows {where}"
         else:
-            self.router.problems[self._endpoint] = "it knows no leader"
+            problems[endpoint] = "it knows no leader"
         self._pump()
 
-    def _hint(self, endpoint: str) -> None:
-        """The leader is said to be at ``endpoint``: go there, if a leader is what we need."""
-        self.router.suggest(endpoint)
+    def _go_to_leader(self) -> None:
+        """Another one is said to lead: go there, if a leader is what we need."""
         if self._leader_needed():
             self._leave()
         else:
             self._link_deadline = inf
 
     def _leader_needed(self) -> bool:
-        return self._wants_leader or self._wants_session or bool(self.session)
+        return self._wants_leader or self._log.wanted or bool(self.session)
 
-    def _greeting_refused(self, attempt: _Attempt, code: int, reason: str, detail: Any) -> None:
-        call = Call("connect", Needs.ANY, None)
-        error = outcomes.refused(call, code, reason, detail, None, True)
-        endpoint = attempt.endpoint
-        error.message = f"{error.message} ({endpoint})"
-        if code != _TRY_AGAIN:
-            self._greeting_errors[endpoint] = error
-            if all(item in self._greeting_errors for item in self.router.endpoints):
-                # every replica says so: it will not get better by asking again
-                self._fail_unsent(error)
-        self._attempt_failed(attempt, error.message)
+    # --- attaching ---------------------------------------------------------------------------
 
     def _reach_leader(self) -> None:
         """The replica leads: attach the session, open one, or go without."""
         if self.session and self.lost is None:
-            self._begin_attaching()
-            self._transmit(
-                Internal(
-                    "attach",
-                    ops.Attach(0, self.session, self._secret),
-                    self._attached_again,
-                    self._attach_refused,
-                )
-            )
-        elif self._wants_session and self.lost is None:
+            message = ops.Attach(0, *self.credentials)
+            self._attach("attach", message, self._attached_again, self._attach_refused)
+        elif self._log.wanted and self.lost is None:
             self._open_session()
         else:
             self._become_ready()
 
-    def _begin_attaching(self) -> None:
+    def _attach(
+        self,
+        name: str,
+        message: Any,
+        on_reply: Callable[[Any], None],
+        on_refused: Callable[[int, str, Any], None],
+    ) -> None:
         self._link = Link.ATTACHING
         self._attaching_since = self._now
-        self._link_deadline = self._now + self._patience()
-        if len(self._busy()) < len(self.router.endpoints):
-            self._beside_at = self._now + SOON_SECONDS
+        self._link_deadline = self._now + self.search.patience()
+        self.search.soon(self._now, len(self.search.busy()))
+        self._transmit(Internal(name, message, on_reply, on_refused))
 
     def _open_session(self) -> None:
-        self._begin_attaching()
         config = self.config
         message = ops.SessionOpen(
             0,
             0,
             0,
-            self._secret,
+            self._log.secret,
             config.client_name,
             self.node or "",
             config.session_timeout_ns,
             config.disconnect_grace_ns,
         )
-        self._transmit(
-            Internal(
-                "open a session",
-                message,
-                self._session_opened,
-                self._session_refused,
-            )
-        )
+        self._attach("open a session", message, self._session_opened, self._session_refused)
 
     def _session_opened(self, value: Any) -> None:
         session = value[0]
         if type(session) is not int or session <= 0:
             raise FrameError("malformed session id")
-        self.session = session
-        self._attached = True
-        self._proven(self._attaching_since)
-        self._become_ready()
+        self._log.id = session
+        self._attached_again(value)
 
     def _attached_again(self, value: Any) -> None:
         if type(value[0]) is not int:
@@ -777,7 +571,7 @@ class ClientCore(Pipeline):
             self._note_leader(reason, detail)
             return
         call = Call("open a session", _COMMAND, None)
-        self._wants_session = False
+        self._log.wanted = False
         self._fail_unsent(
             outcomes.refused(call, code, reason, detail, None, True), sessions_only=True
         )
@@ -786,13 +580,15 @@ class ClientCore(Pipeline):
     def _become_ready(self) -> None:
         self._link = Link.READY
         self._link_deadline = inf
-        self._quiet_since = self._now
+        self._requests.quiet_since = self._now
         self._lingering.clear()
-        self._drop_attempts()
+        self.search.stop()
         if self._attached:
             self._keepalive_at = self._now + self._keepalive_period
             self._resend()
         self._pump()
+
+    # --- leaving -----------------------------------------------------------------------------
 
     def _note_leader(self, reason: str, detail: Any) -> None:
         """A TRY_AGAIN says that this replica cannot serve now."""
@@ -805,16 +601,214 @@ class ClientCore(Pipeline):
         else:
             self._leave()
 
+    def _leave(self) -> None:
+        """This replica does not lead (any more): go where the leader is said to be."""
+        self._fail_link("it does not lead")
+
+    def _fail_link(self, why: str) -> None:
+        self._detach_link(why)
+        self.search.seek(self._now)
+
+    def _detach_link(self, why: str, *, gone: bool = False) -> None:
+        """Give the present connection up; what is open on it has to be sent again elsewhere.
+
+        One that is not ``gone`` stays open if the session is, or may be, attached to it: an ATTACH
+        that was not answered in time may have been carried out, and a close would then look like
+        the client's death.
+        """
+        contact = self._requests.contact
+        self.router.problems[contact.endpoint] = why
+        attaching = self._link is Link.ATTACHING and self.session
+        if gone and self._attached:
+            self._broke_at = min(self._broke_at, self._now)
+        if (self._attached or attaching) and not gone:
+            self._lingering[contact.number] = contact.endpoint
+            # the first may be the one that counts
+            for number in list(self._lingering)[1 : 1 - _LINGERING_MAX]:
+                del self._lingering[number]
+        self._forget_link()
+
+    def _forget_link(self) -> None:
+        self._link = Link.NONE
+        self._attached = False
+        self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
+        self._probing = self._log.holding = False
+        self._requests.disconnected(self.where())
+
+    # --- signs of life -----------------------------------------------------------------------
+
+    @property
+    def _keepalive_period(self) -> float:
+        timeout = self.config.session_timeout_ns / 1e9
+        if self.roles.margin is None:
+            return timeout / 3
+        return max(timeout - self.roles.margin, 0.1 * timeout) / 4
+
+    def _silence(self) -> None:
+        """Nothing was heard though something is open: probe, then suspect."""
+        if self._probing:
+            self._fail_link("it does not answer")
+            return
+        self._probing = True
+        self._requests.quiet_since = self._now
+        self._send_keepalive()
+
+    def _send_keepalive(self) -> None:
+        message = ops.Keepalive(0) if self._attached else ops.ReplicaStatusRequest(0)
+        kept_alive = partial(self._kept_alive, self._now)
+        self._transmit(Internal("keepalive", message, kept_alive, self._keepalive_refused))
+
+    def _kept_alive(self, sent_at: float, value: Any) -> None:
+        self._made_progress()
+        if self._attached:
+            isolated = self.roles.isolated
+            self._proven(sent_at)
+            if isolated and not self.roles.isolated:
+                self.roles.all_hold()
+        if type(value) is dict:  # a replica's status
+            value = [value.get("revision")]
+        self._log.note_revision(value, 0)
+
+    def _keepalive_refused(self, code: int, reason: str, detail: Any) -> None:
+        if code == _BAD_HANDLE:
+            self._lose_session(reason)
+        elif reason in _MOVE_REASONS:
+            self._note_leader(reason, detail)
+
+    def _proven(self, sent_at: float) -> None:
+        """A leader had a sign of life of ours, not before it was sent."""
+        self._proven_at = sent_at
+        self._broke_at = inf
+        if self.roles.isolated and self._now < self.safe_until():
+            self.roles.isolated = False
+
+    def _made_progress(self) -> None:
+        self._retries = 0
+        if self._tired:
+            self._tired = False
+            self.router.progress()
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _transmit(self, call: Call) -> None:
+        self._requests.transmit(call, self._now, attached=self._attached)
+
+    def _pump(self) -> None:
+        """Send what may be sent now."""
+        link, log, requests = self._link, self._log, self._requests
+        if link is Link.READY:
+            if self._leave_at < inf:
+                return
+            if self._attached:
+                if log.queue and not log.holding:
+                    for call in log.numbered():
+                        requests.transmit(call, self._now, attached=True)
+            elif log.wanted and log.lost is None:
+                self._open_session()
+                return
+        elif link is Link.GREETED and self._leader_needed() and self._link_deadline == inf:
+            self._leave()  # it does not lead, and a leader is needed now
+        if requests.queries and not log.holding and self._link >= Link.GREETED:
+            requests.send_queries(
+                self._now, attached=self._attached, ready=self._link is Link.READY
+            )
+
+    def _resend(self) -> None:
+        """Send every numbered command that has no copy in flight, in order; then go on."""
+        self._resend_at = inf
+        if self._link is Link.READY and self._attached:
+            for call in self._log.window.calls.values():
+                if not call.wire_id:
+                    self._transmit(call)
+        self._log.holding = False
+        self._requests.try_later()
+        self._pump()
+
     # --- messages in -------------------------------------------------------------------------
 
     def _take(self, message: Any) -> None:
         kind = message[0]
-        if kind in (_REPLY, _ACCEPTED):
-            self._take_reply(kind, message)
+        if kind == _REPLY:
+            call = self._requests.answered(message[1])
+            if call is None:
+                return
+            if message[2] != _OK:
+                reason, detail, index = message[3]
+                definite = message[4] is True
+                self._refused(call, message[2], reason, detail, index, definite=definite)
+            elif isinstance(call, Internal):
+                call.on_reply(message[3])
+            else:
+                if self._retries or self._tired:
+                    self._made_progress()
+                self._succeeded(call, message[3])
+        elif kind == _ACCEPTED:
+            call = self._requests.open.get(message[1])
+            if call is not None and call.needs is _COMMAND and not call.done:
+                self._log.accepted(call)
         elif kind == _NOTICE:
             self._notice(message[1], message[2])
         else:
             raise FrameError(f"unknown kind of message {kind!r}")
+
+    def _succeeded(self, call: Call, value: Any) -> None:
+        if call.needs is _COMMAND:
+            self.command_succeeded(call, value)
+            return
+        if isinstance(call.message, Query):
+            self._log.note_revision(value, 0)
+        if not call.done:
+            self._waiting.finish(call, value)
+
+    def command_succeeded(self, call: Call, value: Any) -> None:
+        """Note that a command was applied; who keeps a history may look on."""
+        self._log.succeeded(call, value)
+
+    def command_refused(self, call: Call, error: CheckpointError) -> None:
+        """Note that a command was refused for good; who keeps a history may look on."""
+        if not self._log.refused(call, error):
+            self._resend_at = min(self._resend_at, self._now)
+        elif self._retries or self._tired:
+            self._made_progress()
+
+    def _refused(
+        self, call: Call, code: int, reason: str, detail: Any, index: int | None, *, definite: bool
+    ) -> None:
+        if isinstance(call, Internal):
+            call.on_refused(code, reason, detail)
+        elif code == _TRY_AGAIN or (call.accepted and reason == "full"):
+            # what a leader accepted, the next one puts in its place, if need be when there is room
+            self._again(call, reason, detail, definite)
+        elif code == _BAD_HANDLE and reason == "session":
+            if call.needs is not _COMMAND and not call.done:
+                self._requests.later.append(call)
+            self._lose_session(reason)
+        else:
+            error = outcomes.refused(call, code, reason, detail, index, definite)
+            if call.needs is _COMMAND:
+                self.command_refused(call, error)
+            else:
+                self._waiting.fail(call, error)
+
+    def _again(self, call: Call, reason: str, detail: Any, definite: bool) -> None:
+        """A copy was refused for now: it is sent again later, here or elsewhere."""
+        if not definite:
+            call.uncertain = True
+        if not call.done:
+            call.refusal = (reason, detail)
+        if call.needs is _COMMAND:
+            self._log.holding = True
+        elif call.needs is Needs.LEADER_ONCE and not definite:
+            self._waiting.fail(call, outcomes.interrupted(call, self.where()))
+        elif not call.done:
+            self._requests.later.append(call)
+        if reason in _MOVE_REASONS and call.needs is not Needs.ANY:
+            self._note_leader(reason, detail)
+        elif self._resend_at == inf and self._leave_at == inf:
+            config = self.config
+            pause = min(config.retry_max, config.retry_min * 2.0 ** min(self._retries, 16))
+            self._retries += 1
+            self._resend_at = self._now + pause * (0.5 + 0.5 * self._jitter())
 
     def _notice(self, kind: Any, value: Any) -> None:
         if kind == "leader":
@@ -826,38 +820,52 @@ class ClientCore(Pipeline):
             elif leader is not None and type(endpoint) is str:
                 if self._link is Link.READY:
                     self._note_leader("not_leader", endpoint)
-                elif self._link is Link.GREETED and endpoint not in self._busy():
-                    self._hint(endpoint)
+                elif self._link is Link.GREETED and self.search.suggest(endpoint):
+                    self._go_to_leader()
         elif kind == "role":
             self.roles.put(value)
         elif kind == "session_lost" and self._attached:
             self._lose_session(str(value))
         # "going_away" and notices of later versions need no action: the close will come
 
-    # --- session -----------------------------------------------------------------------------
+    # --- endings -----------------------------------------------------------------------------
 
     def _lose_session(self, why: str) -> None:
         """The cluster ended the session: everything that belongs to it ends, honestly."""
         if self.lost is not None:
             return
-        self.lost = why or "session"
-        self.roles.end(self.lost)
+        why = why or "session"
+        self.roles.end(why)
         self._attached = False
-        self._wants_session = False
-        self._holding = False
         self._keepalive_at = self._resend_at = inf
-        for call in list(self._window.calls.values()):
-            if call.accepted:
-                error: CheckpointError = outcomes.lost(call, self.lost)
-                self._refusals.setdefault(call.handle, error)
-        for call in self._living():
-            if call.needs in (_COMMAND, _ATTACHED, Needs.BARRIER):
-                self._fail(call, outcomes.lost(call, self.lost))
-        for wire_id, call in list(self._open.items()):
-            if call.needs is _COMMAND:
-                del self._open[wire_id]
-        self._window = Window()
-        self._barriers.clear()
-        self._stage_waiting.clear()
-        self._staged_bytes = 0
+        for call in self._requests.waiting_calls():
+            if call.needs is _ATTACHED:
+                self._waiting.fail(call, outcomes.lost(call, why))
+        self._log.end(why)
+        self._requests.end_session()
+
+    def _fail_unsent(self, error: CheckpointError, *, sessions_only: bool = False) -> None:
+        log = self._log
+        for call in (*log.queue, *log.staging.waiting, *self._requests.queries):
+            if not call.uncertain and (not sessions_only or call.needs in (_COMMAND, _ATTACHED)):
+                self._waiting.fail(call, copy_of(error, call))
         self._sweep()
+
+    def _living(self) -> list[Call]:
+        """Every call somebody waits for, each once."""
+        calls = [*self._log.waiting_calls(), *self._requests.waiting_calls()]
+        return [call for call in calls if not call.done]
+
+    def _expire(self) -> None:
+        """Fail the calls whose deadline has come."""
+
+        def error(call: Call) -> CheckpointError:
+            reached = self._link >= Link.GREETED or self._reached_at >= call.started
+            return outcomes.at_deadline(call, reached=reached, where=self.where())
+
+        self._waiting.expire(self._living(), self._now, error)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self._log.sweep()
+        self._requests.sweep()

@@ -9,14 +9,15 @@ from typing import Any, Final, NamedTuple
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import ClientCore
+from raftckpt.client.greeting import GREETING_ID, GreetingRefused, Introduction
+from raftckpt.client.link import Contact
 from raftckpt.client.peer import IT_CLOSED
 from raftckpt.client.reasons import Why
 from raftckpt.client.routing import ENDPOINTS_MAX
 from raftckpt.errors import CheckpointError, Unavailable
 from raftckpt.protocol import operations as ops
-from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.frames import FrameError
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = [
     "CHECK_ROUNDS_SILENT_MAX",
@@ -57,28 +58,31 @@ class Probe:
     Arguments:
         endpoint: "host:port".
         call: the question; needs :attr:`Needs.ANY`.
-        client_name: name told to the replica.
-        token: credential told to the replica.
+        introduction: told to the replica.
     """
 
-    def __init__(self, endpoint: str, call: Call, client_name: str, token: str | None) -> None:
+    def __init__(self, endpoint: str, call: Call, introduction: Introduction) -> None:
         self.answer: Answer | None = None
         self.endpoint = endpoint
-        self.members: dict[str, str] = {}
-        """Endpoints of all replicas by node id, as soon as the greeting told."""
-        self.connected = False
         self._heard = 0
         self._call = call
-        self._node: str | None = None
-        self._stream = MessageStream()
-        call.message.request = 2
-        greeting = ops.HelloRequest(1, [CLIENT_PROTOCOL], client_name, token)
-        self._request = pack_messages([greeting, call.message])
+        self._introduction = introduction
+        self._contact = Contact()
+        call.message.request = GREETING_ID + 1
+        self._contact.send(call.message)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up."""
+        return self._contact.up
+
+    def connect(self) -> None:
+        """The connection is up."""
+        self._contact.greet(self._introduction)
 
     def data_to_send(self) -> bytes:
         """Return the greeting and the question, once."""
-        request, self._request = self._request, b""
-        return request
+        return self._contact.data_to_send()
 
     def feed(self, data: bytes) -> bool:
         """Take bytes from the replica; True when the answer is there."""
@@ -86,25 +90,34 @@ class Probe:
             self.fail(Why("it speaks TLS: give --ca, --cert and --key", "tls"))
         self._heard += len(data)
         try:
-            for message in self._stream.feed(data):
+            messages = self._contact.receive(data)
+            for message in messages:
                 if self.answer is None and message[0] == ReplyKind.REPLY:
                     self._take(message)
+        except GreetingRefused as refusal:
+            self._answered(None, refusal.error(self._call))
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             self.fail(Why(f"protocol error: {error}", "protocol"))
         return self.answer is not None
 
+    @property
+    def members(self) -> dict[str, str]:
+        """Endpoints of all replicas by node id, as soon as the greeting told."""
+        welcome = self._contact.welcome
+        return {} if welcome is None else welcome.endpoints
+
     def _take(self, message: Any) -> None:
-        if message[2] == 1 and message[1] == 1:
-            hello = message[3]
-            self._node = str(hello["node"])
-            endpoints = hello.get("endpoints") or {}
-            self.members = {str(key): str(value) for key, value in endpoints.items()}
-        elif message[2] == 1:
-            self.answer = Answer(self.endpoint, self._node, message[3], None)
+        if message[2] == 1:
+            self._answered(message[3], None)
         else:
             reason, detail, index = message[3]
             error = outcomes.refused(self._call, message[2], reason, detail, index, True)
-            self.answer = Answer(self.endpoint, self._node, None, error)
+            self._answered(None, error)
+
+    def _answered(self, value: Any, error: CheckpointError | None) -> None:
+        welcome = self._contact.welcome
+        node = None if welcome is None else welcome.node
+        self.answer = Answer(self.endpoint, node, value, error)
 
     def fail(self, why: str) -> None:
         """There will be no answer."""
@@ -160,8 +173,7 @@ class Poll:
         self._give_up("the service was closed" if error is None else error.message)
 
     def _ask(self, endpoint: str) -> None:
-        config = self._client.config
-        probe = Probe(endpoint, self._make(), config.client_name, config.token)
+        probe = Probe(endpoint, self._make(), self._client.config.introduction)
         self._probes[len(self._probes) + 1] = probe
 
     def _give_up(self, why: str) -> None:
@@ -196,7 +208,7 @@ class Poll:
 
     def connected(self, number: int, now: float) -> None:
         """The question is sent."""
-        self._probes[number].connected = True
+        self._probes[number].connect()
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """This one will not answer."""

@@ -35,6 +35,9 @@ class Driver:
         timeout: seconds a call may take unless it says otherwise.
     """
 
+    outlived = False
+    """Only a loop can end before its service does."""
+
     def __init__(self, core: ClientCore, engine: ThreadEngine, timeout: float) -> None:
         self.core = core
         self.engine = engine

@@ -1,4 +1,7 @@
-"""What only the blocking face has: ``with``, and the habits of a mapping."""
+"""What the blocking face does beside its calls: closing, finalizing, timing.
+
+Made from ``aio_extras.py`` by ``tools/faces.py``: do not edit.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from raftckpt.client.habits import MappingHabits
 from raftckpt.errors import CheckpointError
 
 if TYPE_CHECKING:
     from raftckpt.client.sync_driver import Driver
-    from raftckpt.client.types import SectionId
 
 __all__ = ["CheckpointExtras", "ServiceExtras"]
 
@@ -57,7 +60,7 @@ class ServiceExtras(_Closing):
 
     def __del__(self) -> None:
         driver: Any = getattr(self, "_driver", None)
-        if driver is not None and not driver.closed:
+        if driver is not None and (driver.outlived or not driver.closed):
             driver.abandon()
             warnings.warn(
                 "a raftckpt service was not closed: use 'with' or close()",
@@ -67,38 +70,7 @@ class ServiceExtras(_Closing):
             )
 
 
-class CheckpointExtras(_Closing):
-    """A checkpoint used like a dictionary of sections."""
+class CheckpointExtras(MappingHabits, _Closing):
+    """Closing of a checkpoint."""
 
     _closed = False
-
-    if TYPE_CHECKING:
-        put: Any
-        read: Any
-        delete: Any
-        exists: Any
-        count: Any
-        ids: Any
-
-    def __getitem__(self, id: SectionId) -> bytes:
-        data: bytes = self.read(id)
-        return data
-
-    def __setitem__(self, id: SectionId, data: Any) -> None:
-        self.put(id, data)
-
-    def __delitem__(self, id: SectionId) -> None:
-        self.delete(id)
-
-    def __contains__(self, id: object) -> bool:
-        return isinstance(id, (bytes, str)) and bool(self.exists(id))
-
-    def __len__(self) -> int:
-        return int(self.count())
-
-    def __bool__(self) -> bool:
-        """An open checkpoint is true, however many sections it has."""
-        return True
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.ids())

@@ -24,14 +24,15 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.client.changes import Change, change_from_wire
 from raftckpt.client.core import ClientCore
 from raftckpt.client.endpoints import is_endpoint
+from raftckpt.client.greeting import GreetingRefused, Introduction, OurFounding, Welcome
+from raftckpt.client.link import Contact
 from raftckpt.client.operations import Opened, checkpoint_name_of
 from raftckpt.client.routing import Router
 from raftckpt.errors import CheckpointError, InvalidParam, SaAisError, SessionLost, Unavailable
 from raftckpt.model.changes import ChangeKind
 from raftckpt.protocol import operations as ops
-from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
+from raftckpt.protocol.frames import FrameError
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.version import CLIENT_PROTOCOL
 
 __all__ = [
     "Stage",
@@ -45,10 +46,11 @@ __all__ = [
 ]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_UNKNOWN: Final = frozenset({"credentials", "token"})
+"""Reasons of a replica that does not know our credential, or not that rights are on."""
 _PASSING: Final = frozenset({_TRY_AGAIN, int(SaAisError.ERR_NO_RESOURCES)})
 _IMAGES: Final = frozenset({int(ChangeKind.IMAGE), int(ChangeKind.RESYNC)})
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
-_HELLO_ID: Final = 1
 _TRACK_ID: Final = 2
 _PING_ID: Final = 3
 _FIRST_SYNC_ID: Final = 16
@@ -103,9 +105,10 @@ class TrackerCore:
     Arguments:
         target: what to track.
         endpoints: "host:port" each, in order of preference.
-        client_name, token: told to the replica.
+        introduction: told to the replica.
         connect_timeout: seconds for a connection and for each step of the handshake.
         jitter: returns a number in [0, 1).
+        founding: id of the founding of the cluster, if it is known.
 
     Attributes:
         stage: how far it is.
@@ -120,8 +123,7 @@ class TrackerCore:
         target: Target,
         endpoints: Iterable[str],
         *,
-        client_name: str,
-        token: str | None,
+        introduction: Introduction,
         connect_timeout: float,
         jitter: Callable[[], float],
         founding: str = "",
@@ -133,17 +135,13 @@ class TrackerCore:
         self.started = False
         self.node = ""
         self._target = target
-        self._client_name = client_name
-        self._token = token
+        self._introduction = introduction
         self._timeout = connect_timeout
         self._changes: deque[Change] = deque()
         self._sizes: deque[int] = deque()
         """Of the changes that nobody took yet, also of those that were handed over."""
         self._bytes = 0
-        self._number = 0
-        self._endpoint = ""
-        self._stream = MessageStream()
-        self._out: list[Any] = []
+        self._contact = Contact()
         self._connect_at = 0.0
         self._stage_until = inf
         self._heard_at = 0.0
@@ -154,9 +152,7 @@ class TrackerCore:
         self._syncs: list[Sync] = []
         self._next_sync = _FIRST_SYNC_ID
         self._refusals: dict[str, CheckpointError] = {}
-        self._founding = founding
-        self._foreign: set[str] = set()
-        """Endpoints that belong to another founding now: our place means nothing there."""
+        self._ours = OurFounding(founding)
         self._now = 0.0
 
     # --- outputs ------------------------------------------------------------------------------
@@ -165,7 +161,7 @@ class TrackerCore:
         """Return (number, endpoint) of the connection that should exist, None for none now."""
         if self.stage in (Stage.WAITING, Stage.ENDED):
             return None
-        return self._number, self._endpoint
+        return self._contact.number, self._contact.endpoint
 
     def wanted(self) -> Mapping[int, str]:
         """Return that connection in the shape of a :class:`~raftckpt.client.peer.AnyPeer`."""
@@ -178,10 +174,7 @@ class TrackerCore:
 
     def data_to_send(self, number: int | None = None) -> bytes:
         """Return what is to be sent on the present connection."""
-        if not self._out:
-            return b""
-        out, self._out = self._out, []
-        return pack_messages(out)
+        return self._contact.data_to_send()
 
     def next_deadline(self) -> float:
         """Return the time at which :meth:`tick` must be called at the latest."""
@@ -292,42 +285,49 @@ class TrackerCore:
 
     def connected(self, number: int, now: float) -> None:
         """The connection ``number`` is up."""
-        if number != self._number or self.stage is not Stage.CONNECTING:
+        if number != self._contact.number or self.stage is not Stage.CONNECTING:
             return
         self._now = self._heard_at = now
         self._asked_at = self._leaderless_at = inf
-        self._stream = MessageStream()
         self._enter(Stage.GREETING, self._timeout)
-        self._out.append(
-            ops.HelloRequest(_HELLO_ID, [CLIENT_PROTOCOL], self._client_name, self._token)
-        )
+        self._contact.greet(self._introduction)
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """The connection ``number`` failed or is gone."""
-        if number == self._number and self.stage not in (Stage.WAITING, Stage.ENDED):
+        if self._is_present(number):
             self._now = now
             self._lost(why)
 
     def data_received(self, number: int, data: bytes, now: float) -> None:
         """Take bytes that arrived on the connection ``number``."""
-        if number != self._number or self.stage in (Stage.WAITING, Stage.ENDED):
+        if not self._is_present(number):
             return
         self._now = self._heard_at = now
         self._asked_at = inf
+        contact, waits = self._contact, self.stage is Stage.GREETING
         try:
-            for message in self._stream.feed(data):
-                self._receive(message)
-                if self._number != number or self.stage in (Stage.WAITING, Stage.ENDED):
+            messages = contact.receive(data)
+            if waits and contact.welcome is not None:
+                self._greeted(contact.welcome)
+            for message in messages:
+                if not self._is_present(number):
                     return
+                self._receive(message)
+        except GreetingRefused as refusal:
+            self._refused("connect", refusal.code, refusal.error(self._as_call("connect")))
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             self._lost(f"protocol error: {error}")
+
+    def _is_present(self, number: int) -> bool:
+        """Whether it is the connection in use."""
+        present = self.stage not in (Stage.WAITING, Stage.ENDED)
+        return present and number == self._contact.number
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._now = now
         if self.stage is Stage.WAITING:
             if now >= self._connect_at:
-                self._number += 1
                 self._enter(Stage.CONNECTING, self._timeout)
         elif self.stage is Stage.RUNNING:
             self._tend()
@@ -344,7 +344,7 @@ class TrackerCore:
                 self._lost("it is silent")
                 return
             self._asked_at = now
-            self._out.append(ops.Keepalive(_PING_ID))
+            self._contact.send(ops.Keepalive(_PING_ID))
         self._send_syncs()
 
     # --- the connection -----------------------------------------------------------------------
@@ -356,11 +356,10 @@ class TrackerCore:
 
     def _seek(self) -> None:
         endpoint, pause = self.router.next()
-        self._endpoint = endpoint
+        self._contact = Contact(self._contact.number + 1, endpoint)
         self._connect_at = self._now + pause
         self.stage = Stage.WAITING
         if not pause:
-            self._number += 1
             self._enter(Stage.CONNECTING, self._timeout)
 
     def _enter(self, stage: Stage, seconds: float) -> None:
@@ -368,18 +367,28 @@ class TrackerCore:
         self._stage_until = self._now + seconds
 
     def _lost(self, why: str) -> None:
-        self.router.problems[self._endpoint] = why
+        self.router.problems[self._contact.endpoint] = why
+        if self.stage < Stage.STARTING:  # else it was there a moment ago
+            self._ours.failed(self._contact.endpoint)
         self.node = ""
-        self._out.clear()
         for sync in self._syncs:
             sync.number = 0
             sync.send_at = 0.0
-        self._seek()
+        if self._ours.gone(self.router.endpoints):
+            self._end(
+                SessionLost(
+                    f"track on checkpoint {self._target.name!r}: the cluster was founded anew; "
+                    "connect and track again",
+                    definite=True,
+                    reason="founding",
+                )
+            )
+        else:
+            self._seek()
 
     def _end(self, error: CheckpointError | None = None) -> None:
         self.stage = Stage.ENDED
         self.error = self.error or error
-        self._out.clear()
         for sync in self._syncs:
             sync.done = True
         self._syncs.clear()
@@ -412,28 +421,27 @@ class TrackerCore:
 
     def _reply(self, message: Any) -> None:
         number, code, value = message[1], message[2], message[3]
-        if number == _HELLO_ID and self.stage is Stage.GREETING:
-            if code == 1:
-                self._greeted(value)
-            else:
-                self._refused("connect", code, value)
-        elif number == _TRACK_ID and self.stage is Stage.STARTING:
+        if number == _TRACK_ID and self.stage is Stage.STARTING:
             if code == 1:
                 self._began(value)
             else:
-                self._refused("track", code, value)
+                self._refused("track", code, self._refusal("track", code, value))
+        elif number == _TRACK_ID and self.stage is Stage.RUNNING and code != 1:
+            # it was served, and may be no longer
+            self._refused("track", code, self._refusal("track", code, value))
         elif number >= _FIRST_SYNC_ID:
             self._synced(number, code, value)
 
-    def _greeted(self, hello: Any) -> None:
-        if not self._is_ours(hello.get("founding", "")):
+    def _greeted(self, welcome: Welcome) -> None:
+        stranger = self._ours.stranger(self._contact.endpoint, welcome)
+        if stranger is not None:  # our place means nothing there
+            self._lost(stranger)
             return
-        endpoints = {str(value) for value in hello["endpoints"].values()}
-        self.router.learn(filter(is_endpoint, sorted(endpoints)))
-        self.node = str(hello["node"])
-        self._know_leader(hello["leader"])
+        self.router.learn(filter(is_endpoint, sorted(set(welcome.endpoints.values()))))
+        self.node = welcome.node
+        self._know_leader(welcome.leader)
         target = self._target
-        self._out.append(
+        self._contact.send(
             ops.Track(
                 _TRACK_ID,
                 target.uid,
@@ -444,31 +452,18 @@ class TrackerCore:
         )
         self._enter(Stage.STARTING, self._timeout + limits.TRACK_WAIT_SECONDS_MAX + 1.0)
 
-    def _is_ours(self, founding: str) -> bool:
-        """Whether it is the cluster met before; if none is, the tracker ends."""
-        self._founding = self._founding or founding
-        if founding in (self._founding, ""):
-            self._foreign.discard(self._endpoint)
-            return True
-        self._foreign.add(self._endpoint)
-        self._lost("it belongs to another founding of the cluster")
-        if self._foreign.issuperset(self.router.endpoints):
-            self._end(
-                SessionLost(
-                    f"track on checkpoint {self._target.name!r}: the cluster was founded anew; "
-                    "connect and track again",
-                    definite=True,
-                    reason="founding",
-                )
-            )
-        return False
+    def _as_call(self, what: str) -> Call:
+        """Return what is refused, for the message."""
+        return Call(what, Needs.ANY, None, subject=self._target.name)
 
-    def _refused(self, what: str, code: int, value: Any) -> None:
+    def _refusal(self, what: str, code: int, value: Any) -> CheckpointError:
         reason, detail, _ = value
-        call = Call(what, Needs.ANY, None, subject=self._target.name)
-        error = outcomes.refused(call, code, reason, detail, None, True)
-        endpoint = self._endpoint
-        if code in _PASSING:
+        return outcomes.refused(self._as_call(what), code, reason, detail, None, True)
+
+    def _refused(self, what: str, code: int, error: CheckpointError) -> None:
+        endpoint = self._contact.endpoint
+        unknown = error.reason in _UNKNOWN and what == "connect"  # a replica may be behind
+        if code in _PASSING or (unknown and not self._unknown_to_all(endpoint)):
             self._refusals.pop(endpoint, None)
             self._refusals[endpoint] = error
             self._lost(error.message)
@@ -476,6 +471,13 @@ class TrackerCore:
             error.message = f"{error.message} ({endpoint})"
             error.args = (error.message,)
             self._end(error)
+
+    def _unknown_to_all(self, endpoint: str) -> bool:
+        """Whether nobody else is left who may know us."""
+        return all(
+            each == endpoint or (each in self._refusals and self._refusals[each].reason in _UNKNOWN)
+            for each in self.router.endpoints
+        )
 
     def _began(self, value: Any) -> None:
         uid, goes_on, _ = value
@@ -489,7 +491,7 @@ class TrackerCore:
         self.stage = Stage.RUNNING
         self.started = True
         self._refusals.clear()
-        self.router.problems.pop(self._endpoint, None)
+        self.router.problems.pop(self._contact.endpoint, None)
         self.router.progress()
         self._send_syncs()
 
@@ -536,7 +538,7 @@ class TrackerCore:
             if not sync.number and sync.send_at <= self._now:
                 sync.number = self._next_sync
                 self._next_sync += 1
-                self._out.append(ops.TrackSync(sync.number, _TRACK_ID, sync.revision))
+                self._contact.send(ops.TrackSync(sync.number, _TRACK_ID, sync.revision))
 
     def _synced(self, number: int, code: int, value: Any) -> None:
         if code == 1:
@@ -595,11 +597,10 @@ def tracker_core(client: ClientCore, target: Target, jitter: Callable[[], float]
     return TrackerCore(
         target,
         [*([near] if near is not None else []), *client.router.endpoints],
-        client_name=config.client_name,
-        token=config.token,
+        introduction=config.introduction,
         connect_timeout=config.connect_timeout,
         jitter=jitter,
-        founding=client.founding,
+        founding=client.search.ours.id,
     )
 
 

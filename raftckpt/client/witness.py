@@ -121,10 +121,11 @@ class Witness:
 
     def connected(self, number: int, now: float) -> None:
         """Say who we are."""
-        bond, config = self._bond(number), self._core.config
+        bond = self._bond(number)
         if bond is not None:
             call = Call("witness", Needs.ANY, WitnessRequest(0, *self._core.credentials))
-            bond.probe = Probe(bond.endpoint, call, config.client_name, config.token)
+            bond.probe = Probe(bond.endpoint, call, self._core.config.introduction)
+            bond.probe.connect()
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """Try again, later."""

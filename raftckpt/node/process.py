@@ -17,14 +17,16 @@ from typing import Final
 
 from raftckpt import limits
 from raftckpt.errors import InvariantViolation
+from raftckpt.events import EventLog
 from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health, certificate_ends
-from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
+from raftckpt.node.memory import Gardener, memory_for_data, memory_share, tame_malloc
 from raftckpt.node.notify import Notifier
 from raftckpt.node.reload import reloaded
 from raftckpt.node.replica import Replica
@@ -37,17 +39,19 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
+from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources, exposition, readiness
-from raftckpt.server.page import KIND, page
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
 __all__ = ["ReplicaProcess"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
@@ -95,6 +99,7 @@ class ReplicaProcess:
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
         self._segment_bytes = segment_bytes(self._path)
+        self._pending_bytes_max = memory_share(limits.PENDING_BYTES_MAX)
         self._disk = DiskRoom(self._path, self._segment_bytes)
         self._fs.relief = self._disk.release
         self._clock = SystemClock()
@@ -126,6 +131,7 @@ class ReplicaProcess:
         )
         at = config.replicas[node]
         links: PeerLinks | None = None
+        cpu = CpuMeter(loop.call_soon)
 
         def send(to: str, body: bytes) -> None:
             if links is not None:
@@ -152,6 +158,7 @@ class ReplicaProcess:
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
+            working=cpu.working,
         )
         await links.start()
         admin = await self._open_admin()
@@ -176,24 +183,26 @@ class ReplicaProcess:
                 )
             return
         storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
-        replica, raft, listener, driver = self._build(storage, peering, links)
+        replica, raft, listener, driver = self._build(storage, peering, links, cpu)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
+        if self._sources is not None:
+            self._record(self._sources.recorder, replica)
         await listener.start(*at.listens(at.client))
         driver.start(raft)
         self._reload = lambda config: self._take(config, replica, raft, listener, links, admin)
         self._notifier.ready()
         self._tell_status()
         log.info(
-            "ready client=%s peer=%s pid=%d version=%s data_dir=%s durability=%s",
-            at.client,
-            at.peer,
-            os.getpid(),
-            VERSION,
-            self._path,
-            config.durability,
+            "ready",
+            client=str(at.client),
+            peer=str(at.peer),
+            pid=os.getpid(),
+            version=VERSION,
+            data_dir=self._path,
+            durability=config.durability,
         )
         await self._stop.wait()
         await self._leave(replica, raft, listener, links, driver)
@@ -208,9 +217,9 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls, self._look)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._pages())
         host, port = await admin.start(*at.admin)
-        log.info("admin address=%s", Address(host, port))
+        log.info("admin", address=str(Address(host, port)))
         return admin
 
     def _word(self) -> str:
@@ -219,11 +228,29 @@ class ReplicaProcess:
             return "stopping"
         return "founding" if self._sources is None else readiness(self._sources.replica)
 
-    def _look(self) -> Page | None:
-        if self._sources is None:
-            return None
-        alarms = [each for told in self._sources.alarms.values() for each in told()]
-        return Page(200, page(self._sources, alarms), KIND)
+    def _pages(self) -> dict[str, Callable[[], Page | None]]:
+        """What there is to look at, once there is a state."""
+
+        def made(make: Callable[[Sources], bytes]) -> Callable[[], Page | None]:
+            return lambda: (
+                None if self._sources is None else Page(200, make(self._sources), page.HTML)
+            )
+
+        style, script = page.style(), page.script()
+        return {
+            "/": made(page.page),
+            "/now": made(page.parts),
+            "/charts": made(page.charts),
+            "/page.css": lambda: Page(200, style, "text/css; charset=utf-8"),
+            "/page.js": lambda: Page(200, script, "text/javascript; charset=utf-8"),
+        }
+
+    def _record(self, recorder: LastHour, replica: Replica) -> None:
+        """Every second: keep what the page will tell of it."""
+        if self._stop.is_set():
+            return
+        recorder.look(replica.log.status(), self._clock.wall_ns())
+        asyncio.get_running_loop().call_later(RECORD_EVERY_S, self._record, recorder, replica)
 
     def _metrics(self) -> bytes | None:
         return None if self._sources is None else exposition(self._sources)
@@ -234,12 +261,14 @@ class ReplicaProcess:
         return RaftConfig(
             announced(at.peer),
             announced(at.client),
+            memory=config.limits.data_bytes or memory_for_data(),
             heartbeat_s=timing.heartbeat_ms / 1000,
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
             snapshot_entries=config.snapshot.entries,
-            snapshot_bytes=config.snapshot.bytes,
-            keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
+            # the log is in memory, too, from the last snapshot on
+            snapshot_bytes=memory_share(config.snapshot.bytes),
+            keep_bytes=memory_share(min(RaftConfig().keep_bytes, self._segment_bytes)),
             log_bytes_max=log_bytes_max(self._segment_bytes),
         )
 
@@ -261,7 +290,7 @@ class ReplicaProcess:
             if verdict.why != told or verdict.outcome is not FoundingState.WAIT:
                 told = verdict.why
                 self._notifier.status(f"founding: {verdict.why}")
-                log.info('founding outcome=%s why="%s"', verdict.outcome.value, verdict.why)
+                log.info("founding", outcome=verdict.outcome.value, why=verdict.why)
             if verdict.outcome is not FoundingState.WAIT or self._stop.is_set():
                 return verdict
             try:
@@ -270,11 +299,12 @@ class ReplicaProcess:
                 told = ""
 
     def _build(
-        self, storage: Storage, peering: Peering, links: PeerLinks
+        self, storage: Storage, peering: Peering, links: PeerLinks, cpu: CpuMeter
     ) -> tuple[Replica, RaftNode, ClientListener, Driver]:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
         driver: Driver
+        recorder: LastHour
 
         def wake() -> None:
             driver.wake()
@@ -285,7 +315,7 @@ class ReplicaProcess:
         notes = storage.directory.notes
 
         def differs(index: int, own: str, leaders: str) -> None:
-            log.error("event=state_differs index=%d own=%s leaders=%s", index, own, leaders)
+            log.error("state_differs", index=index, own=own, leaders=leaders)
             notes.differs(
                 f"the state of {node} at entry {index} was not the leader's (digest {own[:16]}, "
                 f"the leader's {leaders[:16]}): keep all data directories and report it; then "
@@ -316,8 +346,18 @@ class ReplicaProcess:
             notes.clear,
             lambda: driver.longest.value,
             self._health.told,
+            cpu,
+            lambda: recorder.told(),
         )
-        listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
+        listener = ClientListener(
+            replica,
+            info,
+            clock,
+            client_context(config),
+            edge=config.limits,
+            working=cpu.working,
+            history_bytes=memory_share(limits.HISTORY_BYTES_MAX),
+        )
         driver = Driver(
             asyncio.get_running_loop(),
             replica,
@@ -325,6 +365,7 @@ class ReplicaProcess:
             listener.flush,
             self._on_failure,
             lambda: self._fs.sync_s,
+            cpu.working,
         )
         raft = RaftNode(
             self._raft_config(),
@@ -337,19 +378,27 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
+        self._fs.waiting.meanwhile = raft.wait_for_disk
+        alarms = {
+            "consensus": lambda: raft.status().alarms,
+            "peers": peering.alarms,
+            "state": lambda: replica.alarms,
+            "disk": self._disk.alarms,
+        }
+        recorder = LastHour(
+            replica,
+            listener.tracking.history,
+            lambda: (text for told in alarms.values() for text in told()),
+        )
         self._sources = Sources(
             replica,
             listener,
             info,
             self._health,
             lambda: self._disk.full,
-            {
-                "consensus": lambda: raft.status().alarms,
-                "peers": peering.alarms,
-                "state": lambda: replica.alarms,
-                "disk": self._disk.alarms,
-            },
+            alarms,
             self._word,
+            recorder,
         )
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda size: self._fits(size, replica)
@@ -370,7 +419,7 @@ class ReplicaProcess:
         if self._disk.full and replica.leading and now - self._handed_over_at > _HAND_OVER_EVERY_S:
             # perhaps another one has room; if none has, leadership does not go round and round
             self._handed_over_at = now
-            log.warning("hands_over why=disk_full")
+            log.warning("hands_over", why="disk_full")
             replica.transfer(None, lambda outcome: None)
         loop = asyncio.get_running_loop()
         loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
@@ -382,17 +431,17 @@ class ReplicaProcess:
     def _room_taken(self, replica: Replica, storage: Storage) -> None:
         """A segment may have begun: what is taken on before the next look has to fit, too."""
         self._disk.measure(replica.machine.footprint)
-        replica.disk_room(self._disk.full, self._disk.allowance)
+        replica.disk_room(self._disk.full, min(self._disk.allowance, self._pending_bytes_max))
         storage.short = self._disk.short
 
     # --- leaving ------------------------------------------------------------------------------
     def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals > 1:
-            log.warning("stopping_now signal=%d", number)
+            log.warning("stopping_now", signal=number)
             logging.shutdown()
             os._exit(128 + number)
-        log.info("stopping signal=%d", number)
+        log.info("stopping", signal=number)
         self._notifier.stopping()
         self._stop.set()
         self._changed.set()
@@ -406,7 +455,7 @@ class ReplicaProcess:
     async def _read_again(self) -> None:
         """Take over what can be; a file that is wrong changes nothing."""
         if self._reread is None:
-            log.warning('hangup why="this replica has no file that it could read again"')
+            log.warning("hangup", why="this replica has no file that it could read again")
             return
         self._notifier.reloading()
         try:
@@ -415,13 +464,13 @@ class ReplicaProcess:
             found = reloaded(self._config, read)
             self._reload(found.config)
         except (ConfigError, OSError) as error:
-            log.error('reload_failed why="nothing was changed: %s"', error)
+            log.error("reload_failed", why=f"nothing was changed: {error}")
         else:
             self._config = found.config
-            logs.configure(self._node, found.config.log.level, found.config.log.format)
-            log.info('reloaded taken="%s"', " ".join([*found.taken, "certificates"]))
+            logs.configure(self._node, found.config.log)
+            log.info("reloaded", taken=" ".join([*found.taken, "certificates"]))
             if found.left:
-                log.warning('reload_incomplete restart_for="%s"', " ".join(found.left))
+                log.warning("reload_incomplete", restart_for=" ".join(found.left))
         self._notifier.ready()
 
     def _take(
@@ -500,7 +549,7 @@ class ReplicaProcess:
                 break  # without us they are no majority: nobody can take over
             await asyncio.wait([handed], timeout=_TRANSFER_POLL_S)
         outcome = handed.result().value if handed.done() else "given_up"
-        log.info("transferred outcome=%s leader=%s", outcome, replica.leader)
+        log.info("transferred", outcome=outcome, leader=replica.leader)
 
     # --- failing ------------------------------------------------------------------------------
     def _on_failure(self, error: BaseException) -> None:
@@ -513,15 +562,15 @@ class ReplicaProcess:
 
         What a connection called of the replica was judged there: all of it stops us.
         """
-        error = context.get("exception")
+        error, what = context.get("exception"), str(context.get("message"))
         if isinstance(error, InvariantViolation | StorageError | MemoryError):
             self._failed(error)
         elif isinstance(error, OSError):  # includes TLS errors
-            log.debug("connection_error %s: %s", context.get("message"), error)
+            log.debug("connection_error", what=what, why=str(error))
         elif isinstance(error, Exception):
-            log.error("unexpected %s", context.get("message"), exc_info=error)
+            log.error("unexpected", what=what, raised=error)
         else:
-            log.error("unexpected %s", context.get("message"))
+            log.error("unexpected", what=what)
 
 
 def _address(text: str) -> Address | None:

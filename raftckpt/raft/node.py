@@ -11,13 +11,13 @@ what ``begin`` sends travels while ``finish`` waits for the disk.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, assert_never
 
 from raftckpt import limits
 from raftckpt.errors import ensure
+from raftckpt.events import EventLog
 from raftckpt.raft import engine as lib
 from raftckpt.raft.changes import Changes
 from raftckpt.raft.configuration import (
@@ -28,6 +28,7 @@ from raftckpt.raft.configuration import (
     InForce,
     encode_configuration,
 )
+from raftckpt.raft.disks import HEARTBEATS_ALONE_S, Disks
 from raftckpt.raft.elections import ElectionTimer, Voting
 from raftckpt.raft.following import Following
 from raftckpt.raft.messages import (
@@ -37,6 +38,7 @@ from raftckpt.raft.messages import (
     Append,
     Chunk,
     ChunkAck,
+    DiskPace,
     Echo,
     Noted,
     NotLetIn,
@@ -76,11 +78,13 @@ from raftckpt.storage import Contradiction, Storage, Unsupported
 
 __all__ = ["RaftNode"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 128 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
+SYNCS_MISSED: Final = 4
+"""An answer waits for a sync there and one here, each of which may just have begun."""
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""
 CONFIRM_AFTER_S: Final = 1.0
@@ -202,6 +206,7 @@ class RaftNode(lib.EngineHooks):
             first_applied=first_applied,
             committed=min(self._log.extra, self._log[-1][1]),
         )
+        self._disks = Disks(self._now, self._emit)
         self._sender = Sender(self._engine, storage.snapshots, self._now, self._emit_early)
         self._changes = Changes(
             self._engine, self._linked, self._own_info(), self._now, config.election_max_s
@@ -266,13 +271,18 @@ class RaftNode(lib.EngineHooks):
         self._wake()
 
     def _best_follower(self) -> str:
-        engine, voters = self._engine, self._configurations.now.voters
+        engine, now = self._engine, self._configurations.now
         candidates = [
-            (engine.match_index(name), name)
+            (
+                name not in now.drained,
+                engine.match_index(name),
+                -(self._disks.mean_of(name) or 0.0),
+                name,
+            )
             for name in engine.others
-            if name in voters and engine.is_connected(name)
+            if name in now.voters and engine.is_connected(name)
         ]
-        return max(candidates)[1] if candidates else ""
+        return max(candidates)[-1] if candidates else ""
 
     def _directory_of(self, node: str) -> str:
         member = self._configurations.now.configuration.named(node)
@@ -435,7 +445,7 @@ class RaftNode(lib.EngineHooks):
         if wanted.hand_over:
             self.transfer(None, lambda outcome: None)
         elif wanted.configuration is not None:
-            log.info("event=reconfigures %s", _briefly(wanted.configuration))
+            log.info("reconfigures", **_briefly(wanted.configuration))
             self._append(wanted.configuration)
 
     def finish(self) -> None:
@@ -448,6 +458,8 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)
             self._follow_up()
             self._sync_and_release()
+        elif self._now() >= self._disks.look_at and self._ready():
+            self._hand_over_to_a_faster_disk()
         self._snapshotter.advance(
             self._engine.applied, self._sender.sending_snapshot, self._sender.needed
         )
@@ -459,6 +471,29 @@ class RaftNode(lib.EngineHooks):
             or (self._engine.role == lib.LEADER and self._sender.must_send)
         ):
             self._wake()
+
+    def _hand_over_to_a_faster_disk(self) -> None:
+        self._wait_for_answers(self._disks.mean or 0.0)
+        now = self._configurations.now
+        others = [name for name in self._engine.others if name in now.voters - now.drained]
+        target = self._disks.faster([*filter(self._engine.is_connected, others)])
+        if target is not None and self._transfer is None:
+            self.transfer(self._node_of(target), lambda outcome: None)
+
+    def wait_for_disk(self, waited_s: float) -> None:
+        """Say that this leader leads, if that is due: called while a sync takes long.
+
+        Nothing else may be said or done before the sync ends. This promises nothing but the term,
+        which became durable before anybody voted for it.
+        """
+        now = self._now()
+        if self._engine.role != lib.LEADER or now < self._engine.append_due:
+            return
+        if waited_s <= HEARTBEATS_ALONE_S:
+            self._engine.append_due = now + self._config.heartbeat_s
+            for name, encoded in self._sender.calming():
+                for body in join_bodies([encoded]):
+                    self._send(name, body)
 
     def _confirm(self) -> None:
         """Note on disk that the last group was synced, so that damage to it cannot look torn."""
@@ -496,6 +531,7 @@ class RaftNode(lib.EngineHooks):
             begun = self._now()
             self._log.sync()
             self._synced_at = self._now()
+            self._disks.synced(self._synced_at - begun)
             if self._synced_at - begun > SLOW_SYNC_S:
                 self._tell_slow_sync(self._synced_at - begun)
         if self._early:
@@ -516,11 +552,16 @@ class RaftNode(lib.EngineHooks):
         lowest, highest = self._config.levels
         return min(highest, peer.highest) if peer is not None else lowest
 
+    def _wait_for_answers(self, sync_s: float) -> None:
+        """A leader gives up without answers, but not because disks take ``sync_s`` to sync."""
+        self._engine.silence_s = self._config.election_max_s + SYNCS_MISSED * sync_s
+
     def _tell_slow_sync(self, took: float) -> None:
-        """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
+        """Log it, now and then."""
+        self._wait_for_answers(took)
         self._slow_syncs += 1
         if self._synced_at - self._slow_told_at > SLOW_SYNC_TOLD_EVERY_S:
-            log.warning("event=slow_sync ms=%d since_last=%d", took * 1000, self._slow_syncs)
+            log.warning("slow_sync", ms=round(took * 1000), since_last=self._slow_syncs)
             self._slow_syncs, self._slow_told_at = 0, self._synced_at
 
     def _release_early(self) -> None:
@@ -611,7 +652,7 @@ class RaftNode(lib.EngineHooks):
         if told == self._told:
             return
         self._told = told
-        log.info("event=role role=%s term=%d leader=%s", role.value, self._engine.term, leader)
+        log.info("role", role=role.value, term=self._engine.term, leader=leader)
         self._machine.role_changed(self.status())
 
     # --- messages in ---------------------------------------------------------------------------
@@ -626,6 +667,11 @@ class RaftNode(lib.EngineHooks):
                 return
             case NotLetIn():
                 self._on_told(directory, message.why)
+                return
+            case DiskPace():
+                self._disks.heard(directory, message)
+                if directory == self._engine.leader:
+                    self._disks.tell(directory)
                 return
             case Noted():
                 if not message.complete:
@@ -749,7 +795,7 @@ class RaftNode(lib.EngineHooks):
         """Leave for good if another member says so, too, or if there is no other: one may lie."""
         now, info = self._configurations.now, self._linked.get(directory)
         if place == now.place and self._id in now.directories:
-            log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
+            log.error("told_removed", by=self._node_of(directory), term=place[0], index=place[1])
             return
         if place < now.place or self._storage.identity.joins or info is None:
             return
@@ -762,7 +808,7 @@ class RaftNode(lib.EngineHooks):
 
     def _leave(self, place: tuple[int, int]) -> None:
         self._storage.directory.note_removed()
-        log.warning("event=removed term=%d index=%d", *place)
+        log.warning("removed", term=place[0], index=place[1])
         raise Removal(
             f"the cluster removed {self._node} (by entry {place[1]}): this replica stops, and its "
             "data directory does not count any more"
@@ -771,7 +817,7 @@ class RaftNode(lib.EngineHooks):
     def _on_told(self, directory: str, why: str) -> None:
         if self._why_waiting != why:
             self._why_waiting = why
-            log.warning('event=waiting told_by=%s why="%s"', self._node_of(directory), why)
+            log.warning("waiting", told_by=self._node_of(directory), why=why)
 
     def _check_level(self, configuration: Configuration) -> None:
         """Refuse what raises the level above what this version can: no ack, and an end."""
@@ -794,9 +840,13 @@ class RaftNode(lib.EngineHooks):
             ),
         )  # fmt: skip
         log.error(
-            "event=contradiction peer=%s directory=%s index=%d term=%d their_term=%d",
-            self._node_of(directory), directory, index, term, their_term,
-        )  # fmt: skip
+            "contradiction",
+            peer=self._node_of(directory),
+            directory=directory,
+            index=index,
+            term=term,
+            their_term=their_term,
+        )
         self._engine.disown(directory)
 
     # --- what PySyncObj asks -------------------------------------------------------------------
@@ -839,6 +889,7 @@ class RaftNode(lib.EngineHooks):
             self._timer.rearm()
         if new == lib.LEADER:
             self._sender.lead()
+            self._disks.leads()
             self._changes.lead()
             self._timer.transfer_term = None
 
@@ -1001,6 +1052,13 @@ class RaftNode(lib.EngineHooks):
                 clocks.append(heard.wall_ns + int(age * limits.SECOND_NS))
         return clocks
 
+    def memories(self) -> Sequence[int]:
+        """Bytes that each voter has for data; see the port."""
+        told = {self._id: self._config.memory}
+        told |= {directory: info.memory for directory, info in self._linked.items()}
+        found = [told.get(name, 0) for name in self._configurations.now.voters]
+        return found if all(found) else []
+
     def close(self) -> None:
         """Sync what is buffered and close the files."""
         self._following.close()
@@ -1008,10 +1066,10 @@ class RaftNode(lib.EngineHooks):
         self._storage.close()
 
 
-def _briefly(configuration: Configuration) -> str:
+def _briefly(configuration: Configuration) -> dict[str, str | int]:
     """A configuration for the log file."""
     kinds = {True: "voter", False: "learner"}
     members = ",".join(
         f"{m.node}:{kinds[m.voter] if m.directory else 'place'}" for m in configuration.members
     )
-    return f"level={configuration.level} members={members}"
+    return {"level": configuration.level, "members": members}

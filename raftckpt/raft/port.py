@@ -25,6 +25,7 @@ __all__ = [
     "RemoveMember",
     "ReplicatedLog",
     "Role",
+    "SetDrain",
     "SetPin",
     "StateMachine",
     "Transferred",
@@ -68,6 +69,8 @@ class PeerInfo(NamedTuple):
     term: int = 0
     last_index: int = 0
     """Its term and the end of its log when the link began."""
+    memory: int = 0
+    """Bytes that it has for data; 0: it does not say."""
 
 
 class PeerStatus(NamedTuple):
@@ -133,7 +136,14 @@ class SetPin(NamedTuple):
     pinned: bool
 
 
-Change = AddMember | RemoveMember | SetPin
+class SetDrain(NamedTuple):
+    """Have a member lead only while nobody else can, or as any other again."""
+
+    node: str
+    drained: bool
+
+
+Change = AddMember | RemoveMember | SetPin | SetDrain
 """A change of the configuration that an operator asks for; asking again is harmless."""
 
 
@@ -235,6 +245,9 @@ class ReplicatedLog(Protocol):
 
     def wall_clocks(self) -> Sequence[int]:
         """Estimated wall clocks of the voters heard from lately, this one's first (ns)."""
+
+    def memories(self) -> Sequence[int]:
+        """Bytes that each voter has for data, this one's first; none unless all say it now."""
 
     def compact(self) -> bool:
         """Start a snapshot now (it proceeds in steps). False if one is already on its way."""

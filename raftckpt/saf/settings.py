@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from raftckpt.client.credentials import credentials
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
-from raftckpt.saf.credentials import credentials
 
 __all__ = ["Settings", "configure", "current", "current_rules"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
 import ssl
@@ -12,23 +11,27 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.events import EventLog, Value
 from raftckpt.limits import EdgeLimits
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_client
 from raftckpt.net.doors import Doors, Guest
 from raftckpt.node.clock import Clock
+from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.server.audit import AuditTrail
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.history import History
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
 __all__ = ["ClientListener", "cut_off"]
 
-log = logging.getLogger("raftckpt.server")
+log = EventLog("server")
 
 _SWEEP_S: Final = 1.0
 _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
@@ -47,6 +50,8 @@ class ClientListener:
         tls: context of the server side, or None.
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
+        working: told that something begins in this turn of the loop.
+        history_bytes: of the latest changes that are kept for trackers.
     """
 
     def __init__(
@@ -58,7 +63,10 @@ class ClientListener:
         *,
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
+        working: Callable[[], None] = lambda: None,
+        history_bytes: int = limits.HISTORY_BYTES_MAX,
     ) -> None:
+        self.working = working
         self.replica = replica
         self.clock = clock
         self.turns = Turns(clock, self.soon)
@@ -67,9 +75,13 @@ class ClientListener:
         self.protocol_errors = 0
         self.refusals: Counter[str] = Counter()
         """Requests refused before they were in the log, by reason."""
+        self.audit = AuditTrail()
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
+            lambda: replica.machine,
+            clock.monotonic,
+            History(history_bytes),
+            cut_off=lambda: cut_off(replica),
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
@@ -106,10 +118,10 @@ class ClientListener:
         )
         if self.doors.connections_max < self.edge.connections:
             log.warning(
-                "connections_reduced connections=%d configured=%d descriptors=%d",
-                self.doors.connections_max,
-                self.edge.connections,
-                descriptors,
+                "connections_reduced",
+                connections=self.doors.connections_max,
+                configured=self.edge.connections,
+                descriptors=descriptors,
             )
         self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
         bound = await self._acceptor.listen(host, port)
@@ -157,7 +169,7 @@ class ClientListener:
         guest = self.doors.enter(address, peer, self.clock.monotonic())
         if not isinstance(guest, Guest):
             self.refused_connections += 1
-            self._log_limited('refused peer=%s why="%s"', peer, guest)
+            self._log_limited("refused", peer=peer, why=str(guest))
             sock.close()
         elif self._loop is not None:
             handshake = self._loop.create_task(self._welcome(self._loop, guest, sock))
@@ -170,7 +182,7 @@ class ClientListener:
         """Shake hands with TLS, if that is spoken here, and make the guest a connection."""
 
         def hang_up(why: str) -> None:
-            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+            self._log_limited("refused", peer=guest.peer, why=why)
             sock.shutdown(socket.SHUT_RDWR)
 
         def connected() -> Connection:
@@ -189,14 +201,14 @@ class ClientListener:
         except OSError as error:  # includes TLS errors and a handshake that takes too long
             self.doors.left(guest)
             why = handshake_failure(error, "tls.client.ca")
-            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+            self._log_limited("refused", peer=guest.peer, why=why)
         except asyncio.CancelledError:
             self.doors.left(guest)
             raise
 
     def _starved(self, error: OSError) -> None:
         """No descriptor, or no memory, is left for another connection: those who wait, wait."""
-        self._log_limited('cannot_accept why="%s"', error.strerror)
+        self._log_limited("cannot_accept", why=error.strerror)
 
     def opened(self, connection: Connection) -> None:
         """A connection can be talked to."""
@@ -255,12 +267,12 @@ class ClientListener:
     def protocol_error(self, connection: Connection, why: str) -> None:
         """Count and log what a connection is closed for."""
         self.protocol_errors += 1
-        self._log_limited("protocol_error peer=%s why=%s", connection.peer, why)
+        self._log_limited("protocol_error", peer=connection.peer, why=why)
 
-    def _log_limited(self, text: str, *args: object) -> None:
+    def _log_limited(self, event: str, /, **fields: Value) -> None:
         if self._logged < _LOGGED_PER_SWEEP_MAX:
             self._logged += 1
-            log.warning(text, *args)
+            log.warning(event, **fields)
         else:
             self._not_logged += 1
 
@@ -276,10 +288,12 @@ class ClientListener:
             ):
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)
+        self._part()
+        self.audit.tick()
         self.tracking.tick()
         self.copies.tick()
         if self._not_logged:
-            log.warning("more_like_the_last count=%d", self._not_logged)
+            log.warning("more_like_the_last", count=self._not_logged)
         self._logged = self._not_logged = 0
         if self._loop is not None:
             interval = min(_SWEEP_S, self._handshake_s / 2)
@@ -320,7 +334,7 @@ class ClientListener:
                 try:
                     connection.flush()
                 except Exception as error:
-                    log.exception("flush_failed")
+                    log.error("flush_failed", peer=connection.peer, raised=error)
                     connection.break_off(f"its replies could not be sent: {error!r}")
 
     def soon(self, callback: Callable[[], None]) -> None:
@@ -332,6 +346,35 @@ class ClientListener:
         """Call back after a while."""
         if self._loop is not None:
             self._loop.call_later(seconds, callback)
+
+    def rights_changed(self) -> None:
+        """Close the connections of those who are nobody any more, end trackers without a right."""
+        self.tracking.rights_changed()
+        self._part()
+
+    def _part(self) -> None:
+        """Close the connections whose credential is gone, or has ended."""
+        access = self.replica.machine.access
+        if not access.on:
+            return
+        now_ns = max(self.replica.machine.now_ns, self.clock.wall_ns())
+        for connection in list(self.connections):
+            if connection.greeted and not access.holds(connection.identity, now_ns):
+                connection.notice("session_lost", "revoked")
+                connection.close()
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """Write down who lacks a right or a credential."""
+        self.audit.refused(connection.peer, self._principal(connection), why)
+
+    def operates(self, owner: Requester, operation: str) -> None:
+        """Write down who does what needs the right to operate."""
+        if isinstance(owner, Connection):
+            self.audit.asked(owner.peer, self._principal(owner), operation)
+
+    def _principal(self, connection: Connection) -> str:
+        known = self.replica.machine.access.by_number.get(connection.principal)
+        return "-" if known is None else known.name
 
     def leader_changed(self, leader: str | None) -> None:
         """Tell every client who leads now."""

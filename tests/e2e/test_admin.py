@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,42 +15,11 @@ from raftckpt_cli import main as cli_main
 
 import raftckpt
 from raftckpt.testing import LocalCluster
+from tests.admin import get, metric, with_admin
 from tests.programs import PATIENCE
 from tests.waiting import until
 
 MIB = 1 << 20
-
-
-def with_admin(cluster: LocalCluster) -> LocalCluster:
-    """Give each replica an admin port; before it is started."""
-    text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
-    with contextlib.ExitStack() as held:
-        for replica in text["replicas"].values():
-            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
-    cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
-    return cluster
-
-
-def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
-    replicas = yaml.safe_load(cluster.config_path.read_text("utf-8"))["replicas"]
-    try:
-        url = f"http://{replicas[node]['admin']}{path}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-def metric(cluster: LocalCluster, node: str, sample: str) -> float:
-    """Value of a sample; NaN if it is not told."""
-    for line in get(cluster, node, "/metrics")[1].splitlines():
-        name, _, value = line.rpartition(" ")
-        if name == sample:
-            return float(value)
-    return float("nan")
 
 
 def findings(cluster: LocalCluster, capfd: pytest.CaptureFixture[str]) -> str:
@@ -92,11 +58,11 @@ def test_from_the_first_moment_to_the_last(cluster) -> None:
     follower = next(node for node in cluster.nodes if node != leader)
     assert metric(cluster, follower, "raftckpt_commands_total") == 0
     assert metric(cluster, follower, "raftckpt_apply_seconds_count") >= 21
-    assert f"<td>leader</td><td>{leader}</td>" in get(cluster, follower, "/")[1]
+    assert f'data-node="{leader}"' in get(cluster, follower, "/")[1]
     cluster.kill(leader)  # the page of one that lives shows it, as soon as it asks for itself again
-    until(lambda: f"<td>leader</td><td>{leader}</td>" not in get(cluster, follower, "/")[1],
+    until(lambda: f'data-node="{leader}"' not in get(cluster, follower, "/")[1],
           "the page tells of another leader", PATIENCE)  # fmt: skip
-    assert "<td>down</td>" in get(cluster, follower, "/")[1]
+    assert ">down<" in get(cluster, follower, "/")[1]
     cluster.kill(*(node for node in cluster.nodes if node != follower))
     lost = {(503, "no-leader\n"), (503, "cut-off\n")}
     until(lambda: get(cluster, follower, "/readyz") in lost, "it says so", PATIENCE)

@@ -72,7 +72,7 @@ ROOMS: Final = {
     "client": Room(
         ("raftckpt/client",),
         ("tests/unit/client", *_STORIES),
-        without=tuple(f"raftckpt/client/{face}" for face in ("io/*", "aio*", "sync*", "_unasync*")),
+        without=tuple(f"raftckpt/client/{face}" for face in ("io/*", "aio*", "sync*")),
     ),
     "server": Room(("raftckpt/server",), ("tests/unit/server", "tests/unit/node", *_STORIES)),
 }

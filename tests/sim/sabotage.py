@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgpack
 from pysyncobj.syncobj import SyncObj
 
-from raftckpt.client import outcomes, pipeline
+from raftckpt.client import outcomes, session
 from raftckpt.model import checkpoints, content, parts, replies
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.types import Result
@@ -334,15 +334,13 @@ def _own_reads_do_not_wait() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _accepted_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
-    original = pipeline.Pipeline._take_reply
+    original = session.CommandLog.accepted
 
-    def take_reply(self: Any, kind: int, message: Any) -> None:
-        call = self._open.get(message[1])
-        original(self, kind, message)
-        if kind == 1 and call is not None and call.accepted:
-            self._window.settle(call)
+    def accepted(self: Any, call: Any) -> None:
+        original(self, call)
+        self.window.settle(call)
 
-    yield pipeline.Pipeline, "_take_reply", take_reply
+    yield session.CommandLog, "accepted", accepted
 
 
 def _old_attempts_are_executed() -> Iterator[tuple[Any, str, Any]]:

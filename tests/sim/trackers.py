@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.client.changes import Change, change_from_wire
+from raftckpt.client.greeting import Introduction
 from raftckpt.client.tracking import Stage, Target, TrackerCore
 from raftckpt.model.changes import ChangeKind
 from raftckpt.protocol.frames import FrameDecoder, message_frames, reply_frames
@@ -153,8 +154,7 @@ class SimTracker:
             Target(uid, name, since, image, revision),
             self.rng.sample([endpoint_of(n) for n in sorted(self.world.processes)],
                             len(self.world.processes)),
-            client_name=self.name,
-            token=None,
+            introduction=Introduction(self.name),
             connect_timeout=1.0,
             jitter=self.rng.random,
         )  # fmt: skip
@@ -327,14 +327,14 @@ class SimTracker:
 
     # --- what it is told ----------------------------------------------------------------------
     def _look_who_serves(self, core: WatchedTracker) -> None:
-        if core.stage is not Stage.RUNNING or self._running == core._number:
+        if core.stage is not Stage.RUNNING or self._running == core.target()[0]:
             return
         sometimes = self.world.checks.sometimes
         if self._running and not core._image_first:
             sometimes["tracker resumes"] += 1
         elif self._running:
             sometimes["tracker begins anew"] += 1
-        self._running = core._number
+        self._running = core.target()[0]
         if self._position is None and core.goes_on is not None:  # from now on
             self._position = self.world.truth.position(self._uid, core.goes_on)
 

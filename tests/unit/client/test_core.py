@@ -11,7 +11,7 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.client.core import Link
 from raftckpt.client.operations import Opened
 from raftckpt.client.probe import digest, replica_status
-from raftckpt.client.window import BYTES_MAX
+from raftckpt.client.session import BYTES_MAX
 from raftckpt.errors import (
     Access,
     BadHandle,
@@ -265,6 +265,46 @@ def test_a_session_is_lost_when_the_whole_cluster_was_founded_anew() -> None:
         assert isinstance(error, SessionLost)
         assert error.definite is definite
         assert "founded anew" in str(error)
+
+
+def fail_all_but(script: Script, *strangers: str) -> None:
+    """Each endpoint is tried: those told belong to another cluster now, the others are away."""
+    for _ in range(4):
+        script.advance(1.0)
+        if script.core.target() is None:
+            continue
+        if script.endpoint in strangers:
+            script.greet("n" + script.endpoint[-1], "n1", ANOTHER)
+        else:
+            script.lost("refused")
+
+
+def test_one_replica_of_another_cluster_ends_no_session() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    script.lost()
+    fail_all_but(script, "h:2")  # the others may be back any time
+    fail_all_but(script, "h:2")
+    assert script.core.lost is None
+    call = script.put()
+    while script.endpoint != "h:1":
+        script.advance(1.0)
+        script.lost("refused")
+    script.attach("n1")
+    (put,) = script.sent()
+    script.reply(put, 5)
+    assert call.value == 5
+
+
+def test_a_session_is_lost_when_most_replicas_are_of_another_cluster_and_the_rest_is_away() -> None:
+    script = Script("h:1 h:2 h:3")
+    script.ready()
+    call = script.put()
+    script.lost()
+    fail_all_but(script, "h:1", "h:3")
+    error = error_of(call)
+    assert isinstance(error, SessionLost)
+    assert "founded anew" in str(error)
 
 
 def test_a_replica_that_does_not_answer_has_the_next_one_tried_beside_it() -> None:
@@ -1386,7 +1426,7 @@ def test_staging_room_is_shared() -> None:
     assert all(call.error is None and call.done for call in [*calls, tiny])
     assert isinstance(error_of(expired), TryAgain)
     assert high <= contract.STAGED_BYTES_PER_SESSION_MAX
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
 
 
 def test_a_refused_chunk_fails_the_write_and_drops_the_stage() -> None:
@@ -1443,7 +1483,7 @@ def test_a_large_write_given_up_in_flight_is_plugged_with_its_stages() -> None:
     assert {message[0] for message in chunks} == {11}
     assert put == [24, put[1], 6, 0, 0, b"id", 1]
     script.refuse(put, 9, "handle")
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
 
 
 def test_a_malformed_large_write_is_plugged_with_its_stages() -> None:
@@ -1465,7 +1505,7 @@ def test_a_lost_session_forgets_stages() -> None:
     script.receive([2, "session_lost", "x"])
     assert all(isinstance(error_of(call), SessionLost) for call in calls)
     assert all(error_of(call).definite for call in calls)
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
     assert script.sent() == []
 
 

@@ -12,6 +12,7 @@ from raftckpt.client.endpoints import (
     parse_endpoints,
     tls_context,
 )
+from raftckpt.client.greeting import Introduction
 from raftckpt.client.probe import Probe, replica_status
 from raftckpt.client.routing import ENDPOINTS_MAX, Router
 from raftckpt.client.types import TlsOptions
@@ -108,7 +109,8 @@ def test_hints_go_first_and_count() -> None:
 
 
 def answer_of(*replies: Any) -> Any:
-    probe = Probe("h:1", replica_status(), "me", None)
+    probe = Probe("h:1", replica_status(), Introduction("me"))
+    probe.connect()
     (body,) = FrameDecoder().feed(probe.data_to_send())
     hello, question = unpack_messages(body)
     assert (hello[0], question) == (200, [121, 2])
@@ -119,10 +121,11 @@ def answer_of(*replies: Any) -> Any:
 
 
 def test_probes() -> None:
-    hello = [0, 1, 1, {"node": "n1"}]
+    hello = [0, 1, 1, {"version": 1, "node": "n1", "leader": None, "endpoints": {}}]
     good = answer_of(pack_messages([[2, "leader", {}], hello, [0, 2, 1, {"x": 1}]]))
     assert (good.node, good.value, good.error) == ("n1", {"x": 1}, None)
-    probe = Probe("h:1", replica_status(), "me", None)
+    probe = Probe("h:1", replica_status(), Introduction("me"))
+    probe.connect()
     hello[3]["endpoints"] = {"n1": "h:1", "n2": "h:2"}  # type: ignore[index]
     assert not probe.feed(pack_messages([hello]))
     assert probe.members == {"n1": "h:1", "n2": "h:2"}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import raftckpt
-from raftckpt.client import _unasync, aio, sync
-
-CLIENT = Path(_unasync.__file__).parent
+from raftckpt.client import aio, sync
+from tools import faces
 
 SERVICE = [
     "open",
@@ -41,19 +37,20 @@ CHECKPOINT = [
 ]
 
 
-def test_the_blocking_face_is_what_the_generator_makes(tmp_path: Path) -> None:
+def test_the_blocking_faces_are_what_the_generator_makes() -> None:
     pytest.importorskip("ruff")
-    made = tmp_path / "sync.py"
-    made.write_text(_unasync.blocking_face((CLIENT / "aio.py").read_text("utf-8")), "utf-8")
-    root = CLIENT.parent.parent
-    for command in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):
-        subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--config", str(root / "pyproject.toml"),
-             str(made)],
-            check=True,
-            cwd=root,
-        )  # fmt: skip
-    assert made.read_text("utf-8") == (CLIENT / "sync.py").read_text("utf-8")
+    assert faces.main(["--check"]) == 0
+
+
+def test_the_generator_refuses_a_rule_that_matches_nothing(monkeypatch, capsys) -> None:
+    face = faces.FACES[-1]
+    idle = face._replace(rules=(*face.rules, (r"nobody wrote this", "")))
+    monkeypatch.setattr(faces, "FACES", (*faces.FACES[:-1], idle))
+    assert faces.main(["--check"]) == 1
+    assert "nobody wrote this" in capsys.readouterr().err
+    monkeypatch.setattr(faces, "FACES", faces.FACES[:1])  # no iterator is left
+    assert faces.main(["--check"]) == 1
+    assert "Async" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "names"), [("Service", SERVICE), ("Checkpoint", CHECKPOINT)])

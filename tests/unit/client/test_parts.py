@@ -306,7 +306,7 @@ def test_given_up_in_flight_it_is_plugged_with_its_stages(make: Callable[..., Ca
     assert plug[4] == 0
     assert plug[5] == sent[5]  # it names the stage
     script.refuse(plug, 9, "handle")
-    assert script.core._staged_bytes == 0
+    assert script.core._log.staging.bytes == 0
 
 
 def test_given_up_half_way_it_never_happens() -> None:

@@ -503,8 +503,8 @@ def test_closing_waits_for_accepted_writes(replica: LoopbackReplica) -> None:
     core = service._driver.core
     done = threading.Thread(target=lambda: weak.put("k", b"1"))
     done.start()
-    wait_for(lambda: core._open)
-    replica.send_to_all(pack_messages([[1, next(iter(core._open))]]))
+    wait_for(lambda: core._requests.open)
+    replica.send_to_all(pack_messages([[1, next(iter(core._requests.open))]]))
     done.join(10)
     with pytest.raises(raftckpt.Timeout) as caught:
         service.close(timeout=0.2)

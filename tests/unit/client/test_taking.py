@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from raftckpt.client.sync_tracking import Tracker, _Inflow
+from raftckpt.client.sync_inflow import Inflow
+from raftckpt.client.sync_tracking import Tracker
 from raftckpt.client.wake import Wake
 
 
@@ -24,16 +25,18 @@ class TakingEngine:
     def nothing(self, *_: Any, **__: Any) -> None:
         """There is no thread."""
 
-    check = alive = post = nothing
+    check = alive = post = add = remove = nothing
 
 
-def make(*, selectable: bool) -> tuple[_Inflow, Tracker]:
-    core: Any = SimpleNamespace(hungry=True, problem=None, error=None)
-    feed = _Inflow(core)
+def make(*, selectable: bool) -> tuple[Inflow, Tracker]:
+    core: Any = SimpleNamespace(
+        hungry=True, problem=None, error=None, seek=lambda now: None, close=lambda: None
+    )
+    driver: Any = SimpleNamespace(engine=TakingEngine(), closed=True)
+    feed = Inflow(core, driver)
     if selectable:
         feed.wake = Wake()
-    driver: Any = SimpleNamespace(engine=TakingEngine(), closed=True)
-    return feed, Tracker(feed, SimpleNamespace(), driver)  # type: ignore[arg-type]
+    return feed, Tracker(feed, driver)
 
 
 @pytest.mark.parametrize("selectable", [False, True])

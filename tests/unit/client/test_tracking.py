@@ -10,6 +10,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.client.changes import Change, Part, change_from_wire
 from raftckpt.client.core import ClientCore, CoreConfig
+from raftckpt.client.greeting import Introduction
 from raftckpt.client.operations import Opened
 from raftckpt.client.tracking import (
     Stage,
@@ -48,8 +49,7 @@ def make(
     core = TrackerCore(
         Target(1, "c", since, image, 7),
         endpoints.split(),
-        client_name="me",
-        token=None,
+        introduction=Introduction("me"),
         connect_timeout=1.0,
         jitter=lambda: 0.5,
     )
