@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "changes/README.md")
 """Documents outside ``docs/`` that are pages of the site, too."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
-_FENCE = re.compile(r"^(```|~~~)")
+_CODE = re.compile(r"(^```[^\0]*?^```$|^    .*$)", re.MULTILINE)
 
 
 def title(page: Path) -> str:
@@ -117,12 +117,9 @@ def on_page_markdown(markdown: str, page: Any, **_more: Any) -> str:
             return text
         return f"{bang}[{text}]({os.path.relpath(leads, os.path.dirname(source) or '.')}{anchor})"
 
-    lines = []
-    fenced = False
-    for line in markdown.split("\n"):
-        fenced ^= bool(_FENCE.match(line.lstrip()))
-        lines.append(line if fenced or line.startswith("    ") else _LINK.sub(lead, line))
-    text = "\n".join(lines)
+    parts = _CODE.split(markdown)
+    # a link may go on in the next line; what is code stays as it is
+    text = "".join(part if n % 2 else _LINK.sub(lead, part) for n, part in enumerate(parts))
     if source == "reference/api.md":
         text = text.replace("<!-- docstrings -->", _docstrings())
     return text
