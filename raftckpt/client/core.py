@@ -469,7 +469,7 @@ class ClientCore:
         """Learn what a greeting tells."""
         self._reached_at = self._now
         self._greeting_errors.clear()
-        self.search.learn(welcome.endpoints)
+        self.learn(welcome.endpoints)
 
     def _greeted(self, welcome: Welcome) -> None:
         problems, endpoint = self.router.problems, self.endpoint

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from raftckpt.client.feed import Feed
+from raftckpt.client.arrivals import Arrivals
 from raftckpt.client.threads import ThreadPort
 from raftckpt.client.tracking import TrackerCore
 from raftckpt.client.wake import Bell
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Inflow"]
 
 
-class Inflow(Feed):
+class Inflow(Arrivals):
     """A core at its engine, for any thread."""
 
     def __init__(self, core: TrackerCore, driver: Driver) -> None:

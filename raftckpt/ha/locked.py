@@ -12,8 +12,8 @@ from typing import Any
 
 from raftckpt.client.blocking import Service
 from raftckpt.client.wake import Wake
-from raftckpt.ha.leasing import lease
 from raftckpt.ha.supervisor import dying_with_us
+from raftckpt.ha.sync import lease
 
 __all__ = ["run_locked"]
 

@@ -32,7 +32,7 @@ from raftckpt.client.blocking import Service
 from raftckpt.client.wake import Wake
 from raftckpt.errors import BadOperation, CheckpointError, NotExist, SessionLost
 from raftckpt.ha._core import ISOLATED
-from raftckpt.ha.component import Component
+from raftckpt.ha.sync import Component
 from raftckpt.ha.types import LATER, Assignment
 from raftckpt.model.groups import HaState
 
