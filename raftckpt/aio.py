@@ -18,7 +18,7 @@ from raftckpt.client.aio import Checkpoint, Service, Transaction, View
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.connecting import Options, make_core
-from raftckpt.client.loop import LoopEngine
+from raftckpt.client.io.loop import LoopEngine
 from raftckpt.client.types import TlsOptions
 
 __all__ = [

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from raftckpt.client.changes import Change
+from raftckpt.client.io.wake import Wake
 from raftckpt.client.tracking import Stage, TrackerCore
-from raftckpt.client.wake import Wake
 
 __all__ = ["Arrivals"]
 

@@ -1,7 +1,7 @@
 """What an engine drives: a peer without IO that says which connections it wants.
 
-A client, a tracker, a witness and a poll of all replicas are peers; threads
-(:mod:`raftckpt.client.threads`) and an asyncio loop (:mod:`raftckpt.client.loop`) are engines.
+A client, a tracker, a witness and a poll of all replicas are peers; engines are threads
+(:mod:`raftckpt.client.io.threads`) and an asyncio loop (:mod:`raftckpt.client.io.loop`).
 """
 
 from __future__ import annotations

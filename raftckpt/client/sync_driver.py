@@ -12,10 +12,10 @@ from typing import Any, Final
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import core_beside
 from raftckpt.client.core import ClientCore
+from raftckpt.client.io.threads import ThreadEngine, ThreadPort
+from raftckpt.client.io.wake import Bell
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
-from raftckpt.client.threads import ThreadEngine, ThreadPort
-from raftckpt.client.wake import Bell
 from raftckpt.errors import CheckpointError
 from raftckpt.protocol.operations import CheckpointClose
 

@@ -8,9 +8,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from raftckpt.client.arrivals import Arrivals
-from raftckpt.client.threads import ThreadPort
+from raftckpt.client.io.threads import ThreadPort
+from raftckpt.client.io.wake import Bell
 from raftckpt.client.tracking import TrackerCore
-from raftckpt.client.wake import Bell
 from raftckpt.errors import BadHandle
 
 if TYPE_CHECKING:

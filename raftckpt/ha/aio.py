@@ -19,11 +19,9 @@ from typing import Any, Final
 
 import raftckpt.aio
 from raftckpt.aio import Connecting
-from raftckpt.client import group_operations
 from raftckpt.client.aio import Checkpoint, Service
 from raftckpt.client.aio_tracking import Tracker
-from raftckpt.client.changes import Change
-from raftckpt.client.witness import Witness, witness_of
+from raftckpt.client.kit import Change, Witness, group_operations, witness_of
 from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha._lease import LEASE_PREFIX, Holding, holder_name

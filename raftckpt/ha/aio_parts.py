@@ -9,7 +9,7 @@ from inspect import isawaitable
 from math import inf
 from typing import Any
 
-from raftckpt.client.wake import Wake
+from raftckpt.client.kit import Wake
 from raftckpt.errors import CheckpointError
 
 __all__ = ["Alarm", "Serving", "called"]

@@ -10,8 +10,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from raftckpt.client.blocking import Service
-from raftckpt.client.wake import Wake
+from raftckpt.client.kit import Service, Wake
 from raftckpt.ha.supervisor import dying_with_us
 from raftckpt.ha.sync import lease
 

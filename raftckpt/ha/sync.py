@@ -11,11 +11,9 @@ from types import TracebackType
 from typing import Any, Final
 
 import raftckpt
-from raftckpt.client import group_operations
-from raftckpt.client.changes import Change
+from raftckpt.client.kit import Change, Witness, group_operations, witness_of
 from raftckpt.client.sync import Checkpoint, Service
 from raftckpt.client.sync_tracking import Tracker
-from raftckpt.client.witness import Witness, witness_of
 from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
 from raftckpt.ha._lease import LEASE_PREFIX, Holding, holder_name

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from raftckpt.client.wake import Wake
+from raftckpt.client.kit import Wake
 from raftckpt.errors import CheckpointError
 
 __all__ = ["Alarm", "Serving", "called"]

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from raftckpt.client.endpoints import cluster_file, is_cluster_file
-from raftckpt.client.types import TlsOptions
+from raftckpt.client.kit import TlsOptions, cluster_file, is_cluster_file
 from raftckpt.errors import InvalidParam
 
 __all__ = ["Credentials", "credentials"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from raftckpt.client.types import TlsOptions
+from raftckpt.client.kit import TlsOptions
 from raftckpt.errors import InvalidParam
 from raftckpt.saf.credentials import credentials
 

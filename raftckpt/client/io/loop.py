@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.io.resolving import Address, Resolver
 from raftckpt.client.peer import IT_CLOSED, SOON_SECONDS, AnyPeer
 from raftckpt.client.reasons import reason_of
-from raftckpt.client.resolving import Address, Resolver
 from raftckpt.errors import InvalidParam
 
 if TYPE_CHECKING:

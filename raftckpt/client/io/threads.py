@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakSet
 
 from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.io.resolving import Address, Resolver
+from raftckpt.client.io.wake import Wake, no_resources, poller_of
 from raftckpt.client.peer import IT_CLOSED, SOON_SECONDS, AnyPeer
 from raftckpt.client.reasons import reason_of
-from raftckpt.client.resolving import Address, Resolver
-from raftckpt.client.wake import Wake, no_resources, poller_of
 from raftckpt.errors import BadHandle, BadOperation, CheckpointError, InvalidParam, Library
 
 if TYPE_CHECKING:
