@@ -224,7 +224,7 @@ class Exist(CheckpointError):
 
 @_code(SaAisError.ERR_NO_SPACE)
 class NoSpace(CheckpointError):
-    """The checkpoint holds as many sections as its creation attributes allow."""
+    """A checkpoint holds all that it may (sections, quota), or the memory for data is used up."""
 
 
 @_code(SaAisError.ERR_NO_RESOURCES)
@@ -283,7 +283,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "change": (None, "the members do not change: {0}"),
     "not_local": (
         None,
-        "members and levels are changed over loopback or TLS only, until there are rights",
+        "members, levels and rights are changed over loopback or TLS only while rights are off",
     ),
     "level": (None, "the cluster is not at level {0} yet, which this operation needs"),
     "checkpoint_missing": (None, "no checkpoint of this name exists"),
@@ -293,6 +293,12 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "section_exists": (None, "section {0} exists already"),
     "default_section": (None, "the default section cannot be created, deleted or expired"),
     "sections_full": (None, "the checkpoint holds its maximum of {0} sections"),
+    "checkpoint_full": (None, "the checkpoint has a quota of {0} bytes (its size)"),
+    "memory": (
+        None,
+        "the cluster has a limit of {0} bytes for data, and is near it: delete some, let it "
+        "expire, or raise the limit (raftckpt cluster limits)",
+    ),
     "section_too_big": (None, "more than max_section_size ({0} bytes)"),
     "section_id": (None, "a section id has 1..{0} bytes (max_section_id_size)"),
     "offset": (None, "the offset lies beyond the end of the section ({0} bytes)"),
@@ -312,7 +318,27 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "handle": (None, "the handle is closed or was never valid"),
     "session": (SessionLost, "the session ended"),
     "secret": (None, "the session's secret does not match"),
-    "token": (None, "no tokens are known here: connect without one"),
+    "token": (None, "rights are off here, and tokens are not looked at: connect without one"),
+    "credentials": (
+        None,
+        "nobody is known by what was shown: it needs a token of this cluster that has not ended, "
+        "or a certificate of one of its principals",
+    ),
+    "not_granted": (None, "the right to {0} is not granted to this principal here"),
+    "revoked": (None, "the right was revoked"),
+    "access_changed": (None, "the rights were changed meanwhile: they have revision {0} now"),
+    "no_operator": (
+        None,
+        "rights are switched on only when a principal with a working credential may operate the "
+        "cluster: nobody could switch them off again",
+    ),
+    "last_operator": (None, "nobody else could operate the cluster"),
+    "principal_exists": (None, "there is a principal {0} already"),
+    "principal_missing": (None, "there is no principal {0}"),
+    "token_exists": (None, "there is a token of id {0} already"),
+    "space_exists": (None, "there is a space {0!r} already"),
+    "space_missing": (None, "there is no space {0!r}"),
+    "space_of_all": (None, "the space of all names cannot be deleted"),
     "unlinked": (None, "the checkpoint is unlinked"),
     "flags": (None, "the open or creation flags are not valid: {0}"),
     "attributes": (None, "the creation attributes are not valid: {0}"),

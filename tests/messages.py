@@ -59,13 +59,13 @@ def validate(fields: Any) -> Result | None:
     return refuse(*made.problem) if type(made) is Malformed else None
 
 
-def ask(machine: Any, session: int | None, tag: int, *args: Any) -> Result:
+def ask(machine: Any, session: int | None, tag: int, *args: Any, principal: int = 0) -> Result:
     """Ask a machine as a client would; a malformed query is refused as a replica refuses it."""
     head = [0, 0] if tag in QUERY_TAGS else []
     made = request_reader.record([tag, 0, *head, *args])
     if type(made) is Malformed:
         return refuse(*made.problem)
-    result: Result = machine.query(session, made)
+    result: Result = machine.query(session, made, principal)
     return result
 
 

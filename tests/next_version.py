@@ -30,7 +30,7 @@ _EDITS: Final = {
             'class VoteGrantMore(NamedTuple):\n    """A vote with more in it."""\n\n    kind: int\n'
             "    term: int\n    more: str\n\n\nclass PreVote(NamedTuple):",
         ),
-        ("    Noted: 19,\n", "    Noted: 19,\n    VoteGrantMore: 20,\n"),
+        ("    DiskPace: 20,\n", "    DiskPace: 20,\n    VoteGrantMore: 21,\n"),
         (
             "Callable[[Any], Any]]]] = {}",
             "Callable[[Any], Any]]]] = {\n"

@@ -111,7 +111,8 @@ def list_(
     type=click.FloatRange(0),
     help="Seconds a checkpoint that nobody has open is kept.  [default: for ever]",
 )
-@click.option("--size", type=click.IntRange(0), help="Bytes of all sections (recorded only).")
+@click.option("--size", type=click.IntRange(0), help="Bytes of all sections; see --quota.")
+@click.option("--quota", is_flag=True, help="Refuse what would need more bytes than --size.")
 @click.option("--max-sections", type=click.IntRange(1), help="Most sections.")
 @click.option("--max-section-size", type=click.IntRange(1), help="Most bytes per section.")
 @click.option("--max-section-id-size", type=click.IntRange(0), help="Most bytes per section id.")
@@ -122,6 +123,7 @@ def create(
     update: Any,
     collocated: bool,
     retention: float | None,
+    quota: bool,
     **limits: int | None,
 ) -> None:
     """Create the checkpoint NAME; an existing one with the same attributes is left as it is.
@@ -140,6 +142,7 @@ def create(
         update=update,
         collocated=collocated,
         retention=retention,
+        quota=quota,
         **given,
     )
     with target.connect() as service, service.open(name, create=attributes) as opened:
@@ -180,7 +183,7 @@ def show(target: ClusterTarget, name: str, consistency: Any) -> None:
             ("dropped at", show_time(status.retention_until, "not while open, or never")),
             ("created", show_time(status.created)),
             ("revision", status.revision),
-            ("size", show_size(attributes.size or 0)),
+            ("size", show_size(attributes.size or 0) + (", a quota" if attributes.quota else "")),
             ("sections", f"{status.sections} of {attributes.max_sections}"),
             ("corrupted sections", status.corrupted),
             ("bytes used", status.memory_used),
@@ -384,6 +387,7 @@ def json_of(status: CheckpointStatus) -> dict[str, Any]:
         "update": attributes.update,
         "collocated": attributes.collocated,
         "size": attributes.size,
+        "quota": attributes.quota,
         "retention_s": attributes.retention,
         "max_sections": attributes.max_sections,
         "max_section_size": attributes.max_section_size,

@@ -10,6 +10,7 @@ import click
 
 from raftckpt.plain import plain
 from raftckpt_cli.diagnosis import Weight, diagnose, leader_of
+from raftckpt_cli.limits import limits
 from raftckpt_cli.options import ClusterTarget, cluster_options
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table, show_age
 
@@ -26,10 +27,16 @@ _MORE = (
     "sessions",
     "connections",
     "checkpoints",
+    "data_bytes",
+    "data_bytes_max",
+    "memory_limit",
+    "memory_full",
     "uptime_s",
     "rss_bytes",
     "journal_bytes",
     "longest_step_ms",
+    "turn_cpu_ms",
+    "long_turns",
     "trackers",
     "history_bytes",
     "history_from",
@@ -45,7 +52,7 @@ _MORE = (
 )
 _OF_THE_TABLE: Final = frozenset({"reachable", "leader"})
 """Checks of which the table and the exit code tell, unless they contradict."""
-_TOLD: Final = frozenset({"reachable", "disks", "certificates", "clocks", "votes"})
+_TOLD: Final = frozenset({"reachable", "disks", "memory", "certificates", "clocks", "votes"})
 """Checks whose warnings `cluster status` tells, too; `doctor` tells all."""
 _SECOND_LOOK_S: Final = 1.2
 """Two election time-outs: what a change under way looks like is over by then."""
@@ -59,7 +66,10 @@ _WAIT: Final = click.option("--wait", is_flag=True, help="Show its progress unti
 
 @click.group()
 def cluster() -> None:
-    """Status, members, level, leadership transfer, comparison of replicas."""
+    """Status, members, level, limits, leadership transfer, comparison of replicas."""
+
+
+cluster.add_command(limits)
 
 
 @cluster.command("status")

@@ -30,16 +30,27 @@ _POLL_S = 0.2
     show_default=True,
     help="Where data, ports and logs are kept; the same directory is the same cluster again.",
 )
+@click.option(
+    "--auth", "rights", is_flag=True, help="Switch rights on; the operator's token is in a file."
+)
 @click.option("--restart", is_flag=True, help="Restart a replica that dies.")
 @output_option
 @click.pass_context
-def dev(context: click.Context, replicas: int, data_dir: str, restart: bool, output: str) -> int:
+def dev(
+    context: click.Context,
+    replicas: int,
+    data_dir: str,
+    rights: bool,
+    restart: bool,
+    output: str,
+) -> int:
     """Run a cluster of real replicas on this machine, until Ctrl-C.
 
     \b
     Examples:
       raftckpt dev
       raftckpt dev --replicas 5 --data-dir /tmp/five --restart
+      raftckpt dev --auth
       raftckpt section list CKPT --config raftckpt-dev/cluster.yaml
     """  # noqa: D301
     from raftckpt.testing import LocalCluster
@@ -50,7 +61,7 @@ def dev(context: click.Context, replicas: int, data_dir: str, restart: bool, out
         signal.signal(number, signal.default_int_handler)
     cluster: LocalCluster | None = None
     try:
-        cluster = LocalCluster(replicas, data_dir, faults=False)
+        cluster = LocalCluster(replicas, data_dir, faults=False, auth=rights)
         asked = context.get_parameter_source("replicas") is ParameterSource.COMMANDLINE
         if asked and replicas != len(cluster.nodes):
             raise Failure(
@@ -94,6 +105,7 @@ def _announce(cluster: LocalCluster, output: str) -> None:
             {
                 "endpoints": cluster.endpoints,
                 "data_dir": str(cluster.data_dir),
+                "token_file": str(cluster.token_path) if cluster.token else None,
                 "replicas": replicas,
             }
         )
@@ -101,6 +113,8 @@ def _announce(cluster: LocalCluster, output: str) -> None:
     print_table(["node", "pid", "client", "peer"], [list(each.values()) for each in replicas])
     click.echo(f"\nendpoints: {cluster.endpoints}\ndata:      {cluster.data_dir}\n")
     click.echo(f"export RAFTCKPT_ENDPOINTS={cluster.endpoints}")
+    if cluster.token:
+        click.echo(f"export RAFTCKPT_TOKEN_FILE={cluster.token_path}")
     click.echo("Ctrl-C stops all.", err=True)
 
 

@@ -244,6 +244,32 @@ def _disks(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
             )
 
 
+def _memory(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
+    leader = leader_of(found)
+    if leader is not None and leader.detail.get("memory_full"):
+        used, limit = leader.detail["data_bytes"], leader.detail["memory_limit"]
+        yield (
+            Weight.WRONG,
+            f"the data take {used >> 20} MiB of {limit >> 20} MiB: no new data is taken",
+            "delete, let expire, or raise it: raftckpt cluster limits set --memory",
+        )
+    for each in told:
+        limit, has = each.detail.get("memory_limit") or 0, each.detail.get("data_bytes_max") or 0
+        if has and limit > has:
+            yield (
+                Weight.WARNING,
+                f"{each.node} has memory for {has >> 20} MiB of data, the limit is "
+                f"{limit >> 20} MiB: it may end for want of memory",
+                "give it more, or lower the limit: raftckpt cluster limits set --memory",
+            )
+        if not limit and leader is not None and each.node == leader.node and leader.commit:
+            yield (
+                Weight.WARNING,
+                "the data have no memory limit: it is set when all voters say what they have",
+                "bring all replicas up, or set it: raftckpt cluster limits set --memory",
+            )
+
+
 def _certificates(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
     for each in told:
         yield from certificate_findings(each.node, each.detail.get("certificates") or {})
@@ -286,6 +312,7 @@ CHECKS: Final[dict[str, _Check]] = {
     "lag": _lag,
     "clocks": _clocks,
     "disks": _disks,
+    "memory": _memory,
     "certificates": _certificates,
     "copies": _copies,
 }

@@ -93,7 +93,7 @@ class ClusterTarget:
             tls = raftckpt.TlsOptions(self.ca, self.cert, self.key)
         elif self.cert is not None or self.key is not None:
             raise click.UsageError("--cert and --key need --ca")
-        token = Path(self.token_file).read_text("utf-8").strip() if self.token_file else None
+        token = _token(self.token_file) if self.token_file else None
         return {
             "timeout": self.timeout,
             "disconnect_grace": 0.0,
@@ -101,6 +101,18 @@ class ClusterTarget:
             "token": token,
             "name": name,
         }
+
+
+def _token(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise Failure(
+            f"cannot read the token file {path}",
+            str(error),
+            "name the file that principal create --token-out made",
+            ExitCode.USAGE,
+        ) from None
 
 
 def output_option(function: _F) -> _F:

@@ -90,11 +90,24 @@ _REMEDIES: dict[type[BaseException], str] = {
 
 _SHOW_GROUP = "raftckpt group show NAME tells who is active, who is ready, and why not"
 _REMEDIES_OF_REASONS = {
+    "credentials": "--token-file FILE, or --cert and --key, of a principal of this cluster",
+    "token": "leave --token-file out and RAFTCKPT_TOKEN_FILE unset, or raftckpt auth enable",
+    "not_granted": "ask an operator; raftckpt auth whoami tells what is granted",
+    "no_operator": "raftckpt principal create NAME --operator --token-out FILE",
+    "last_operator": "raftckpt principal create NAME --operator, with other credentials, first",
+    "access_changed": "look again (raftckpt space list, principal list), then decide anew",
+    "principal_missing": "raftckpt principal list",
+    "principal_exists": "raftckpt principal rotate NAME gives it another token",
+    "space_missing": "raftckpt space create PREFIX; raftckpt space list shows which there are",
+    "space_exists": "raftckpt space show PREFIX",
     "group_missing": "raftckpt group list shows which groups there are",
     "group_locked": "raftckpt group unlock NAME",
     "group_in_use": "stop its components first",
     "handing_over": _SHOW_GROUP,
     "no_standby": _SHOW_GROUP,
+    "memory": "raftckpt cluster limits show; delete, or raise the limit",
+    "full": "raftckpt cluster limits show; delete, or make room on the disks",
+    "checkpoint_full": "delete sections, or use a checkpoint with a larger --size",
     "component_exists": "choose another --name, or end the one that has it",
 }
 

@@ -7,7 +7,7 @@ This file is also the source of the blocking face (``sync.py`` is made from it b
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from os import PathLike
 from types import TracebackType
@@ -32,6 +32,7 @@ from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
     CheckReport,
+    ClusterLimits,
     ClusterStatus,
     Consistency,
     Image,
@@ -278,6 +279,27 @@ class Service(ServiceExtras):
             Access: over a port that is neither loopback nor TLS.
         """
         await self._run(operations.pin_level(pinned), timeout)
+
+    async def limits(
+        self, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> ClusterLimits:
+        """Limits of the state, what of them is used, and whether it takes no new data."""
+        found: ClusterLimits = await self._run(operations.limits_now(consistency), timeout)
+        return found
+
+    async def set_limits(self, values: Mapping[str, int], *, timeout: float | None = None) -> None:
+        """Set limits of the state on all replicas, all of those named or none.
+
+        Arguments:
+            values: by name (:class:`ClusterLimits`); memory 0: no limit. A limit below what is
+                used refuses what is new, and takes nothing away.
+            timeout: seconds; None: the client's.
+
+        Raises:
+            InvalidParam: no such limit, out of bounds, or they contradict each other.
+            Access: over a port that is neither loopback nor TLS.
+        """
+        await self._run(operations.set_limits(values), timeout)
 
     async def clear_alarms(self, *, timeout: float | None = None) -> None:
         """Clear the alarm about a state that differed, of the replica this client is connected to.
@@ -633,7 +655,7 @@ class Checkpoint(CheckpointExtras, View):
 
         Raises:
             Conflict: the section has another revision; nothing was done.
-            NoSpace: the checkpoint holds its maximum of sections.
+            NoSpace: the checkpoint holds all that it may, or there is no memory for data.
             InvalidParam: the id or the data is longer than the checkpoint allows.
         """
         return await self._change("put", PartKind.PUT, id, data, 0, if_revision, timeout)
@@ -762,7 +784,7 @@ class Checkpoint(CheckpointExtras, View):
 
         Raises:
             Exist: there is one already.
-            NoSpace: the checkpoint holds its maximum of sections.
+            NoSpace: the checkpoint holds all that it may, or there is no memory for data.
         """
         section_id: bytes = await self._run(
             operations.create(self._opened, id, data, expires, ttl), timeout

@@ -35,8 +35,10 @@ def connect(
         session_timeout: seconds without a sign of life after which the session ends.
         disconnect_grace: seconds after which it ends when this process died.
         node: node id this client counts as; None: that of the replica first connected to.
-        tls: paths of PEM files; None: no TLS.
-        token: credential.
+        tls: paths of PEM files; None: those of ``RAFTCKPT_CA``, ``RAFTCKPT_CERT`` and
+            ``RAFTCKPT_KEY``, or of the section ``credentials`` of the cluster.yaml, else no TLS.
+        token: credential, where rights are on; None: the content of the file
+            ``RAFTCKPT_TOKEN_FILE``, or of ``token_file`` of that section, if there is one.
         name: tells operators who this is; None: program, host and process id.
         session: False: open the session only when a call needs it.
 
@@ -44,6 +46,8 @@ def connect(
         Unavailable: no replica could be reached.
         TryAgain: replicas were reached, but none leads.
         InvalidParam: an argument is not valid.
+        Access: nobody is known by this token or certificate (reason ``credentials``), or a token
+            was shown where rights are off (``token``).
     """
     options = Options(endpoints, timeout, session_timeout, disconnect_grace, node, tls, token, name)
     driver = Driver(make_core(options), ThreadEngine(options.context), options.timeout)

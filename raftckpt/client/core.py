@@ -46,6 +46,8 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REPLY: Final = int(ReplyKind.REPLY)
 _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
+_NOBODY: Final = frozenset({"credentials", "token"})
+"""Why a replica does not greet us: we are nobody to it, so our session is out of reach."""
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
 _MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
@@ -463,6 +465,8 @@ class ClientCore:
             if all(item in self._greeting_errors for item in self.router.endpoints):
                 # every replica says so: it will not get better by asking again
                 self._fail_unsent(error)
+                if self.session and error.reason in _NOBODY:
+                    self._lose_session(str(error.reason))
         self.search.failed(attempt, error.message, self._now)
 
     def _known_to(self, welcome: Welcome) -> None:
@@ -772,7 +776,8 @@ class ClientCore:
     ) -> None:
         if isinstance(call, Internal):
             call.on_refused(code, reason, detail)
-        elif code == _TRY_AGAIN:
+        elif code == _TRY_AGAIN or (call.accepted and reason == "full"):
+            # what a leader accepted, the next one puts in its place, if need be when there is room
             self._again(call, reason, detail, definite)
         elif code == _BAD_HANDLE and reason == "session":
             if call.needs is not _COMMAND and not call.done:

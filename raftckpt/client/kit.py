@@ -11,6 +11,7 @@ from raftckpt.client.calls import Call
 from raftckpt.client.changes import Change
 from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.core import ClientCore
+from raftckpt.client.credentials import credentials
 from raftckpt.client.endpoints import cluster_file, is_cluster_file
 from raftckpt.client.io.threads import ThreadEngine
 from raftckpt.client.io.wake import Wake
@@ -38,6 +39,7 @@ __all__ = [
     "Wake",
     "Witness",
     "cluster_file",
+    "credentials",
     "decoded",
     "group_operations",
     "is_cluster_file",

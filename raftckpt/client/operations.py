@@ -7,7 +7,7 @@ of the wire accepts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from raftckpt.client.calls import Call, Needs, Stage
 from raftckpt.client.types import (
     Attributes,
     CheckpointStatus,
+    ClusterLimits,
     Image,
     SectionStatus,
     duration_ns,
@@ -48,6 +49,7 @@ __all__ = [
     "delete",
     "expiry_of",
     "first_of",
+    "limits_now",
     "may_synchronize",
     "named",
     "natural_of",
@@ -70,6 +72,7 @@ __all__ = [
     "section_statuses",
     "sections",
     "set_expiration",
+    "set_limits",
     "set_retention",
     "snapshot_begin",
     "snapshot_piece",
@@ -402,6 +405,26 @@ def remove_member(node: str) -> Call:
 def pin_level(pinned: bool) -> Call:
     """Build the pin of the level."""
     return Call("pin the level", Needs.LEADER, ops.LevelPin(0, pinned), decode=_nothing)
+
+
+def limits_now(consistency: str) -> Call:
+    """Build the question for the limits of the state -> ClusterLimits."""
+    message = ops.LimitsRequest(0, 0, _consistency(consistency))
+    return Call("limits", Needs.LEADER, message, decode=ClusterLimits.from_wire)
+
+
+def set_limits(values: Mapping[str, int]) -> Call:
+    """Build a change of limits of the state."""
+    rows = []
+    for name, value in values.items():
+        if type(value) is not int or not 0 <= value <= contract.SA_TIME_MAX:
+            raise InvalidParam(f"the limit {name} is a number >= 0, not {value!r}")
+        if len(_utf8(name, "the name of a limit")) > contract.LIMIT_NAME_BYTES_MAX:
+            raise InvalidParam(f"there is no limit {name!r}")
+        rows.append((name, value))
+    if not rows:
+        raise InvalidParam("name the limits that are to be set")
+    return Call("set limits", Needs.LEADER, ops.LimitsChange(0, rows), decode=_nothing)
 
 
 def clear_alarms() -> Call:

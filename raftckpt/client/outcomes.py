@@ -23,7 +23,17 @@ from raftckpt.protocol.operations import CheckpointTransaction
 __all__ = ["at_deadline", "interrupted", "lost", "recorded", "refused"]
 
 _NOT_RECORDED = frozenset(
-    {"schema", "entry_too_big", "level", "session", "secret", "answered", "stopping"}
+    {
+        "schema",
+        "entry_too_big",
+        "level",
+        "session",
+        "secret",
+        "answered",
+        "stopping",
+        "not_local",
+        "full",
+    }
 )
 """Reasons of refusals that the replica gives without the state machine having consumed the
 sequence number of the command. (Neither does any TRY_AGAIN.)

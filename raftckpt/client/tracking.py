@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_UNKNOWN: Final = frozenset({"credentials", "token"})
+"""Reasons of a replica that does not know our credential, or not that rights are on."""
 _PASSING: Final = frozenset({_TRY_AGAIN, int(SaAisError.ERR_NO_RESOURCES)})
 _IMAGES: Final = frozenset({int(ChangeKind.IMAGE), int(ChangeKind.RESYNC)})
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
@@ -312,7 +314,7 @@ class TrackerCore:
                     return
                 self._receive(message)
         except GreetingRefused as refusal:
-            self._refused(refusal.code, refusal.error(self._as_call("connect")))
+            self._refused("connect", refusal.code, refusal.error(self._as_call("connect")))
         except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
             self._lost(f"protocol error: {error}")
 
@@ -423,9 +425,10 @@ class TrackerCore:
             if code == 1:
                 self._began(value)
             else:
-                reason, detail, _ = value
-                call = self._as_call("track")
-                self._refused(code, outcomes.refused(call, code, reason, detail, None, True))
+                self._refused("track", code, self._refusal("track", code, value))
+        elif number == _TRACK_ID and self.stage is Stage.RUNNING and code != 1:
+            # it was served, and may be no longer
+            self._refused("track", code, self._refusal("track", code, value))
         elif number >= _FIRST_SYNC_ID:
             self._synced(number, code, value)
 
@@ -453,9 +456,14 @@ class TrackerCore:
         """Return what is refused, for the message."""
         return Call(what, Needs.ANY, None, subject=self._target.name)
 
-    def _refused(self, code: int, error: CheckpointError) -> None:
+    def _refusal(self, what: str, code: int, value: Any) -> CheckpointError:
+        reason, detail, _ = value
+        return outcomes.refused(self._as_call(what), code, reason, detail, None, True)
+
+    def _refused(self, what: str, code: int, error: CheckpointError) -> None:
         endpoint = self._contact.endpoint
-        if code in _PASSING:
+        unknown = error.reason in _UNKNOWN and what == "connect"  # a replica may be behind
+        if code in _PASSING or (unknown and not self._unknown_to_all(endpoint)):
             self._refusals.pop(endpoint, None)
             self._refusals[endpoint] = error
             self._lost(error.message)
@@ -463,6 +471,13 @@ class TrackerCore:
             error.message = f"{error.message} ({endpoint})"
             error.args = (error.message,)
             self._end(error)
+
+    def _unknown_to_all(self, endpoint: str) -> bool:
+        """Whether nobody else is left who may know us."""
+        return all(
+            each == endpoint or (each in self._refusals and self._refusals[each].reason in _UNKNOWN)
+            for each in self.router.endpoints
+        )
 
     def _began(self, value: Any) -> None:
         uid, goes_on, _ = value

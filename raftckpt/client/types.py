@@ -16,9 +16,11 @@ __all__ = [
     "Attributes",
     "CheckReport",
     "CheckpointStatus",
+    "ClusterLimits",
     "ClusterStatus",
     "Consistency",
     "Image",
+    "LimitStatus",
     "Nanoseconds",
     "Opener",
     "ReplicaStatus",
@@ -103,11 +105,13 @@ class Attributes:
         update: "all": a write returns when it is durable on a majority; "active" or "weak": when
             the leader accepted it, ``synchronize()`` waits for the rest.
         collocated: the writer makes itself active by ``active_replica_set()``.
-        size: nominal size in bytes; None: max_sections x max_section_size.
+        size: bytes of all sections; None: max_sections x max_section_size. Told, as by the
+            standard's checkpointSize, and held if ``quota`` says so.
         retention: seconds the checkpoint outlives its last opener; None: for ever.
         max_sections: most sections.
         max_section_size: most bytes of a section.
         max_section_id_size: most bytes of a section id.
+        quota: what would make the sections larger than ``size`` is refused (NoSpace).
     """
 
     update: Update = "all"
@@ -117,6 +121,7 @@ class Attributes:
     max_sections: int = contract.DEFAULT_MAX_SECTIONS
     max_section_size: int = contract.DEFAULT_MAX_SECTION_SIZE
     max_section_id_size: int = contract.DEFAULT_MAX_SECTION_ID_SIZE
+    quota: bool = False
 
     def to_wire(self) -> list[int]:
         """Return the attributes as they travel.
@@ -129,6 +134,8 @@ class Attributes:
             raise InvalidParam(f'update is "all", "active" or "weak", not {self.update!r}')
         if self.collocated:
             flags |= model.CreationFlags.COLLOCATED
+        if self.quota:
+            flags |= model.CreationFlags.QUOTA
         numbers = (self.max_sections, self.max_section_size, self.max_section_id_size)
         size = self.max_sections * self.max_section_size if self.size is None else self.size
         for name, value in zip(
@@ -152,6 +159,7 @@ class Attributes:
             max_sections=max_sections,
             max_section_size=max_section_size,
             max_section_id_size=max_section_id_size,
+            quota=bool(flags & model.CreationFlags.QUOTA),
         )
 
 
@@ -262,6 +270,43 @@ class Image(dict[bytes, bytes]):
     def __init__(self, sections: Any = (), *, revision: int = 0) -> None:
         super().__init__(sections)
         self.revision = revision
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """A limit of the state, equal on all replicas.
+
+    Attributes:
+        value: in force; memory 0: none.
+        used: what of it is taken; None: it is not of that kind.
+        least: what may be set at least.
+        most: what may be set at most.
+        unit: "bytes", "percent" (of the memory), or "" for a number of things.
+    """
+
+    value: int
+    used: int | None
+    least: int
+    most: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLimits:
+    """The limits of the state by name: memory, high, low, staged, sessions, checkpoints, groups.
+
+    Attributes:
+        full: ``high`` per cent of the memory were used, and not less than ``low`` per cent since.
+    """
+
+    limits: Mapping[str, LimitStatus]
+    full: bool
+
+    @classmethod
+    def from_wire(cls, value: Any) -> ClusterLimits:
+        """Make the record from a reply to LIMITS."""
+        _, rows, full = value
+        return cls({name: LimitStatus(*row) for name, *row in rows}, full)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ def lines_of(exported: Exported) -> Iterator[bytes]:
             "max_sections": attributes.max_sections,
             "max_section_size": attributes.max_section_size,
             "max_section_id_size": attributes.max_section_id_size,
+            **({"quota": True} if attributes.quota else {}),
         },
     }
     for fields in (head, *map(_section_fields, exported.sections)):
@@ -196,6 +197,7 @@ def read_export(file: IO[bytes]) -> Exported:
             told["max_sections"],
             told["max_section_size"],
             told["max_section_id_size"],
+            told.get("quota", False) is True,
         )
         attributes.to_wire()
     except (KeyError, TypeError, OverflowError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
+from raftckpt.model.access import READING, WRITING, not_granted
 from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse
 from raftckpt.model.values import Value
 from raftckpt.protocol.contract import (
@@ -26,8 +27,11 @@ __all__ = [
     "CREATE",
     "DEPOSED",
     "FENCED",
+    "NO_READ",
+    "NO_WRITE",
     "READ",
     "SECTION_BYTES",
+    "WANTED",
     "WRITE",
     "Checkpoint",
     "Section",
@@ -40,6 +44,11 @@ SECTION_BYTES: Final = 384
 
 FENCED: Final = 0x8
 """In the place of WRITE while the session of the handle is fenced: the hot path asks no more."""
+NO_READ: Final = 0x20
+NO_WRITE: Final = 0x40
+"""Flags of a handle whose principal is not granted it; the bit of what was wanted is not there."""
+WANTED: Final = 8
+"""The flags with which a handle was opened are kept above so many bits, for when it is granted."""
 
 Section: TypeAlias = tuple[Value, int, int, int]
 """(data, expiration in ns, last update in ns, revision of the last change).
@@ -54,8 +63,11 @@ _UPDATE: Final = int(
     | CreationFlags.WR_ACTIVE_REPLICA_WEAK
 )
 _COLLOCATED: Final = int(CreationFlags.COLLOCATED)
+_QUOTA: Final = int(CreationFlags.QUOTA)
 _NOT_READER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "reading")
 _NOT_WRITER: Final = refuse(SaAisError.ERR_ACCESS, "no_right", "writing")
+_READ_NOT_GRANTED: Final = not_granted(READING)
+_WRITE_NOT_GRANTED: Final = not_granted(WRITING)
 DEPOSED: Final = refuse(SaAisError.ERR_ACCESS, "deposed")
 _NO_ACTIVE: Final = refuse(SaAisError.ERR_NOT_EXIST, "no_active")
 
@@ -84,6 +96,7 @@ class Checkpoint:
             corrupted sections).
         write_limit: most bytes one element may write.
         section_limit: longest section.
+        size_limit: most bytes in all sections: ``attributes.size`` where that is a quota.
     """
 
     __slots__ = (
@@ -104,6 +117,7 @@ class Checkpoint:
         "revision",
         "section_limit",
         "sections",
+        "size_limit",
         "uid",
         "unlinked",
         "write_limit",
@@ -131,6 +145,7 @@ class Checkpoint:
         self.corrupted: frozenset[bytes] = frozenset()
         self.write_limit = min(attributes.max_section_size, WRITE_BYTES_MAX)
         self.section_limit = min(attributes.max_section_size, SECTION_BYTES_MAX)
+        self.size_limit = attributes.size if attributes.flags & _QUOTA else SA_TIME_MAX
         self.guarded = self.needs_active
 
     @property
@@ -172,12 +187,16 @@ class Checkpoint:
 
     def refuse_reader(self, flags: int) -> Result | None:
         """ACCESS unless the handle may read."""
-        return None if flags & READ else _NOT_READER
+        if flags & READ:
+            return None
+        return _READ_NOT_GRANTED if flags & NO_READ else _NOT_READER
 
     def refuse_writer(self, flags: int) -> Result | None:
         """ACCESS unless the handle may write, whoever owns the checkpoint."""
         if flags & WRITE:
             return None
+        if flags & NO_WRITE:
+            return _WRITE_NOT_GRANTED
         return DEPOSED if flags & FENCED else _NOT_WRITER
 
     def refuse_change(self, flags: int, session: int) -> Result | None:
@@ -204,6 +223,12 @@ class Checkpoint:
             return refuse(SaAisError.ERR_INVALID_PARAM, "section_too_big", largest, position)
         if size > WRITE_BYTES_MAX:
             return refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX, position)
+        return None
+
+    def refuse_more(self, more: int, position: int | None = None) -> Result | None:
+        """NO_SPACE if its quota has no room for so many bytes more of content."""
+        if more > 0 and self.memory_used + more > self.size_limit:
+            return refuse(SaAisError.ERR_NO_SPACE, "checkpoint_full", self.size_limit, position)
         return None
 
     def refuse_corrupted(self, section_id: bytes, position: int | None = None) -> Result | None:
@@ -243,9 +268,10 @@ class Checkpoint:
         if counts is None:
             counts = self.openers[session] = [0, 0, 0]
             self.nodes[node] = self.nodes.get(node, 0) + 1
+        wanted = flags >> WANTED
         counts[0] += 1
-        counts[1] += bool(flags & READ)
-        counts[2] += bool(flags & (WRITE | FENCED))
+        counts[1] += bool(wanted & READ)
+        counts[2] += bool(wanted & WRITE)
 
     def leave(self, session: int, node: str, flags: int) -> bool:
         """Count a handle down.
@@ -254,9 +280,10 @@ class Checkpoint:
             Whether the active replica went with it: ``node`` is its node and has no opener left.
         """
         counts = self.openers[session]
+        wanted = flags >> WANTED
         counts[0] -= 1
-        counts[1] -= bool(flags & READ)
-        counts[2] -= bool(flags & (WRITE | FENCED))
+        counts[1] -= bool(wanted & READ)
+        counts[2] -= bool(wanted & WRITE)
         if counts[0]:
             return False
         del self.openers[session]

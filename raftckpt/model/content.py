@@ -81,15 +81,17 @@ def section_overwrite(
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
-        if checkpoint.corrupted and not dry:
-            checkpoint.mend(
-                section_id
-            )  # nothing can refuse the overwrite of a corrupted section now
     old = checkpoint.sections.get(section_id)
     if old is None:
         return _missing(section_id)
+    if size > len(old[0]):
+        refusal = _refuse_room(state, checkpoint, size - len(old[0]))
+        if refusal is not None:
+            return refusal
     if dry:
         return _OK
+    if checkpoint.corrupted:
+        checkpoint.mend(section_id)
     return _replace(state, checkpoint, session.id, section_id, old, data, size)
 
 
@@ -106,14 +108,22 @@ def section_put(state: State, session: Session, c: SectionPut, dry: bool = False
         refusal = _refuse_write(checkpoint, flags, session, size)
         if refusal is not None:
             return refusal
-        if checkpoint.corrupted and not dry:
-            checkpoint.mend(
-                section_id
-            )  # nothing can refuse the overwrite of a corrupted section now
     old = checkpoint.sections.get(section_id)
     if old is not None:
-        return _OK if dry else _replace(state, checkpoint, session.id, section_id, old, data, size)
-    refusal = _refuse_id(checkpoint, section_id) or _refuse_more(checkpoint)
+        if size > len(old[0]):
+            refusal = _refuse_room(state, checkpoint, size - len(old[0]))
+            if refusal is not None:
+                return refusal
+        if dry:
+            return _OK
+        if checkpoint.corrupted:
+            checkpoint.mend(section_id)
+        return _replace(state, checkpoint, session.id, section_id, old, data, size)
+    refusal = (
+        _refuse_id(checkpoint, section_id)
+        or _refuse_more(checkpoint)
+        or _refuse_room(state, checkpoint, size, SECTION_BYTES)
+    )
     if refusal is not None:
         return refusal
     if dry:
@@ -176,6 +186,18 @@ def _refuse_more(checkpoint: Checkpoint) -> Result | None:
     return refuse(SaAisError.ERR_NO_SPACE, "sections_full", most)
 
 
+def _refuse_room(
+    state: State, checkpoint: Checkpoint, more: int, beside: int = 0, *, promised: bool = True
+) -> Result | None:
+    """NO_SPACE if so many bytes more of content have no room, in quota or memory.
+
+    ``beside``: bytes of the records of new sections. ``promised``: it may have been accepted early
+    if the checkpoint is asynchronous: then it has the reserve of the memory, too.
+    """
+    promised = promised and checkpoint.attributes.asynchronous
+    return checkpoint.refuse_more(more) or state.refuse_growth(more + beside, promised=promised)
+
+
 # --- structure -----------------------------------------------------------------------------------
 
 
@@ -195,7 +217,11 @@ def section_create(state: State, session: Session, c: SectionCreate) -> Result:
         refusal = refuse(SaAisError.ERR_EXIST, "default_section")
     if refusal is None and section_id in checkpoint.sections:
         refusal = refuse(SaAisError.ERR_EXIST, "section_exists", section_id)
-    refusal = refusal or _refuse_more(checkpoint)
+    refusal = (
+        refusal
+        or _refuse_more(checkpoint)
+        or _refuse_room(state, checkpoint, len(data), SECTION_BYTES, promised=False)
+    )
     if refusal is not None:
         return refusal
     if section_id is None:
@@ -301,7 +327,9 @@ def checkpoint_write(
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    refusal = _refuse_vector(checkpoint, flags, session, vector)
+    refusal = _refuse_vector(checkpoint, flags, session, vector) or _refuse_room(
+        state, checkpoint, _growth(checkpoint, vector)
+    )
     if refusal is not None:
         return refusal
     if dry:
@@ -344,3 +372,14 @@ def _refuse_vector(
             if refusal is not None:
                 return refusal
     return None
+
+
+def _growth(checkpoint: Checkpoint, vector: list[Any]) -> int:
+    """Bytes that the sections of a vector that is not refused grow by."""
+    sections = checkpoint.sections
+    ends: dict[bytes, int] = {}
+    for section_id, offset, data in vector:
+        end = ends.get(section_id)
+        before = len(sections[section_id][0]) if end is None else end
+        ends[section_id] = max(before, offset + len(data))
+    return sum(end - len(sections[section_id][0]) for section_id, end in ends.items())

@@ -53,12 +53,18 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
     old = sections.get(section_id)
     if old is None:
         return None
+    more = size - len(old[0])
+    if more > 0 and (
+        state.bounds.full
+        or state.footprint + state.staged_bytes + more > state.bounds.memory
+        or checkpoint.memory_used + more > checkpoint.size_limit
+    ):
+        return None
     if command.answered > replies.answered:
         replies.forget(command.answered)
     if sequence - replies.answered > SEQUENCE_WINDOW:
         return None
     revision = state.revision = checkpoint.revision = state.revision + 1
-    more = size - len(old[0])
     if more:
         checkpoint.memory_used += more
         state.footprint += more

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from raftckpt.errors import SaAisError
 from raftckpt.model import assignments
+from raftckpt.model.access import READING, VISIBLE, not_granted
 from raftckpt.model.checkpoints import DEPOSED
 from raftckpt.model.groups import AdminState, HaState, Member, Operation, ServiceGroup
 from raftckpt.model.sessions import NO_SESSION, Session
@@ -21,7 +22,6 @@ from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
     COMPONENTS_PER_GROUP_MAX,
     COMPONENTS_PER_SESSION_MAX,
-    GROUPS_MAX,
 )
 
 __all__ = [
@@ -61,7 +61,7 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
     if len(session.members) >= COMPONENTS_PER_SESSION_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "components of a session")
     if group is None:
-        if len(state.groups.by_name) >= GROUPS_MAX:
+        if len(state.groups.by_name) >= state.bounds.groups:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "groups")
         group = state.groups.by_name[name] = ServiceGroup(name)
     member = assignments.join(
@@ -71,16 +71,21 @@ def group_join(state: State, session: Session, c: ops.GroupJoin) -> Result:
 
 
 def _find(state: State, session: Session, name: str, component: str) -> Member | Result:
-    """The session's own component of this name."""
-    group = state.groups.by_name.get(name)
-    if group is None:
+    """The session's own component of this name, one in service before one that failed.
+
+    It is looked for among its own: a group that may not be seen is not looked at.
+    """
+    failed = None
+    for member in state.groups.of_session(session.members):
+        if member.group == name and member.name == component:
+            if member.state != HaState.REMOVED:
+                return member
+            failed = failed or member
+    if failed is not None:
+        return failed
+    rights = state.access.rights(session.principal, name)
+    if name not in state.groups.by_name or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
-    member = group.members.get(component)
-    if member is not None and member.session == session.id:
-        return member
-    for failed in group.removed.values():
-        if failed.name == component and failed.session == session.id:
-            return failed
     return refuse(SaAisError.ERR_NOT_EXIST, "component_missing", component)
 
 
@@ -191,7 +196,7 @@ def role_of(state: State, member: Member) -> dict[str, Any]:
     }
 
 
-def _roles(state: State, number: int | None, query: ops.RolesRequest) -> Result:
+def _roles(state: State, number: int | None, query: ops.RolesRequest, principal: int) -> Result:
     """Assignments of the components of the attached session."""
     session = state.sessions.get(number) if number is not None else None
     if session is None:
@@ -200,8 +205,11 @@ def _roles(state: State, number: int | None, query: ops.RolesRequest) -> Result:
     return success([state.revision, [role_of(state, member) for member in members]])
 
 
-def _groups(state: State, number: int | None, query: ops.GroupsRequest) -> Result:
-    rows = [_summary(group) for group in state.groups.by_name.values()]
+def _groups(state: State, number: int | None, query: ops.GroupsRequest, principal: int) -> Result:
+    rights = state.access.rights_of(principal)
+    rows = [
+        _summary(group) for group in state.groups.by_name.values() if rights(group.name) & READING
+    ]
     return success([state.revision, rows])
 
 
@@ -219,30 +227,40 @@ def _summary(group: ServiceGroup) -> dict[str, Any]:
     }
 
 
-def _status(state: State, number: int | None, query: ops.GroupStatusRequest) -> Result:
+def _status(
+    state: State, number: int | None, query: ops.GroupStatusRequest, principal: int
+) -> Result:
     group = state.groups.by_name.get(query.group)
-    if group is None:
+    rights = state.access.rights(principal, query.group)
+    if group is None or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", query.group)
+    if not rights & READING:
+        return not_granted(READING)
+    everything = state.access.operates(principal, query.group)
     members = ([group.holder] if group.holder else []) + group.waiting()
-    rows = [_row(state, member) for member in (*members, *group.removed.values())]
+    rows = [
+        _row(state, member, everything or state.sessions[member.session].principal == principal)
+        for member in (*members, *group.removed.values())
+    ]
     status = {**_summary(group), "previous": group.previous, "members": rows}
     return success([state.revision, status])
 
 
-def _row(state: State, member: Member) -> dict[str, Any]:
+def _row(state: State, member: Member, named: bool) -> dict[str, Any]:
+    """Describe a component; ``named``: with the names of its session and node."""
     session = state.sessions[member.session]
     return {
         **role_of(state, member),
         "session": session.id,
-        "session_name": session.name,
-        "node": member.node,
+        "session_name": session.name if named else "",
+        "node": member.node if named else "",
         "preference": member.rank,
         "response_ns": member.response_ns,
         "health_ns": member.health_ns,
     }
 
 
-QUERIES: Final[dict[type[Any], Callable[[State, int | None, Any], Result]]] = {
+QUERIES: Final[dict[type[Any], Callable[[State, int | None, Any, int], Result]]] = {
     ops.GroupsRequest: _groups,
     ops.GroupStatusRequest: _status,
     ops.RolesRequest: _roles,

@@ -3,12 +3,15 @@
 An image is a sequence of msgpack objects:
 
     header      ["raftckpt image", version, [now, revision, index, chain, next session, next uid,
-                 last number of groups], checkpoints, sessions, groups]
+                 last number of groups], checkpoints, sessions, groups], and if limits were set
+                 [full, [[name, value], ...]]
     checkpoint  head, then its sections in groups [[id, data, expiration, update, revision], ...];
                 data of more than one page is the number of its pages, which follow the group
     session     head, then results in groups [[code, value], ...], then for each stage its pages
     group       [name, admin, active, epoch, previous, cause, transition, successor,
                  components, failed components]
+    access      [on, revision, last number, principals, spaces, [[session, principal], ...]], only
+                if anybody ever changed it; the header says so by a seventh field, 1
     trailer     ["end", SHA-256 of everything before]
 
 Canonical: equal histories make equal images, byte by byte, in every process. Checkpoints and
@@ -17,7 +20,8 @@ order of insertion, which is a function of history and which loading restores, w
 million ids would hold the loop for a second. Newest first because then the frozen copy can be
 taken apart from its end while it is encoded, and is gone when the image is finished.
 
-What can be computed is not stored: opener counts, memory used, the due index, fences.
+What can be computed is not stored: opener counts, memory used, the due index, fences, and what is
+left of the flags with which a handle was opened.
 """
 
 from __future__ import annotations
@@ -29,8 +33,8 @@ from typing import Any, Final
 import msgpack
 
 from raftckpt.limits import KIB, MIB
-from raftckpt.model import image_groups
-from raftckpt.model.checkpoints import CREATE, FENCED, WRITE, Checkpoint, Section
+from raftckpt.model import image_access, image_groups
+from raftckpt.model.checkpoints import CREATE, WANTED, Checkpoint, Section
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.lifecycle import refuse_attributes
 from raftckpt.model.order import SortedNames
@@ -71,6 +75,7 @@ _BYTES: Final = (bytes,)
 _BOOL: Final = (bool,)
 _LIST: Final = (list,)
 _NONE: Final = type(None)
+_HEADER: Final = (_STR, _INT, _LIST, _INT, _INT, _INT)
 _INLINE_ROW: Final = (bytes, bytes, int, int, int)
 _PAGED_ROW: Final = (bytes, int, int, int, int)
 
@@ -104,13 +109,18 @@ def encode_image(state: State, *, secrets: bool = True) -> Iterator[bytes]:
     ]
     sizes = (len(state.checkpoints), len(state.sessions), len(state.groups.by_name))
     header = [_MAGIC, IMAGE_VERSION, counters, *sizes]
+    access = image_access.frozen(state)
+    if access is not None:
+        header.append(1)
+    if state.bounds.given:
+        header.append([state.bounds.full, sorted(state.bounds.given.items())])
     checkpoints = [
         (_checkpoint_head(checkpoint), checkpoint.sections.copy())
         for checkpoint in state.checkpoints.values()
     ]
     sessions = [_freeze_session(session, secrets) for session in state.sessions.values()]
     groups = [image_groups.frozen(group) for group in state.groups.by_name.values()]
-    return _encode(header, checkpoints, sessions, groups)
+    return _encode(header, checkpoints, sessions, groups if access is None else [*groups, access])
 
 
 def _checkpoint_head(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -137,8 +147,7 @@ _Frozen = tuple[tuple[Any, ...], list[Result], list[tuple[bytes, ...]]]
 
 def _freeze_session(session: Session, secrets: bool) -> _Frozen:
     handles = [
-        (handle, opened[0].uid, opened[1] ^ (WRITE | FENCED) if opened[1] & FENCED else opened[1])
-        for handle, opened in session.handles.items()
+        (handle, opened[0].uid, opened[1] >> WANTED) for handle, opened in session.handles.items()
     ]
     stages = [(number, stage.frozen()) for number, stage in session.stages.items()]
     results = session.replies.results()
@@ -277,6 +286,15 @@ class _Reader:
         _need(has_types(found, *kinds), "an object of another kind was expected")
         return found
 
+    def header(self) -> list[Any]:
+        """Return the first object: six fields, whether access follows, and the limits (or None)."""
+        found: Any = self.object()
+        _need(type(found) is list and len(found) >= len(_HEADER), "a header was expected")
+        bounds = found.pop() if type(found[-1]) is list else None
+        access = found.pop() if len(found) > len(_HEADER) else 0
+        _need(has_types(found, *_HEADER) and access in (0, 1), "a header was expected")
+        return [*found, access, bounds]
+
     def page(self, size: int | None = None) -> bytes:
         """Return the next object, a page."""
         found = self.object()
@@ -311,9 +329,7 @@ def load_image(state: State, pieces: Iterable[bytes]) -> None:
 
 
 def _load(state: State, reader: _Reader) -> None:
-    magic, version, counters, checkpoints, sessions, groups = reader.fields(
-        _STR, _INT, _LIST, _INT, _INT, _INT
-    )
+    magic, version, counters, checkpoints, sessions, groups, access, bounds = reader.header()
     _need(magic == _MAGIC, "it is no image")
     if version != IMAGE_VERSION:
         raise ValueError(f"image of version {version}; this replica knows {IMAGE_VERSION}")
@@ -328,6 +344,8 @@ def _load(state: State, reader: _Reader) -> None:
         state.groups.last,
     ) = counters
     _need(state.now_ns <= SA_TIME_MAX and state.chain < 1 << 32, "counters")
+    if bounds is not None:
+        _load_bounds(state, bounds)
     before = 0
     for _ in range(checkpoints):
         before = _load_checkpoint(state, reader, before)
@@ -342,7 +360,19 @@ def _load(state: State, reader: _Reader) -> None:
         )
     for _ in range(groups):
         image_groups.load(state, reader.object())
+    if access:
+        image_access.load(state, reader.object())
     reader.finish()
+
+
+def _load_bounds(state: State, found: Any) -> None:
+    _need(has_types(found, _BOOL, _LIST) and found[1], "the limits")
+    full, rows = found
+    _need(all(has_types(row, _STR, _INT) for row in rows), "the limits")
+    names = [name for name, _ in rows]
+    _need(names == sorted(set(names)) and state.bounds.change(rows) is None, "the limits")
+    _need(not full or "memory" in names, "full without a limit")
+    state.bounds.full = full
 
 
 def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
@@ -475,6 +505,7 @@ def _load_handles(state: State, session: Session, handles: Sequence[Any]) -> Non
         _need(before < handle < session.next_handle and flags & 7 and not flags & ~0x17, "a handle")
         before = handle
         checkpoint = state.checkpoints[uid]
+        flags |= flags << WANTED
         session.handles[handle] = (checkpoint, flags)
         checkpoint.enter(session.id, session.node, flags)
 

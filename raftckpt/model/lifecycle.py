@@ -9,22 +9,31 @@ from __future__ import annotations
 from typing import Final
 
 from raftckpt.errors import SaAisError
+from raftckpt.model.access import CREATING, NOBODY, READING, VISIBLE, WRITING, not_granted
 from raftckpt.model.assignments import end_components, settle_ended
 from raftckpt.model.changes import ChangeKind
-from raftckpt.model.checkpoints import B01, CREATE, DEPOSED, FENCED, WRITE, Checkpoint
+from raftckpt.model.checkpoints import (
+    B01,
+    CHECKPOINT_BYTES,
+    CREATE,
+    DEPOSED,
+    FENCED,
+    NO_WRITE,
+    READ,
+    WRITE,
+    Checkpoint,
+)
 from raftckpt.model.expiry import RETENTION
 from raftckpt.model.sessions import HANDLE, HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse, success
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
-    CHECKPOINTS_MAX,
     DUE_PER_ENTRY_MAX,
     HANDLES_PER_SESSION_MAX,
     SA_TIME_MAX,
     SECTION_ID_BYTES_MAX,
     SECTIONS_MAX,
-    SESSIONS_MAX,
 )
 
 __all__ = [
@@ -34,18 +43,25 @@ __all__ = [
     "checkpoint_open",
     "checkpoint_unlink",
     "due",
+    "end_session",
+    "limits_set",
     "refuse_attributes",
     "retention_set",
+    "session_admit",
     "session_close",
     "session_expire",
     "session_open",
     "stage_chunk",
 ]
 
+_FREE: Final = int(CreationFlags.COLLOCATED | CreationFlags.QUOTA)
+"""Creation flags that go with any other."""
 _CREATED: Final = int(ChangeKind.CREATED)
 _EXPIRED: Final = int(ChangeKind.EXPIRED)
 _RETENTION_SET: Final = int(ChangeKind.RETENTION_SET)
 _UNLINKED: Final = int(ChangeKind.UNLINKED)
+_NO_CREDENTIAL: Final = refuse(SaAisError.ERR_ACCESS, "credentials")
+_SECRET: Final = refuse(SaAisError.ERR_ACCESS, "secret")
 
 
 # --- commands of the cluster itself --------------------------------------------------------------
@@ -53,12 +69,28 @@ _UNLINKED: Final = int(ChangeKind.UNLINKED)
 
 def session_open(state: State, c: ops.SessionOpen) -> Result:
     """Create a session, or find the one a former attempt of the same client created."""
+    if state.access.on:  # it was switched on while this was on its way
+        return _NO_CREDENTIAL
+    return _open(state, c, NOBODY)
+
+
+def session_admit(state: State, c: ops.SessionAdmit) -> Result:
+    """Create a session of a principal."""
+    if state.access.on and c.principal not in state.access.by_number:
+        return _NO_CREDENTIAL
+    return _open(state, c, c.principal)
+
+
+def _open(state: State, c: ops.SessionOpen | ops.SessionAdmit, principal: int) -> Result:
     known = state.by_secret.get(c.secret)
     if known is not None:
+        if state.sessions[known].principal != principal:
+            return _SECRET
         return success([known])
-    if len(state.sessions) >= SESSIONS_MAX:
+    if len(state.sessions) >= state.bounds.sessions:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "sessions")
     session = Session(state.next_session, c.secret, c.name, c.node, c.timeout_ns, c.grace_ns)
+    session.principal = principal
     state.next_session += 1
     state.sessions[session.id] = session
     state.footprint += SESSION_BYTES
@@ -72,13 +104,13 @@ def session_expire(state: State, c: ops.SessionExpire) -> Result:
     for number in c.sessions:
         session = state.sessions.get(number)
         if session is not None:
-            _end(state, session)
+            end_session(state, session)
             ended += 1
     settle_ended(state)
     return success(ended)
 
 
-def _end(state: State, session: Session) -> None:
+def end_session(state: State, session: Session) -> None:
     """End a session; ``settle_ended`` must follow when all that end together have ended."""
     state.end_session(session)
     if session.members:
@@ -108,6 +140,13 @@ def compare(state: State, c: ops.Compare) -> Result:
     return success(None)
 
 
+def limits_set(state: State, c: ops.LimitsSet) -> Result:
+    """Set limits of the state, or leave a memory limit that there is already."""
+    if c.first and "memory" in state.bounds.given:
+        return success("done")
+    return state.bounds.change(c.values) or success("done")
+
+
 def check(state: State, c: ops.Check) -> Result:
     """Remember that the digest of the state after exactly this entry is wanted."""
     state.check_nonces.append((c.nonce, state.applied_index))
@@ -119,7 +158,7 @@ def check(state: State, c: ops.Check) -> Result:
 
 def session_close(state: State, session: Session, c: ops.SessionClose) -> Result:
     """``saCkptFinalize``."""
-    _end(state, session)
+    end_session(state, session)
     settle_ended(state)
     return success()
 
@@ -131,28 +170,31 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
     if refusal is not None:
         return refusal
     checkpoint = state.names.get(name)
+    rights = state.access.rights(session.principal, name)
+    refusal = _refuse_open(c, checkpoint, rights)
+    if refusal is not None:
+        return refusal
     attributes = None if c.attributes is None else CreationAttributes._make(c.attributes)
     if checkpoint is None:
-        if attributes is None:
-            return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
-        if len(state.checkpoints) >= CHECKPOINTS_MAX:
+        if len(state.checkpoints) >= state.bounds.checkpoints:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "checkpoints")
+        refusal = state.refuse_growth(CHECKPOINT_BYTES)
+        if refusal is not None:
+            return refusal
     elif attributes is not None:
         names = checkpoint.differences(attributes, retention=bool(flags & B01))
         if names:
             return refuse(SaAisError.ERR_EXIST, "attributes_differ", names)
     if len(session.handles) >= HANDLES_PER_SESSION_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "handles")
-    if session.fences:
-        if checkpoint is None:
-            return DEPOSED
-        if flags & WRITE:
-            flags ^= WRITE | FENCED
+    if session.fences and checkpoint is None:
+        return DEPOSED
     created = checkpoint is None
     if checkpoint is None:
         checkpoint = _create(state, session, name, attributes or CreationAttributes())
     handle = session.next_handle
     session.next_handle += 1
+    flags = session.flags_for(flags, rights)
     session.handles[handle] = (checkpoint, flags)
     state.footprint += HANDLE_BYTES
     checkpoint.enter(session.id, session.node, flags)
@@ -160,6 +202,26 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
         checkpoint.retention_until_ns = None
         state.due.cancel(checkpoint.uid, RETENTION)
     return success([handle, checkpoint.uid, created, list(checkpoint.attributes), state.revision])
+
+
+def _refuse_open(
+    c: ops.CheckpointOpen, checkpoint: Checkpoint | None, rights: int
+) -> Result | None:
+    """Something of what is wanted is granted, else it is as if there were nothing of the name.
+
+    Who may create is told whether a name is taken. To others a name on which they have no right
+    looks the same whether there is something or not.
+    """
+    wanted = c.flags & (READ | WRITE) or READ | WRITE
+    granted = (READ if rights & READING else 0) | (WRITE if rights & WRITING else 0)
+    if checkpoint is None or not rights & VISIBLE:
+        if c.attributes is None:
+            return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", c.name)
+        if not rights & CREATING:
+            return not_granted(CREATING)
+    if not wanted & granted:
+        return not_granted(READING if wanted & READ else WRITING)
+    return None
 
 
 def refuse_attributes(flags: int, fields: tuple[int, ...] | None) -> Result | None:
@@ -170,7 +232,7 @@ def refuse_attributes(flags: int, fields: tuple[int, ...] | None) -> Result | No
         what = "missing with CREATE" if fields is None else "given without CREATE"
         return refuse(SaAisError.ERR_INVALID_PARAM, "attributes", what)
     creation, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
-    if creation & ~int(CreationFlags.COLLOCATED) not in (1, 2, 4):
+    if creation & ~_FREE not in (1, 2, 4):
         return refuse(SaAisError.ERR_INVALID_PARAM, "flags", creation)
     wrong = ""
     if not 1 <= max_sections <= SECTIONS_MAX:
@@ -234,7 +296,7 @@ def retention_set(state: State, session: Session, c: ops.RetentionSet) -> Result
     if opened is None:
         return HANDLE
     checkpoint, flags = opened
-    if flags & B01 and not flags & FENCED:
+    if flags & B01 and not flags & (FENCED | NO_WRITE):
         flags |= WRITE  # B.01 asks for no right
     refusal = checkpoint.refuse_change(flags, session.id)
     if refusal is not None:
@@ -275,6 +337,13 @@ def active_replica_set(state: State, session: Session, c: ops.ActiveReplicaSet) 
 def stage_chunk(state: State, session: Session, c: ops.StageChunk) -> Result:
     """Take a chunk of a large value."""
     before = session.staged_bytes
-    refusal = session.stage_chunk(c.stage, c.offset, c.data, state.staged_bytes - before)
+    elsewhere = state.staged_bytes - before
+    bounds, more = state.bounds, len(c.data)
+    # no stage alone brings the state to its mark: one write too large would shut out everybody
+    refusal = state.refuse_growth(more if state.used + more < bounds.high else bounds.memory + 1)
+    if refusal is not None:
+        session.take_stage(c.stage)
+    else:
+        refusal = session.stage_chunk(c.stage, c.offset, c.data, elsewhere, state.bounds.staged)
     state.staged_bytes += session.staged_bytes - before
     return success() if refusal is None else refusal

@@ -16,7 +16,9 @@ import google_crc32c
 from msgspec.structs import replace
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model import content, group_commands, lifecycle, parts, queries
+from raftckpt.model import access_commands, content, group_commands, lifecycle, parts, queries
+from raftckpt.model.access import NOBODY
+from raftckpt.model.asking import asking
 from raftckpt.model.express import plain_overwrite
 from raftckpt.model.image import encode_image, load_image
 from raftckpt.model.sessions import NO_SESSION, STAGE, Session
@@ -38,11 +40,13 @@ _Handler = Callable[[State, Session, Any], Result]
 
 _CLUSTER: Final[dict[type[Any], _ClusterHandler]] = {
     ops.SessionOpen: lifecycle.session_open,
+    ops.SessionAdmit: lifecycle.session_admit,
     ops.SessionExpire: lifecycle.session_expire,
     ops.Due: lifecycle.due,
     ops.Check: lifecycle.check,
     ops.Compare: lifecycle.compare,
     ops.GroupFail: group_commands.group_fail,
+    ops.LimitsSet: lifecycle.limits_set,
 }
 _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.SessionClose: lifecycle.session_close,
@@ -65,6 +69,14 @@ _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.GroupLeave: group_commands.group_leave,
     ops.GroupRespond: group_commands.group_respond,
     ops.GroupAdmin: group_commands.group_admin,
+    ops.AuthSet: access_commands.auth_set,
+    ops.PrincipalCreate: access_commands.principal_create,
+    ops.PrincipalRotate: access_commands.principal_rotate,
+    ops.PrincipalRevoke: access_commands.principal_revoke,
+    ops.SpaceCreate: access_commands.space_create,
+    ops.SpaceGrant: access_commands.space_grant,
+    ops.SpaceRevoke: access_commands.space_revoke,
+    ops.SpaceDelete: access_commands.space_delete,
 }
 ensure({*_CLUSTER, *_OF_SESSION} == ops.LOGGED, "every command has what executes it")
 
@@ -89,6 +101,8 @@ class Early(NamedTuple):
     """Whether the checkpoint's update option allows to answer before commit."""
     structural: bool
     """Whether the command itself changes the structure (a put that creates)."""
+    left: int
+    """Bytes that the checkpoint's quota has room for."""
 
 
 def _with_stage(field: str, handler: _Handler) -> _Handler:
@@ -101,6 +115,7 @@ def _with_stage(field: str, handler: _Handler) -> _Handler:
             if value is None:
                 return STAGE
             c = replace(c, **{field: value})
+            return _granted(state, len(value), handler, session, c)
         return handler(state, session, c)
 
     return staged
@@ -110,7 +125,7 @@ def _with_stages(field: str, at: int, handler: _Handler) -> _Handler:
     """The same for a tuple, or a list of them, with data at a place."""
 
     def staged(state: State, session: Session, c: Any) -> Result:
-        missing = None
+        missing, size = None, 0
         value = getattr(c, field)
         rows = [value] if type(value) is tuple else list(value)
         for position, row in enumerate(rows):
@@ -118,16 +133,26 @@ def _with_stages(field: str, at: int, handler: _Handler) -> _Handler:
                 data = _take(state, session, row[at])
                 if data is None and missing is None:
                     missing = position
+                size += 0 if data is None else len(data)
                 rows[position] = (*row[:at], data, *row[at + 1 :])
         if type(value) is tuple:
             if missing is not None:
                 return STAGE
-            return handler(state, session, replace(c, **{field: rows[0]}))
+            return _granted(state, size, handler, session, replace(c, **{field: rows[0]}))
         if missing is not None:
             return refuse(SaAisError.ERR_INVALID_PARAM, "stage", None, missing)
-        return handler(state, session, replace(c, **{field: rows}))
+        return _granted(state, size, handler, session, replace(c, **{field: rows}))
 
     return staged
+
+
+def _granted(state: State, size: int, handler: _Handler, session: Session, c: Any) -> Result:
+    """Execute a command with data that had its room as a stage."""
+    state.granted = size
+    try:
+        return handler(state, session, c)
+    finally:
+        state.granted = 0
 
 
 def _take(state: State, session: Session, number: int) -> Any:
@@ -142,7 +167,8 @@ _DATA_AT: Final = {"vector": 2, "part": 3, "parts": 3}
 
 
 def _handlers() -> Iterator[tuple[type[Any], _Handler]]:
-    for record, handler in _OF_SESSION.items():
+    for record, function in _OF_SESSION.items():
+        handler = asking(record, function)
         field = OPERATIONS[record].data
         if field in _DATA_AT:
             yield record, _with_stages(field, _DATA_AT[field], handler)
@@ -224,6 +250,7 @@ class CheckpointMachine(State):
                 if replies.bytes != held and command.session in self.sessions:
                     self.footprint += replies.bytes - held
             results.append(result)
+        self.bounds.judge(self.footprint + self.staged_bytes)
         if self._garbage:
             self.sweep(_SWEEP_PER_BATCH)
         return results
@@ -269,7 +296,8 @@ class CheckpointMachine(State):
             return result
         checkpoint = session.handles[command.handle][0]
         creates = type(command) is ops.SectionPut and command.section_id not in checkpoint.sections
-        return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates))
+        left = checkpoint.size_limit - checkpoint.memory_used
+        return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates, left))
 
     def target_uid(self, command: Any) -> int | None:
         """Return the uid of the checkpoint a command is about, on the applied state.
@@ -285,22 +313,27 @@ class CheckpointMachine(State):
         opened = session.handles.get(command.handle)
         return None if opened is None else opened[0].uid
 
-    def query(self, session: int | None, query: Query) -> Result:
+    def query(self, session: int | None, query: Query, principal: int = NOBODY) -> Result:
         """Answer a query of ``operations.QUERIES`` from the applied state.
 
         Arguments:
             session: id of the attached session, for targets that are handles.
             query: what is asked; its leading fields do not matter here.
+            principal: who asks, for targets that are names.
 
         Returns:
             Success with the value the protocol defines; data may be :class:`Pages`. Never raises.
         """
-        return queries.answer(self, session, query)
+        return queries.answer(self, session, query, principal)
 
-    def session_secret_ok(self, number: int, secret: bytes) -> bool:
-        """Whether ``secret`` is the secret of a living session."""
+    def session_secret_ok(self, number: int, secret: bytes, principal: int = NOBODY) -> bool:
+        """Whether ``secret`` is that of a living session, and the session this principal's."""
         session = self.sessions.get(number)
-        return session is not None and compare_digest(session.secret, secret)
+        return (
+            session is not None
+            and compare_digest(session.secret, secret)
+            and (not self.access.on or session.principal == principal)
+        )
 
     def next_due_ns(self) -> int | None:
         """Cluster time at which a Due command will find work; None if nothing is scheduled."""

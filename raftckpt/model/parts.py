@@ -48,6 +48,7 @@ class _Plan:
     Attributes:
         content: id -> (content, expiration) of each section they touch, new ones in the order of
             their creation; None: deleted.
+        more: bytes by which all of it grows, records of sections apart.
         gone: sections of the state before that they delete, whatever comes in their place.
         told: what trackers are told of each part: (kind, id, offset, data, expiration or None).
         results: what each part returns: an id that was chosen, an offset, or None.
@@ -60,6 +61,7 @@ class _Plan:
         self.content: dict[bytes, tuple[Value, int] | None] = {}
         self.gone: dict[bytes, None] = {}
         self.sections = len(checkpoint.sections)
+        self.more = 0
         self.told: list[tuple[int, bytes, int, Value, int | None]] = []
         self.results: list[Any] = []
 
@@ -99,6 +101,7 @@ class _Plan:
             raise _No(SaAisError.ERR_NO_SPACE, "sections_full", most, self.position)
         data = store(data)
         self.sections += 1
+        self.more += len(data)
         self.content.pop(section_id, None)  # one that was deleted: this is another one
         self.content[section_id] = (data, expiration_ns)
         self.told.append((_CREATED, section_id, 0, data, expiration_ns))
@@ -109,18 +112,21 @@ class _Plan:
         limit = self.checkpoint.section_limit
         if offset + len(data) > limit:
             raise _No(SaAisError.ERR_NO_RESOURCES, "section_too_big", limit, self.position)
+        self.more += max(0, offset + len(data) - len(old))
         self.content[section_id] = (write_at(old, offset, data), self.existing(section_id)[1])
         self.told.append((_WRITTEN, section_id, offset, data, None))
 
     def replace(self, section_id: bytes, data: Value) -> None:
         """Replace the content of a section; its expiration stays."""
         data = store(data)
-        self.content[section_id] = (data, self.existing(section_id)[1])
+        old, expiration_ns = self.existing(section_id)
+        self.more += len(data) - len(old)
+        self.content[section_id] = (data, expiration_ns)
         self.told.append((_OVERWRITTEN, section_id, 0, data, None))
 
     def remove(self, section_id: bytes) -> None:
         """Delete a section."""
-        self.existing(section_id)
+        self.more -= len(self.existing(section_id)[0])
         if section_id in self.checkpoint.sections:
             self.gone[section_id] = None
         self.content[section_id] = None
@@ -255,10 +261,16 @@ def _begin(
         return refusal
     generated = checkpoint.generated
     try:
-        return _planned(checkpoint, state.now_ns, parts, several=several)
+        plan = _planned(checkpoint, state.now_ns, parts, several=several)
     except _No as no:
         checkpoint.generated = generated
         return no.result
+    records = SECTION_BYTES * (plan.sections - len(checkpoint.sections))
+    refused = checkpoint.refuse_more(plan.more) or state.refuse_growth(plan.more + records)
+    if refused is not None:
+        checkpoint.generated = generated
+        return refused
+    return plan
 
 
 def section_change(state: State, session: Session, c: SectionChange) -> Result:

@@ -14,8 +14,11 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model import group_commands
-from raftckpt.model.checkpoints import B01, Checkpoint, Section
+from raftckpt.model import access_commands, group_commands
+from raftckpt.model.access import NOBODY, READING, VISIBLE, not_granted
+from raftckpt.model.asking import RIGHTS
+from raftckpt.model.bounds import BOUNDS
+from raftckpt.model.checkpoints import B01, NO_READ, Checkpoint, Section
 from raftckpt.model.express import plain_read
 from raftckpt.model.order import beyond
 from raftckpt.model.sessions import HANDLE, NO_SESSION
@@ -32,24 +35,27 @@ from raftckpt.model.types import (
 from raftckpt.model.values import Frozen, Listing, PageOf, share
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import SA_TIME_MAX
-from raftckpt.protocol.operations import Query
+from raftckpt.protocol.operations import OPERATIONS, Query
 
-__all__ = ["EAGER_ROWS", "answer", "describe", "image_rows"]
+__all__ = ["EAGER_ROWS", "allowed", "answer", "describe", "image_rows"]
 
 _VALID: Final = int(SectionState.VALID)
 _CORRUPTED: Final = int(SectionState.CORRUPTED)
 EAGER_ROWS: Final = 256
 """A longer answer is frozen by one copy of the dict and its rows are made while it is sent."""
 _ALL_CHECKPOINTS: Final = 0
-"""In the place of a uid; uids begin with 1."""
+"""In the place of a uid, less the number of a principal; uids begin with 1."""
 
 _shared: WeakKeyDictionary[State, WeakValueDictionary[tuple[int, int], Any]] = WeakKeyDictionary()
 """What listings under way were frozen from, by (uid, revision): a hundred pipelined listings of an
 unchanged checkpoint share one copy, which goes with the last of them. It decides nothing."""
 
 
-def answer(state: State, session: int | None, query: Query) -> Result:
-    """Answer a query whose fields are within their bounds."""
+def answer(state: State, session: int | None, query: Query, principal: int) -> Result:
+    """Answer a query whose fields are within their bounds.
+
+    While rights are on, a name is read with the rights of ``principal``.
+    """
     kind = type(query)
     if isinstance(query, ops.Read):
         read = plain_read(state, session, query)
@@ -57,18 +63,25 @@ def answer(state: State, session: int | None, query: Query) -> Result:
             return read
     of_group = group_commands.QUERIES.get(kind)
     if of_group is not None:
-        return of_group(state, session, query)
+        return of_group(state, session, query, principal)
+    of_access = access_commands.QUERIES.get(kind)
+    if of_access is not None:
+        return of_access(state, principal, query)
     if kind is ops.Checkpoints:
-        return success([state.revision, _checkpoints(state)])
+        return success([state.revision, _checkpoints(state, principal)])
+    if kind is ops.LimitsRequest:
+        return success([state.revision, _limits(state), state.bounds.full])
     if isinstance(query, ops.CheckpointPage):
-        return success([state.revision, _checkpoint_page(state, query)])
+        return success([state.revision, _checkpoint_page(state, query, principal)])
     function, refuse_handle = _QUERIES[kind]
     target_of: Any = query
     if target_of.target is None:
         return success([state.revision, 0])
-    target = _target(state, session, target_of.target, refuse_handle)
+    target = _target(state, session, target_of.target, refuse_handle, principal, _RIGHTS[kind])
     if isinstance(target, Result):
         return target
+    if function is _status:  # the one that tells different things to different people
+        return success(_status(state, target, principal))
     result = function(state, target, query)
     return result if isinstance(result, Result) else success(result)
 
@@ -88,7 +101,8 @@ def _reading(checkpoint: Checkpoint, flags: int) -> Result | None:
 
 def _looking(checkpoint: Checkpoint, flags: int) -> Result | None:
     """Status and iteration: B.01 asks for no right."""
-    refusal = None if flags & B01 else checkpoint.refuse_reader(flags)
+    free = flags & B01 and not flags & NO_READ
+    refusal = None if free else checkpoint.refuse_reader(flags)
     return refusal or checkpoint.refuse_inactive()
 
 
@@ -99,15 +113,26 @@ def _synchronizing(checkpoint: Checkpoint, flags: int) -> Result | None:
     return refusal or checkpoint.refuse_inactive()
 
 
+def allowed(state: State, name: str, principal: int, right: int) -> Checkpoint | Result:
+    """Find the checkpoint of a name on which a right is granted; what may not be seen is none."""
+    checkpoint = state.names.get(name)
+    rights = state.access.rights(principal, name)
+    if checkpoint is None or not rights & VISIBLE:
+        return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", name)
+    return checkpoint if rights & right else not_granted(right)
+
+
 def _target(
-    state: State, number: int | None, target: int | str, refuse_handle: _RefuseHandle
+    state: State,
+    number: int | None,
+    target: int | str,
+    refuse_handle: _RefuseHandle,
+    principal: int,
+    right: int,
 ) -> Checkpoint | Result:
     """Find the checkpoint; check session, handle, right and active replica, in this order."""
     if isinstance(target, str):
-        checkpoint = state.names.get(target)
-        if checkpoint is None:
-            return refuse(SaAisError.ERR_NOT_EXIST, "checkpoint_missing", target)
-        return checkpoint
+        return allowed(state, target, principal, right)
     session = state.sessions.get(number) if number is not None else None
     if session is None:
         return NO_SESSION
@@ -253,12 +278,16 @@ def _section_page(state: State, checkpoint: Checkpoint, query: ops.SectionPage) 
     return _page(state, checkpoint, query, _describer(checkpoint.corrupted))
 
 
-def _checkpoint_page(state: State, query: ops.CheckpointPage) -> list[Any]:
+def _checkpoint_page(state: State, query: ops.CheckpointPage, principal: int) -> list[Any]:
     """Checkpoints by name: those that have one, which the unlinked have not."""
     after, prefix = query.after, query.prefix
     first = prefix if after is None else max(prefix, after + "\0")
-    names = takewhile(lambda name: name.startswith(prefix), state.order.begin(first))
-    return [describe(state, state.names[name]) for name in islice(names, query.limit)]
+    names: Iterator[str] = takewhile(lambda name: name.startswith(prefix), state.order.begin(first))
+    if state.access.on:
+        rights = state.access.rights_of(principal)
+        names = filter(lambda name: rights(name) & READING, names)
+    chosen = islice(names, query.limit)
+    return [describe(state, state.names[name], principal) for name in chosen]
 
 
 def _describer(corrupted: frozenset[bytes]) -> Callable[[bytes, Section], SectionDescriptor]:
@@ -325,14 +354,31 @@ _HEAD: Final = attrgetter(
 )
 
 
-def describe(state: State, checkpoint: Checkpoint) -> CheckpointDescriptor:
-    """``saCkptCheckpointStatusGet`` and what an operator wants to know beside it."""
+def describe(state: State, checkpoint: Checkpoint, principal: int = NOBODY) -> CheckpointDescriptor:
+    """``saCkptCheckpointStatusGet`` and what an operator wants to know beside it.
+
+    Names of sessions and nodes of other principals are for operators.
+    """
+    return _describe(
+        _HEAD(checkpoint), len(checkpoint.sections), _openers(state, checkpoint, principal)
+    )
+
+
+def _openers(
+    state: State, checkpoint: Checkpoint, principal: int
+) -> list[tuple[int, str, str, int, int]]:
     sessions = state.sessions
-    openers = [
-        (number, sessions[number].name, sessions[number].node, counts[1], counts[2])
+    if state.access.operates(principal, checkpoint.name):
+        return [
+            (number, sessions[number].name, sessions[number].node, counts[1], counts[2])
+            for number, counts in checkpoint.openers.items()
+        ]
+    return [
+        (number, session.name, session.node, counts[1], counts[2])
+        if (session := sessions[number]).principal == principal
+        else (number, "", "", counts[1], counts[2])
         for number, counts in checkpoint.openers.items()
     ]
-    return _describe(_HEAD(checkpoint), len(checkpoint.sections), openers)
 
 
 def _describe(
@@ -358,8 +404,8 @@ def _describe(
     )
 
 
-def _status(state: State, checkpoint: Checkpoint, query: ops.Status) -> Any:
-    return [state.revision, describe(state, checkpoint)]
+def _status(state: State, checkpoint: Checkpoint, principal: int) -> Any:
+    return [state.revision, describe(state, checkpoint, principal)]
 
 
 class _Checkpoints:
@@ -371,10 +417,16 @@ class _Checkpoints:
 
     __slots__ = ("__weakref__", "_heads", "_openers", "_sections")
 
-    def __init__(self, state: State) -> None:
-        checkpoints = state.checkpoints.values()
+    def __init__(self, state: State, principal: int) -> None:
+        checkpoints = list(state.checkpoints.values())
+        if state.access.on:
+            rights = state.access.rights_of(principal)
+            checkpoints = [each for each in checkpoints if rights(each.name) & READING]
         self._heads = list(map(_HEAD, checkpoints))
         self._sections = [len(checkpoint.sections) for checkpoint in checkpoints]
+        if state.access.on:
+            self._openers = [_openers(state, each, principal) for each in checkpoints]
+            return
         sessions = state.sessions
         self._openers = [
             [
@@ -396,16 +448,32 @@ class _Checkpoints:
         return map(_describe, self._heads, self._sections, self._openers)
 
 
-def _checkpoints(state: State) -> list[CheckpointDescriptor] | _Checkpoints:
-    """Every checkpoint in the order of creation, unlinked ones included."""
+def _checkpoints(state: State, principal: int) -> list[CheckpointDescriptor] | _Checkpoints:
+    """Every checkpoint that may be read, in the order of creation, unlinked ones included."""
     if len(state.checkpoints) <= EAGER_ROWS:
-        return [describe(state, checkpoint) for checkpoint in state.checkpoints.values()]
+        return list(_Checkpoints(state, principal).rows())
     copies = _copies(state)
     # opening and closing take no revision, but they are entries of the log
-    found = copies.get((_ALL_CHECKPOINTS, state.applied_index))
+    key = _ALL_CHECKPOINTS - principal if state.access.on else _ALL_CHECKPOINTS
+    found = copies.get((key, state.applied_index))
     if not isinstance(found, _Checkpoints):
-        found = copies[_ALL_CHECKPOINTS, state.applied_index] = _Checkpoints(state)
+        found = copies[key, state.applied_index] = _Checkpoints(state, principal)
     return found
+
+
+def _limits(state: State) -> list[list[Any]]:
+    """[name, value, used, least, most, unit] of each limit of the state; used: None if none is."""
+    used = {
+        "memory": state.used,
+        "staged": state.staged_bytes,
+        "sessions": len(state.sessions),
+        "checkpoints": len(state.checkpoints),
+        "groups": len(state.groups.by_name),
+    }
+    return [
+        [name, state.bounds.value(name), used.get(name), bound.least, bound.most, bound.unit]
+        for name, bound in BOUNDS.items()
+    ]
 
 
 _Function = Callable[[State, Checkpoint, Any], Any]
@@ -424,8 +492,13 @@ _QUERIES: Final[dict[type[Any], tuple[_Function, _RefuseHandle]]] = {
     ops.TrackPoint: (_track_point, _tracking),
 }
 """What answers a query about a checkpoint, and what it asks of a handle."""
+_RIGHTS: Final = {kind: RIGHTS[OPERATIONS[kind].needs] for kind in _QUERIES}
+"""What is to be granted on its name: as it is declared."""
+
+_WHOLE: Final = (ops.Checkpoints, ops.CheckpointPage, ops.LimitsRequest)
+"""Queries about all there is."""
 
 ensure(
-    {*_QUERIES, *group_commands.QUERIES, ops.Checkpoints, ops.CheckpointPage} == ops.QUERIES,
+    {*_QUERIES, *group_commands.QUERIES, *access_commands.QUERIES, *_WHOLE} == ops.QUERIES,
     "every query has what answers it",
 )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from raftckpt.errors import SaAisError
-from raftckpt.model.checkpoints import FENCED, WRITE, Checkpoint
+from raftckpt.model.access import NOBODY, READING, WRITING
+from raftckpt.model.checkpoints import (
+    FENCED,
+    NO_READ,
+    NO_WRITE,
+    READ,
+    WANTED,
+    WRITE,
+    Checkpoint,
+)
 from raftckpt.model.replies import ReplyTable
 from raftckpt.model.types import Result, refuse
 from raftckpt.model.values import PageBuilder, Value
 from raftckpt.protocol.contract import (
-    STAGED_BYTES_MAX,
     STAGED_BYTES_PER_SESSION_MAX,
     STAGES_PER_SESSION_MAX,
     WRITE_BYTES_MAX,
@@ -39,7 +48,9 @@ class Session:
         timeout_ns: silence after which the leader ends the session.
         grace_ns: time it may go on without a connection that the client's side closed.
         replies: the reply table.
-        handles: handle -> (checkpoint, open flags); handles are never used again.
+        principal: number of whom it belongs to; NOBODY: rights were off when it was opened.
+        handles: handle -> (checkpoint, flags); handles are never used again. Flags are what may be
+            done now; above ``WANTED`` bits those with which it was opened.
         next_handle: the handle the next open returns.
         stages: stage number -> chunks that arrived so far.
         staged_bytes: bytes in all stages.
@@ -57,6 +68,7 @@ class Session:
         "name",
         "next_handle",
         "node",
+        "principal",
         "replies",
         "secret",
         "staged_bytes",
@@ -73,6 +85,7 @@ class Session:
         self.node = node
         self.timeout_ns = timeout_ns
         self.grace_ns = grace_ns
+        self.principal = NOBODY
         self.replies = ReplyTable()
         self.handles: dict[int, tuple[Checkpoint, int]] = {}
         self.next_handle = 1
@@ -98,6 +111,26 @@ class Session:
             if flags & flag:
                 self.handles[handle] = (checkpoint, flags ^ (WRITE | FENCED))
 
+    def flags_for(self, wanted: int, rights: int) -> int:
+        """Return the flags of a handle opened with ``wanted`` under these rights."""
+        flags = wanted & ~(READ | WRITE)
+        if not rights & READING:
+            flags |= NO_READ
+        elif wanted & READ:
+            flags |= READ
+        if not rights & WRITING:
+            flags |= NO_WRITE
+        elif wanted & WRITE:
+            flags |= FENCED if self.fences else WRITE
+        return flags | wanted << WANTED
+
+    def cut(self, rights: Callable[[str], int]) -> None:
+        """Bring its handles in line with the rights of its principal on the names."""
+        for handle, (checkpoint, flags) in self.handles.items():
+            granted = self.flags_for(flags >> WANTED, rights(checkpoint.name))
+            if granted != flags:
+                self.handles[handle] = (checkpoint, granted)
+
     @property
     def last_sequence(self) -> int:
         """Highest sequence that was applied."""
@@ -109,7 +142,7 @@ class Session:
         return self.replies.answered
 
     def stage_chunk(
-        self, number: int, offset: int, data: bytes, staged_elsewhere: int
+        self, number: int, offset: int, data: bytes, staged_elsewhere: int, staged_max: int
     ) -> Result | None:
         """Append a chunk to a stage; None if it was taken.
 
@@ -121,6 +154,7 @@ class Session:
             offset: must be the bytes staged so far.
             data: the chunk.
             staged_elsewhere: bytes staged by the other sessions.
+            staged_max: bytes that all of them may stage.
         """
         stage = self.stages.get(number)
         if offset != (0 if stage is None else stage.size):
@@ -129,7 +163,7 @@ class Session:
             refusal = refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX)
         elif (
             self.staged_bytes + len(data) > STAGED_BYTES_PER_SESSION_MAX
-            or staged_elsewhere + self.staged_bytes + len(data) > STAGED_BYTES_MAX
+            or staged_elsewhere + self.staged_bytes + len(data) > staged_max
         ):
             refusal = refuse(SaAisError.ERR_NO_RESOURCES, "limit", "staged bytes")
         elif stage is None and len(self.stages) >= STAGES_PER_SESSION_MAX:

@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from raftckpt.errors import SaAisError
+from raftckpt.model.access import AccessTables
+from raftckpt.model.bounds import Bounds
 from raftckpt.model.changes import Change, ChangeKind
 from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.groups import Groups
 from raftckpt.model.order import SortedNames
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
+from raftckpt.model.types import Result, refuse
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
 from raftckpt.version import LOWEST_LEVEL
 
@@ -26,6 +30,9 @@ __all__ = ["State"]
 
 _ACTIVE_CHANGED: Final = int(ChangeKind.ACTIVE_CHANGED)
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
+_GONE_MAX: Final = 1024
+"""So many names are remembered for trackers that come back and are to be told of the end: those of
+minutes, in what a connection may be away."""
 
 
 class State:
@@ -43,8 +50,12 @@ class State:
         order: the names, in order.
         due: expirations and retentions to come.
         groups: the service groups.
+        access: principals, spaces, and whether rights are asked for.
+        gone: uid -> name of the last checkpoints that were destroyed; not part of the image.
         staged_bytes: bytes staged by all sessions.
         footprint: rough bytes of memory that all else takes; holes in sections count as bytes.
+        bounds: limits of all that, and whether the memory is used up.
+        granted: bytes of a stage that a command brings into a section: they were counted.
         level: of the cluster, as of the last entry; told with the configuration, not part of the
             image. A number of the contract that a later level changes is looked up by it.
         check_nonces: (nonce, index) of the last Check entries; not part of the image.
@@ -66,13 +77,39 @@ class State:
         self.order = SortedNames()
         self.due = DueIndex()
         self.groups = Groups()
+        self.access = AccessTables()
+        self.gone: dict[int, str] = {}
         self.staged_bytes = 0
         self.footprint = 0
+        self.bounds = Bounds()
+        self.granted = 0
         self.level = LOWEST_LEVEL
         self.check_nonces: deque[tuple[bytes, int]] = deque(maxlen=8)
         self.compared: deque[tuple[bytes, bytes]] = deque(maxlen=8)
         self.changes: list[Change] = []
         self._garbage: list[dict[Any, Any]] = []
+
+    @property
+    def used(self) -> int:
+        """Bytes that count against the memory limit."""
+        return self.footprint + self.staged_bytes
+
+    def refuse_growth(
+        self, more: int, *, promised: bool = False, position: int | None = None
+    ) -> Result | None:
+        """NO_SPACE if there is no memory for so many bytes more; None if they are none.
+
+        Arguments:
+            more: bytes, the records of new sections included.
+            promised: a leader may have accepted the command before it was in the log.
+            position: element of a vector or transaction.
+        """
+        if more <= self.granted:
+            return None
+        bounds = self.bounds
+        if (bounds.full and not promised) or self.used + more > bounds.memory:
+            return refuse(SaAisError.ERR_NO_SPACE, "memory", bounds.memory, position)
+        return None
 
     def revise(
         self,
@@ -118,6 +155,9 @@ class State:
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
             self.order.remove(checkpoint.name)
+        self.gone[checkpoint.uid] = checkpoint.name
+        if len(self.gone) > _GONE_MAX:
+            del self.gone[next(iter(self.gone))]
         self._garbage += [checkpoint.sections, self.due.cancel_all(checkpoint.uid)]
 
     def remove_section(

@@ -44,6 +44,8 @@ class CreationFlags(IntFlag):
     WR_ACTIVE_REPLICA = 0x2
     WR_ACTIVE_REPLICA_WEAK = 0x4
     COLLOCATED = 0x8
+    QUOTA = 0x10
+    """Not of the standard: no more bytes than ``size`` are taken. (There it is told, not held.)"""
 
 
 _WR_ALL_REPLICAS: Final = int(CreationFlags.WR_ALL_REPLICAS)  # & with an IntFlag takes microseconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["handshake_failure", "no_client", "no_replica", "replica_name"]
+__all__ = ["client_name", "handshake_failure", "no_client", "no_replica", "replica_name"]
 
 _SCHEME: Final = "raftckpt://"
 _REASONS: Final = {
@@ -59,6 +59,13 @@ def no_replica(certificate: Any, cluster: str, node: str, *, names_count: bool) 
             "too: issue certificates that say who is a replica"
         )
     return "" if node in names else f"its certificate is for {_list(names) or 'nobody'}"
+
+
+def client_name(certificate: Any, cluster: str) -> str | None:
+    """The client of ``cluster`` that a verified certificate is for; None: of none, or several."""
+    prefix = f"{_SCHEME}{cluster}/client/"
+    names = {uri.removeprefix(prefix) for uri in _uris(certificate) if uri.startswith(prefix)}
+    return names.pop() if len(names) == 1 else None
 
 
 def no_client(certificate: Any, cluster: str) -> str:

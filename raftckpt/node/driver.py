@@ -71,6 +71,7 @@ class Driver:
         flush: sends the replies gathered.
         failed: told of the first exception; nothing runs after it.
         sync_s: seconds that the disk was waited for so far.
+        working: told that something begins in this turn of the loop.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class Driver:
         flush: Callable[[], None],
         failed: Callable[[BaseException], None],
         sync_s: Callable[[], float] = lambda: 0.0,
+        working: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._sync_s = sync_s
+        self._working = working
         self._replica = replica
         self._clock = clock
         self._flush = flush
@@ -134,6 +137,7 @@ class Driver:
         log, replica = self._log, self._replica
         if self._stopped or log is None:
             return
+        self._working()
         begun, synced = self._clock.monotonic(), self._sync_s()
         replica.stepping = True
         try:
@@ -181,6 +185,7 @@ class Driver:
 
     def _digest(self) -> None:
         self._digesting = False
+        self._working()
         if self._stopped:
             return
         try:

@@ -40,11 +40,16 @@ class EarlyAcceptance:
         request: int,
         command: Any,
         new: bool,
+        arriving: int = 0,
+        *,
+        room: bool = True,
     ) -> None:
         """Accept a command of ``operations.EARLY`` if it may be, and note what it may create.
 
         A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
         refused without using its number up: then this is the one that creates the section.
+        Nothing is accepted for which there may be no ``room`` in the memory when its turn comes,
+        or none in the checkpoint's quota behind ``arriving``: bytes on their way, its own included.
         """
         uid = state.asynchronous.get(command.handle)
         if uid is None:
@@ -56,14 +61,19 @@ class EarlyAcceptance:
         if not uid:
             return
         creates = True
-        if new and uid not in self._structural and _ANY not in self._structural:
+        if new and room and uid not in self._structural and _ANY not in self._structural:
             code, early = machine.check(command)
             if code == _OK:
                 creates = early.structural
-                if not creates or self._has_room(machine, uid):
+                if arriving <= early.left and (not creates or self._has_room(machine, uid)):
                     owner.accepted(request)
         if creates and type(command) is SectionPut:
             self._mark(self._creating, command, -uid)
+
+    def asynchronous(self, machine: CheckpointMachine, state: SessionState, handle: int) -> bool:
+        """Whether writes through a handle that is open may be accepted early."""
+        uid = state.asynchronous.get(handle)
+        return bool(_asynchronous_uid(machine, state, handle) if uid is None else uid)
 
     def _has_room(self, machine: CheckpointMachine, uid: int) -> bool:
         """Whether one more section fits even if every put on its way creates one."""

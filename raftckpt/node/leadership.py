@@ -13,7 +13,7 @@ from raftckpt.model.machine import CheckpointMachine
 from raftckpt.node.liveness import Liveness
 from raftckpt.node.roles import Roles, Witnesses
 from raftckpt.node.stamps import ClusterTime
-from raftckpt.protocol.operations import ClusterCommand, Due, GroupFail, SessionExpire
+from raftckpt.protocol.operations import ClusterCommand, Due, GroupFail, LimitsSet, SessionExpire
 
 __all__ = ["Leadership"]
 
@@ -37,6 +37,7 @@ class Leadership:
         voters: tells how many replicas vote.
         wall_clocks: the clocks of those of them that were heard from lately.
         witnesses: tell who died before anybody led.
+        memories: bytes that each of the voters has for data; none while that is not known of all.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Leadership:
         voters: Callable[[], int],
         wall_clocks: Callable[[], Sequence[int]],
         witnesses: Witnesses,
+        memories: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self.term = term
         self.liveness = Liveness(now, machine.sessions)
         self.time = ClusterTime(machine.now_ns, now, voters, wall_clocks)
         self.roles = Roles(now, machine, self.liveness)
         self._machine = machine
+        self._memories = memories
         self._flying: set[type[object]] = set()  # duties on their way
         self._resume_at = 0.0
         self._stepped_at = now
@@ -77,6 +80,10 @@ class Leadership:
             dead = self.liveness.dead(now, _EXPIRE_PER_ENTRY_MAX)
             if dead:
                 commands.append(SessionExpire(0, 0, 0, dead))
+        if LimitsSet not in self._flying and "memory" not in self._machine.bounds.given:
+            memories = self._memories()
+            if memories:
+                commands.append(LimitsSet(0, 0, 0, [("memory", min(memories))], True))
         self._flying.update(map(type, commands))
         return commands
 

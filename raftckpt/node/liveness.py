@@ -30,6 +30,10 @@ class Requester(Protocol):
     """IP address it comes from ("" if unknown)."""
     session: SessionState | None
     """What is attached here."""
+    principal: int
+    """Number of whom it proved to be; 0: nobody."""
+    private: bool
+    """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
     gone: bool
     """Whether the connection is closed: a reply would reach nobody."""
     inflight_bytes: int

@@ -18,14 +18,18 @@ import resource
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["Gardener", "memory_for_data", "tame_malloc"]
+__all__ = ["Gardener", "memory_for_data", "memory_share", "tame_malloc"]
 
 _OWN_BYTES: Final = 256 * 1024 * 1024
 """Of a replica without data: the program, its history of changes, buffers, entries on their way."""
 _SHARE: Final = 3
 """The state, what a snapshot under way keeps alive of its past, and an image that is installed."""
 _LEAST_BYTES: Final = 64 * 1024 * 1024
-_CGROUPS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_LEAST_PART: Final = 8
+"""One part of so many at least, up to that: 32 MiB of 256, in which a replica was seen to live."""
+_BUFFER_PART: Final = 16
+"""One part of so many is the most that one kind of buffer may keep."""
+_CGROUPS: Final = "/sys/fs/cgroup"
 
 _YOUNG_MAX: Final = 25_000
 """Container objects more than at the last collection: about a millisecond of work."""
@@ -47,7 +51,13 @@ _MIB: Final = 1024 * 1024
 
 def memory_for_data() -> int:
     """Bytes that the state may take by the memory of the machine, its container and ``ulimit``."""
-    return max(_LEAST_BYTES, (min(_ends()) - _OWN_BYTES) // _SHARE)
+    end = min(_ends())
+    return max(min(_LEAST_BYTES, end // _LEAST_PART), (end - _OWN_BYTES) // _SHARE)
+
+
+def memory_share(most: int) -> int:
+    """Bytes that one kind of buffer may take: ``most``, or less where there is little memory."""
+    return min(most, min(_ends()) // _BUFFER_PART)
 
 
 def _ends() -> Iterator[int]:
@@ -56,17 +66,39 @@ def _ends() -> Iterator[int]:
         soft = resource.getrlimit(limit)[0]
         if soft != resource.RLIM_INFINITY:
             yield soft
-    for path in _CGROUPS:
+    for path in _cgroup_files():
         with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
             yield int(file.read(32))  # "max" is no number
+
+
+def _cgroup_files() -> Iterator[str]:
+    """Where the limits of this process's control group and of those around it stand.
+
+    Inside a container its own group may be shown at the root, so that is looked at, too.
+    """
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", "0:memory:/", *lines]:
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
+        while True:
+            yield os.path.join(_CGROUPS, root, path.lstrip("/"), name)
+            if path in ("", "/"):
+                break
+            path = os.path.dirname(path)
 
 
 def tame_malloc() -> None:
     """Keep blocks of around 1 MiB in the heap: mapping and unmapping them costs more than using."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 * _MIB)
+        libc.mallopt(_M_MMAP_THRESHOLD, memory_share(32 * _MIB))
+        libc.mallopt(_M_TRIM_THRESHOLD, memory_share(256 * _MIB))
 
 
 class Gardener:

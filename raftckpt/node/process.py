@@ -20,11 +20,12 @@ from raftckpt.errors import InvariantViolation
 from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health, certificate_ends
-from raftckpt.node.memory import Gardener, memory_for_data, tame_malloc
+from raftckpt.node.memory import Gardener, memory_for_data, memory_share, tame_malloc
 from raftckpt.node.notify import Notifier
 from raftckpt.node.reload import reloaded
 from raftckpt.node.replica import Replica
@@ -95,6 +96,7 @@ class ReplicaProcess:
         self._fs = RealFileSystem()
         self._path = os.fspath(config.directory(node))
         self._segment_bytes = segment_bytes(self._path)
+        self._pending_bytes_max = memory_share(limits.PENDING_BYTES_MAX)
         self._disk = DiskRoom(self._path, self._segment_bytes)
         self._fs.relief = self._disk.release
         self._clock = SystemClock()
@@ -126,6 +128,7 @@ class ReplicaProcess:
         )
         at = config.replicas[node]
         links: PeerLinks | None = None
+        cpu = CpuMeter(loop.call_soon)
 
         def send(to: str, body: bytes) -> None:
             if links is not None:
@@ -152,6 +155,7 @@ class ReplicaProcess:
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
+            working=cpu.working,
         )
         await links.start()
         admin = await self._open_admin()
@@ -176,7 +180,7 @@ class ReplicaProcess:
                 )
             return
         storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
-        replica, raft, listener, driver = self._build(storage, peering, links)
+        replica, raft, listener, driver = self._build(storage, peering, links, cpu)
         gc_tamed = Gardener()
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
@@ -234,12 +238,14 @@ class ReplicaProcess:
         return RaftConfig(
             announced(at.peer),
             announced(at.client),
+            memory=config.limits.data_bytes or memory_for_data(),
             heartbeat_s=timing.heartbeat_ms / 1000,
             election_min_s=timing.election_min_ms / 1000,
             election_max_s=timing.election_max_ms / 1000,
             snapshot_entries=config.snapshot.entries,
-            snapshot_bytes=config.snapshot.bytes,
-            keep_bytes=min(RaftConfig().keep_bytes, self._segment_bytes),
+            # the log is in memory, too, from the last snapshot on
+            snapshot_bytes=memory_share(config.snapshot.bytes),
+            keep_bytes=memory_share(min(RaftConfig().keep_bytes, self._segment_bytes)),
             log_bytes_max=log_bytes_max(self._segment_bytes),
         )
 
@@ -270,7 +276,7 @@ class ReplicaProcess:
                 told = ""
 
     def _build(
-        self, storage: Storage, peering: Peering, links: PeerLinks
+        self, storage: Storage, peering: Peering, links: PeerLinks, cpu: CpuMeter
     ) -> tuple[Replica, RaftNode, ClientListener, Driver]:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
@@ -316,8 +322,17 @@ class ReplicaProcess:
             notes.clear,
             lambda: driver.longest.value,
             self._health.told,
+            cpu,
         )
-        listener = ClientListener(replica, info, clock, client_context(config), edge=config.limits)
+        listener = ClientListener(
+            replica,
+            info,
+            clock,
+            client_context(config),
+            edge=config.limits,
+            working=cpu.working,
+            history_bytes=memory_share(limits.HISTORY_BYTES_MAX),
+        )
         driver = Driver(
             asyncio.get_running_loop(),
             replica,
@@ -325,6 +340,7 @@ class ReplicaProcess:
             listener.flush,
             self._on_failure,
             lambda: self._fs.sync_s,
+            cpu.working,
         )
         raft = RaftNode(
             self._raft_config(),
@@ -337,6 +353,7 @@ class ReplicaProcess:
         )
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
+        self._fs.waiting.meanwhile = raft.wait_for_disk
         self._sources = Sources(
             replica,
             listener,
@@ -382,7 +399,7 @@ class ReplicaProcess:
     def _room_taken(self, replica: Replica, storage: Storage) -> None:
         """A segment may have begun: what is taken on before the next look has to fit, too."""
         self._disk.measure(replica.machine.footprint)
-        replica.disk_room(self._disk.full, self._disk.allowance)
+        replica.disk_room(self._disk.full, min(self._disk.allowance, self._pending_bytes_max))
         storage.short = self._disk.short
 
     # --- leaving ------------------------------------------------------------------------------

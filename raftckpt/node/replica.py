@@ -23,6 +23,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
+from raftckpt.model.bounds import NO_END
 from raftckpt.model.changes import Change
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.types import Result, refuse, success
@@ -39,7 +40,14 @@ from raftckpt.node.room import REACHING, Room
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, encode_batch
 from raftckpt.protocol.costs import COST
-from raftckpt.protocol.operations import EARLY, OPERATIONS, STRUCTURAL, AnyCommand, Query
+from raftckpt.protocol.operations import (
+    EARLY,
+    OPERATIONS,
+    STRUCTURAL,
+    AnyCommand,
+    Query,
+    Right,
+)
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import Change as MembersChange
@@ -51,6 +59,7 @@ __all__ = ["Feed", "Listener", "Replica"]
 log = logging.getLogger("raftckpt.node")
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
+_NO_SPACE: Final = int(SaAisError.ERR_NO_SPACE)
 _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _OK: Final = int(SaAisError.OK)
 _NEVER: Final = float("inf")
@@ -67,7 +76,25 @@ _READS_SLICE_S: Final = 0.004
 _ALARMS_MAX: Final = 16
 _READS_PER_LOOK: Final = 8
 """Reads between two looks at the clock."""
-_ON_SESSIONS: Final = frozenset((ops.SessionOpen, ops.SessionClose, ops.SessionExpire))
+_OPENING: Final = frozenset((ops.SessionOpen, ops.SessionAdmit))
+_ON_SESSIONS: Final = _OPENING | {ops.SessionClose, ops.SessionExpire}
+_ON_RIGHTS: Final = frozenset(
+    (
+        ops.AuthSet,
+        ops.PrincipalCreate,
+        ops.PrincipalRotate,
+        ops.PrincipalRevoke,
+        ops.SpaceCreate,
+        ops.SpaceGrant,
+        ops.SpaceRevoke,
+        ops.SpaceDelete,
+    )
+)
+_OPERATING: Final = frozenset(
+    record for record in ops.COMMANDS if OPERATIONS[record].needs is Right.OPERATE
+)
+_LOOKED_AT: Final = _OPERATING | {ops.SessionOpen}
+"""Commands that are looked at before they are queued, whatever the level."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -78,6 +105,12 @@ class Listener(Protocol):
 
     def leader_changed(self, leader: str | None) -> None:
         """Another leader (or none) is known."""
+
+    def rights_changed(self) -> None:
+        """Principals or spaces changed, or rights were switched on or off."""
+
+    def operates(self, owner: Requester, operation: str) -> None:
+        """A client asks for something that needs the right to operate."""
 
 
 class Feed(Protocol):
@@ -162,6 +195,9 @@ class Replica:
         self._differs = differs
         self._above: frozenset[type[Any]] = frozenset()
         """Operations above the level in force."""
+        self._unfit: frozenset[type[Any]] = _LOOKED_AT
+        """Those, and the others that are not simply queued."""
+        self._rights_revision = self.machine.access.revision
         self._clock = clock
         self._wake = wake
         self._log: ReplicatedLog | None = None
@@ -244,7 +280,8 @@ class Replica:
         room_bytes = min(self._room.pending_bytes_max, self._room.left(machine)) - pending
         proposed, session, asynchronous = state.proposed, state.id, state.asynchronous
         commands, requests, costs = queue.commands, queue.requests, queue.costs
-        above = self._above
+        unfit, bounds = self._unfit, machine.bounds
+        limited = bounds.memory < NO_END
         before, added_bytes = len(commands), 0
         waits_for, refused_at = state.waits_for, proposed
         try:
@@ -254,8 +291,9 @@ class Replica:
                     owner.refuse(request, _TRY_AGAIN, waits_for)
                     continue
                 cost = COST[kind](message)
-                if kind is ops.SessionOpen or cost > ENTRY_BYTES_MAX or kind in above:
-                    self._refuse_unfit(owner, message)
+                if (cost > ENTRY_BYTES_MAX or kind in unfit) and self._refuse_unfit(
+                    owner, message, cost
+                ):
                     continue
                 if room <= 0 or cost > room_bytes or kind in REACHING:
                     word = self._refusal_for_now(message, session, cost, room, pending)
@@ -263,10 +301,24 @@ class Replica:
                         owner.refuse(request, _TRY_AGAIN, word)
                         waits_for, refused_at = "gap" if word == "busy" else word, proposed
                         continue
+                promised = 0
+                if limited and kind in EARLY and asynchronous.get(message.handle, 1):
+                    flying = self._flying_commands + len(queue)
+                    promised = self._room.promised(machine, pending + cost, flying)
+                    if (
+                        (bounds.full or promised > bounds.memory)
+                        and early.asynchronous(machine, state, message.handle)
+                        and self._room.growth(machine, session, message) > 0
+                    ):
+                        owner.refuse(request, _NO_SPACE, "full")
+                        continue
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
-                    new = sequence > proposed
-                    early.consider(machine, owner, state, request, message, new)
+                    new, arriving = sequence > proposed, pending + cost + self._room.reached
+                    sure = promised < bounds.high
+                    early.consider(
+                        machine, owner, state, request, message, new, arriving, room=sure
+                    )
                 if kind in STRUCTURAL:
                     early.structural(machine, message)
                     queue.special = True
@@ -296,7 +348,7 @@ class Replica:
         if space.disk_full:
             return "full" if space.writes(self.machine, session, message) else ""
         growth = space.growth(self.machine, session, message)
-        if growth > max(0, space.left(self.machine) - pending):
+        if space.decides(self.machine) and growth > max(0, space.left(self.machine) - pending):
             return "full"
         if type(message) is ops.CheckpointOpen and space.crowded(self.machine):
             return "full"
@@ -304,18 +356,28 @@ class Replica:
             space.mark(message, growth - cost)
         return ""
 
-    def _refuse_unfit(self, owner: Requester, message: AnyCommand) -> None:
+    def _refuse_unfit(self, owner: Requester, message: AnyCommand, cost: int) -> bool:
         """Refuse for good what cannot be proposed; it has not used its sequence number up.
 
         No reason of the model will do: a client takes those for results, which use it up.
+
+        Returns:
+            Whether it was refused.
         """
         request = message.session
         if type(message) in self._above:
             self._refuse_above(owner, request, message)
         elif type(message) is ops.SessionOpen:
             owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already attached")
-        else:
+        elif cost > ENTRY_BYTES_MAX:
             owner.refuse(request, SaAisError.ERR_TOO_BIG, "entry_too_big", ENTRY_BYTES_MAX)
+        elif type(message) in _ON_RIGHTS and not self.machine.access.on and not owner.private:
+            owner.refuse(request, SaAisError.ERR_ACCESS, "not_local")
+        else:
+            if self.listener is not None:
+                self.listener.operates(owner, OPERATIONS[type(message)].name)
+            return False
+        return True
 
     def _refuse_above(self, owner: Requester, request: int, message: Any) -> None:
         """It is of a level that the cluster has not been raised to (definite)."""
@@ -334,6 +396,24 @@ class Replica:
             owner.refuse(request, _TRY_AGAIN, "full")
         elif self._leadership is not None and self._leadership.liveness.crowded(owner.address):
             owner.refuse(request, SaAisError.ERR_NO_RESOURCES, "limit", "sessions of an address")
+        elif self.machine.access.on and not owner.principal:
+            owner.refuse(request, SaAisError.ERR_ACCESS, "credentials")
+        elif self.machine.access.on:
+            self._enqueue(
+                owner,
+                request,
+                ops.SessionAdmit(
+                    0,
+                    0,
+                    0,
+                    message.secret,
+                    message.name,
+                    message.node,
+                    message.timeout_ns,
+                    message.grace_ns,
+                    owner.principal,
+                ),
+            )
         else:
             message.session = 0
             self._enqueue(owner, request, message)
@@ -436,7 +516,7 @@ class Replica:
         request, session = message.request, message.session
         if session not in self.machine.sessions:  # perhaps not yet: we may be behind
             owner.refuse(request, _TRY_AGAIN, "gap")
-        elif not self.machine.session_secret_ok(session, message.secret):
+        elif not self.machine.session_secret_ok(session, message.secret, owner.principal):
             owner.refuse(request, SaAisError.ERR_ACCESS, "secret")
         elif owner.witness:
             owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already a witness")
@@ -480,6 +560,14 @@ class Replica:
     def digest(self, nonce: bytes) -> Digest | None:
         """Digest of a check, None while it is unknown or being computed."""
         return self.digests.get(nonce)
+
+    @_or_fail
+    def set_limits(self, owner: Requester, request: int, values: list[tuple[str, int]]) -> None:
+        """Propose limits of the state; answered when that is applied."""
+        if not self.leading:
+            self.refuse_not_leader(owner, request)
+        else:
+            self._enqueue(owner, request, ops.LimitsSet(0, 0, 0, values, False))
 
     @_or_fail
     def transfer(self, node: str | None, done: Callable[[Transferred], None]) -> None:
@@ -617,6 +705,8 @@ class Replica:
             nonce, check_index = nonces[-1]
             if check_index == index:
                 self.digests.start(nonce, index, self.machine.freeze())
+        if self.machine.access.revision != self._rights_revision:
+            self._rights_changed()
         if self._blocked:
             self._retry_blocked()
         now = self._clock.monotonic()
@@ -651,7 +741,7 @@ class Replica:
         if self._leadership is None or result.code != _OK:
             return
         liveness = self._leadership.liveness
-        if type(command) is ops.SessionOpen:
+        if type(command) in _OPENING:
             state = liveness.opened(result.value[0], self._clock.monotonic())
             if state is not None and owner is not None:
                 if owner.gone:  # it did not even wait for its session
@@ -680,6 +770,19 @@ class Replica:
         self._leadership.liveness.resumed(state, self._clock.monotonic(), owner.address)
         state.owner = owner
         owner.session = state
+
+    def _rights_changed(self) -> None:
+        """Sessions may have ended, and connections may be nobody's any more."""
+        self._rights_revision = self.machine.access.revision
+        if self._leadership is not None:
+            liveness, living = self._leadership.liveness, self.machine.sessions
+            for number in [number for number in liveness.states if number not in living]:
+                state = liveness.ended(number)
+                if state is not None and state.owner is not None:
+                    state.owner.notice("session_lost", "revoked")
+                    state.owner.session = None
+        if self.listener is not None:
+            self.listener.rights_changed()
 
     def abandon(self, contexts: list[Any]) -> None:
         """Entries proposed here were cut off: nobody knows whether they will commit."""
@@ -729,6 +832,7 @@ class Replica:
         self._last_check = self.machine.check_nonces[-1] if self.machine.check_nonces else None
         if self.feed is not None:
             self.feed.restored(self.machine.revision)
+        self._rights_changed()
         if self._blocked:
             self._retry_blocked()
 
@@ -740,6 +844,7 @@ class Replica:
         self._above = frozenset(
             operation for operation, spec in OPERATIONS.items() if spec.since > configuration.level
         )
+        self._unfit = self._above | _LOOKED_AT
         self._tell_configured(configuration)
 
     def role_changed(self, status: RaftStatus) -> None:
@@ -760,6 +865,7 @@ class Replica:
                 self.log.voters,
                 self.log.wall_clocks,
                 self._witnesses,
+                self.log.memories,
             )
             self._wake()
         if self.leader != leader_before:
@@ -864,7 +970,7 @@ class Replica:
         if owner.gone:
             return
         session = owner.session.id if owner.session is not None else None
-        owner.deliver(query.request, self.machine.query(session, query))
+        owner.deliver(query.request, self.machine.query(session, query, owner.principal))
 
     def _attach(self, owner: Requester, message: ops.Attach) -> None:
         request, session = message.request, message.session
@@ -878,7 +984,7 @@ class Replica:
         if record is None:
             owner.answer(request, refuse(SaAisError.ERR_BAD_HANDLE, "session"))
             return
-        if not self.machine.session_secret_ok(session, message.secret):
+        if not self.machine.session_secret_ok(session, message.secret, owner.principal):
             owner.answer(request, refuse(SaAisError.ERR_ACCESS, "secret"))
             return
         state = leadership.liveness.state(session)

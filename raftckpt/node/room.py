@@ -1,9 +1,10 @@
 """How much more the state may take on: what a leader admits, before anything is in the log.
 
 Memory has an end, and a majority that reaches it would end with it, and again after every restart.
-So the leader estimates what a command adds, holes in sections included, and refuses data that has
-no room. Reads, deletes, closes and expiry go on. A replica decides this for itself (its setting),
-so nothing of it may decide in ``apply``.
+The limit of the state decides in ``apply`` (``model.bounds``). Until it is set, and on a leader
+that has less memory than it says, it estimates what a command adds, holes in sections included, and
+refuses data that has no room. Reads, deletes, closes and expiry go on. What a replica has is
+its own business, so nothing of it may decide in ``apply``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from raftckpt import limits
 from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
 from raftckpt.model.machine import CheckpointMachine
+from raftckpt.model.sessions import HANDLE_BYTES
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.kinds import CREATE, PartKind
 
@@ -23,6 +25,11 @@ REACHING: Final = frozenset((ops.CheckpointWrite, ops.SectionChange, ops.Checkpo
 """Commands that may add far more than their own bytes: they write behind the end of a section."""
 _RESERVE_SHARE: Final = 8
 """One part of so many, on top, is for sessions and handles: who is to delete must get in."""
+
+
+_BESIDE_BYTES: Final = CHECKPOINT_BYTES + HANDLE_BYTES + 2048
+"""Most that a command adds beside its own bytes, if it is none of ``REACHING``: a checkpoint, its
+handle, and a result that is kept."""
 
 
 class Room:
@@ -40,7 +47,16 @@ class Room:
         """Of commands on their way to the disk."""
         self.marks: dict[int, int] = {}
         """id(command) -> what it adds beyond its own bytes, of those on their way."""
-        self._reached = 0
+        self.reached = 0
+        """The sum of them."""
+
+    def decides(self, machine: CheckpointMachine) -> bool:
+        """Whether this replica has less memory than the limit of the state, which decides else."""
+        return self.most is not None and self.most < machine.bounds.memory
+
+    def promised(self, machine: CheckpointMachine, pending_bytes: int, pending: int) -> int:
+        """Upper bound of the memory used when all that is on its way has been applied."""
+        return machine.used + self.reached + pending_bytes + pending * _BESIDE_BYTES
 
     def left(self, machine: CheckpointMachine) -> float:
         """Bytes that may be added to what is applied."""
@@ -48,7 +64,7 @@ class Room:
             return 0.0
         if self.most is None:
             return float("inf")
-        return self.most - machine.footprint - machine.staged_bytes - self._reached
+        return self.most - machine.used - self.reached
 
     def crowded(self, machine: CheckpointMachine) -> bool:
         """Whether even sessions and handles have no room."""
@@ -75,12 +91,12 @@ class Room:
     def mark(self, command: Any, beyond: int) -> None:
         """Note what a command on its way adds beyond its own bytes."""
         self.marks[id(command)] = beyond
-        self._reached += beyond
+        self.reached += beyond
 
     def landed(self, commands: Iterable[object]) -> None:
         """These are no longer on their way."""
         for command in commands:
-            self._reached -= self.marks.pop(id(command), 0)
+            self.reached -= self.marks.pop(id(command), 0)
 
 
 def _length(machine: CheckpointMachine, session: int, handle: int, section_id: Any) -> int:

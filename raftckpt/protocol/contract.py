@@ -53,6 +53,16 @@ STAGED_BYTES_PER_SESSION_MAX: Final = 128 * MIB
 STAGED_BYTES_MAX: Final = 512 * MIB
 STAGES_PER_SESSION_MAX: Final = 4096
 """Most stages a session may hold at once (a vector write may refer to one per element)."""
+MEMORY_HIGH_PERCENT: Final = 90
+"""Of the memory limit; above it new data is refused. The tenth that is left is more than a session
+may stage for one write if the limit is a GiB, and what leaders accepted early is counted apart."""
+MEMORY_LOW_PERCENT: Final = 85
+"""Below it new data is taken again: far enough from the other for who deletes little by little."""
+MEMORY_HIGH_PERCENT_MAX: Final = 98
+"""Something must be left for what was accepted before it was in the log."""
+LIMIT_NAME_BYTES_MAX: Final = 32
+LIMITS_PER_CHANGE_MAX: Final = 32
+"""More than there are names of limits."""
 SESSION_TIMEOUT_NS_MIN: Final = 100 * MILLISECOND_NS
 SESSION_TIMEOUT_NS_MAX: Final = 24 * 3600 * SECOND_NS
 DUE_PER_ENTRY_MAX: Final = 4096
@@ -68,6 +78,17 @@ COMPONENT_RANK_MAX: Final = 1 << 31
 COMPONENT_SILENCE_NS_MIN: Final = 100 * MILLISECOND_NS
 COMPONENT_SILENCE_NS_MAX: Final = 3600 * SECOND_NS
 """Bounds of the time a component has for an answer, and of its health check."""
+
+# --- identities and rights -----------------------------------------------------------------
+PRINCIPALS_MAX: Final = 5000
+SPACES_MAX: Final = 1000
+"""Each length of a prefix is looked for when something is opened: so many at most."""
+GRANTS_MAX: Final = 100_000
+"""Of all spaces together: with all principals and sessions they are one object of an image."""
+TOKENS_PER_PRINCIPAL_MAX: Final = 4
+"""The one in use, the next one, and those of roll-outs that were not finished."""
+PRINCIPAL_NAME_BYTES_MAX: Final = 64
+TOKEN_ID_BYTES_MAX: Final = 32
 
 # --- wire --------------------------------------------------------------------------------
 INLINE_WRITE_BYTES_MAX: Final = 1 * MIB

@@ -9,8 +9,9 @@ value from the annotation alone. Types are exact: a bool is no int.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
@@ -40,15 +41,19 @@ __all__ = [
     "Field",
     "Flag",
     "Grace",
+    "Grant",
+    "Grants",
     "GroupName",
     "GroupOperation",
     "Handle",
     "HostPort",
+    "LimitValues",
     "MaybeComponent",
     "MaybeNatural",
     "MaybeNode",
     "MaybeTarget",
     "MaybeTime",
+    "MaybeTokenId",
     "MemberName",
     "Name",
     "NamePrefix",
@@ -63,6 +68,7 @@ __all__ = [
     "Parts",
     "Positive",
     "Prefix",
+    "PrincipalName",
     "Problem",
     "Rank",
     "ReadVector",
@@ -77,7 +83,9 @@ __all__ = [
     "Silent",
     "Target",
     "Time",
+    "TokenDigest",
     "TokenHash",
+    "TokenId",
     "Vector",
     "Versions",
     "Zero",
@@ -113,6 +121,17 @@ class PartKind(IntEnum):
     WRITE = 4
     APPEND = 5
     DELETE = 6
+
+
+class Grant(IntFlag):
+    """What a principal may do with what a space names."""
+
+    READ = 0x1
+    WRITE = 0x2
+    CREATE = 0x4
+    DROP = 0x8
+    OPERATE = 0x10
+    """Groups and fault injection; in the space of all names also whatever concerns the cluster."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -199,6 +218,15 @@ def _part(part: Any) -> Problem | None:
     if (offset and kind != PartKind.WRITE) or (data != b"" and kind == PartKind.DELETE):
         return _SCHEMA
     return None
+
+
+def _identifier(says: str) -> Callable[[Any], Problem | None]:
+    """Text that stands in a token, a certificate or a command line as it is."""
+    wrong: Problem = (SaAisError.ERR_INVALID_PARAM, "param", says, None)
+    return lambda value: None if value is None or _IDENTIFIER.fullmatch(value) else wrong
+
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
 def _parts(parts: list[Any]) -> Problem | None:
@@ -352,6 +380,52 @@ HostPort: TypeAlias = Annotated[
 ]
 TokenHash: TypeAlias = Annotated[
     str, Meta(min_length=64, max_length=64), _label(64, hashlib.sha256(b"token").hexdigest())
+]
+_PRINCIPAL_SAYS: Final = (
+    f"a principal has 1..{contract.PRINCIPAL_NAME_BYTES_MAX} letters, digits, '.', '_', '-', "
+    "the first a letter or digit"
+)
+PrincipalName: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=contract.PRINCIPAL_NAME_BYTES_MAX),
+    Field(
+        ("billing",),
+        reason="param",
+        detail=_PRINCIPAL_SAYS,
+        check=_identifier(_PRINCIPAL_SAYS),
+        size="len({})",
+    ),
+]
+_TOKEN_ID_SAYS: Final = f"the id of a token has 1..{contract.TOKEN_ID_BYTES_MAX} letters or digits"
+TokenId: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=contract.TOKEN_ID_BYTES_MAX),
+    Field(
+        ("4f1c",),
+        reason="param",
+        detail=_TOKEN_ID_SAYS,
+        check=_identifier(_TOKEN_ID_SAYS),
+        size="len({})",
+    ),
+]
+MaybeTokenId: TypeAlias = Annotated[
+    TokenId | None, Field(("4f1c", None), check=_identifier(_TOKEN_ID_SAYS), size="len({} or '')")
+]
+_DIGEST_BYTES: Final = 32
+TokenDigest: TypeAlias = Annotated[
+    bytes,
+    Meta(max_length=_DIGEST_BYTES),
+    Field(
+        (hashlib.sha256(b"token").digest(), b""),
+        check=lambda value: None if len(value) in (0, _DIGEST_BYTES) else _SCHEMA,
+        size="len({})",
+    ),
+]
+"""SHA-256 of a token; empty without one."""
+Grants: TypeAlias = Annotated[
+    int,
+    Meta(ge=1, le=sum(Grant)),
+    Field((1, 3), reason="param", detail="rights: read 1, write 2, create 4, drop 8, operate 16"),
 ]
 Credential: TypeAlias = Annotated[
     Annotated[str, Meta(max_length=limits.TOKEN_BYTES_MAX), _label(limits.TOKEN_BYTES_MAX, "t")]
@@ -512,6 +586,27 @@ PageRows: TypeAlias = Annotated[
     Meta(ge=1, le=limits.PAGE_ROWS_MAX),
     Field((100,), reason="param", detail=f"a page has 1..{limits.PAGE_ROWS_MAX} rows"),
 ]
+_LIMITS_SAY: Final = f"1..{contract.LIMITS_PER_CHANGE_MAX} limits are set at once"
+LimitValues: TypeAlias = Annotated[
+    list[
+        tuple[
+            Annotated[
+                str,
+                Meta(min_length=1, max_length=contract.LIMIT_NAME_BYTES_MAX),
+                _label(contract.LIMIT_NAME_BYTES_MAX, "memory"),
+            ],
+            Natural,
+        ]
+    ],
+    Meta(min_length=1, max_length=contract.LIMITS_PER_CHANGE_MAX),
+    Field(
+        ([("memory", 1 << 30)], [("high", 90), ("low", 80)]),
+        reason="param",
+        detail=_LIMITS_SAY,
+        size="sum([20 + 4 * len(n) for n, _ in {}])",
+    ),
+]
+"""(name of a limit, its value)."""
 Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[
     list[Natural], Meta(max_length=contract.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")

@@ -38,6 +38,8 @@ __all__ = [
     "STRUCTURAL",
     "ActiveReplicaSet",
     "Attach",
+    "AuthSet",
+    "AuthStatus",
     "Check",
     "CheckStart",
     "CheckpointClose",
@@ -60,7 +62,14 @@ __all__ = [
     "GroupsRequest",
     "HelloRequest",
     "Keepalive",
+    "LimitsChange",
+    "LimitsRequest",
+    "LimitsSet",
     "OperationSpec",
+    "PrincipalCreate",
+    "PrincipalRevoke",
+    "PrincipalRotate",
+    "PrincipalsRequest",
     "Query",
     "Read",
     "ReadAll",
@@ -83,11 +92,17 @@ __all__ = [
     "SectionPut",
     "SectionStatuses",
     "Sections",
+    "SessionAdmit",
     "SessionClose",
     "SessionExpire",
     "SessionOpen",
     "SnapshotBegin",
     "SnapshotPiece",
+    "SpaceCreate",
+    "SpaceDelete",
+    "SpaceGrant",
+    "SpaceRevoke",
+    "SpacesRequest",
     "StageChunk",
     "Status",
     "Synchronize",
@@ -96,6 +111,7 @@ __all__ = [
     "TrackStop",
     "TrackSync",
     "Transfer",
+    "WhoAmI",
     "WitnessRequest",
 ]
 
@@ -449,6 +465,18 @@ class Compare(ClusterCommand, tag=42):
     digest: k.Nonce
 
 
+@operation(Right.CLUSTER, "done", route=Route.CLUSTER, structural=True)
+class LimitsSet(ClusterCommand, tag=70):
+    """Set limits of the state: [name, value] each, all or none.
+
+    ``first``: only if the memory has no limit yet; a leader that knows of all voters how much they
+    have sets the smallest.
+    """
+
+    values: k.LimitValues
+    first: k.Flag
+
+
 # --- service groups ------------------------------------------------------------------------------
 
 
@@ -503,6 +531,98 @@ class GroupFail(ClusterCommand, tag=54):
     """The leader declares components failed; how many were taken out."""
 
     members: k.Silent
+
+
+# --- identities and rights -----------------------------------------------------------------------
+# ``expected``: revision of the tables that the change was made for; None: whatever it is.
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class AuthSet(Command, tag=60):
+    """Switch rights on or off; on: sessions of nobody end."""
+
+    on: k.Flag
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalCreate(Command, tag=61):
+    """Make a principal, known by a token (id None: by none), by its certificate, or by both."""
+
+    principal: k.PrincipalName
+    token_id: k.MaybeTokenId
+    token_digest: k.TokenDigest
+    ends_ns: k.Time
+    certificate: k.Flag
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalRotate(Command, tag=62):
+    """Give a principal another token; those it has end after a time at the latest."""
+
+    principal: k.PrincipalName
+    token_id: k.TokenId
+    token_digest: k.TokenDigest
+    ends_ns: k.Time
+    keep_ns: k.Time
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class PrincipalRevoke(Command, tag=63):
+    """Forget a principal, its credentials and its grants; its sessions end."""
+
+    principal: k.PrincipalName
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceCreate(Command, tag=64):
+    """Make a space: from now on it decides on all names with its prefix that no longer one has."""
+
+    space: k.NamePrefix
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceGrant(Command, tag=65):
+    """Give a principal rights on a space."""
+
+    space: k.NamePrefix
+    principal: k.PrincipalName
+    rights: k.Grants
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceRevoke(Command, tag=66):
+    """Take rights on a space away: from open handles, components and trackers as well."""
+
+    space: k.NamePrefix
+    principal: k.PrincipalName
+    rights: k.Grants
+    expected: k.MaybeNatural
+
+
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceDelete(Command, tag=67):
+    """Forget a space: the next shorter prefix decides on its names."""
+
+    space: k.NamePrefix
+    expected: k.MaybeNatural
+
+
+@operation(Right.CLUSTER, ("session",), route=Route.CLUSTER)
+class SessionAdmit(ClusterCommand, tag=69):
+    """SESSION_OPEN with the principal that its connection proved to be; the leader puts it in."""
+
+    secret: k.Secret
+    name: k.SessionName
+    node: k.NodeName
+    timeout_ns: k.SessionTime
+    grace_ns: k.Grace
+    principal: k.Positive
 
 
 # --- queries -------------------------------------------------------------------------------------
@@ -634,6 +754,33 @@ class CheckpointPage(Query, tag=127):
     limit: k.PageRows
 
 
+@operation(
+    Right.SESSION, ("revision", "on", "access revision", "principals", "spaces", "operators")
+)
+class AuthStatus(Query, tag=140):
+    """Whether rights are on; how many principals, spaces and operators with credentials."""
+
+
+@operation(Right.SESSION, ("revision", "principal", "grants"))
+class WhoAmI(Query, tag=141):
+    """The principal of this connection ("": nobody) and [space, rights] of its grants."""
+
+
+@operation(Right.OPERATE, ("revision", "access revision", "principals"))
+class PrincipalsRequest(Query, tag=142):
+    """All principals: [name, number, certificate, [[token id, ends_ns], ...]] each."""
+
+
+@operation(Right.OPERATE, ("revision", "access revision", "spaces"))
+class SpacesRequest(Query, tag=143):
+    """All spaces: [prefix, [[principal, rights], ...]] each."""
+
+
+@operation(Right.SESSION, ("revision", "limits", "full"))
+class LimitsRequest(Query, tag=151):
+    """Limits of the state: [name, value, used, least, most, unit] each; whether it is full."""
+
+
 # --- tracking ------------------------------------------------------------------------------------
 
 
@@ -697,6 +844,13 @@ class LevelPin(Request, tag=130):
     """Hold the level where it is, or let it rise again."""
 
     pinned: k.Flag
+
+
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class LimitsChange(Request, tag=150):
+    """Set limits of the state: the leader puts it into the log. Asking again is harmless."""
+
+    values: k.LimitValues
 
 
 @operation(Right.OPERATE, "done", route=Route.ANY)

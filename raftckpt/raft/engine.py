@@ -470,6 +470,15 @@ class Engine(SyncObj):  # type: ignore[misc]
     def append_due(self, at: float) -> None:
         self._SyncObj__newAppendEntriesTime = at
 
+    @property
+    def silence_s(self) -> float:
+        """How long a leader goes on without answers from a majority."""
+        return self.conf.leaderFallbackTimeout  # type: ignore[no-any-return]
+
+    @silence_s.setter
+    def silence_s(self, seconds: float) -> None:
+        self.conf.leaderFallbackTimeout = seconds
+
     def is_connected(self, node: str) -> bool:
         """Whether a connection with ``node`` is up."""
         return self.peer(node) in self._SyncObj__connectedNodes

@@ -1,9 +1,9 @@
 """The first words on a link: who is there, the proof of it, and what speaks against it. Pure.
 
 ``[300, [lowest, highest], protocol, cluster, node, directory, incarnation, run, founding, joins,
-peer, client, term, last_index, nonce]``: an array that only grows at its end, the range of levels
-first, for ever; what follows the fields known is ignored. A side that objects says ``[301, why,
-fatal]``, one that goes on ``[302]``.
+peer, client, term, last_index, nonce, memory]``: an array that only grows at its end, the range of
+levels first, for ever; what follows the fields known is ignored. A side that objects says
+``[301, why, fatal]``, one that goes on ``[302]``.
 
 Where the replicas share a secret, each side proves that it has it before anything that it says
 counts: ``[303, HMAC-SHA256(secret, who of the two, both first words)]``, with a nonce of each side
@@ -62,6 +62,7 @@ _NODE: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NODE_ID_BYTES_MAX - 1
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.:\[\]-]*\Z")
 _LEVEL_MAX: Final = 1 << 16
 _STARTS_MAX: Final = 1 << 32
+_MEMORY_MAX: Final = (1 << 63) - 1
 _TEXT_MAX: Final = 500
 
 
@@ -82,7 +83,9 @@ class Hello(NamedTuple):
     term: int
     last_index: int
     nonce: bytes = b""
-    """Of a side that has a secret to prove, never used twice; else it is not said."""
+    """Of a side that has a secret to prove, never used twice; else it is not said, or empty."""
+    memory: int = 0
+    """Bytes that it has for data; 0: it is not said."""
 
     @property
     def info(self) -> PeerInfo:
@@ -90,7 +93,7 @@ class Hello(NamedTuple):
         lowest, highest = self.levels
         return PeerInfo(
             self.directory, self.node, self.joins, self.peer, self.client, lowest, highest,
-            self.incarnation, self.run, self.term, self.last_index,
+            self.incarnation, self.run, self.term, self.last_index, self.memory,
         )  # fmt: skip
 
 
@@ -117,7 +120,10 @@ def parse_hello(body: bytes) -> Hello | Refusal:
     nonce = message[len(_TYPES) + 1] if len(message) > len(_TYPES) + 1 else b""
     if type(nonce) is not bytes or len(nonce) not in (0, NONCE_BYTES):
         raise PeerProtocolError("the nonce of the handshake is malformed")
-    hello = Hello._make((*fields, nonce))
+    memory = message[len(_TYPES) + 2] if len(message) > len(_TYPES) + 2 else 0
+    if type(memory) is not int:
+        raise PeerProtocolError("the memory in the handshake is malformed")
+    hello = Hello._make((*fields, nonce, memory))
     _check(hello)
     return hello
 
@@ -150,6 +156,7 @@ def _check(hello: Hello) -> None:
         and 0 <= hello.incarnation <= _STARTS_MAX
         and 0 <= hello.term <= TERM_MAX
         and 0 <= hello.last_index <= INDEX_MAX
+        and 0 <= hello.memory <= _MEMORY_MAX
     )
     if not bounds:
         raise PeerProtocolError("number out of range in the handshake")
@@ -196,7 +203,9 @@ class Handshake:
         self.hello: Hello | None = None
         self.accepted = self.over = False
         self._me = own
-        said = own._replace(nonce=nonce) if secret else own[:-1]
+        said: tuple[Any, ...] = own._replace(nonce=nonce if secret else b"")
+        if not own.memory:
+            said = said[:-1] if secret else said[:-2]
         self._own = _body([HELLO, *said])
         self._theirs = b""
         self._dialled = dialled

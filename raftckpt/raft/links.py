@@ -25,7 +25,7 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from raftckpt import limits
@@ -152,6 +152,7 @@ class _Link(asyncio.Protocol):
             self.transport.write(encode_frame(body))
 
     def data_received(self, data: bytes) -> None:
+        self.links.working()
         try:
             for body in self._decoder.feed(data):
                 if self.live:
@@ -223,8 +224,10 @@ class PeerLinks:
         rng: random.Random | None = None,
         *,
         secret: bytes = b"",
+        working: Callable[[], None] = lambda: None,
     ) -> None:
         self.handler = handler
+        self.working = working
         self.loop = asyncio.get_running_loop()
         self._listen = listen
         self._identity = identity

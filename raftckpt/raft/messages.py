@@ -25,6 +25,7 @@ from raftckpt.raft.configuration import CONFIGURATION, decode_configuration
 
 __all__ = [
     "INDEX_MAX",
+    "SYNC_US_MAX",
     "TERM_LEAP_MAX",
     "TERM_MAX",
     "WHOLE",
@@ -32,6 +33,7 @@ __all__ = [
     "Append",
     "Chunk",
     "ChunkAck",
+    "DiskPace",
     "Echo",
     "NotLetIn",
     "Noted",
@@ -199,6 +201,13 @@ class NotLetIn(NamedTuple):
     why: str
 
 
+class DiskPace(NamedTuple):
+    """How long a sync of the sender's journal takes of late, on average (microseconds)."""
+
+    kind: int
+    sync_us: int
+
+
 class Noted(NamedTuple):
     """A founding: the record that the sender has written down, and whether it is complete."""
 
@@ -224,6 +233,7 @@ PeerMessage: TypeAlias = (
     | Removed
     | NotLetIn
     | Noted
+    | DiskPace
 )
 
 KINDS: Final[dict[type[Any], int]] = {
@@ -242,6 +252,7 @@ KINDS: Final[dict[type[Any], int]] = {
     Removed: 17,
     NotLetIn: 18,
     Noted: 19,
+    DiskPace: 20,
 }
 """2, 3, 11 and 12 were said by replicas of peer protocol 1 only."""
 FORMER: Final[dict[type[Any], tuple[int, Callable[[Any], Any]]]] = {}
@@ -262,6 +273,7 @@ _ROUND_MAX: Final = (1 << 63) - 1
 _SNAPSHOT_BYTES_MAX: Final = 1 << 50
 _OFFERS_MAX: Final = 1 << 32
 _ID_MAX: Final = 64
+SYNC_US_MAX: Final = 1 << 40
 _WHY_MAX: Final = 500
 _MOST: Final[dict[str, int]] = {
     "kind": 1 << 16,
@@ -284,6 +296,7 @@ _MOST: Final[dict[str, int]] = {
     "received": _SNAPSHOT_BYTES_MAX,
     "crc": (1 << 32) - 1,
     "number": _OFFERS_MAX,
+    "sync_us": SYNC_US_MAX,
     "snapshot": _ID_MAX,
     "why": _WHY_MAX,
 }
@@ -299,7 +312,7 @@ _BOUNDS: Final[dict[int, tuple[tuple[int, int], ...]]] = {
 _FREQUENT: Final = frozenset((Append, Ack, Echo))
 """Messages that have nothing more to be looked at."""
 _ANSWERS: Final = frozenset((Ack, Echo, ChunkAck))
-_WITHOUT_TERM: Final = frozenset((NotLetIn, Noted))
+_WITHOUT_TERM: Final = frozenset((NotLetIn, Noted, DiskPace))
 """The others say one first, their own or that of a configuration."""
 WHOLE: Final = b"\x00"
 """First byte of a frame body: a peer frame is never fragmented."""

@@ -28,6 +28,7 @@ from raftckpt.raft.configuration import (
     InForce,
     encode_configuration,
 )
+from raftckpt.raft.disks import HEARTBEATS_ALONE_S, Disks
 from raftckpt.raft.elections import ElectionTimer, Voting
 from raftckpt.raft.following import Following
 from raftckpt.raft.messages import (
@@ -37,6 +38,7 @@ from raftckpt.raft.messages import (
     Append,
     Chunk,
     ChunkAck,
+    DiskPace,
     Echo,
     Noted,
     NotLetIn,
@@ -81,6 +83,8 @@ log = logging.getLogger("raftckpt.raft")
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 128 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
+SYNCS_MISSED: Final = 4
+"""An answer waits for a sync there and one here, each of which may just have begun."""
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""
 CONFIRM_AFTER_S: Final = 1.0
@@ -202,6 +206,7 @@ class RaftNode(lib.EngineHooks):
             first_applied=first_applied,
             committed=min(self._log.extra, self._log[-1][1]),
         )
+        self._disks = Disks(self._now, self._emit)
         self._sender = Sender(self._engine, storage.snapshots, self._now, self._emit_early)
         self._changes = Changes(
             self._engine, self._linked, self._own_info(), self._now, config.election_max_s
@@ -268,11 +273,11 @@ class RaftNode(lib.EngineHooks):
     def _best_follower(self) -> str:
         engine, voters = self._engine, self._configurations.now.voters
         candidates = [
-            (engine.match_index(name), name)
+            (engine.match_index(name), -(self._disks.mean_of(name) or 0.0), name)
             for name in engine.others
             if name in voters and engine.is_connected(name)
         ]
-        return max(candidates)[1] if candidates else ""
+        return max(candidates)[2] if candidates else ""
 
     def _directory_of(self, node: str) -> str:
         member = self._configurations.now.configuration.named(node)
@@ -448,6 +453,8 @@ class RaftNode(lib.EngineHooks):
             self._engine.doTick(0.0)
             self._follow_up()
             self._sync_and_release()
+        elif self._now() >= self._disks.look_at and self._ready():
+            self._hand_over_to_a_faster_disk()
         self._snapshotter.advance(
             self._engine.applied, self._sender.sending_snapshot, self._sender.needed
         )
@@ -459,6 +466,29 @@ class RaftNode(lib.EngineHooks):
             or (self._engine.role == lib.LEADER and self._sender.must_send)
         ):
             self._wake()
+
+    def _hand_over_to_a_faster_disk(self) -> None:
+        self._wait_for_answers(self._disks.mean or 0.0)
+        voters = self._configurations.now.voters
+        others = [name for name in self._engine.others if name in voters]
+        target = self._disks.faster([*filter(self._engine.is_connected, others)])
+        if target is not None and self._transfer is None:
+            self.transfer(self._node_of(target), lambda outcome: None)
+
+    def wait_for_disk(self, waited_s: float) -> None:
+        """Say that this leader leads, if that is due: called while a sync takes long.
+
+        Nothing else may be said or done before the sync ends. This promises nothing but the term,
+        which became durable before anybody voted for it.
+        """
+        now = self._now()
+        if self._engine.role != lib.LEADER or now < self._engine.append_due:
+            return
+        if waited_s <= HEARTBEATS_ALONE_S:
+            self._engine.append_due = now + self._config.heartbeat_s
+            for name, encoded in self._sender.calming():
+                for body in join_bodies([encoded]):
+                    self._send(name, body)
 
     def _confirm(self) -> None:
         """Note on disk that the last group was synced, so that damage to it cannot look torn."""
@@ -496,6 +526,7 @@ class RaftNode(lib.EngineHooks):
             begun = self._now()
             self._log.sync()
             self._synced_at = self._now()
+            self._disks.synced(self._synced_at - begun)
             if self._synced_at - begun > SLOW_SYNC_S:
                 self._tell_slow_sync(self._synced_at - begun)
         if self._early:
@@ -516,8 +547,13 @@ class RaftNode(lib.EngineHooks):
         lowest, highest = self._config.levels
         return min(highest, peer.highest) if peer is not None else lowest
 
+    def _wait_for_answers(self, sync_s: float) -> None:
+        """A leader gives up without answers, but not because disks take ``sync_s`` to sync."""
+        self._engine.silence_s = self._config.election_max_s + SYNCS_MISSED * sync_s
+
     def _tell_slow_sync(self, took: float) -> None:
-        """Log it, now and then: a leader that waits for its disk sends no heartbeats meanwhile."""
+        """Log it, now and then."""
+        self._wait_for_answers(took)
         self._slow_syncs += 1
         if self._synced_at - self._slow_told_at > SLOW_SYNC_TOLD_EVERY_S:
             log.warning("event=slow_sync ms=%d since_last=%d", took * 1000, self._slow_syncs)
@@ -626,6 +662,11 @@ class RaftNode(lib.EngineHooks):
                 return
             case NotLetIn():
                 self._on_told(directory, message.why)
+                return
+            case DiskPace():
+                self._disks.heard(directory, message)
+                if directory == self._engine.leader:
+                    self._disks.tell(directory)
                 return
             case Noted():
                 if not message.complete:
@@ -839,6 +880,7 @@ class RaftNode(lib.EngineHooks):
             self._timer.rearm()
         if new == lib.LEADER:
             self._sender.lead()
+            self._disks.leads()
             self._changes.lead()
             self._timer.transfer_term = None
 
@@ -1000,6 +1042,13 @@ class RaftNode(lib.EngineHooks):
             if age <= WALL_CLOCK_AGE_S and name in voters:
                 clocks.append(heard.wall_ns + int(age * limits.SECOND_NS))
         return clocks
+
+    def memories(self) -> Sequence[int]:
+        """Bytes that each voter has for data; see the port."""
+        told = {self._id: self._config.memory}
+        told |= {directory: info.memory for directory, info in self._linked.items()}
+        found = [told.get(name, 0) for name in self._configurations.now.voters]
+        return found if all(found) else []
 
     def close(self) -> None:
         """Sync what is buffered and close the files."""

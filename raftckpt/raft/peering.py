@@ -93,6 +93,7 @@ class Peering:
             self._config.client,
             term,
             last,
+            memory=self._config.memory,
         )
 
     def objection(self, hello: Hello) -> tuple[str | None, bool]:

@@ -68,6 +68,8 @@ class PeerInfo(NamedTuple):
     term: int = 0
     last_index: int = 0
     """Its term and the end of its log when the link began."""
+    memory: int = 0
+    """Bytes that it has for data; 0: it does not say."""
 
 
 class PeerStatus(NamedTuple):
@@ -235,6 +237,9 @@ class ReplicatedLog(Protocol):
 
     def wall_clocks(self) -> Sequence[int]:
         """Estimated wall clocks of the voters heard from lately, this one's first (ns)."""
+
+    def memories(self) -> Sequence[int]:
+        """Bytes that each voter has for data, this one's first; none unless all say it now."""
 
     def compact(self) -> bool:
         """Start a snapshot now (it proceeds in steps). False if one is already on its way."""

@@ -241,6 +241,13 @@ class Sender:
         if not sent_any:  # and have it echo
             self._emit(name, self._calming())
 
+    def calming(self) -> Iterator[tuple[str, bytes]]:
+        """A bare heartbeat for everybody who is reached."""
+        encoded = self._calming()
+        for name in [*self._followers, *sorted(self._leaving)]:
+            if self._engine.is_connected(name):
+                yield name, encoded
+
     def _calming(self) -> bytes:
         return encode(Append(KINDS[Append], self._engine.term, self.round, 0, 0, 0, []))
 

@@ -19,6 +19,8 @@ class RaftConfig(NamedTuple):
     """host:port for clients."""
     levels: tuple[int, int] = (LOWEST_LEVEL, HIGHEST_LEVEL)
     """The lowest and the highest level that this version can."""
+    memory: int = 0
+    """Bytes that this replica has for data; 0: not to be announced."""
     heartbeat_s: float = 0.05
     election_min_s: float = 0.3
     election_max_s: float = 0.6
@@ -27,7 +29,7 @@ class RaftConfig(NamedTuple):
     keep_entries: int = 5_000
     """Entries kept behind a snapshot, so that a short absence is caught up from the log."""
     keep_bytes: int = 16 * limits.MIB
+    """Of them."""
     log_bytes_max: int = limits.GIB
     """Compaction waits for followers that get on, but not until the log is longer than this: to
     overtake a slow transfer, or the catching up after it, would begin it again and again."""
-    """Of them."""

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from raftckpt.client.kit import TlsOptions
+from raftckpt.client.kit import TlsOptions, credentials
 from raftckpt.errors import InvalidParam
-from raftckpt.saf.credentials import credentials
 
 __all__ = ["Settings", "configure", "current", "current_rules"]
 

@@ -18,11 +18,13 @@ from typing import Any, Final, Protocol, cast
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
+from raftckpt.model.access import NOBODY, Identity
 from raftckpt.model.types import Result
+from raftckpt.net.certificates import client_name
 from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
-from raftckpt.node.liveness import SessionState
+from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
@@ -73,6 +75,7 @@ _PUSHES_PER_TURN: Final = 4
 """Small messages to trackers, written at once; then others have their turn."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
 _ANSWERED: Final = "answered"
+_NOT_GRANTED: Final = "not_granted"
 _REPLY: Final = int(ReplyKind.REPLY)
 
 
@@ -84,6 +87,8 @@ class Port(Protocol):
     dispatcher: Dispatcher
     turns: Turns
     refusals: Counter[str]
+    working: Callable[[], None]
+    """Told that something begins in this turn of the loop."""
 
     def opened(self, connection: Connection) -> None:
         """A connection is there."""
@@ -102,6 +107,12 @@ class Port(Protocol):
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call something when others had their turn."""
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """A client lacks a right or a credential."""
+
+    def operates(self, owner: Requester, operation: str) -> None:
+        """A client asks for something that needs the right to operate."""
 
     def packed(self, messages: list[Any]) -> bytes | None:
         """One frame for messages that several may get; None: they do not fit."""
@@ -140,11 +151,13 @@ class Connection(asyncio.Protocol):
         "greeted",
         "guest",
         "held_bytes",
+        "identity",
         "inflight",
         "inflight_bytes",
         "opened_at",
         "partial_since",
         "peer",
+        "principal",
         "private",
         "session",
         "stalled_at",
@@ -157,6 +170,8 @@ class Connection(asyncio.Protocol):
         self.inflight = 0
         self.inflight_bytes = 0
         self.witness = 0
+        self.identity = Identity(NOBODY)
+        self.principal = NOBODY
         self.greeted = False
         self.private = False
         self.guest: Guest | None = None
@@ -203,6 +218,23 @@ class Connection(asyncio.Protocol):
         """The client's certificate as ``ssl`` returns it; None without one."""
         return self._transport.get_extra_info("peercert") if self._transport is not None else None
 
+    def certified(self, cluster: str) -> str | None:
+        """Name of the client of ``cluster`` that its certificate is for."""
+        return client_name(self.certificate, cluster)
+
+    def identify(self, identity: Identity) -> None:
+        """Take note of who it is."""
+        self.identity = identity
+        self.principal = identity.principal
+
+    def audited(self, why: str) -> None:
+        """Have it written down that it was refused."""
+        self._listener.refused(self, why)
+
+    def operates(self, operation: str) -> None:
+        """Have it written down that it does what needs the right to operate."""
+        self._listener.operates(self, operation)
+
     # --- asyncio ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
@@ -219,6 +251,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decode and dispatch what arrived."""
+        self._listener.working()
         try:
             bodies = self.decoder.feed(data)
         except FrameError as error:
@@ -294,6 +327,7 @@ class Connection(asyncio.Protocol):
     # --- in -----------------------------------------------------------------------------------
     def _take(self) -> None:
         """Begin what was received, as much as the bounds and this turn's time allow."""
+        self._listener.working()
         bodies, held = self._bodies, self._held
         decoded = False
         while True:
@@ -497,19 +531,23 @@ class Connection(asyncio.Protocol):
         if code == _OK:
             self._out.append([0, request, 1, value])
         else:
-            # the attempt answered here did nothing, but an earlier one under its number may have
-            self._out.append([0, request, code, value, value[0] != _ANSWERED])
+            self._out.append(self._refusal(request, code, value))
         self._answered += 1
         if not self._dirty:
             self._dirty = True
             self._listener.mark(self)
 
+    def _refusal(self, request: int, code: int, value: Any) -> list[Any]:
+        """The message that tells a refusal."""
+        if value[0] == _NOT_GRANTED:
+            self._listener.refused(self, f"the right to {value[1]} is not granted")
+        # the attempt answered here did nothing, but an earlier one under its number may have
+        return [_REPLY, request, code, value, value[0] != _ANSWERED]
+
     def answer_all(self, requests: list[int], results: list[Result]) -> None:
         """Reply with the outcomes of consecutive commands."""
         self._out += [
-            [0, request, 1, value]
-            if code == _OK
-            else [0, request, code, value, value[0] != _ANSWERED]
+            [0, request, 1, value] if code == _OK else self._refusal(request, code, value)
             for request, (code, value) in zip(requests, results, strict=True)
         ]
         self._answered += len(requests)
@@ -533,8 +571,10 @@ class Connection(asyncio.Protocol):
                 self._listed(request)
             return
         code, value = result
-        definite = [] if code == _OK else [value[0] != _ANSWERED]
-        self._enqueue([0, request, code, value, *definite], size)
+        if code == _OK:
+            self._enqueue([_REPLY, request, code, value], size)
+        else:
+            self._enqueue(self._refusal(request, code, value), size)
 
     def _enqueue(self, message: list[Any], size: int) -> None:
         """Have a message sent when those before it are, and the client reads."""
@@ -566,6 +606,14 @@ class Connection(asyncio.Protocol):
     def value(self, request: int, value: Any) -> None:
         """Reply with a value that is no result of the model."""
         self.answer(request, Result(_OK, value))
+
+    def revoke(self, request: int) -> None:
+        """Tell that what was begun under a number, and answered, is over for lack of a right."""
+        refusal = ["revoked", None, None]
+        self._out.append([_REPLY, request, int(SaAisError.ERR_ACCESS), refusal, True])
+        if not self._dirty:
+            self._dirty = True
+            self._listener.mark(self)
 
     def attached(self) -> None:
         """The ATTACH under way was answered (or refused): go on with what followed it."""
@@ -670,6 +718,7 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Write one frame of the queue per iteration of the loop, as long as the client reads."""
         self._unpumped = True
+        self._listener.working()
         transport = self._transport
         if transport is None or transport.is_closing() or not self._writable:
             return

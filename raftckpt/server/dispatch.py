@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
+from raftckpt.model.access import Identity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
+from raftckpt.node.cputime import CpuMeter
 from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
+from raftckpt.protocol.operations import OPERATIONS, Right
 from raftckpt.raft.configuration import ClusterMember
 from raftckpt.raft.port import (
     AddMember,
@@ -42,11 +45,21 @@ _TRANSFER_SECONDS: Final = 2.0
 """After so long one more may be asked for: each costs everybody the time of an election."""
 
 
+_OPERATING: Final = frozenset(
+    record
+    for record in ops.REQUESTS - ops.COMMANDS - ops.QUERIES
+    if OPERATIONS[record].needs is Right.OPERATE
+)
+"""What is outside the log and of the state, and needs the right over the cluster."""
+
+
 class Client(Requester, Subscriber, Protocol):
     """A connection as the dispatcher sees it."""
 
     greeted: bool
     client_name: str
+    identity: Identity
+    """Who it proved to be."""
     private: bool
     """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
 
@@ -58,6 +71,18 @@ class Client(Requester, Subscriber, Protocol):
 
     def close(self) -> None:
         """Send what is gathered and close."""
+
+    def certified(self, cluster: str) -> str | None:
+        """Name of the client of ``cluster`` that its certificate is for."""
+
+    def identify(self, identity: Identity) -> None:
+        """Take note of who it is."""
+
+    def audited(self, why: str) -> None:
+        """Have it written down that it was refused."""
+
+    def operates(self, operation: str) -> None:
+        """Have it written down that it does what needs the right to operate."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,7 @@ class ReplicaInfo:
     """Longest step of the last minute or two, its syncs not counted."""
     health: Callable[[], dict[str, Any]] = dict
     """Disk, clock, certificates."""
+    cpu: CpuMeter | None = None
 
 
 class Dispatcher:
@@ -115,6 +141,7 @@ class Dispatcher:
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
             ops.AlarmClear: self._clear,
+            ops.LimitsChange: self._limits,
             ops.CheckStart: self._check_start,
             ops.DigestRequest: self._digest,
             ops.Track: tracking.track,
@@ -130,20 +157,67 @@ class Dispatcher:
 
     def handle(self, client: Client, message: Any) -> None:
         """Handle a message that is no command."""
-        handler = self._handlers.get(type(message))
+        kind = type(message)
+        if kind in _OPERATING and not self._may_operate(client, message):
+            return
+        handler = self._handlers.get(kind)
         if handler is None:
             self._replica.query(client, message)
         else:
             handler(client, message)
 
+    def _may_operate(self, client: Client, message: Any) -> bool:
+        """Ask for the right over the cluster, once for all that needs it outside the log."""
+        if not self._replica.machine.access.operates(client.principal):
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_granted", "operate")
+            client.audited(f"{OPERATIONS[type(message)].name} needs operate")
+            return False
+        if type(message) is not ops.SnapshotPiece:  # its BEGIN is enough
+            client.operates(OPERATIONS[type(message)].name)
+        return True
+
+    def _identified(self, client: Client, message: ops.HelloRequest, first: bool) -> bool:
+        """Find out who it is; refuse whoever is nobody."""
+        access = self._replica.machine.access
+        if not access.on:
+            if message.token is None:
+                return True
+            # whoever shows one believes that it is looked at
+            self._refuse_credential(client, message, "token")
+            return False
+        certified = client.certified(self._info.cluster)
+        identity = access.prove(message.token, certified, self._now_ns())
+        if identity is None or not (first or identity == client.identity):
+            self._refuse_credential(client, message, "credentials")
+            client.audited("it shows no credential that is known, or one that has ended")
+            return False
+        client.identify(identity)
+        return True
+
+    def _refuse_credential(self, client: Client, message: ops.HelloRequest, reason: str) -> None:
+        """Refuse, for good only if what is known here is all that is committed, as far as we know.
+
+        A replica that was just started may be of before the credential, or before rights were on.
+        """
+        replica, raft = self._replica, self._replica.log.status()
+        behind = replica.leader is None or raft.applied_index < raft.commit_index
+        if behind and not replica.leading:
+            client.refuse(message.request, _TRY_AGAIN, "behind", replica.machine.revision)
+        else:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, reason)
+
+    def _now_ns(self) -> int:
+        """Time by which credentials end: an idle cluster's own stands still."""
+        return max(self._replica.machine.now_ns, self._clock.wall_ns())
+
     def _hello(self, client: Client, message: ops.HelloRequest) -> None:
+        first = not client.greeted
         client.greeted = True  # also if it is refused, so that the refusal can leave
         if CLIENT_PROTOCOL not in message.versions:
             client.refuse(message.request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
             client.close()
             return
-        if message.token is not None:  # whoever shows one believes that it is looked at
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "token")
+        if not self._identified(client, message, first):
             client.close()
             return
         client.client_name = message.client_name
@@ -187,7 +261,7 @@ class Dispatcher:
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
         request, replica = message.request, self._replica
-        if not client.private:
+        if not (client.private or replica.machine.access.on):
             client.refuse(request, SaAisError.ERR_ACCESS, "not_local")
             return
         if not replica.leading:
@@ -227,8 +301,14 @@ class Dispatcher:
                 change = SetPin(message.pinned)
         replica.change(change, done)
 
-    def _clear(self, client: Client, message: ops.AlarmClear) -> None:
+    def _limits(self, client: Client, message: ops.LimitsChange) -> None:
         if not client.private:
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
+            return
+        self._replica.set_limits(client, message.request, message.values)
+
+    def _clear(self, client: Client, message: ops.AlarmClear) -> None:
+        if not (client.private or self._replica.machine.access.on):
             client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
             return
         self._info.clear_alarms()
@@ -284,6 +364,10 @@ class Dispatcher:
             "sessions": len(machine.sessions),
             "connections": self._connections(),
             "checkpoints": len(machine.checkpoints),
+            "data_bytes": machine.used,
+            "data_bytes_max": replica.data_bytes_max or 0,
+            "memory_limit": machine.bounds.value("memory"),
+            "memory_full": machine.bounds.full,
             "revision": machine.revision,
             "trackers": self._tracking.count,
             "history_from": self._tracking.history.floor,
@@ -303,6 +387,8 @@ class Dispatcher:
             "journal_bytes": info.journal_bytes(),
             "fsyncs": info.fsyncs(),
             "longest_step_ms": int(info.longest_step_s() * 1000),
+            "turn_cpu_ms": 0 if info.cpu is None else round(info.cpu.most * 1000, 1),
+            "long_turns": 0 if info.cpu is None else info.cpu.long,
             "cpu_ms": int(time.process_time() * 1000),
             "commands": replica.applied_commands,
             "copied_s": None if copied is None else copied[0],

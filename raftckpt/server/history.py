@@ -142,6 +142,7 @@ class History:
         changes_max: bound of their number, likewise.
 
     Attributes:
+        bytes_max: as given.
         floor: changes up to this revision are gone.
         revision: of the state that the last entry led to.
     """
@@ -156,7 +157,7 @@ class History:
         self.bytes = 0
         self.count = 0
         self.trails: dict[int, Trail] = {}
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._changes_max = changes_max
         self._entries: deque[tuple[list[Change], int]] = deque()
 
@@ -181,7 +182,7 @@ class History:
                 if trail is not None:
                     trail.append(change)
                     grown[trail.uid] = trail
-        while (self.bytes > self._bytes_max or self.count > self._changes_max) and len(
+        while (self.bytes > self.bytes_max or self.count > self._changes_max) and len(
             self._entries
         ) > 1:
             self._drop_oldest()

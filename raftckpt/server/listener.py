@@ -17,12 +17,15 @@ from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_client
 from raftckpt.net.doors import Doors, Guest
 from raftckpt.node.clock import Clock
+from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
+from raftckpt.server.audit import Audit
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.history import History
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -47,6 +50,8 @@ class ClientListener:
         tls: context of the server side, or None.
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
+        working: told that something begins in this turn of the loop.
+        history_bytes: of the latest changes that are kept for trackers.
     """
 
     def __init__(
@@ -58,7 +63,10 @@ class ClientListener:
         *,
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
+        working: Callable[[], None] = lambda: None,
+        history_bytes: int = limits.HISTORY_BYTES_MAX,
     ) -> None:
+        self.working = working
         self.replica = replica
         self.clock = clock
         self.turns = Turns(clock, self.soon)
@@ -67,9 +75,13 @@ class ClientListener:
         self.protocol_errors = 0
         self.refusals: Counter[str] = Counter()
         """Requests refused before they were in the log, by reason."""
+        self.audit = Audit()
         self.receiving_bytes = 0
         self.tracking = Tracking(
-            lambda: replica.machine, clock.monotonic, cut_off=lambda: cut_off(replica)
+            lambda: replica.machine,
+            clock.monotonic,
+            History(history_bytes),
+            cut_off=lambda: cut_off(replica),
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
@@ -276,6 +288,8 @@ class ClientListener:
             ):
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)
+        self._part()
+        self.audit.tick()
         self.tracking.tick()
         self.copies.tick()
         if self._not_logged:
@@ -332,6 +346,35 @@ class ClientListener:
         """Call back after a while."""
         if self._loop is not None:
             self._loop.call_later(seconds, callback)
+
+    def rights_changed(self) -> None:
+        """Close the connections of those who are nobody any more, end trackers without a right."""
+        self.tracking.rights_changed()
+        self._part()
+
+    def _part(self) -> None:
+        """Close the connections whose credential is gone, or has ended."""
+        access = self.replica.machine.access
+        if not access.on:
+            return
+        now_ns = max(self.replica.machine.now_ns, self.clock.wall_ns())
+        for connection in list(self.connections):
+            if connection.greeted and not access.holds(connection.identity, now_ns):
+                connection.notice("session_lost", "revoked")
+                connection.close()
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """Write down who lacks a right or a credential."""
+        self.audit.refused(connection.peer, self._principal(connection), why)
+
+    def operates(self, owner: Requester, operation: str) -> None:
+        """Write down who does what needs the right to operate."""
+        if isinstance(owner, Connection):
+            self.audit.asked(owner.peer, self._principal(owner), operation)
+
+    def _principal(self, connection: Connection) -> str:
+        known = self.replica.machine.access.by_number.get(connection.principal)
+        return "-" if known is None else known.name
 
     def leader_changed(self, leader: str | None) -> None:
         """Tell every client who leads now."""

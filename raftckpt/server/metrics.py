@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from raftckpt import limits
+from raftckpt.model.bounds import BOUNDS
 from raftckpt.node.health import Health
 from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
@@ -95,7 +96,7 @@ class Seen:
             "pending_commands": limits.PENDING_COMMANDS_MAX,
             "pending_bytes": limits.PENDING_BYTES_MAX,
             "trackers": limits.TRACKERS_MAX,
-            "history_bytes": limits.HISTORY_BYTES_MAX,
+            "history_bytes": self.listener.tracking.history.bytes_max,
         }
         return {name: value for name, value in found.items() if value}
 
@@ -169,12 +170,17 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("batch_commands", _H, "", "", "Commands of each batch proposed.", lambda s: s.meters.batch_commands),
     ("batch_bytes", _H, "bytes", "", "Bytes of each batch proposed.", lambda s: s.meters.batch_bytes),
     ("longest_step_seconds", _G, "seconds", "", "Longest step of the last minute or two, syncs not counted.", lambda s: s.of.info.longest_step_s()),
+    ("turn_cpu_seconds", _G, "seconds", "", "Most processor time of a turn of the loop in the last minute or two.", lambda s: None if s.of.info.cpu is None else s.of.info.cpu.of_late.value),
+    ("long_turns", _C, "", "", "Turns of the loop that took more than 50 ms of processor time.", lambda s: None if s.of.info.cpu is None else s.of.info.cpu.long),
     ("connections", _G, "", "", "Connections of clients.", lambda s: len(s.listener.connections)),
     ("sessions", _G, "", "", "Sessions of the state.", lambda s: len(s.replica.machine.sessions)),
     ("checkpoints", _G, "", "", "Checkpoints of the state.", lambda s: len(s.replica.machine.checkpoints)),
     ("trackers", _G, "", "", "Trackers served by this replica.", lambda s: s.listener.tracking.count),
     ("limit", _G, "", "limit", "What this replica takes on.", lambda s: s.limits()),
     ("limit_used", _G, "", "limit", "What of it is taken.", lambda s: s.used()),
+    ("state_limit", _G, "", "limit", "Limits of the state, equal on all replicas; memory 0: none.", lambda s: {name: s.replica.machine.bounds.value(name) for name in BOUNDS}),
+    ("state_used_bytes", _G, "bytes", "", "Of the memory limit: data, records, staged parts of large writes.", lambda s: s.replica.machine.used),
+    ("state_full", _G, "", "", "1 if new data is refused because of the memory limit.", lambda s: s.replica.machine.bounds.full),
     ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
     ("waiting", _G, "", "", "1 if this replica waits to become a member, or a change of members is held up.", lambda s: bool(s.raft.waiting)),
     ("disk_full", _G, "", "", "1 if the disk has no room for new data.", lambda s: s.of.disk_full()),

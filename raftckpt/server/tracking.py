@@ -18,9 +18,12 @@ from typing import Any, Final, Protocol
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, present
+from raftckpt.model.access import READING
 from raftckpt.model.changes import Change, ChangeKind
-from raftckpt.model.queries import EAGER_ROWS, image_rows
+from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.model.queries import EAGER_ROWS, allowed, image_rows
 from raftckpt.model.state import State
+from raftckpt.model.types import Result
 from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.replies import ReplyKind
@@ -30,6 +33,7 @@ __all__ = ["Subscriber", "Subscription", "Tracking"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _NOT_EXIST: Final = int(SaAisError.ERR_NOT_EXIST)
+_ACCESS: Final = int(SaAisError.ERR_ACCESS)
 _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
 _NO_RESOURCES: Final = int(SaAisError.ERR_NO_RESOURCES)
 _REPLY: Final = int(ReplyKind.REPLY)
@@ -48,6 +52,8 @@ class Subscriber(Protocol):
 
     address: str
     """IP address it comes from ("" if unknown)."""
+    principal: int
+    """Number of whom it proved to be; 0: nobody."""
     subscription: Subscription | None
     """Its trackers, if it has any."""
     stalled_at: float | None
@@ -57,6 +63,9 @@ class Subscriber(Protocol):
         self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
     ) -> None:
         """Reply that nothing was done."""
+
+    def revoke(self, request: int) -> None:
+        """Tell that what was begun under a number, and answered, is over for lack of a right."""
 
     def value(self, request: int, value: Any) -> None:
         """Reply with a value."""
@@ -103,6 +112,15 @@ class _Tracker:
         if done:
             self.syncs = [sync for sync in self.syncs if sync[0] > self.through]
         return [[_REPLY, request, 1, self.through] for _, request, _ in done]
+
+
+def _may_track(state: State, uid: int, principal: int) -> bool:
+    """Whether a principal may read what has, or until lately had, a uid."""
+    if not state.access.on:
+        return True
+    checkpoint = state.checkpoints.get(uid)
+    name = state.gone.get(uid) if checkpoint is None else checkpoint.name
+    return name is not None and bool(state.access.rights(principal, name) & READING)
 
 
 class Subscription:
@@ -251,15 +269,21 @@ class Tracking:
     def _start(self, subscription: Subscription, message: ops.Track) -> None:
         request, target, from_revision = message.request, message.target, message.from_revision
         state, history = self._state(), self.history
+        principal = subscription.subscriber.principal
         if isinstance(target, str):
-            checkpoint = state.names.get(target)
-            if checkpoint is None:
-                subscription.subscriber.refuse(request, _NOT_EXIST, "checkpoint_missing", target)
+            found = allowed(state, target, principal, READING)
+            if isinstance(found, Result):
+                refused = found.value
+                subscription.subscriber.refuse(request, found.code, refused.reason, refused.detail)
                 return
-            uid = checkpoint.uid
+            checkpoint: Checkpoint | None = found
+            uid = found.uid
         else:
             uid = target
             checkpoint = state.checkpoints.get(uid)
+            if not _may_track(state, uid, principal):
+                subscription.subscriber.refuse(request, _NOT_EXIST, "checkpoint_missing", uid)
+                return
         if checkpoint is None and (from_revision is None or uid >= state.next_uid):
             subscription.subscriber.refuse(request, _NOT_EXIST, "checkpoint_missing", uid)
             return
@@ -312,6 +336,24 @@ class Tracking:
             subscriber.refuse(tracker.request, _NOT_EXIST, "tracker", number)
         self._end(tracker)
         subscriber.value(request, None)
+
+    def rights_changed(self) -> None:
+        """End the trackers of those who may not read what they track any more."""
+        state = self._state()
+        if not state.access.on:
+            return
+        for subscription in self._subscriptions:
+            subscriber = subscription.subscriber
+            for tracker in list(subscription.trackers.values()):
+                if _may_track(state, tracker.trail.uid, subscriber.principal):
+                    continue
+                for _, sync, _ in tracker.syncs:
+                    subscriber.refuse(sync, _ACCESS, "revoked")
+                if tracker.reply is not None:
+                    subscriber.refuse(tracker.request, _ACCESS, "revoked")
+                else:
+                    subscriber.revoke(tracker.request)
+                self._end(tracker)
 
     def _find(self, subscriber: Subscriber, number: int) -> _Tracker | None:
         subscription = subscriber.subscription

@@ -33,6 +33,7 @@ __all__ = [
     "RealFileSystem",
     "StorageError",
     "Unsupported",
+    "Waiting",
     "join",
 ]
 
@@ -42,6 +43,12 @@ _JOIN_BYTES = 256 * 1024
 """Below this, one copy is cheaper than a long iovec."""
 _FREED_ASIDE_BYTES = 16 * 1024 * 1024
 """A file of this size is freed by a thread: on ext4, 64 MiB took up to 22 ms, 1 GiB 135 ms."""
+_SLOW_S = 0.1
+"""A third of the shortest time after which followers miss a leader, by default."""
+_FAST_IN_A_ROW = 256
+"""So many fast calls before a disk is trusted to be fast again: a guess."""
+_LOOK_UP_S = 0.01
+"""A fifth of the default heartbeat."""
 
 
 class StorageError(Exception):
@@ -269,12 +276,10 @@ class _RealFile:
             raise _translate("reading", self._name(), error) from error
 
     def sync(self) -> None:
-        begun = time.monotonic()
         try:
-            os.fdatasync(self._fd)
+            took = self._fs.waiting.call(os.fdatasync, self._fd)
         except OSError as error:
             raise _translate("syncing", self._name(), error) from error
-        took = time.monotonic() - begun
         self._fs.sync_s += took
         self._fs.synced(took)
 
@@ -355,6 +360,58 @@ class _RealLock:
             os.close(fd)
 
 
+class Waiting:
+    """Waits for the disk: at once while it is fast, else so that something else can be done.
+
+    A system call that does not return holds its thread. After a slow one another thread makes the
+    next ones, and this one, while it waits, calls ``meanwhile`` every now and then. Handing over
+    costs more than a fast sync (0.1 ms): after enough fast ones in a row this thread makes them.
+
+    Attributes:
+        meanwhile: called with the seconds waited so far, by the thread that waits.
+    """
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[float], None] = lambda waited_s: None
+        self._aside = 0
+        """So many more calls are made by another thread."""
+
+    def call(self, wait: Callable[[int], None], fd: int) -> float:
+        """Call ``wait(fd)`` and return how many seconds it took; raises what it raises."""
+        begun = time.monotonic()
+        if self._aside:
+            self._aside -= 1
+            self._call_aside(wait, fd, begun)
+        else:
+            wait(fd)
+        took = time.monotonic() - begun
+        if took > _SLOW_S:
+            self._aside = _FAST_IN_A_ROW
+        return took
+
+    def _call_aside(self, wait: Callable[[int], None], fd: int, begun: float) -> None:
+        failed: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                wait(fd)
+            except BaseException as error:  # raised where it is waited for
+                failed.append(error)
+            finally:
+                done.set()
+
+        try:
+            threading.Thread(target=run, name="sync", daemon=True).start()
+        except RuntimeError:  # no more threads
+            wait(fd)
+            return
+        while not done.wait(_LOOK_UP_S):
+            self.meanwhile(time.monotonic() - begun)
+        if failed:
+            raise failed[0]
+
+
 class RealFileSystem:
     """The operating system's file system.
 
@@ -363,12 +420,16 @@ class RealFileSystem:
         synced: told how many seconds each sync of a file took.
         relief: told which file has no room; returns whether it made some.
         taken: told that room was reserved for a file.
+        waiting: how the disk is waited for.
     """
 
     sync_s = 0.0
     synced: Callable[[float], None] = staticmethod(lambda seconds: None)
     relief: Callable[[str], bool] | None = None
     taken: Callable[[], None] | None = None
+
+    def __init__(self) -> None:
+        self.waiting = Waiting()
 
     def relieved(self, path: str, error: OSError) -> bool:
         """Whether what failed for want of room may be tried again."""
@@ -432,16 +493,15 @@ class RealFileSystem:
 
     def fsync_dir(self, path: str) -> None:
         """Make the names in a directory durable."""
-        begun = time.monotonic()
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                took = self.waiting.call(os.fsync, fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise _translate("syncing the directory", path, error) from error
-        self.sync_s += time.monotonic() - begun
+        self.sync_s += took
 
     def lock(self, path: str) -> Lock:
         """Take the exclusive lock file ``path``."""

@@ -1,6 +1,6 @@
 """Public test helpers: a real cluster on loopback for one's own tests, and fault injection.
 
-Loaded lazily: pytest imports this package in every run (plugin :mod:`raftckpt.testing.fixtures`).
+Loaded lazily: whoever corrupts a section needs no cluster.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ from typing import IO, Any
 
 import yaml
 
-from raftckpt.client.blocking import connect
+from raftckpt.client.blocking import Service, connect
+from raftckpt.client.types import TlsOptions
+from raftckpt.errors import Exist
+from raftckpt.rights import Rights, known_token, make_token
 from raftckpt.testing import background
 from raftckpt.testing.probe import replica_status
 from raftckpt.testing.proxy import LinkProxy
@@ -59,6 +62,9 @@ class LocalCluster:
         wrap: commands put before that of a replica, by node (``{"n1": ["nice"]}``); each must
             execute the rest of its arguments in place of itself.
         module: what a replica runs (``python -m MODULE``).
+        auth: switch rights on when it is ready, with a principal ``operator`` that has all of them
+            on all names; its token is in ``token_path``. A path: of a file with the token to use.
+        tls: what this class shows to the replicas; what they use is in ``settings``.
 
     Example::
 
@@ -77,6 +83,8 @@ class LocalCluster:
         settings: Mapping[str, Any] | None = None,
         wrap: Mapping[str, Sequence[str]] | None = None,
         module: str = "raftckpt.node",
+        auth: bool | str | os.PathLike[str] = False,
+        tls: TlsOptions | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
@@ -90,6 +98,13 @@ class LocalCluster:
         self._faults = faults
         self._wrap = dict(wrap or {})
         self._module = module
+        self._tls = tls
+        self.token_path = self.data_dir / "operator.token"
+        """File with the token of the principal ``operator``, if there is one."""
+        if not isinstance(auth, bool):
+            self.token_path = Path(auth)
+        self._enables = auth is not False and not (self.data_dir / "rights").exists()
+        self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
             self._write_new(replicas, durability, dict(settings or {}))
@@ -157,7 +172,18 @@ class LocalCluster:
 
     def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
         """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
-        return replica_status(self.endpoint(node), timeout=timeout)
+        return replica_status(self.endpoint(node), timeout=timeout, token=self.token, tls=self._tls)
+
+    @property
+    def token(self) -> str | None:
+        """Token of the principal ``operator``; None: rights are not on."""
+        if not self._auth or self._enables:
+            return None
+        return self.token_path.read_text("utf-8").strip()
+
+    def connect(self, **options: Any) -> Service:
+        """Connect as the operator, as :func:`raftckpt.connect` does."""
+        return connect(self.endpoints, token=self.token, tls=self._tls, **options)
 
     def leader(self, timeout: float = 10.0) -> str:
         """Node that leads and can serve.
@@ -210,6 +236,28 @@ class LocalCluster:
             return len(leaders) == 1 and None not in leaders
 
         self._until(ready, timeout, "the cluster is not ready")
+        if self._enables:
+            self._enable_rights()
+
+    def _enable_rights(self) -> None:
+        """Make the operator, then switch on; each step may have been taken before."""
+        if self.token_path.exists():
+            token = known_token(self.token_path.read_text("utf-8").strip())
+        else:
+            token = make_token()
+            file = os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(file, token.text.encode() + b"\n")
+            finally:
+                os.close(file)
+        with connect(self.endpoints, token="", tls=self._tls) as service:
+            rights = Rights(service)
+            with contextlib.suppress(Exist):
+                rights.create_principal("operator", token)
+            rights.grant("", "operator", "read,write,create,drop,operate")
+            rights.enable()
+        (self.data_dir / "rights").touch()
+        self._enables = False
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop everything (SIGTERM, then SIGKILL after ``timeout`` s); idempotent.
@@ -346,7 +394,7 @@ class LocalCluster:
         timeout: float = 60.0,
     ) -> None:
         """Have a place kept for a spare host; asking again with the same token is harmless."""
-        with connect(self.endpoints, session=False, timeout=timeout) as service:
+        with self.connect(session=False, timeout=timeout) as service:
             service.add_member(
                 node,
                 peer=self.peer_endpoint(node),
@@ -381,7 +429,7 @@ class LocalCluster:
         Raises:
             ClusterNotReady: it still runs after ``timeout`` seconds.
         """
-        with connect(self.endpoints, session=False, timeout=timeout) as service:
+        with self.connect(session=False, timeout=timeout) as service:
             service.remove_member(node)
         return self.forget(node)
 

@@ -11,11 +11,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from msgspec.structs import astuple
 
+from raftckpt.client.credentials import credentials
+from raftckpt.client.endpoints import tls_context
 from raftckpt.client.greeting import Introduction
+from raftckpt.client.types import TlsOptions
 from raftckpt.errors import CheckpointError, TryAgain, Unavailable, error_for
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError, MessageStream, pack_messages
@@ -23,8 +26,6 @@ from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.protocol.replies import ReplyKind
 
 __all__ = ["ReplicaProbe", "replica_digests", "replica_status"]
-
-_GREETING: Final = (ops.HelloRequest, *astuple(Introduction("probe").request())[1:])
 
 
 class ReplicaProbe:
@@ -34,13 +35,26 @@ class ReplicaProbe:
         endpoint: ``host:port``.
         timeout: seconds for the connection and for each call.
         hello: whether to shake hands at once.
+        token: credential; None: that of ``RAFTCKPT_TOKEN_FILE``, if it is set.
+        tls: paths of PEM files; None: those of ``RAFTCKPT_CA`` and so on, if they are set.
 
     Raises:
         Unavailable: if nobody answers there in time.
     """
 
-    def __init__(self, endpoint: str, *, timeout: float = 2.0, hello: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        timeout: float = 2.0,
+        hello: bool = True,
+        token: str | None = None,
+        tls: TlsOptions | None = None,
+    ) -> None:
         host, _, port = endpoint.rpartition(":")
+        found = credentials(endpoint)
+        token = found.token if token is None else token
+        context = tls_context(found.tls if tls is None else tls)
         self.endpoint = endpoint
         self._timeout = timeout
         self._next_id = 0
@@ -48,12 +62,16 @@ class ReplicaProbe:
         self._waiting: list[list[Any]] = []
         try:
             self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout)
+            if context is not None:
+                self.socket = context.wrap_socket(self.socket, server_hostname=host.strip("[]"))
         except OSError as error:
             raise Unavailable(f"{endpoint} does not answer: {error}") from None
         self.welcome: Any = None
         try:
             if hello:
-                self.welcome = self.call(*_GREETING)
+                self.welcome = self.call(
+                    ops.HelloRequest, *astuple(Introduction("probe", token).request())[1:]
+                )
         except BaseException:
             self.close()
             raise
@@ -152,10 +170,16 @@ def _value(message: list[Any]) -> Any:
     raise error_for(code, reason, detail, definite=definite, index=index)
 
 
-def replica_status(endpoint: str, *, timeout: float = 1.0) -> dict[str, Any] | None:
+def replica_status(
+    endpoint: str,
+    *,
+    timeout: float = 1.0,
+    token: str | None = None,
+    tls: TlsOptions | None = None,
+) -> dict[str, Any] | None:
     """Status of the replica at an endpoint, or None if it does not answer in time."""
     try:
-        with ReplicaProbe(endpoint, timeout=timeout) as probe:
+        with ReplicaProbe(endpoint, timeout=timeout, token=token, tls=tls) as probe:
             return probe.status()
     except CheckpointError:
         return None

@@ -89,17 +89,22 @@ def test_a_disk_that_others_fill_ends_no_replica() -> None:
 
 def test_a_tenant_who_fills_small_disks_is_refused_and_can_make_room() -> None:
     """Twice as much as there is of new data, then deletes, then data again."""
+    fill_and_make_room(64, least=8, most=60)
+
+
+def fill_and_make_room(mib: int, *, least: int, most: int) -> None:
+    """Write MiB by MiB into disks of so many until that is refused, then make room."""
     with (
-        small_disks(64) as cluster,
+        small_disks(mib) as cluster,
         raftckpt.connect(cluster.endpoints, timeout=20) as service,
     ):
         filling = service.open("filling", create=raftckpt.Attributes())
         written = 0
         with pytest.raises(raftckpt.TryAgain, match="no disk"):  # noqa: PT012
-            while written < 128:
+            while written < 2 * mib:
                 filling.put(f"s{written}", bytes(MIB), timeout=4)
                 written += 1
-        assert 8 <= written < 60
+        assert least <= written < most
         for number in range(written):
             assert len(filling.read(f"s{number}")) == MIB
         for number in range(written):

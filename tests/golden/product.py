@@ -222,7 +222,14 @@ _LATER = {
 }  # fmt: skip
 """Fields that the status did not have from the beginning: it only grows."""
 _LATER_STILL = {"copied_s", "copied_revision"}
-GROWTH = {"status grows": _LATER, "status grows again": _LATER_STILL}
+_LIMITED = {
+    "data_bytes", "data_bytes_max", "memory_limit", "memory_full", "turn_cpu_ms", "long_turns",
+}  # fmt: skip
+GROWTH = {
+    "status grows": _LATER,
+    "status grows again": _LATER_STILL,
+    "status tells of limits": _LIMITED,
+}
 """By event: fields that the status has from then on."""
 _MACHINE_DEPENDENT = ("pid", "rss_bytes", "cpu_ms", "uptime_s", "longest_step_ms")
 
@@ -412,6 +419,7 @@ class _FileSystem(RealFileSystem):
     """Real files, without chance and time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._number = 0
 
     def random_bytes(self, size: int) -> bytes:

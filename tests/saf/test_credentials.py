@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from raftckpt import saf as S
+from raftckpt.client.credentials import Credentials, credentials
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
-from raftckpt.saf.credentials import Credentials, credentials
 from raftckpt.saf.settings import current
 
 from .rules import rule

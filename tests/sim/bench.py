@@ -93,6 +93,7 @@ class KillableDisk(RealFileSystem):
     """Kills the process at the n-th named point that contains ``word``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.word = ""
         self.countdown = 0
         self.points: list[str] = []

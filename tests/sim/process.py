@@ -26,6 +26,7 @@ DATA: Final = "/data"
 DISK_READ_EVERY: Final = 64
 INBOX_MAX: Final = 5000
 """Messages that wait for the step of a running node: what windows and heartbeats allow."""
+LOOK_UP_S: Final = 0.02
 STEP_DELAY_S: Final = 20e-6
 """From a wake-up to the step: what arrives meanwhile belongs to the same step."""
 
@@ -97,6 +98,7 @@ class Process:
         self._synced_end: tuple[str, int] = ("", 0)
         self.steps = 0
         self._syncs = 0
+        self._sync_takes = 0.0
         self._held: deque[Callable[[], None]] = deque()
         self._step_timer: Timer | None = None
         self._in_step = self._woken = False
@@ -192,8 +194,15 @@ class Process:
         self.disk.on_synced = self._journal_synced
         rng = random.Random(self._rng.random())
         self.node = world.build_node(self, machine, storage, rng)
+        self._measures_its_disk()
         self.attach_machine()
         self.peering.hand_over(self.node)
+
+    def _measures_its_disk(self) -> None:
+        """Time goes on between the halves of a step, not inside: tell what a sync would take."""
+        disks = self.node._disks
+        synced = disks.synced
+        disks.synced = lambda _took: synced(self._sync_takes)
 
     def make_machine(self) -> Any:
         return ListMachine(self, ballast=self.world.ballast)
@@ -313,8 +322,20 @@ class Process:
         self.guarded(self.begin)
         if self.up:
             self.look()
-            took = self.world.rng_disk.uniform(*self.sync_s)
+            took = self._sync_takes = self.world.rng_disk.uniform(*self.sync_s)
             self.world.queue.after(took, self._finish, incarnation)
+            self._wait_for_disk(incarnation, self.steps, 0.0)
+
+    def _wait_for_disk(self, incarnation: int, step: int, waited: float) -> None:
+        """What a node may do while its disk syncs, after a first slow sync."""
+        if incarnation != self.incarnation or not self._in_step or step != self.steps:
+            return
+        if waited and not self.paused:
+            self.guarded(lambda: self.node.wait_for_disk(waited))
+        if waited + LOOK_UP_S < self._sync_takes:
+            self.world.queue.after(
+                LOOK_UP_S, self._wait_for_disk, incarnation, step, waited + LOOK_UP_S
+            )
 
     def _finish(self, incarnation: int) -> None:
         if incarnation != self.incarnation or not self.up:

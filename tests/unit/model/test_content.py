@@ -357,7 +357,7 @@ def test_a_refused_chunk_never_makes_a_truncated_value(big: DrivenSession) -> No
 
 def test_stages_are_limited(big: DrivenSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "STAGED_BYTES_PER_SESSION_MAX", 10)
-    monkeypatch.setattr(sessions, "STAGED_BYTES_MAX", 15)
+    assert big.cluster.apply([70, 0, 0, 0, [["staged", 15]], False])[0].ok
     monkeypatch.setattr(sessions, "STAGES_PER_SESSION_MAX", 2)
     other = big.cluster.session()
     stage(big, 1, b"12345678")

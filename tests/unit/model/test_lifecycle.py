@@ -140,13 +140,12 @@ def test_rights_of_a_handle_are_those_it_was_opened_with(client: DrivenSession) 
         assert why(client.do(11, handle)) == (BAD_HANDLE, "handle", None)
 
 
-@pytest.mark.parametrize(
-    ("limit", "word"), [("CHECKPOINTS_MAX", "checkpoints"), ("HANDLES_PER_SESSION_MAX", "handles")]
-)
-def test_open_limits(
-    client: DrivenSession, monkeypatch: pytest.MonkeyPatch, limit: str, word: str
-) -> None:
-    monkeypatch.setattr(lifecycle, limit, 2)
+@pytest.mark.parametrize("word", ["checkpoints", "handles"])
+def test_open_limits(client: DrivenSession, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    if word == "handles":
+        monkeypatch.setattr(lifecycle, "HANDLES_PER_SESSION_MAX", 2)
+    else:
+        assert client.cluster.apply([70, 0, 0, 0, [[word, 2]], False])[0].ok
     client.open("x")
     client.open("y")
     result = client.do(10, "z", 7, attributes())
@@ -282,8 +281,8 @@ def test_session_open_refuses(
     assert not cluster.machine.sessions
 
 
-def test_sessions_are_limited(cluster: DrivenMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "SESSIONS_MAX", 1)
+def test_sessions_are_limited(cluster: DrivenMachine) -> None:
+    assert cluster.apply([70, 0, 0, 0, [["sessions", 1]], False])[0].value == "done"
     first = cluster.session()
     command = [1, 0, 0, 0, b"t" * 16, "", "", SECOND, 0]
     assert why(cluster.apply(command)[0]) == (NO_RESOURCES, "limit", None)

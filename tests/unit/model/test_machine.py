@@ -52,9 +52,18 @@ GOOD: dict[int, list[Any]] = {
     52: ["group", "c1", 2, True],
     53: ["group", 4, None],
     54: [[[1, 2], [1, 0]]],
+    60: [False, None],
+    61: ["who", "id", b"d" * 32, NEVER, True, None],
+    62: ["who", "id", b"d" * 32, NEVER, 0, None],
+    63: ["who", None],
+    64: ["space/", None],
+    65: ["", "who", 3, None],
+    66: ["", "who", 1, 0],
+    67: ["space/", None],
+    69: [b"p" * 16, "app", "n1", SECOND, 0, 1],
 }
 
-OF_CLUSTER = (1, 3, 40, 41, 42, 54)
+OF_CLUSTER = (1, 3, 40, 41, 42, 54, 69)
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ class OneNodeLog:
         self.changes: list[tuple[Change, Callable[[Changed], None]]] = []
         self.alarms: list[str] = []
         self.why_waiting = ""
+        self.told_memories: list[int] = []
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
         replica.attach_log(self)
 
@@ -137,6 +138,9 @@ class OneNodeLog:
     def wall_clocks(self) -> Sequence[int]:
         return self.walls if self.walls is not None else [self.clock.wall]
 
+    def memories(self) -> Sequence[int]:
+        return self.told_memories
+
     # the rest of the port, not used here
     def receive(self, directory: str, body: bytes) -> None:
         raise NotImplementedError
@@ -175,6 +179,8 @@ class NotingClient:
         self.address = ""
         self.inflight_bytes = 0
         self.witness = 0
+        self.principal = 0
+        self.private = True
         self.gone = False
         self.replies: list[tuple[int, int, Any]] = []
         self.refusals: dict[int, tuple[str, bool, Any]] = {}

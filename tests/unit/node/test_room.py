@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raftckpt.node import memory
-from raftckpt.node.memory import memory_for_data
+from raftckpt.node.memory import memory_for_data, memory_share
 from tests.unit.node.fakes import LoneReplica, NotingClient
 
 MIB = 1 << 20
@@ -148,7 +148,7 @@ def test_holes_on_their_way_count(full: Full) -> None:
     world.log.hold = False
     world.log.run()
     assert not world.replica._room.marks
-    assert world.replica._room._reached == 0
+    assert world.replica._room.reached == 0
 
 
 def test_memory_for_data_is_a_share_of_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,11 @@ def test_memory_for_data_is_a_share_of_the_least(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(memory.resource, "getrlimit", limited)
     assert memory_for_data() == (gib - (256 << 20)) // 3
     monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (1 << 20, 1 << 20))
-    assert memory_for_data() == 64 << 20
+    assert memory_for_data() == (1 << 20) // 8
+    assert memory_share(1 << 30) == (1 << 20) // 16
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (512 << 20, 512 << 20))
+    assert memory_for_data() == 256 * (1 << 20) // 3
+    assert memory_share(1 << 20) == 1 << 20
 
 
 @pytest.mark.parametrize(

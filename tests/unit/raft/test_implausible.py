@@ -44,7 +44,8 @@ def test_nobody_is_so_many_elections_ahead(message: Any) -> None:
 
 
 def test_what_has_no_term_is_not_asked_for_one() -> None:
-    assert told(m.NotLetIn(18, "why"), m.Noted(19, 1 << 32, b"", False)) == ""
+    notes = m.Noted(19, 1 << 32, b"", False), m.DiskPace(20, m.SYNC_US_MAX)
+    assert told(m.NotLetIn(18, "why"), *notes) == ""
 
 
 GOOD: dict[type, Any] = {
@@ -63,6 +64,7 @@ GOOD: dict[type, Any] = {
     m.Removed: m.Removed(17, 5, 9),
     m.NotLetIn: m.NotLetIn(18, "why"),
     m.Noted: m.Noted(19, 1, b"", False),
+    m.DiskPace: m.DiskPace(20, 400_000),
 }
 
 

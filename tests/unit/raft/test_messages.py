@@ -33,6 +33,7 @@ SAMPLES = [
     m.NotLetIn(18, "n2 is here with another data directory"),
     m.Noted(19, 2, RECORD, True),
     m.Noted(19, 0, b"", False),
+    m.DiskPace(20, 400_000),
 ]
 
 

@@ -17,6 +17,7 @@ class Line:
 
     def __init__(self, address: str = "") -> None:
         self.address = address
+        self.principal = 0
         self.subscription: Subscription | None = None
         self.stalled_at: float | None = None
         self.pushed = 0
@@ -27,6 +28,9 @@ class Line:
         self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
     ) -> None:
         self.got.append([0, request, code, [reason, detail, None], definite])
+
+    def revoke(self, request: int) -> None:
+        self.got.append([0, request, 11, ["revoked", None, None], True])
 
     def value(self, request: int, value: Any) -> None:
         self.got.append([0, request, 1, value])

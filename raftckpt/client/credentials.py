@@ -1,6 +1,7 @@
 """Whom replicas are to see and to show: from the environment and the configuration file.
 
-A C program has no argument for them. What stands in a variable goes before what stands in the file.
+For who passes none: a C program has no argument for them. What stands in a variable goes before
+what stands in the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from raftckpt.client.kit import TlsOptions, cluster_file, is_cluster_file
+from raftckpt.client.endpoints import cluster_file, is_cluster_file
+from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
 
 __all__ = ["Credentials", "credentials"]
@@ -37,7 +39,7 @@ def credentials(endpoints: str | Iterable[str]) -> Credentials:
     """Return the credentials for a cluster.
 
     Arguments:
-        endpoints: as ``saf.configure`` takes them; if it is the path of a file, the section
+        endpoints: as ``connect()`` takes them; if it is the path of a file, the section
             "credentials" there counts, with paths relative to the file.
 
     Raises:

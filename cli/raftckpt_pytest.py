@@ -1,6 +1,7 @@
 """Pytest plugin (loaded by its entry point): the fixture ``raftckpt_cluster``.
 
-It must stay import-light: pytest loads it in every run wherever raftckpt is installed.
+pytest loads it in every run wherever raftckpt is installed. It is a module beside the package, so
+that a run which does not use the fixture imports nothing of raftckpt.
 """
 
 from __future__ import annotations

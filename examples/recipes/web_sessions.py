@@ -1,0 +1,68 @@
+"""FastAPI with sessions that outlive the process: any worker serves any visitor.
+
+usage: RAFTCKPT_ENDPOINTS=... uvicorn web_sessions:app --port 8001      (and 8002, 8003, ...)
+
+A visitor's session is a section of the checkpoint ``web-sessions``, by the id in the cookie. It is
+changed on the condition that nobody else changed it meanwhile, and expires when it is not used.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import raftckpt
+from fastapi import FastAPI, HTTPException, Request, Response
+
+IDLE_S = 1800.0
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with raftckpt.aio.connect(os.environ["RAFTCKPT_ENDPOINTS"]) as service:
+        app.state.sessions = await service.open("web-sessions", create=raftckpt.Attributes())
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+async def load(request: Request) -> tuple[str, dict[str, Any], int]:
+    """Id, content and revision of the visitor's session; revision 0: a new one."""
+    key = request.cookies.get("session", "")
+    try:
+        data, revision = await request.app.state.sessions.read_versioned(key or "-")
+    except raftckpt.SectionNotExist:
+        return secrets.token_urlsafe(16), {"basket": []}, 0
+    return key, json.loads(data), revision
+
+
+@app.post("/basket/{item}")
+async def add(item: str, request: Request, response: Response) -> dict[str, Any]:
+    sessions = request.app.state.sessions
+    for _ in range(10):
+        key, content, revision = await load(request)
+        content["basket"].append(item)
+        try:
+            await sessions.put(key, json.dumps(content).encode(), if_revision=revision)
+        except raftckpt.Conflict:
+            continue  # a second tab was quicker: look again
+        await sessions.set_expiration(key, ttl=IDLE_S)
+        response.set_cookie("session", key, httponly=True, samesite="lax")
+        return content
+    raise HTTPException(503, "too many at once; try again")
+
+
+@app.get("/basket")
+async def show(request: Request) -> dict[str, Any]:
+    _, content, _ = await load(request)
+    return content
+
+
+@app.exception_handler(raftckpt.CheckpointError)
+async def unavailable(request: Request, error: raftckpt.CheckpointError) -> Response:
+    """Say whether it happened: a visitor may press the button again only if it did not."""
+    words = {"error": str(error), "happened": "no" if error.definite else "perhaps"}
+    return Response(json.dumps(words), 503, media_type="application/json")
