@@ -36,6 +36,7 @@ from raftckpt.client.types import (
     ClusterStatus,
     Consistency,
     Image,
+    Lately,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -271,6 +272,14 @@ class Service(ServiceExtras):
             Access: over a port that is neither loopback nor TLS.
         """
         await self._run(operations.remove_member(node), timeout)
+
+    async def lately(self, *, timeout: float | None = None) -> Lately:
+        """Return what the replica this client is connected to saw of late: rates, what is busy.
+
+        Connect to that replica alone.
+        """
+        found: Lately = await self._run(operations.lately(), timeout)
+        return found
 
     async def drain_member(
         self, node: str, drained: bool = True, *, timeout: float | None = None

@@ -19,6 +19,7 @@ from raftckpt.client.types import (
     CheckpointStatus,
     ClusterLimits,
     Image,
+    Lately,
     SectionStatus,
     duration_ns,
     time_ns,
@@ -412,7 +413,7 @@ def drain_member(node: str, drained: bool) -> Call:
 
 def lately() -> Call:
     """Build a question for what whichever replica answers saw of late."""
-    return Call("what happened of late", Needs.ANY, ops.LatelyRequest(0))
+    return Call("what happened of late", Needs.ANY, ops.LatelyRequest(0), decode=Lately.from_wire)
 
 
 def pin_level(pinned: bool) -> Call:

@@ -35,6 +35,7 @@ from raftckpt.client.types import (
     ClusterStatus,
     Consistency,
     Image,
+    Lately,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -268,6 +269,14 @@ class Service(ServiceExtras):
             Access: over a port that is neither loopback nor TLS.
         """
         self._run(operations.remove_member(node), timeout)
+
+    def lately(self, *, timeout: float | None = None) -> Lately:
+        """Return what the replica this client is connected to saw of late: rates, what is busy.
+
+        Connect to that replica alone.
+        """
+        found: Lately = self._run(operations.lately(), timeout)
+        return found
 
     def drain_member(
         self, node: str, drained: bool = True, *, timeout: float | None = None

@@ -495,7 +495,7 @@ class _Parser:
 
     def _replica(self, name: str, entry: yamltext.Mapping, line: int) -> None:
         found: dict[str, Address] = {}
-        for key, value in entry.items.items():
+        for key, value in sorted(entry.items.items(), key=lambda item: item[0] == "admin"):
             where = f"replicas.{name}.{key}"
             if key not in ("client", "peer", "admin", "bind"):
                 fix = "one of: client, peer, admin, bind"
@@ -515,14 +515,15 @@ class _Parser:
             if wrong:
                 fix = f"write the address that others dial, and bind: {address.host!r} beside it"
                 self.problem(value.line, f"{where}: {wrong}", fix)
-            if address in self._taken:
-                other, other_line = self._taken[address]
+            where_it_is = self._place(address, name, found)
+            if where_it_is in self._taken:
+                other, other_line = self._taken[where_it_is]
                 self.problem(
                     value.line,
                     f"{where}: {address} is {other} already (line {other_line})",
                     "give each its own address",
                 )
-            self._taken[address] = (where, value.line)
+            self._taken[where_it_is] = self._taken[address] = (where, value.line)
         missing = [key for key in ("client", "peer") if key not in entry.items]
         if missing:
             self.problem(
@@ -533,6 +534,14 @@ class _Parser:
             self.replicas[name] = ReplicaAddresses(
                 found["client"], found["peer"], found.get("admin"), bind
             )
+
+    @staticmethod
+    def _place(address: Address, name: str, found: Mapping[str, Address]) -> Address:
+        """What two replicas cannot share: the loopback of another host is another place."""
+        others = [each for each in found.values() if each is not address]
+        if address.loopback and others and not any(each.loopback for each in others):
+            return Address(f"{address.host} of {name}", address.port)
+        return address
 
     # --- what only the whole can tell -------------------------------------------------------------
     def get(self, path: str) -> Any:

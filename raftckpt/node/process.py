@@ -8,6 +8,7 @@ are ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -58,6 +59,9 @@ _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _LOOK_AT_DISK_S: Final = 0.5
 _STATUS_EVERY_S: Final = 2.0
+_FIRST: Final = 1
+"""Process id of the first process, of a machine or of a container."""
+_REAP_EVERY_S: Final = 1.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
 _DRAIN_SECONDS_MAX: Final = 2.0
@@ -123,6 +127,8 @@ class ReplicaProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if os.getpid() == _FIRST:
+            self._reap()
         tame_malloc()
         config, node = self._config, self._node
         check_certificates(config, node)
@@ -550,6 +556,13 @@ class ReplicaProcess:
             await asyncio.wait([handed], timeout=_TRANSFER_POLL_S)
         outcome = handed.result().value if handed.done() else "given_up"
         log.info("transferred", outcome=outcome, leader=replica.leader)
+
+    def _reap(self) -> None:
+        """The first process of a container inherits orphans (of probes, say): bury them."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        asyncio.get_running_loop().call_later(_REAP_EVERY_S, self._reap)
 
     # --- failing ------------------------------------------------------------------------------
     def _on_failure(self, error: BaseException) -> None:

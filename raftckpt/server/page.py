@@ -87,8 +87,8 @@ def _number(value: float) -> str:
 
 def _seconds(value: float) -> str:
     """A latency."""
-    if isnan(value):
-        return "–"
+    if isnan(value) or not value:
+        return "–" if value else "0"
     if value < 0.001:
         return f"{value * 1e6:.0f} µs"
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
@@ -340,8 +340,8 @@ def _groups(seen: Seen) -> str:
     for each in seen.of.recorder.chronicle.happenings:
         if each.kind == "failover":
             name = str(each.fields["group"])
-            times[name] = times.get(name, 0) + 1
             if each.fields["previous"]:
+                times[name] = times.get(name, 0) + 1
                 last[name] = each
     rows = [
         _group(group, times.get(name, 0), last.get(name))
@@ -508,7 +508,8 @@ def _drawn(recorder: LastHour, points: list[QuarterMinute], now: float) -> str:
         )  # fmt: skip
         picture = chart(times, lines, since=since, now=now, unit=unit, marks=marks, label=title)
         nothing = all(isnan(value) for line in lines for value in line.values)
-        empty = '<p class="dim">nothing yet</p>' if nothing else ""
+        why = "nothing yet" if unit is not _seconds or "Sync" in title else "it has not led so far"
+        empty = f'<p class="dim">{why}</p>' if nothing else ""
         drawn.append(f"<figure><figcaption>{title}{key}</figcaption>{picture}{empty}</figure>")
     span = _while(now - since)
     dashes = "<small><span class='dashes'></span>another leader begins</small>" if marks else ""

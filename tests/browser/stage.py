@@ -15,7 +15,7 @@ from pathlib import Path
 import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.admin import with_admin
-from tests.programs import Program
+from tests.programs import PATIENCE, Program
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NAMES = (
@@ -79,7 +79,7 @@ def staged(directory: Path) -> Iterator[Played]:
         cluster = with_admin(LocalCluster(3, directory, faults=False))
         stack.callback(cluster.stop)
         cluster.start()
-        cluster.wait_ready()
+        cluster.wait_ready(PATIENCE)
         service = stack.enter_context(
             raftckpt.connect(cluster.endpoints, name="an operator", timeout=30)
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,14 @@ import pytest
 from raftckpt.testing import LocalCluster
 from tests.admin import url
 from tests.browser.stage import Played, browser_path, staged
+from tests.programs import PATIENCE
+from tests.terminal import Terminal, drawn
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[browser]'")
 BROWSER = browser_path()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="this machine has no Chromium")
 
+TOP = (sys.executable, "-c", "from raftckpt_cli.main import main; main()", "top")
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 DEADLINE_MS = 15_000
 LEADER_IS_ANOTHER = """(former) => {
@@ -58,6 +63,42 @@ def opened(browser, cluster: LocalCluster, node: str, **how):
     return page, complaints
 
 
+@pytest.mark.pictures
+@pytest.mark.timeout(600)
+def test_pictures_for_the_documents(stage, browser) -> None:
+    """Some minutes of a life: load, a component that dies, a leader that dies."""
+    cluster = stage.cluster
+    leader = cluster.leader()
+    survivor = next(node for node in cluster.nodes if node != leader)
+    page, complaints = opened(browser, cluster, survivor, viewport={"width": 1240, "height": 900})
+    page.wait_for_timeout(60_000)
+    stage.components[0].end()
+    page.wait_for_timeout(30_000)
+    cluster.kill(leader)
+    page.wait_for_function(LEADER_IS_ANOTHER, arg=leader, timeout=DEADLINE_MS)
+    page.wait_for_timeout(45_000)
+    PICTURES.mkdir(exist_ok=True)
+    page.goto(url(cluster, cluster.leader()))
+    page.locator("summary").click()
+    page.wait_for_timeout(2000)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=PICTURES / f"page-{scheme}.png", full_page=True)
+    with closing(Terminal(*TOP, "--endpoints", cluster.endpoints)) as terminal:
+        terminal.until(lambda text: "call-control" in text and "billing/sessions" in text)
+        page.wait_for_timeout(5000)
+        PICTURES.joinpath("top.svg").write_text(drawn(terminal.cells()), "utf-8")
+    phone, _ = opened(
+        browser, cluster, cluster.leader(), viewport={"width": 390, "height": 844},
+        device_scale_factor=2, color_scheme="dark",
+    )  # fmt: skip
+    phone.wait_for_timeout(3000)
+    phone.screenshot(path=PICTURES / "page-phone.png")
+    assert complaints == []
+    cluster.start(leader)
+    cluster.wait_ready(PATIENCE)
+
+
 def test_nothing_runs_but_what_is_ours(stage, browser) -> None:
     """Names that are markup are text; what is written into a page does not run."""
     name = "<img src=x onerror=\"document.title='owned'\">"
@@ -83,35 +124,6 @@ def test_it_fits_a_small_screen(stage, browser, width) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.pictures
-@pytest.mark.timeout(600)
-def test_pictures_for_the_documents(stage, browser) -> None:
-    """Some minutes of a life: load, a component that dies, a leader that dies."""
-    cluster = stage.cluster
-    leader = cluster.leader()
-    survivor = next(node for node in cluster.nodes if node != leader)
-    page, complaints = opened(browser, cluster, survivor, viewport={"width": 1240, "height": 900})
-    page.wait_for_timeout(60_000)
-    stage.components[0].end()
-    page.wait_for_timeout(30_000)
-    cluster.kill(leader)
-    page.wait_for_function(LEADER_IS_ANOTHER, arg=leader, timeout=DEADLINE_MS)
-    page.wait_for_timeout(45_000)
-    PICTURES.mkdir(exist_ok=True)
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.screenshot(path=PICTURES / f"page-{scheme}.png", full_page=True)
-    phone, _ = opened(
-        browser, cluster, cluster.leader(), viewport={"width": 390, "height": 844},
-        device_scale_factor=2, color_scheme="dark",
-    )  # fmt: skip
-    phone.wait_for_timeout(3000)
-    phone.screenshot(path=PICTURES / "page-phone.png")
-    assert complaints == []
-    cluster.start(leader)
-    cluster.wait_ready()
-
-
 def test_a_leader_that_dies_is_seen_without_a_reload(stage, browser) -> None:
     cluster = stage.cluster
     leader = cluster.leader()
@@ -134,7 +146,7 @@ def test_a_leader_that_dies_is_seen_without_a_reload(stage, browser) -> None:
     assert page.locator("details").get_attribute("open") is not None  # as it was left
     assert complaints == []
     cluster.start(leader)
-    cluster.wait_ready()
+    cluster.wait_ready(PATIENCE)
 
 
 def test_the_page_of_one_that_dies_says_that_it_is_old(stage, browser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ from tests.programs import PATIENCE
 from tests.waiting import until
 
 MIB = 1 << 20
+
+
+def log_of(cluster: LocalCluster, node: str) -> list[str]:
+    return cluster.log(node).splitlines()
 
 
 def findings(cluster: LocalCluster, capfd: pytest.CaptureFixture[str]) -> str:
@@ -78,9 +83,16 @@ def test_drill_a_member_that_is_missing(cluster, capfd) -> None:
     cluster.kill(missing)
     until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 1, "it is seen", PATIENCE)
     assert f"{missing} does not answer" in findings(cluster, capfd)
+    assert ">down<" in get(cluster, leader, "/now")[1]
+    assert f"disconnected peer={missing}" in cluster.log(leader)
     cluster.start(missing)
     until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "it is back", PATIENCE)
     until(lambda: findings(cluster, capfd) == "", "nothing is wrong", PATIENCE)
+    page = until(
+        lambda: ">down<" not in (found := get(cluster, leader, "/now")[1]) and found,
+        "the page shows no link that is down", PATIENCE,
+    )  # fmt: skip
+    assert f"{missing} is not connected" in page  # what happened stays told
 
 
 @pytest.fixture
@@ -117,10 +129,18 @@ def test_drill_a_full_disk(small_disks, capfd) -> None:
     assert metric(cluster, node, "raftckpt_disk_full") == 1
     assert metric(cluster, node, "raftckpt_disk_free_bytes") < 16 * MIB
     assert f"{node} says: the disk below" in findings(cluster, capfd)
+    assert 'role="alert">the disk below' in get(cluster, node, "/now")[1]
+    assert "error n" in (
+        said := next(line for line in log_of(cluster, node) if "disk_full" in line)
+    )
+    assert re.search(r" disk_full free=\d+ needed=\d+$", said)
     filler.unlink()
     until(lambda: metric(cluster, node, sample) == 0, "the alarm is gone", PATIENCE)
     assert metric(cluster, node, "raftckpt_disk_full") == 0
     assert "says" not in findings(cluster, capfd)
+    assert "No alarms." in get(cluster, node, "/now")[1]
+    assert any("disk_has_room" in line for line in log_of(cluster, node))
+    until(lambda: "over</span>" in get(cluster, node, "/now")[1], "the end is told", PATIENCE)
 
 
 def test_drill_two_foundings(cluster, capfd) -> None:
@@ -142,6 +162,8 @@ def test_drill_two_foundings(cluster, capfd) -> None:
     sample = 'raftckpt_alarms{source="peers"}'
     until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised", PATIENCE)
     assert "founded twice" in findings(cluster, capfd)
+    assert "founded twice" in get(cluster, "n3", "/now")[1]
+    assert "founded twice" in cluster.log("n3")
     cluster.kill("n1", "n2", "n3")
     cluster.start("n3")  # an alarm of peers lasts until they are met no more
     until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)

@@ -275,9 +275,9 @@ def test_drain_and_undrain(leader):
     leader.now_is(latter)
     assert leader.changes.asked(SetDrain("n2", True)).configuration == latter, "asked again"
     leader.now_is(leader.changes.asked(SetDrain("n3", True)).configuration)
-    assert "no other voter could lead: n2 is drained, n3 is drained" == (
+    assert (
         leader.changes.asked(SetDrain("n1", True)).why
-    )
+    ) == "no other voter could lead: n2 is drained, n3 is drained"
     leader.now_is(leader.changes.asked(SetDrain("n2", False)).configuration)
     assert leader.configuration.drained == {"n3"}
     assert leader.changes.asked(SetDrain("n9", True)).why == "n9 is no member"

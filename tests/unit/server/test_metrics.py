@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,15 @@ def test_alerts_and_dashboard_name_nothing_that_is_not_there(file) -> None:
         for rule in yaml.safe_load(text)["groups"][0]["rules"]:
             assert {"summary", "do"} <= set(rule["annotations"])
             assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
+def test_prometheus_takes_the_alert_rules() -> None:
+    file = ROOT / "operate" / "alerts.yaml"
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_a_scraper_reads_it() -> None:
