@@ -63,6 +63,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[type[Any]], bool]]] = {
             ops.LevelPin,
             ops.MemberDrain,
             ops.LatelyRequest,
+            ops.LimitsChange,
             ops.AlarmClear,
             ops.SnapshotBegin,
             ops.SnapshotPiece,
