@@ -40,7 +40,7 @@ def secure() -> tempfile.TemporaryDirectory[str]:
     """Switch it on for this process; what is made goes with what is returned."""
     directory = tempfile.TemporaryDirectory(prefix="raftckpt-secure-")
     path = Path(directory.name)
-    files = Authority(path, "clients").issue("everybody", "everybody")
+    files = Authority(path, "clients").issue("everybody", "everybody", addresses=["127.0.0.1"])
     token = path / "operator.token"
     token.touch(0o600)
     token.write_text(make_token().text, "ascii")
@@ -48,12 +48,11 @@ def secure() -> tempfile.TemporaryDirectory[str]:
         "RAFTCKPT_CA": files["ca"],
         "RAFTCKPT_CERT": files["cert"],
         "RAFTCKPT_KEY": files["key"],
-        "RAFTCKPT_CHECK_HOSTNAME": "no",
         "RAFTCKPT_TOKEN_FILE": str(token),
     }
     os.environ.update(variables)
     KEPT.update(variables)
-    tls = TlsOptions(files["ca"], files["cert"], files["key"], check_hostname=False)
+    tls = TlsOptions(files["ca"], files["cert"], files["key"])
     defaults: dict[str, Any] = LocalCluster.__init__.__kwdefaults__  # type: ignore[assignment]
     defaults.update(auth=token, tls=tls)
     return directory
