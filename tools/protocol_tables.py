@@ -62,6 +62,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[type[Any]], bool]]] = {
             ops.MemberRemove,
             ops.LevelPin,
             ops.MemberDrain,
+            ops.LimitsChange,
             ops.LatelyRequest,
             ops.LimitsChange,
             ops.AlarmClear,
