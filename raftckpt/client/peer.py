@@ -23,6 +23,7 @@ class AnyPeer(Protocol):
         """Return the endpoints of the connections that should exist, by number.
 
         A number that is new asks for a connection, one that is gone for its end. None comes twice.
+        The same object says that nothing has changed.
         """
 
     def hears(self, number: int) -> bool:
