@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.rings import LONG, PURE, SLOW, ring_of
+from tests.rings import BROWSER, LONG, PURE, SLOW, ring_of
+from tests.secured import KEPT, secure
 
 _running = ""
 """Ring of the test that runs."""
@@ -25,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if path in LONG:
             item.add_marker("long")
+        if path.startswith(BROWSER):
+            item.add_marker("browser")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,11 +71,19 @@ sys.addaudithook(_no_sockets)
 def _no_settings_from_outside(monkeypatch) -> None:
     """A developer's own RAFTCKPT_* variables must not steer the tests."""
     for name in list(os.environ):
-        if name.startswith("RAFTCKPT_"):
+        if name.startswith("RAFTCKPT_") and name not in KEPT:
             monkeypatch.delenv(name)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--secure"):
+        config.add_cleanup(secure().cleanup)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--secure", action="store_true", help="all local clusters with TLS and rights on"
+    )
     parser.addoption(
         "--rewrite", action="store_true", help="write what the stories of tests/scripts show"
     )

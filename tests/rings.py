@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONG", "LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
+__all__ = ["BROWSER", "LONG", "LOOPBACK", "PROCESSES", "PURE", "RINGS", "SLOW", "ring_of"]
 
 PURE: Final = "pure"
 LOOPBACK: Final = "loopback"
@@ -51,6 +51,9 @@ RINGS: Final = {
 
 LONG: Final = frozenset({"tests/e2e/test_attacks_long.py"})
 """Files that get the marker ``long`` as a whole: ``.ci/long`` runs them."""
+
+BROWSER: Final = "tests/browser/"
+"""What below it gets the marker ``browser``: ``.ci/browser`` runs it."""
 
 SLOW: Final = frozenset(
     {

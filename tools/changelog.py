@@ -40,8 +40,7 @@ def collected(changelog: str, items: list[str]) -> str:
         head
         + mark
         + "\n".join([section.rstrip("\n"), *(item.rstrip("\n") for item in items)])
-        + "\n"
-        + next_mark
+        + ("\n" + next_mark if next_mark else "\n")
         + older
     )
 

@@ -61,6 +61,8 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[type[Any]], bool]]] = {
             ops.MemberAdd,
             ops.MemberRemove,
             ops.LevelPin,
+            ops.MemberDrain,
+            ops.LatelyRequest,
             ops.AlarmClear,
             ops.SnapshotBegin,
             ops.SnapshotPiece,

@@ -19,13 +19,13 @@ from types import ModuleType
 from typing import Any
 
 import click
+from raftckpt_cli.main import cli
 
 import raftckpt
 import raftckpt.aio
 import raftckpt.testing
-from raftckpt import ha, saf
+from raftckpt import errors, ha, saf
 from raftckpt.node import config
-from raftckpt_cli.main import cli
 
 __all__ = ["MEANINGS", "PAGES", "main", "settings"]
 
@@ -103,8 +103,8 @@ def _api() -> str:
         lines += ["", f"## {title}", "", f"`import {name}`: {_first(module)}", ""]
         public = [each for each in module.__all__ if not each.startswith("__")]
         things = [(each, getattr(module, each)) for each in public]
-        errors = [e for e, t in things if isinstance(t, type) and issubclass(t, Exception)]
-        things = [(e, t) for e, t in things if e not in errors and not inspect.ismodule(t)]
+        raised = [e for e, t in things if isinstance(t, type) and issubclass(t, Exception)]
+        things = [(e, t) for e, t in things if e not in raised and not inspect.ismodule(t)]
         plain = [(e, t) for e, t in things if not inspect.isclass(t) and inspect.isroutine(t)]
         if plain:
             lines += ["| function | |", "|---|---|"]
@@ -122,8 +122,8 @@ def _api() -> str:
             if rows and name != "raftckpt.saf":
                 lines += ["", "| | |", "|---|---|"]
                 lines += [f"| `{call}` | {_first(member)} |" for call, member in rows]
-        if errors:
-            lines += ["", "Errors: " + ", ".join(f"`{each}`" for each in errors) + "."]
+        if raised:
+            lines += ["", "Errors: " + ", ".join(f"`{each}`" for each in raised) + "."]
     lines += ["", "<!-- docstrings -->", ""]
     return "\n".join(lines)
 
@@ -315,6 +315,9 @@ MEANINGS = {
     "tls.client.ca": "who signs clients; without it anybody may connect who trusts the certificate",
     "log.level": "of what is written to standard error",
     "log.format": "`json`: an object a line",
+    "log.rooms": "levels of single rooms, over `log.level`: `raft=debug, links=debug`",
+    "log.audit": "file to which the records of the audit are appended, too",
+    "log.audit_level": "of the audit; `warning`: refusals only",
 }
 """What each setting is for, in one line."""
 
@@ -348,7 +351,7 @@ def _size(value: int) -> str:
 
 
 def _default(path: str, value: Any) -> str:
-    if value is None:
+    if value is None or value == {}:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -389,7 +392,17 @@ def _configuration() -> str:
     return "\n".join(lines)
 
 
+# --- errors: the table of reasons, in a page that is written by hand ------------------------------
+def _errors() -> str:
+    text = (REFERENCE / "errors.md").read_text("utf-8")
+    rows = [f"| `{reason}` | {said} |\n" for reason, (_, said) in errors.REASONS.items()]
+    before, mark, after = text.partition("## Reasons\n")
+    table = re.sub(r"(?:\| `\w+` \| .*\n)+", lambda _: "".join(rows), after, count=1)
+    return before + mark + table
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": _errors,
     "api.md": _api,
     "cli.md": _cli,
     "limits.md": _limits,

@@ -45,7 +45,7 @@ What is left, for you:
 def run(command: list[str], **more: object) -> str:
     """Run a command that must succeed; returns what it printed."""
     done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603
-        command, capture_output=True, text=True, timeout=900, **more
+        command, capture_output=True, text=True, timeout=3600, **more
     )
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")

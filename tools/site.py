@@ -1,8 +1,8 @@
 """The documents as a site: hooks of mkdocs (``.ci/site``), and what its navigation is made from.
 
-The index pages are the navigation: ``docs/index.md`` names the parts in order, ``index.md`` of a part
-its pages. So whoever reads the files has the same way through as whoever reads the site, and a page
-that no index names is an error in both (``missing``).
+The index pages are the navigation: ``docs/index.md`` names the parts in order, ``index.md`` of a
+part its pages. So whoever reads the files has the same way through as whoever reads the site, and a
+page that no index names is an error in both (``missing``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "changes/README.md")
 """Documents outside ``docs/`` that are pages of the site, too."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
-_FENCE = re.compile(r"^(```|~~~)")
+_CODE = re.compile(r"(^```[^\0]*?^```$|^    .*$)", re.MULTILINE)
 
 
 def title(page: Path) -> str:
@@ -68,7 +68,7 @@ def missing() -> list[str]:
     )
 
 
-# --- hooks of mkdocs --------------------------------------------------------------------------------
+# --- hooks of mkdocs ------------------------------------------------------------------------
 def on_config(config: Any) -> Any:
     """Make the navigation from the index pages."""
     config.nav = [*navigation(), {"Project": [{title(ROOT / p): f"project/{p}"} for p in BESIDE]}]
@@ -86,7 +86,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_more: Any) -> str:
-    """Have links that leave ``docs/`` lead to pages of the site, or to the repository, if it is known.
+    """Have links that leave ``docs/`` lead to pages of the site, or to the repository, if known.
 
     RAFTCKPT_REPOSITORY is where its files are shown, such as ``https://.../blob/main/``; without it
     such a link is its text.
@@ -117,12 +117,9 @@ def on_page_markdown(markdown: str, page: Any, **_more: Any) -> str:
             return text
         return f"{bang}[{text}]({os.path.relpath(leads, os.path.dirname(source) or '.')}{anchor})"
 
-    lines = []
-    fenced = False
-    for line in markdown.split("\n"):
-        fenced ^= bool(_FENCE.match(line.lstrip()))
-        lines.append(line if fenced or line.startswith("    ") else _LINK.sub(lead, line))
-    text = "\n".join(lines)
+    parts = _CODE.split(markdown)
+    # a link may go on in the next line; what is code stays as it is
+    text = "".join(part if n % 2 else _LINK.sub(lead, part) for n, part in enumerate(parts))
     if source == "reference/api.md":
         text = text.replace("<!-- docstrings -->", _docstrings())
     return text

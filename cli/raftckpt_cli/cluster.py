@@ -52,7 +52,9 @@ _MORE = (
 )
 _OF_THE_TABLE: Final = frozenset({"reachable", "leader"})
 """Checks of which the table and the exit code tell, unless they contradict."""
-_TOLD: Final = frozenset({"reachable", "disks", "memory", "certificates", "clocks", "votes"})
+_TOLD: Final = frozenset(
+    {"reachable", "disks", "memory", "certificates", "clocks", "votes", "drained"}
+)
 """Checks whose warnings `cluster status` tells, too; `doctor` tells all."""
 _SECOND_LOOK_S: Final = 1.2
 """Two election time-outs: what a change under way looks like is over by then."""
@@ -280,6 +282,45 @@ def remove(target: ClusterTarget, node: str) -> None:
     _warn_even(told)
 
 
+@cluster.command("drain")
+@click.argument("node")
+@click.option("--off", is_flag=True, help="It may lead again.")
+@cluster_options
+def drain(target: ClusterTarget, node: str, off: bool) -> None:
+    """Have NODE lead no more, whatever is restarted, until `drain NODE --off`.
+
+    For work on its host: it goes on voting and holding the data. If it leads, leadership goes to
+    another voter at once. It is refused if no other voter could lead. Should all the others fail
+    later, it leads all the same, until one of them can.
+
+    \b
+    Examples:
+      raftckpt cluster drain n1
+      raftckpt cluster drain n1 --off
+    """  # noqa: D301
+    until = time.monotonic() + target.timeout
+    with target.connect(session=False) as service:
+        service.drain_member(node, not off)
+        found = service.cluster()
+        while not off and found.leader in (node, None) and time.monotonic() < until:
+            time.sleep(_LOOK_EVERY_S)
+            found = service.cluster()
+    drained = [m["node"] for m in _leaders_word(found)["members"] if m.get("drained")]
+    if target.json:
+        print_json({"drained": drained, "leader": found.leader})
+    elif off:
+        click.echo(f"{node} may lead again; {found.leader} leads")
+    else:
+        click.echo(f"{node} is drained; {found.leader} leads")
+    if not off and found.leader == node:
+        raise Failure(
+            f"{node} leads still",
+            f"no other voter held everything within {target.timeout:g} s",
+            "it hands over as soon as one does; raftckpt cluster members shows how far they are",
+            ExitCode.UNAVAILABLE,
+        )
+
+
 @cluster.command("level")
 @click.option("--pin/--unpin", "pin", default=None, help="Hold it where it is, or let it rise.")
 @cluster_options
@@ -418,6 +459,8 @@ def _member_rows(told: dict[str, Any]) -> list[list[Any]]:
         kind = "voter" if member["voter"] else "learner" if member["directory"] else "place"
         if kind == "learner" and member["promote"]:
             kind = "learner, to vote"
+        if member.get("drained"):
+            kind += ", drained"
         own = member["node"] == told["node"]
         link = "leads" if own else "up" if peer is not None and peer["connected"] else "down"
         behind = "-" if peer is None else max(0, told["last"] - peer["match"])

@@ -154,10 +154,15 @@ def dump(directory: str, first: int | None, last: int | None, with_data: bool, o
     type=click.Path(exists=True, file_okay=False),
 )
 @click.option("--compare", "only_compare", is_flag=True, help="Only tell which one to recover.")
+@click.option(
+    "--rights-off", is_flag=True, help="Switch rights off in it: no operator can get in any more."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 @storage_errors
-def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output: str) -> None:
+def recover(
+    directories: tuple[str, ...], only_compare: bool, rights_off: bool, yes: bool, output: str
+) -> None:
     """Make the directory DIR that is left a cluster of its own: a majority is gone for good.
 
     First compare all directories that are left: the one that is named goes furthest. Recover that
@@ -170,6 +175,7 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
     Examples:
       raftckpt data recover --compare /mnt/n1 /mnt/n3
       raftckpt data recover /mnt/n3
+      raftckpt data recover /var/lib/raftckpt/n2 --rights-off
     """  # noqa: D301
     if only_compare:
         _compare(directories, output)
@@ -186,7 +192,7 @@ def recover(directories: tuple[str, ...], only_compare: bool, yes: bool, output:
         look="--compare",
     )
     with progress("reading") as shown:
-        made = recover_(path, shown)
+        made = recover_(path, shown, rights_off=rights_off)
     if output == "json":
         print_json(
             {

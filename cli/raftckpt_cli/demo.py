@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def demo(seconds: float, kills: str, data_dir: str | None, output: str) -> int:
       raftckpt demo --seconds 60 --kill leader,leader,node,active
       raftckpt demo -o json | tail -1
     """  # noqa: D301
+    from raftckpt.errors import CheckpointError
     from raftckpt.testing import LocalCluster
     from raftckpt.testing.csa103.director import KINDS, Director
     from raftckpt.testing.local_cluster import ClusterNotReady
@@ -64,24 +66,32 @@ def demo(seconds: float, kills: str, data_dir: str | None, output: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     stage = _Stage(output)
-    with tempfile.TemporaryDirectory(prefix="raftckpt-demo-") as temporary:
-        where = data_dir or temporary
-        stage.title(where, kept=data_dir is not None)
-        try:
-            with LocalCluster(3, os.path.join(where, "cluster"), faults=False) as cluster:
-                director = Director(cluster, seconds=seconds, kills=chosen, tell=stage.tell)
-                outcome = director.run()
-        except (ClusterNotReady, RuntimeError) as error:
-            stage.clear()
-            raise Failure(
-                "the demo could not run",
-                str(error),
-                "raftckpt demo --data-dir DIR keeps the logs",
-                ExitCode.UNAVAILABLE,
-            ) from None
-    stage.clear()
-    _report(outcome, output)
-    return ExitCode.OK if outcome.judgement.verdict == "ok" else ExitCode.REFUSED
+    where = data_dir or tempfile.mkdtemp(prefix="raftckpt-demo-")
+    stage.title(where, kept=data_dir is not None)
+    keep = data_dir is not None
+    try:
+        with LocalCluster(3, os.path.join(where, "cluster"), faults=False) as cluster:
+            director = Director(cluster, seconds=seconds, kills=chosen, tell=stage.tell)
+            outcome = director.run()
+        stage.clear()
+        _report(outcome, output)
+        ok = outcome.judgement.verdict == "ok"
+        if not ok:
+            keep = True
+            click.echo(f"logs and data are kept in {where}", err=True)
+        return ExitCode.OK if ok else ExitCode.REFUSED
+    except (ClusterNotReady, RuntimeError, CheckpointError) as error:
+        keep = True
+        stage.clear()
+        raise Failure(
+            "the demo could not run to its end",
+            str(error),
+            f"logs and data are kept in {where}; on a busy machine try again when it is quiet",
+            ExitCode.UNAVAILABLE,
+        ) from None
+    finally:
+        if not keep:
+            shutil.rmtree(where, ignore_errors=True)
 
 
 class _Stage:
@@ -98,7 +108,7 @@ class _Stage:
         self._line(
             "raftckpt demo: csa103 on three replicas with fsync, killed in turn with kill -9"
         )
-        self._line(f"data and logs: {where}{'' if kept else ' (removed at the end)'}\n")
+        self._line(f"data and logs: {where}{'' if kept else ' (removed if all goes well)'}\n")
 
     def clear(self) -> None:
         if self._drawn:

@@ -291,6 +291,18 @@ def certificate_findings(whose: str, ends: Mapping[str, int]) -> Iterator[_Said]
         )
 
 
+def _drained(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
+    leader = leader_of(found)
+    for each in leader.detail.get("members") or () if leader is not None else ():
+        if each.get("drained"):
+            leads = leader is not None and leader.node == each["node"]
+            yield (
+                Weight.PASSING if leads else Weight.WARNING,
+                f"{each['node']} is drained" + (", and leads: nobody else can" if leads else ""),
+                f"raftckpt cluster drain {each['node']} --off, when the work on it is done",
+            )
+
+
 def _copies(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
     if told and all(each.detail.get("copied_s") is None for each in told):
         size = sum(each.detail.get("journal_bytes") or 0 for each in told[:1])
@@ -314,6 +326,7 @@ CHECKS: Final[dict[str, _Check]] = {
     "disks": _disks,
     "memory": _memory,
     "certificates": _certificates,
+    "drained": _drained,
     "copies": _copies,
 }
 

@@ -37,6 +37,7 @@ _COMMANDS = {
     "space": ("rights:space", "Make spaces of names, and grant rights on them."),
     "snapshot": ("snapshot:snapshot", "Save the state to a file, look at one, restore one."),
     "data": ("data:data", "Look inside a data directory, offline."),
+    "top": ("top:top", "A cluster live in a terminal: leader, lag, busy checkpoints."),
     "doctor": ("doctor:doctor", "Run all checks on a cluster and say what to do."),
     "bench": ("bench:bench", "Measure acknowledged operations per second."),
     "saf-library": ("saf_library:saf_library", "Build the SA Forum library for C programs."),

@@ -199,10 +199,20 @@ def inspect(file: str, output: str) -> None:
 @click.option("--data-dir", help="Root of the data directories (over that of the file).")
 @click.option("--of", default="", metavar="NAME", help="The file is of a cluster of this name.")
 @click.option("--token", help="What the others will show (default: drawn and printed).")
+@click.option(
+    "--rights-off", is_flag=True, help="Switch rights off in it: no operator can get in any more."
+)
 @output_option
 @storage_errors
 def restore(
-    file: str, config: str, node: str, data_dir: str | None, of: str, token: str, output: str
+    file: str,
+    config: str,
+    node: str,
+    data_dir: str | None,
+    of: str,
+    token: str,
+    rights_off: bool,
+    output: str,
 ) -> None:
     """Found a cluster of one on the state in FILE, and keep places for the others of the file.
 
@@ -238,6 +248,7 @@ def restore(
             tuple(places.values()),
             drawn,
             of=of,
+            rights_off=rights_off,
             progress=shown,
         )
     if output == "json":

@@ -3,10 +3,10 @@
 usage: RAFTCKPT_ENDPOINTS=... python dispatcher.py
        raftckpt section write jobs todo/0001 'some work'        (whoever has work, any time)
 
-Start it twice. Jobs are sections of the checkpoint ``jobs``; the active one does them in the order of
-their ids and puts the result in the place of the job, both in one transaction. The standby has the
-whole table in memory when it takes over. A job that was under way is done again, and no result is
-written twice.
+Start it twice. Jobs are sections of the checkpoint ``jobs``; the active one does them in the order
+of their ids and puts the result in the place of the job, both in one transaction. The standby has
+the whole table in memory when it takes over. A job that was under way is done again, and no result
+is written twice.
 """
 
 import os

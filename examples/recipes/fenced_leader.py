@@ -2,8 +2,8 @@
 
 usage: RAFTCKPT_ENDPOINTS=... python fenced_leader.py FILE
 
-Start it twice. The storage here is an SQLite file that keeps the highest token it has seen; yours is
-whatever the leader writes to that can compare a number.
+Start it twice. The storage here is an SQLite file that keeps the highest token it has seen; yours
+is whatever the leader writes to that can compare a number.
 """
 
 import asyncio

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import raftckpt
 from fastapi import FastAPI, HTTPException, Request, Response
+
+import raftckpt
 
 IDLE_S = 1800.0
 

@@ -46,8 +46,6 @@ _BAD_HANDLE: Final = int(SaAisError.ERR_BAD_HANDLE)
 _REPLY: Final = int(ReplyKind.REPLY)
 _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
-_NOBODY: Final = frozenset({"credentials", "token"})
-"""Why a replica does not greet us: we are nobody to it, so our session is out of reach."""
 _LEAVE_SECONDS: Final = 0.1
 _LINGERING_MAX: Final = 4
 _MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
@@ -468,7 +466,7 @@ class ClientCore:
             if all(item in self._greeting_errors for item in self.router.endpoints):
                 # every replica says so: it will not get better by asking again
                 self._fail_unsent(error)
-                if self.session and error.reason in _NOBODY:
+                if self.session and error.reason == "credentials":
                     self._lose_session(str(error.reason))
         self.search.failed(attempt, error.message, self._now)
 

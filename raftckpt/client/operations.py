@@ -19,6 +19,7 @@ from raftckpt.client.types import (
     CheckpointStatus,
     ClusterLimits,
     Image,
+    Lately,
     SectionStatus,
     duration_ns,
     time_ns,
@@ -47,8 +48,10 @@ __all__ = [
     "data_of",
     "decoded",
     "delete",
+    "drain_member",
     "expiry_of",
     "first_of",
+    "lately",
     "limits_now",
     "may_synchronize",
     "named",
@@ -400,6 +403,17 @@ def add_member(
 def remove_member(node: str) -> Call:
     """Build the end of a membership."""
     return Call("remove a member", Needs.LEADER, ops.MemberRemove(0, node), decode=_nothing)
+
+
+def drain_member(node: str, drained: bool) -> Call:
+    """Build what has a member lead no more, or again."""
+    message = ops.MemberDrain(0, node, drained)
+    return Call("drain a member", Needs.LEADER, message, decode=_nothing)
+
+
+def lately() -> Call:
+    """Build a question for what whichever replica answers saw of late."""
+    return Call("what happened of late", Needs.ANY, ops.LatelyRequest(0), decode=Lately.from_wire)
 
 
 def pin_level(pinned: bool) -> Call:

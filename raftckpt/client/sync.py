@@ -35,6 +35,7 @@ from raftckpt.client.types import (
     ClusterStatus,
     Consistency,
     Image,
+    Lately,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -268,6 +269,28 @@ class Service(ServiceExtras):
             Access: over a port that is neither loopback nor TLS.
         """
         self._run(operations.remove_member(node), timeout)
+
+    def lately(self, *, timeout: float | None = None) -> Lately:
+        """Return what the replica this client is connected to saw of late: rates, what is busy.
+
+        Connect to that replica alone.
+        """
+        found: Lately = self._run(operations.lately(), timeout)
+        return found
+
+    def drain_member(
+        self, node: str, drained: bool = True, *, timeout: float | None = None
+    ) -> None:
+        """Have a member lead no more, whatever is restarted, until it is undrained (False).
+
+        If it leads, leadership goes to another voter. Only while nobody else can lead, it does.
+
+        Raises:
+            BadOperation: no other voter could lead, or it is no member; the message says which.
+            TryAgain: something stands against it for now, the message says what.
+            Access: over a port that is neither loopback nor TLS.
+        """
+        self._run(operations.drain_member(node, drained), timeout)
 
     def pin_level(self, pinned: bool, *, timeout: float | None = None) -> None:
         """Hold the cluster's level where it is (True), or let it rise again (False).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final, Literal, TypeAlias
@@ -14,12 +14,15 @@ from raftckpt.protocol import contract
 
 __all__ = [
     "Attributes",
+    "BusyCheckpoint",
     "CheckReport",
     "CheckpointStatus",
     "ClusterLimits",
     "ClusterStatus",
     "Consistency",
+    "GroupGlance",
     "Image",
+    "Lately",
     "LimitStatus",
     "Nanoseconds",
     "Opener",
@@ -378,6 +381,82 @@ class ClusterStatus:
             leader=leaders[0] if leaders else None,
             term=term,
             replicas=tuple(by_node[node] for node in sorted(by_node)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BusyCheckpoint:
+    """A checkpoint that is changed much, or is large.
+
+    Attributes:
+        name: its name.
+        changes_per_s: changes a second, of the last seconds; estimated where there are thousands.
+        written_per_s: bytes written a second, likewise.
+        size: bytes in all sections.
+        sections: how many.
+        openers: sessions that have it open.
+    """
+
+    name: str
+    changes_per_s: float
+    written_per_s: float
+    size: int
+    sections: int
+    openers: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupGlance:
+    """A service group at a glance: its active component ("": none) and where it is."""
+
+    name: str
+    active: str
+    node: str
+    components: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """What a replica saw of late.
+
+    Attributes:
+        changes_per_s: changes applied a second.
+        reads_per_s: reads that it took, a second.
+        commit_p50_s: half of its commits took at most so long, in seconds; None: it led nothing.
+        commit_p99_s: 99 of 100 of them.
+        sync_p99_s: 99 of 100 syncs of its disk.
+        checkpoints: the busiest and the largest, twenty of each at most.
+        groups: the first twenty.
+        happenings: (milliseconds since the epoch, kind, fields), oldest first.
+    """
+
+    changes_per_s: float
+    reads_per_s: float
+    commit_p50_s: float | None
+    commit_p99_s: float | None
+    sync_p99_s: float | None
+    checkpoints: Sequence[BusyCheckpoint]
+    groups: Sequence[GroupGlance]
+    happenings: Sequence[tuple[int, str, Mapping[str, Any]]]
+
+    @classmethod
+    def from_wire(cls, said: Sequence[Any]) -> Lately:
+        """Make the record from a reply to LATELY."""
+        rates, checkpoints, groups, happenings = said
+        times = [None if each is None else each / 1e6 for each in [*rates[2:5], None, None, None]]
+        return cls(
+            rates[0] / 1000,
+            rates[1] / 1000,
+            times[0],
+            times[1],
+            times[2],
+            [
+                BusyCheckpoint(row[0], row[1] / 1000, float(row[2]), *row[3:6])
+                for row in checkpoints
+            ],
+            [GroupGlance(*row[:5]) for row in groups],
+            [(row[0], row[1], dict(row[2])) for row in happenings],
         )
 
 

@@ -64,12 +64,14 @@ class Reborn:
     time_ns: int
 
 
-def reborn(machine: CheckpointMachine, wall_ns: int) -> Reborn:
+def reborn(machine: CheckpointMachine, wall_ns: int, *, rights_off: bool = False) -> Reborn:
     """Make a state that of a new cluster.
 
     Arguments:
         machine: the state; it is changed.
         wall_ns: the wall clock: what is open is kept for its retention from now on.
+        rights_off: switch rights off, for who has no operator's credential any more; principals
+            and spaces stay.
     """
     sessions, before = list(machine.sessions), len(machine.checkpoints)
     if sessions:
@@ -78,6 +80,9 @@ def reborn(machine: CheckpointMachine, wall_ns: int) -> Reborn:
         results = machine.apply(machine.applied_index + 1, batch)
         ensure(all(result.ok for result in results), "sessions can be ended")
     ensure(not machine.sessions and not machine.groups.members, "sessions and components are gone")
+    if rights_off and machine.access.on:
+        machine.access.on = False
+        machine.access.revision += 1
     machine.changes = []
     machine.revision += FAR_ABOVE
     machine.next_session += FAR_ABOVE

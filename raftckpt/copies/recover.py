@@ -209,12 +209,18 @@ class RecoveredCluster:
     others: tuple[ClusterMember, ...]
 
 
-def recover(path: str, progress: Callable[[int], object] = lambda size: None) -> RecoveredCluster:
+def recover(
+    path: str,
+    progress: Callable[[int], object] = lambda size: None,
+    *,
+    rights_off: bool = False,
+) -> RecoveredCluster:
     """Make a directory that is left the only voter of a new cluster; the former one is kept aside.
 
     Arguments:
         path: of the directory.
         progress: called with the bytes of entries done.
+        rights_off: whether rights are off in it, whatever they were.
 
     Raises:
         StorageError: it cannot be used; nothing was changed.
@@ -237,7 +243,7 @@ def recover(path: str, progress: Callable[[int], object] = lambda size: None) ->
                 "raftckpt data recover --compare names the directory to recover",
             )
         own, others = _place_in(configuration, identity.directory, identity.node)
-        newborn = reborn(state.machine, time.time_ns())
+        newborn = reborn(state.machine, time.time_ns(), rights_off=rights_off)
         made = f"{path}.recovering"
         founding = make_directory(
             made,

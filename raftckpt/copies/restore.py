@@ -78,6 +78,7 @@ def restore(
     token: str,
     *,
     of: str = "",
+    rights_off: bool = False,
     progress: Callable[[int], object] = lambda size: None,
 ) -> Restored:
     """Found a cluster of one on a snapshot file.
@@ -90,6 +91,7 @@ def restore(
         others: replicas for which places are kept.
         token: opens the places.
         of: name of the cluster that the file is of; "": the same.
+        rights_off: whether rights are off in it, whatever the file says.
         progress: called with the bytes read of the file.
 
     Raises:
@@ -104,7 +106,7 @@ def restore(
             f"it is of cluster {head.cluster!r}, not of {of or cluster!r}",
             f"name the right file; to make another cluster of it on purpose: --of {head.cluster}",
         )
-    state = reborn(machine, time.time_ns())
+    state = reborn(machine, time.time_ns(), rights_off=rights_off)
     made = f"{path}.restoring"
     digest = hashlib.sha256(token.encode()).hexdigest()
     founding = make_directory(

@@ -11,10 +11,11 @@ from typing import Any, Final
 from raftckpt.client.kit import ClientCore
 from raftckpt.errors import CheckpointError, Timeout
 from raftckpt.ha.types import Assignment
+from raftckpt.model.groups import LEASES
 
 __all__ = ["LEASE_PREFIX", "Holding", "holder_name"]
 
-LEASE_PREFIX: Final = "lease:"
+LEASE_PREFIX: Final = LEASES
 """Of the names of their groups."""
 
 

@@ -35,8 +35,8 @@ __all__ = [
     "WORDS",
     "WRITING",
     "AccessTables",
-    "Identity",
     "Principal",
+    "ProvenIdentity",
     "TokenRecord",
     "not_granted",
 ]
@@ -76,7 +76,7 @@ class TokenRecord(NamedTuple):
     ends_ns: int
 
 
-class Identity(NamedTuple):
+class ProvenIdentity(NamedTuple):
     """Who a connection proved to be."""
 
     principal: int
@@ -209,7 +209,9 @@ class AccessTables:
             if rights & OPERATING and (principal := self.by_number[number]).works(now_ns)
         ]
 
-    def prove(self, token: str | None, certificate: str | None, now_ns: int) -> Identity | None:
+    def prove(
+        self, token: str | None, certificate: str | None, now_ns: int
+    ) -> ProvenIdentity | None:
         """Find out who shows a token, or else a certificate; None: nobody known.
 
         Arguments:
@@ -221,7 +223,7 @@ class AccessTables:
             principal = self.by_name.get(certificate) if certificate is not None else None
             if principal is None or not principal.certificate:
                 return None
-            return Identity(principal.number)
+            return ProvenIdentity(principal.number)
         parts = token.split(".", _TOKEN_PARTS - 1)
         known = len(parts) == _TOKEN_PARTS and parts[0] == _SCHEME
         number = parts[1] if known else ""
@@ -231,9 +233,9 @@ class AccessTables:
         same = compare_digest(shown, record.digest)
         if holder is None or not same or record.ends_ns <= now_ns:
             return None
-        return Identity(holder.number, number)
+        return ProvenIdentity(holder.number, number)
 
-    def holds(self, identity: Identity, now_ns: int) -> bool:
+    def holds(self, identity: ProvenIdentity, now_ns: int) -> bool:
         """Whether what an identity was proved by still proves it."""
         if not self.on:
             return True

@@ -21,7 +21,7 @@ from raftckpt.model.access import (
     TokenRecord,
     not_granted,
 )
-from raftckpt.model.groups import HaState
+from raftckpt.model.groups import HaState, name_in_spaces
 from raftckpt.model.lifecycle import end_session
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
@@ -38,7 +38,6 @@ from raftckpt.protocol.contract import (
 __all__ = [
     "QUERIES",
     "auth_set",
-    "enforce",
     "principal_create",
     "principal_revoke",
     "principal_rotate",
@@ -75,14 +74,14 @@ def _changed(state: State) -> Result:
     return success(state.access.revision)
 
 
-def _took(state: State) -> Result:
-    """Something may have been taken away from somebody who is here."""
+def _took(state: State, principal: int | None = None) -> Result:
+    """Something may have been given to somebody who is here, or taken away; None: to anybody."""
     result = _changed(state)
-    enforce(state)
+    _enforce(state, principal)
     return result
 
 
-def enforce(state: State) -> None:
+def _enforce(state: State, principal: int | None) -> None:
     """Bring sessions, handles and components in line with the tables.
 
     Sessions of nobody end while rights are on. A handle has what was wanted when it was opened and
@@ -96,10 +95,15 @@ def enforce(state: State) -> None:
                 end_session(state, session)
         assignments.settle_ended(state)
     for session in list(state.sessions.values()):
+        if principal is not None and session.principal != principal:
+            continue
         rights = access.rights_of(session.principal)
         session.cut(rights)
         for member in state.groups.of_session(session.members):
-            if member.state != HaState.REMOVED and not rights(member.group) & WRITING:
+            if (
+                member.state != HaState.REMOVED
+                and not rights(name_in_spaces(member.group)) & WRITING
+            ):
                 assignments.fail(state, member, "revoked")
 
 
@@ -189,7 +193,7 @@ def principal_revoke(state: State, session: Session, c: ops.PrincipalRevoke) -> 
     if _locks_out(access, state.now_ns, principal):
         return _LAST_OPERATOR
     access.forget(principal)
-    return _took(state)
+    return _took(state, principal.number)
 
 
 # --- spaces --------------------------------------------------------------------------------------
@@ -242,7 +246,7 @@ def space_grant(state: State, session: Session, c: ops.SpaceGrant) -> Result:
     if before | c.rights == before:
         return success(access.revision)
     grants[number] = before | c.rights
-    return _took(state)
+    return _took(state, number)
 
 
 def space_revoke(state: State, session: Session, c: ops.SpaceRevoke) -> Result:
@@ -268,7 +272,7 @@ def space_revoke(state: State, session: Session, c: ops.SpaceRevoke) -> Result:
         grants[principal.number] = left
     else:
         del grants[principal.number]
-    return _took(state)
+    return _took(state, principal.number)
 
 
 # --- what is told --------------------------------------------------------------------------------

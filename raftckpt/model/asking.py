@@ -21,6 +21,7 @@ from raftckpt.model.access import (
     WRITING,
     not_granted,
 )
+from raftckpt.model.groups import name_in_spaces
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse
@@ -82,10 +83,10 @@ def _operating_handle(handler: _Handler) -> _Handler:
 
 def _operating_group(handler: _Handler) -> _Handler:
     def ask(state: State, session: Session, c: Any) -> Result:
-        access = state.access
-        if access.operates(session.principal, c.group):
+        access, name = state.access, name_in_spaces(c.group)
+        if access.operates(session.principal, name):
             return handler(state, session, c)
-        if access.rights(session.principal, c.group) & VISIBLE and c.group in state.groups.by_name:
+        if access.rights(session.principal, name) & VISIBLE and c.group in state.groups.by_name:
             return not_granted(OPERATING)
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", c.group)
 
@@ -94,7 +95,7 @@ def _operating_group(handler: _Handler) -> _Handler:
 
 def _joining(handler: _Handler) -> _Handler:
     def ask(state: State, session: Session, c: Any) -> Result:
-        if state.access.rights(session.principal, c.group) & WRITING:
+        if state.access.rights(session.principal, name_in_spaces(c.group)) & WRITING:
             return handler(state, session, c)
         return not_granted(WRITING)
 

@@ -14,7 +14,14 @@ from raftckpt.errors import SaAisError
 from raftckpt.model import assignments
 from raftckpt.model.access import READING, VISIBLE, not_granted
 from raftckpt.model.checkpoints import DEPOSED
-from raftckpt.model.groups import AdminState, HaState, Member, Operation, ServiceGroup
+from raftckpt.model.groups import (
+    AdminState,
+    HaState,
+    Member,
+    Operation,
+    ServiceGroup,
+    name_in_spaces,
+)
 from raftckpt.model.sessions import NO_SESSION, Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
@@ -83,7 +90,7 @@ def _find(state: State, session: Session, name: str, component: str) -> Member |
             failed = failed or member
     if failed is not None:
         return failed
-    rights = state.access.rights(session.principal, name)
+    rights = state.access.rights(session.principal, name_in_spaces(name))
     if name not in state.groups.by_name or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", name)
     return refuse(SaAisError.ERR_NOT_EXIST, "component_missing", component)
@@ -208,7 +215,9 @@ def _roles(state: State, number: int | None, query: ops.RolesRequest, principal:
 def _groups(state: State, number: int | None, query: ops.GroupsRequest, principal: int) -> Result:
     rights = state.access.rights_of(principal)
     rows = [
-        _summary(group) for group in state.groups.by_name.values() if rights(group.name) & READING
+        _summary(group)
+        for group in state.groups.by_name.values()
+        if rights(name_in_spaces(group.name)) & READING
     ]
     return success([state.revision, rows])
 
@@ -231,12 +240,13 @@ def _status(
     state: State, number: int | None, query: ops.GroupStatusRequest, principal: int
 ) -> Result:
     group = state.groups.by_name.get(query.group)
-    rights = state.access.rights(principal, query.group)
+    name = name_in_spaces(query.group)
+    rights = state.access.rights(principal, name)
     if group is None or not rights & VISIBLE:
         return refuse(SaAisError.ERR_NOT_EXIST, "group_missing", query.group)
     if not rights & READING:
         return not_granted(READING)
-    everything = state.access.operates(principal, query.group)
+    everything = state.access.operates(principal, name)
     members = ([group.holder] if group.holder else []) + group.waiting()
     rows = [
         _row(state, member, everything or state.sessions[member.session].principal == principal)

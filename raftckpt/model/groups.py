@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 __all__ = [
+    "LEASES",
     "AdminState",
     "Groups",
     "HaState",
@@ -27,7 +28,17 @@ __all__ = [
     "Operation",
     "ServiceGroup",
     "Transition",
+    "name_in_spaces",
 ]
+
+
+LEASES: Final = "lease:"
+"""Prefix of groups that are locks: the lock's own name, behind it, is what spaces decide on."""
+
+
+def name_in_spaces(group: str) -> str:
+    """What spaces decide on for a group: its name, or that of the lock that it is."""
+    return group.removeprefix(LEASES)
 
 
 class HaState(IntEnum):

@@ -291,8 +291,11 @@ class _Reader:
         found: Any = self.object()
         _need(type(found) is list and len(found) >= len(_HEADER), "a header was expected")
         bounds = found.pop() if type(found[-1]) is list else None
-        access = found.pop() if len(found) > len(_HEADER) else 0
-        _need(has_types(found, *_HEADER) and access in (0, 1), "a header was expected")
+        access = 0
+        if len(found) > len(_HEADER):
+            access = found.pop()
+            _need(access == 1, "a header was expected")
+        _need(has_types(found, *_HEADER), "a header was expected")
         return [*found, access, bounds]
 
     def page(self, size: int | None = None) -> bytes:

@@ -23,6 +23,7 @@ from raftckpt.plain import plain, shown
 from raftckpt.protocol import contract
 
 __all__ = [
+    "LOG_ROOMS",
     "Address",
     "ClusterConfig",
     "ConfigError",
@@ -40,6 +41,9 @@ __all__ = [
 ]
 
 VOTERS_MAX: Final = 7
+LOG_ROOMS: Final = ("admin", "links", "node", "raft", "server")
+"""Who writes to a replica's log; the audit stream has settings of its own."""
+_LEVELS: Final = ("debug", "info", "warning", "error")
 _TOLD_MAX: Final = 100
 """Problems that one error tells."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
@@ -138,10 +142,21 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """Level (debug, info, warning, error) and format (text, json) of the log on stderr."""
+    """The log on stderr, and the audit stream.
+
+    Attributes:
+        level: debug, info, warning or error.
+        format: text or json, of both.
+        rooms: levels of single rooms (:data:`LOG_ROOMS`), over ``level``.
+        audit: file of the audit stream; None: it goes to stderr with the others.
+        audit_level: info, or warning: refusals only.
+    """
 
     level: str = "info"
     format: str = "text"
+    rooms: Mapping[str, str] = field(default_factory=dict)
+    audit: Path | None = None
+    audit_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +300,19 @@ def _choice(*words: str) -> Callable[[Any], str]:
     return check
 
 
+def _rooms(value: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in _text(value).replace(",", " ").split():
+        room, _, level = part.partition("=")
+        if room not in LOG_ROOMS or level not in _LEVELS:
+            raise ValueError(
+                f"must be ROOM=LEVEL, ...: rooms are {', '.join(LOG_ROOMS)}, "
+                f"levels {', '.join(_LEVELS)}"
+            )
+        found[room] = level
+    return found
+
+
 _TIMING: Final = Timing()
 _SNAPSHOT: Final = SnapshotConfig()
 _EDGE: Final = limits.EdgeLimits()
@@ -327,8 +355,11 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     "tls.client.cert": (_text, None, "cert: n1.pem"),
     "tls.client.key": (_text, None, "key: n1.key"),
     "tls.client.ca": (_text, None, "ca: clients-ca.pem"),
-    "log.level": (_choice("debug", "info", "warning", "error"), "info", "level: info"),
+    "log.level": (_choice(*_LEVELS), "info", "level: info"),
     "log.format": (_choice("text", "json"), "text", "format: text"),
+    "log.rooms": (_rooms, {}, "rooms: raft=debug, links=debug"),
+    "log.audit": (_text, None, "audit: audit.log"),
+    "log.audit_level": (_choice("info", "warning"), "info", "audit_level: info"),
 }
 _TREE: Final = {"replicas", "routes"} | {
     path.rsplit(".", depth)[0] for path in _SETTINGS for depth in range(path.count(".") + 1)
@@ -464,7 +495,7 @@ class _Parser:
 
     def _replica(self, name: str, entry: yamltext.Mapping, line: int) -> None:
         found: dict[str, Address] = {}
-        for key, value in entry.items.items():
+        for key, value in sorted(entry.items.items(), key=lambda item: item[0] == "admin"):
             where = f"replicas.{name}.{key}"
             if key not in ("client", "peer", "admin", "bind"):
                 fix = "one of: client, peer, admin, bind"
@@ -484,14 +515,15 @@ class _Parser:
             if wrong:
                 fix = f"write the address that others dial, and bind: {address.host!r} beside it"
                 self.problem(value.line, f"{where}: {wrong}", fix)
-            if address in self._taken:
-                other, other_line = self._taken[address]
+            where_it_is = self._place(address, name, found)
+            if where_it_is in self._taken:
+                other, other_line = self._taken[where_it_is]
                 self.problem(
                     value.line,
                     f"{where}: {address} is {other} already (line {other_line})",
                     "give each its own address",
                 )
-            self._taken[address] = (where, value.line)
+            self._taken[where_it_is] = self._taken[address] = (where, value.line)
         missing = [key for key in ("client", "peer") if key not in entry.items]
         if missing:
             self.problem(
@@ -502,6 +534,14 @@ class _Parser:
             self.replicas[name] = ReplicaAddresses(
                 found["client"], found["peer"], found.get("admin"), bind
             )
+
+    @staticmethod
+    def _place(address: Address, name: str, found: Mapping[str, Address]) -> Address:
+        """What two replicas cannot share: the loopback of another host is another place."""
+        others = [each for each in found.values() if each is not address]
+        if address.loopback and others and not any(each.loopback for each in others):
+            return Address(f"{address.host} of {name}", address.port)
+        return address
 
     # --- what only the whole can tell -------------------------------------------------------------
     def get(self, path: str) -> Any:
@@ -708,7 +748,13 @@ class _Parser:
             ),
             tls_peer=tls_peer,
             tls_client=tls_client,
-            log=LogConfig(self.get("log.level"), self.get("log.format")),
+            log=LogConfig(
+                self.get("log.level"),
+                self.get("log.format"),
+                self.get("log.rooms"),
+                self.resolve("log.audit") if self.get("log.audit") is not None else None,
+                self.get("log.audit_level"),
+            ),
             peer_secret_file=secret,
             routes=dict(sorted(self.routes.items())),
             warnings=tuple(warnings),

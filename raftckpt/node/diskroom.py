@@ -9,15 +9,15 @@ made short. Deletes, closes, expiry and elections go on, and use the reserve in 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from typing import Final
 
 from raftckpt import limits
+from raftckpt.events import EventLog
 
 __all__ = ["DiskRoom", "log_bytes_max", "segment_bytes"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _NAME: Final = "reserve"
 _PARTS: Final = 16
@@ -100,8 +100,8 @@ class DiskRoom:
         self.short = self.free < self._segment + _SENT_AT_ONCE_BYTES
         self.allowance = min(limits.PENDING_BYTES_MAX, max(0, self.free - enough) + _COMMANDS_BYTES)
         if was != self.full:
-            text = "disk_full free=%d needed=%d" if self.full else "disk_has_room free=%d needed=%d"
-            log.log(logging.ERROR if self.full else logging.INFO, text, self.free, enough)
+            say, event = (log.error, "disk_full") if self.full else (log.info, "disk_has_room")
+            say(event, free=self.free, needed=enough)
         return enough
 
     def fits(self, state_bytes: int) -> bool:
@@ -128,7 +128,7 @@ class DiskRoom:
         self._held = False
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-        log.error('reserve_used by="%s"', path)
+        log.error("reserve_used", by=path)
         return True
 
     def _take(self) -> None:
@@ -141,7 +141,7 @@ class DiskRoom:
             os.posix_fallocate(file, 0, self._segment)
             self._held = True
         except OSError as error:
-            log.warning('no_reserve why="%s"', error.strerror)
+            log.warning("no_reserve", why=error.strerror)
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
         finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import logging
 import os
 import sys
 import traceback
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from raftckpt import limits
+from raftckpt.events import EventLog
 from raftckpt.node import logs
 from raftckpt.node.config import ClusterConfig, ConfigError, load
 from raftckpt.node.descriptors import raise_descriptors
@@ -44,7 +44,7 @@ EXIT_FAILED: Final = 70
 EXIT_DISK: Final = 74
 EXIT_NOT_NOW: Final = 75
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 
 def _say(text: str) -> None:
@@ -103,9 +103,16 @@ def run(
         return EXIT_CONFIG
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
-    logs.configure(node, config.log.level, config.log.format)
+    try:
+        logs.configure(node, config.log)
+    except OSError as error:
+        _say(
+            f"starting {node} failed\nthe audit stream cannot be written: {error}\n"
+            "name a file that this user may write to in log.audit"
+        )
+        return EXIT_REFUSED
     for warning in config.warnings:
-        log.warning("config %s", warning)
+        log.warning("configuration", why=warning)
     raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

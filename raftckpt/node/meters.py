@@ -7,6 +7,8 @@ from collections import Counter
 from itertools import accumulate
 from typing import Final
 
+from raftckpt.node.chronicle import Chronicle
+
 __all__ = ["Buckets", "Meters"]
 
 _SECONDS: Final = (
@@ -36,6 +38,10 @@ class Buckets:
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def counts(self) -> list[int]:
+        """How many values each bucket has."""
+        return list(self._counts)
+
     def cumulative(self) -> list[int]:
         """How many values are at most each bound, and (last) how many there are."""
         return list(accumulate(self._counts))
@@ -53,6 +59,7 @@ class Meters:
         leader_changes: how often another leader became known.
         elections_won: how often this replica became the leader.
         reads: queries answered or waited for, by consistency.
+        chronicle: what happened of late.
     """
 
     def __init__(self) -> None:
@@ -64,3 +71,4 @@ class Meters:
         self.leader_changes = 0
         self.elections_won = 0
         self.reads: Counter[str] = Counter(linearizable=0, local=0)
+        self.chronicle = Chronicle()

@@ -8,6 +8,7 @@ are ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from typing import Final
 
 from raftckpt import limits
 from raftckpt.errors import InvariantViolation
+from raftckpt.events import EventLog
 from raftckpt.node import logs
 from raftckpt.node.clock import SystemClock
 from raftckpt.node.config import Address, ClusterConfig, ConfigError, announced, parse_address
@@ -38,23 +40,28 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
+from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources, exposition, readiness
-from raftckpt.server.page import KIND, page
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
 __all__ = ["ReplicaProcess"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
 _TRANSFER_SECONDS_MAX: Final = 3.0
 _TRANSFER_POLL_S: Final = 0.02
 _LOOK_AT_DISK_S: Final = 0.5
 _STATUS_EVERY_S: Final = 2.0
+_FIRST: Final = 1
+"""Process id of the first process, of a machine or of a container."""
+_REAP_EVERY_S: Final = 1.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
 _DRAIN_SECONDS_MAX: Final = 2.0
@@ -120,6 +127,8 @@ class ReplicaProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if os.getpid() == _FIRST:
+            self._reap()
         tame_malloc()
         config, node = self._config, self._node
         check_certificates(config, node)
@@ -185,19 +194,21 @@ class ReplicaProcess:
         driver.tended_by(gc_tamed)
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
+        if self._sources is not None:
+            self._record(self._sources.recorder, replica)
         await listener.start(*at.listens(at.client))
         driver.start(raft)
         self._reload = lambda config: self._take(config, replica, raft, listener, links, admin)
         self._notifier.ready()
         self._tell_status()
         log.info(
-            "ready client=%s peer=%s pid=%d version=%s data_dir=%s durability=%s",
-            at.client,
-            at.peer,
-            os.getpid(),
-            VERSION,
-            self._path,
-            config.durability,
+            "ready",
+            client=str(at.client),
+            peer=str(at.peer),
+            pid=os.getpid(),
+            version=VERSION,
+            data_dir=self._path,
+            durability=config.durability,
         )
         await self._stop.wait()
         await self._leave(replica, raft, listener, links, driver)
@@ -212,9 +223,9 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls, self._look)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._pages())
         host, port = await admin.start(*at.admin)
-        log.info("admin address=%s", Address(host, port))
+        log.info("admin", address=str(Address(host, port)))
         return admin
 
     def _word(self) -> str:
@@ -223,11 +234,29 @@ class ReplicaProcess:
             return "stopping"
         return "founding" if self._sources is None else readiness(self._sources.replica)
 
-    def _look(self) -> Page | None:
-        if self._sources is None:
-            return None
-        alarms = [each for told in self._sources.alarms.values() for each in told()]
-        return Page(200, page(self._sources, alarms), KIND)
+    def _pages(self) -> dict[str, Callable[[], Page | None]]:
+        """What there is to look at, once there is a state."""
+
+        def made(make: Callable[[Sources], bytes]) -> Callable[[], Page | None]:
+            return lambda: (
+                None if self._sources is None else Page(200, make(self._sources), page.HTML)
+            )
+
+        style, script = page.style(), page.script()
+        return {
+            "/": made(page.page),
+            "/now": made(page.parts),
+            "/charts": made(page.charts),
+            "/page.css": lambda: Page(200, style, "text/css; charset=utf-8"),
+            "/page.js": lambda: Page(200, script, "text/javascript; charset=utf-8"),
+        }
+
+    def _record(self, recorder: LastHour, replica: Replica) -> None:
+        """Every second: keep what the page will tell of it."""
+        if self._stop.is_set():
+            return
+        recorder.look(replica.log.status(), self._clock.wall_ns())
+        asyncio.get_running_loop().call_later(RECORD_EVERY_S, self._record, recorder, replica)
 
     def _metrics(self) -> bytes | None:
         return None if self._sources is None else exposition(self._sources)
@@ -267,7 +296,7 @@ class ReplicaProcess:
             if verdict.why != told or verdict.outcome is not FoundingState.WAIT:
                 told = verdict.why
                 self._notifier.status(f"founding: {verdict.why}")
-                log.info('founding outcome=%s why="%s"', verdict.outcome.value, verdict.why)
+                log.info("founding", outcome=verdict.outcome.value, why=verdict.why)
             if verdict.outcome is not FoundingState.WAIT or self._stop.is_set():
                 return verdict
             try:
@@ -281,6 +310,7 @@ class ReplicaProcess:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
         driver: Driver
+        recorder: LastHour
 
         def wake() -> None:
             driver.wake()
@@ -291,7 +321,7 @@ class ReplicaProcess:
         notes = storage.directory.notes
 
         def differs(index: int, own: str, leaders: str) -> None:
-            log.error("event=state_differs index=%d own=%s leaders=%s", index, own, leaders)
+            log.error("state_differs", index=index, own=own, leaders=leaders)
             notes.differs(
                 f"the state of {node} at entry {index} was not the leader's (digest {own[:16]}, "
                 f"the leader's {leaders[:16]}): keep all data directories and report it; then "
@@ -323,6 +353,7 @@ class ReplicaProcess:
             lambda: driver.longest.value,
             self._health.told,
             cpu,
+            lambda: recorder.told(),
         )
         listener = ClientListener(
             replica,
@@ -354,19 +385,26 @@ class ReplicaProcess:
         replica.attach_log(raft)
         self._fs.synced = replica.meters.fsync.observe
         self._fs.waiting.meanwhile = raft.wait_for_disk
+        alarms = {
+            "consensus": lambda: raft.status().alarms,
+            "peers": peering.alarms,
+            "state": lambda: replica.alarms,
+            "disk": self._disk.alarms,
+        }
+        recorder = LastHour(
+            replica,
+            listener.tracking.history,
+            lambda: (text for told in alarms.values() for text in told()),
+        )
         self._sources = Sources(
             replica,
             listener,
             info,
             self._health,
             lambda: self._disk.full,
-            {
-                "consensus": lambda: raft.status().alarms,
-                "peers": peering.alarms,
-                "state": lambda: replica.alarms,
-                "disk": self._disk.alarms,
-            },
+            alarms,
             self._word,
+            recorder,
         )
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda size: self._fits(size, replica)
@@ -387,7 +425,7 @@ class ReplicaProcess:
         if self._disk.full and replica.leading and now - self._handed_over_at > _HAND_OVER_EVERY_S:
             # perhaps another one has room; if none has, leadership does not go round and round
             self._handed_over_at = now
-            log.warning("hands_over why=disk_full")
+            log.warning("hands_over", why="disk_full")
             replica.transfer(None, lambda outcome: None)
         loop = asyncio.get_running_loop()
         loop.call_later(_LOOK_AT_DISK_S, self._look_at_disk, replica, raft, storage)
@@ -406,10 +444,10 @@ class ReplicaProcess:
     def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals > 1:
-            log.warning("stopping_now signal=%d", number)
+            log.warning("stopping_now", signal=number)
             logging.shutdown()
             os._exit(128 + number)
-        log.info("stopping signal=%d", number)
+        log.info("stopping", signal=number)
         self._notifier.stopping()
         self._stop.set()
         self._changed.set()
@@ -423,7 +461,7 @@ class ReplicaProcess:
     async def _read_again(self) -> None:
         """Take over what can be; a file that is wrong changes nothing."""
         if self._reread is None:
-            log.warning('hangup why="this replica has no file that it could read again"')
+            log.warning("hangup", why="this replica has no file that it could read again")
             return
         self._notifier.reloading()
         try:
@@ -432,13 +470,13 @@ class ReplicaProcess:
             found = reloaded(self._config, read)
             self._reload(found.config)
         except (ConfigError, OSError) as error:
-            log.error('reload_failed why="nothing was changed: %s"', error)
+            log.error("reload_failed", why=f"nothing was changed: {error}")
         else:
             self._config = found.config
-            logs.configure(self._node, found.config.log.level, found.config.log.format)
-            log.info('reloaded taken="%s"', " ".join([*found.taken, "certificates"]))
+            logs.configure(self._node, found.config.log)
+            log.info("reloaded", taken=" ".join([*found.taken, "certificates"]))
             if found.left:
-                log.warning('reload_incomplete restart_for="%s"', " ".join(found.left))
+                log.warning("reload_incomplete", restart_for=" ".join(found.left))
         self._notifier.ready()
 
     def _take(
@@ -517,7 +555,14 @@ class ReplicaProcess:
                 break  # without us they are no majority: nobody can take over
             await asyncio.wait([handed], timeout=_TRANSFER_POLL_S)
         outcome = handed.result().value if handed.done() else "given_up"
-        log.info("transferred outcome=%s leader=%s", outcome, replica.leader)
+        log.info("transferred", outcome=outcome, leader=replica.leader)
+
+    def _reap(self) -> None:
+        """The first process of a container inherits orphans (of probes, say): bury them."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        asyncio.get_running_loop().call_later(_REAP_EVERY_S, self._reap)
 
     # --- failing ------------------------------------------------------------------------------
     def _on_failure(self, error: BaseException) -> None:
@@ -530,15 +575,15 @@ class ReplicaProcess:
 
         What a connection called of the replica was judged there: all of it stops us.
         """
-        error = context.get("exception")
+        error, what = context.get("exception"), str(context.get("message"))
         if isinstance(error, InvariantViolation | StorageError | MemoryError):
             self._failed(error)
         elif isinstance(error, OSError):  # includes TLS errors
-            log.debug("connection_error %s: %s", context.get("message"), error)
+            log.debug("connection_error", what=what, why=str(error))
         elif isinstance(error, Exception):
-            log.error("unexpected %s", context.get("message"), exc_info=error)
+            log.error("unexpected", what=what, raised=error)
         else:
-            log.error("unexpected %s", context.get("message"))
+            log.error("unexpected", what=what)
 
 
 def _address(text: str) -> Address | None:

@@ -15,7 +15,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -23,6 +22,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError, ensure
+from raftckpt.events import EventLog
 from raftckpt.model.bounds import NO_END
 from raftckpt.model.changes import Change
 from raftckpt.model.machine import CheckpointMachine
@@ -56,7 +56,7 @@ from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
 
-log = logging.getLogger("raftckpt.node")
+log = EventLog("node")
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _NO_SPACE: Final = int(SaAisError.ERR_NO_SPACE)
@@ -697,8 +697,10 @@ class Replica:
             self._apply_own(index, payload, context)
         if self.feed is not None:
             self.feed.applied(self.machine.changes, self.machine.revision)
-        if self.machine.groups.told and self._leadership is not None:
-            self._leadership.roles.tell(self._clock.monotonic())
+        if self.machine.groups.told:
+            self.meters.chronicle.assigned(self.machine, self.machine.groups.told.values())
+            if self._leadership is not None:
+                self._leadership.roles.tell(self._clock.monotonic())
         nonces = self.machine.check_nonces
         if nonces and nonces[-1] != self._last_check:
             self._last_check = nonces[-1]
@@ -810,7 +812,7 @@ class Replica:
 
     def _undecodable(self, index: int, why: str) -> None:
         """A committed entry is no batch: somebody posed as a leader, or it is our bug."""
-        log.error('event=undecodable index=%d why="%s"', index, why)
+        log.error("undecodable", index=index, why=why)
         if len(self.alarms) < _ALARMS_MAX:
             self.alarms.append(
                 f"entry {index} of the log could not be read, and nothing was done for it on any "
@@ -868,6 +870,7 @@ class Replica:
                 self.log.memories,
             )
             self._wake()
+        self.meters.chronicle.led(self._clock.wall_ns(), status.term, self.leader)
         if self.leader != leader_before:
             self.meters.leader_changes += self.leader is not None
             if self.listener is not None:

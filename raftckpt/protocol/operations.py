@@ -853,6 +853,19 @@ class LimitsChange(Request, tag=150):
     values: k.LimitValues
 
 
+@operation(Right.OPERATE, "done", route=Route.LEADER)
+class MemberDrain(Request, tag=160):
+    """Have a member lead only while nobody else can, or as any other again."""
+
+    node: k.MemberName
+    drained: k.Flag
+
+
+@operation(Right.OPERATE, ("rates", "busiest", "groups", "happenings"), route=Route.ANY)
+class LatelyRequest(Request, tag=161):
+    """What this replica saw of late: checkpoints, service groups, elections and fail-overs."""
+
+
 @operation(Right.OPERATE, "done", route=Route.ANY)
 class AlarmClear(Request, tag=131):
     """Forget that the state of this replica once differed from the leader's."""

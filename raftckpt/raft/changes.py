@@ -12,7 +12,8 @@ configuration as an intent, so that any later leader goes on with it:
 * a directory that comes with ``joins`` takes the place that its token opens, or that of its own
   lost predecessor;
 * addresses follow what members tell of themselves;
-* the level rises by one when every member that ever came can.
+* the level rises by one when every member that ever came can;
+* who is drained leads only while nobody else can.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 
 from raftckpt.raft.configuration import ClusterMember, Configuration, step_of
 from raftckpt.raft.engine import Engine
-from raftckpt.raft.port import AddMember, Change, PeerInfo, RemoveMember, SetPin
+from raftckpt.raft.port import AddMember, Change, PeerInfo, RemoveMember, SetDrain, SetPin
 from raftckpt.storage import REJOINS
 
 __all__ = ["Changes", "Wanted"]
@@ -141,6 +142,8 @@ class Changes:
                 return self._removed(former, change.node)
             case SetPin():
                 return Wanted(former._replace(pinned=change.pinned))
+            case SetDrain():
+                return self._drained(former, change)
 
     def _added(self, former: Configuration, change: AddMember) -> Wanted:
         there = former.named(change.node)
@@ -179,6 +182,22 @@ class Changes:
         if there.directory == self._engine.own:
             return Wanted(None, f"{node} leads: it hands over first", hand_over=True)
         return Wanted(latter)
+
+    def _drained(self, former: Configuration, change: SetDrain) -> Wanted:
+        there = former.named(change.node)
+        if there is None:
+            return Wanted(None, f"{change.node} is no member")
+        if change.drained and not there.drained:
+            others = [m for m in former.members if m.voter and m != there]
+            unable = {
+                m.node: "is drained" if m.drained else "does not answer"
+                for m in others
+                if m.drained or not self._alive(m.directory, DEAD_S)
+            }
+            if len(unable) == len(others):
+                why = ", ".join(f"{node} {why}" for node, why in unable.items())
+                return Wanted(None, f"no other voter could lead{': ' * bool(why)}{why}")
+        return Wanted(former.replaced(there, there._replace(drained=change.drained)))
 
     # --- what the leader goes on with ---------------------------------------------------------
 
@@ -223,6 +242,7 @@ class Changes:
                 yield info.directory, self._let_in(former, info)
         yield from self._addresses(former)
         yield from self._level(former)
+        yield from self._relief()
 
     def _of_member(
         self, former: Configuration, member: ClusterMember
@@ -274,6 +294,12 @@ class Changes:
             if (member.peer, member.client) != (info.peer, info.client):
                 latter = member._replace(peer=info.peer, client=info.client)
                 yield "", Wanted(former.replaced(member, latter))
+
+    def _relief(self) -> Iterator[tuple[str, Wanted]]:
+        """A leader that is drained goes as soon as another one can do without waiting for it."""
+        now, own = self._configurations.now, self._engine.own
+        if own in now.drained and any(map(self._holds_all, now.voters - now.drained)):
+            yield "", Wanted(None, hand_over=True)
 
     def _level(self, former: Configuration) -> Iterator[tuple[str, Wanted]]:
         following = former.level + 1

@@ -58,6 +58,8 @@ class ClusterMember(NamedTuple):
     """Directory of the member that leaves when this one has come."""
     token: str = ""
     """SHA-256 (hexadecimal) of the token that opens the place."""
+    drained: bool = False
+    """It leads only while nobody else can. Not written where it is False: most are never."""
 
 
 class Configuration(NamedTuple):
@@ -89,6 +91,11 @@ class Configuration(NamedTuple):
         return frozenset(m.directory for m in self.members if m.voter)
 
     @property
+    def drained(self) -> frozenset[str]:
+        """Directories of those that are to lead only while nobody else can."""
+        return frozenset(m.directory for m in self.members if m.drained)
+
+    @property
     def directories(self) -> frozenset[str]:
         """Directories of all members."""
         return frozenset(m.directory for m in self.members if m.directory)
@@ -104,7 +111,10 @@ class Configuration(NamedTuple):
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """Encode it: the founding record's bytes are the same everywhere."""
-    return msgpack.packb([_FORMAT, *configuration], use_bin_type=True)  # type: ignore[no-any-return]
+    rows = [member if member.drained else member[:-1] for member in configuration.members]
+    return msgpack.packb(  # type: ignore[no-any-return]
+        [_FORMAT, *configuration[:-1], rows], use_bin_type=True
+    )
 
 
 def decode_configuration(data: bytes) -> Configuration:
@@ -125,12 +135,14 @@ def decode_configuration(data: bytes) -> Configuration:
 
 
 def _member(raw: Any) -> ClusterMember:
-    types = (str, str, str, str, bool, bool, str, str)
+    types: tuple[type, ...] = (str, str, str, str, bool, bool, str, str)
+    if type(raw) is list and len(raw) == len(types) + 1 and raw[-1] is True:
+        types = (*types, bool)
     if type(raw) is not list or tuple(map(type, raw)) != types:
         raise ValueError("a member is malformed")
     if any(type(field) is str and len(field) > _TEXT_MAX for field in raw):
         raise ValueError("a name or address of a member is too long")
-    return ClusterMember._make(raw)
+    return ClusterMember(*raw)
 
 
 def _check(configuration: Configuration) -> None:
@@ -155,7 +167,7 @@ def step_of(former: Configuration, latter: Configuration) -> int:
 class InForce:
     """A configuration at its place in the log, with what is asked of it all the time."""
 
-    __slots__ = ("configuration", "directories", "index", "majority", "term", "voters")
+    __slots__ = ("configuration", "directories", "drained", "index", "majority", "term", "voters")
 
     def __init__(self, index: int, term: int, configuration: Configuration) -> None:
         self.index = index
@@ -163,6 +175,7 @@ class InForce:
         self.configuration = configuration
         self.voters = configuration.voters
         self.directories = configuration.directories
+        self.drained = configuration.drained
         self.majority = len(self.voters) // 2 + 1
 
     @property

@@ -11,15 +11,15 @@ over does not hand over. If all are slow, nobody does.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from raftckpt.events import EventLog
 from raftckpt.raft.messages import KINDS, SYNC_US_MAX, DiskPace, PeerMessage
 
 __all__ = ["Disks"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 SLOW_S: Final = 0.05
 """From here on a disk is called slow: a guess, several hundred times a good one's sync."""
@@ -105,7 +105,10 @@ class Disks:
         if self._slow_looks < LOOKS:
             return None
         log.warning(
-            "event=hands_over why=slow_disk own_ms=%d other_ms=%d", own * 1000, best[0] * 1000
+            "hands_over",
+            why="slow_disk",
+            own_ms=round(own * 1000),
+            other_ms=round(best[0] * 1000),
         )
         self.leads()
         return best[1]

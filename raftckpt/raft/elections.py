@@ -30,6 +30,9 @@ __all__ = ["BROKEN_LINK_DELAY_S", "ElectionTimer", "Voting"]
 BROKEN_LINK_DELAY_S: Final = 0.030
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 0.15
+YIELDS: Final = 8
+"""Time-outs that a drained replica lets pass for others, three or four seconds by default: those
+who can win campaign at their first."""
 RETRIES: Final = 3
 """After a broken link, this many re-arms are short: a split vote must not cost a full time-out."""
 _LONG_AGO: Final = float("-inf")
@@ -54,6 +57,7 @@ class ElectionTimer:
         self.transfer_term: int | None = None
         """Term for which the leader asked us to campaign without PreVote."""
         self._retries = 0
+        self._yielded = 0
         self._asked_term: int | None = None
         self._grants: set[str] = set()
         self._voters: set[str] = set()
@@ -76,7 +80,7 @@ class ElectionTimer:
     def heard_leader(self) -> None:
         """An append of the current term or a newer one arrived: calm down."""
         self.heard_at = self._now()
-        self._retries = 0
+        self._retries = self._yielded = 0
         self._asked_term = None
 
     def link_to_leader_broke(self) -> None:
@@ -93,6 +97,18 @@ class ElectionTimer:
     def due(self) -> bool:
         """Whether the timer fired."""
         return self._now() >= self.fires_at
+
+    def yields(self) -> bool:
+        """Whether a drained replica lets this time-out pass: somebody else may campaign.
+
+        Not for ever: who lacks what is committed cannot win, however little it is drained, and a
+        cluster without a leader cannot be told to undrain anybody.
+        """
+        self._yielded += 1
+        if self._yielded > YIELDS:
+            return False
+        self.rearm()
+        return True
 
     def ask(self, term: int, myself: str, majority: int) -> bool:
         """Open a PreVote round for ``term``; True if our own voice is a majority."""
@@ -161,10 +177,12 @@ class Voting:
         engine = self._engine
         if engine.role == LEADER or not self._timer.due():
             return
+        asked, now = engine.term + 1, self._configurations.now
         if not engine.votes:
             self._timer.rearm()
             return
-        asked, now = engine.term + 1, self._configurations.now
+        if engine.own in now.drained and self._timer.yields():
+            return
         if self._timer.ask(asked, engine.own, now.majority):
             engine.campaign()
             engine.doTick(0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.errors import ensure
+from raftckpt.events import EventLog
 from raftckpt.raft.configuration import (
     CONFIGURATION,
     NO_OP,
@@ -34,7 +34,7 @@ from raftckpt.storage import SnapshotMeta, Storage
 
 __all__ = ["Following"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 LARGE_BYTES: Final = 64 * limits.KIB
 
@@ -147,7 +147,7 @@ class Following:
             )
             self._emit(node, answer)
             return
-        log.info("event=snapshot_installed index=%d from=%s bytes=%d", meta.index, node, meta.size)
+        log.info("snapshot_installed", index=meta.index, source=node, bytes=meta.size)
         engine.log.install(
             [(NO_OP, meta.index - 1, meta.prev_term), (meta.payload, meta.index, meta.term)],
             meta.configuration,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 
+from raftckpt.events import EventLog
 from raftckpt.raft.messages import Chunk
 from raftckpt.storage import (
     BadTransfer,
@@ -17,7 +17,7 @@ from raftckpt.storage import (
 
 __all__ = ["Installer"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 
 class Installer:
@@ -71,7 +71,7 @@ class Installer:
             self._receiver.settle()
             self._load(meta, self._receiver.pieces(meta))
         except (BadTransfer, StaleSnapshot, ValueError) as error:
-            log.warning("event=snapshot_refused from=%s why=%s", source, error)
+            log.warning("snapshot_refused", source=source, why=str(error))
             self.discard()
             return 0, None
         except DiskFull as error:
@@ -83,7 +83,7 @@ class Installer:
 
     def _no_room(self, source: str, error: DiskFull) -> tuple[int, None]:
         """There is none for it: it is sent again, and the replica lags until there is."""
-        log.error('event=snapshot_has_no_room from=%s why="%s"', source, error.why)
+        log.error("snapshot_has_no_room", source=source, why=error.why)
         self.discard()
         return 0, None
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import socket
@@ -29,6 +28,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from raftckpt import limits
+from raftckpt.events import EventLog
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_replica
 from raftckpt.net.doors import Doors, Guest
@@ -45,7 +45,7 @@ __all__ = [
     "PeerTls",
 ]
 
-log = logging.getLogger("raftckpt.links")
+log = EventLog("links")
 
 _DIAL_DELAY_S: Final = (0.02, 0.2)
 _CONNECT_SECONDS_MAX: Final = 1.5
@@ -286,7 +286,7 @@ class PeerLinks:
         if self._frame[0] is not body:
             self._frame = (body, encode_frame(body))  # the same append goes to every follower
         if link.transport.get_write_buffer_size() + len(body) > limits.PEER_QUEUE_BYTES_MAX:
-            log.warning("queue_full peer=%s", link.node)
+            log.warning("queue_full", peer=link.node)
             self._frame = (b"", b"")
             link.abort()
             return
@@ -466,10 +466,7 @@ class PeerLinks:
         self._links[hello.directory] = link
         self._complaints.pop(hello.node, None)
         link.go_live(hello)
-        log.info(
-            "connected peer=%s address=%s incarnation=%d",
-            hello.node, link.address, hello.incarnation,
-        )  # fmt: skip
+        log.info("connected", peer=hello.node, address=link.address, incarnation=hello.incarnation)
         self.handler.connected(hello.info)
 
     def ended(self, link: _Link, *, broken: bool) -> None:
@@ -483,7 +480,7 @@ class PeerLinks:
                 self._down(link, broken=broken, why="broken" if broken else "closed")
 
     def _down(self, link: _Link, *, broken: bool, why: str) -> None:
-        log.info("disconnected peer=%s why=%s", link.node, why)
+        log.info("disconnected", peer=link.node, why=why)
         self.handler.disconnected(link.directory, broken)
 
     def complain(self, link: _Link, why: str) -> None:
@@ -497,7 +494,7 @@ class PeerLinks:
         told = self._complaints.setdefault(who, set())
         if why not in told and len(told) < _REASONS_MAX:
             told.add(why)
-            log.warning("peer=%s %s", who, why)
+            log.warning("not_linked", peer=who, why=why)
 
 
 def _tune(sock: Any) -> None:

@@ -11,13 +11,13 @@ what ``begin`` sends travels while ``finish`` waits for the disk.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, assert_never
 
 from raftckpt import limits
 from raftckpt.errors import ensure
+from raftckpt.events import EventLog
 from raftckpt.raft import engine as lib
 from raftckpt.raft.changes import Changes
 from raftckpt.raft.configuration import (
@@ -78,7 +78,7 @@ from raftckpt.storage import Contradiction, Storage, Unsupported
 
 __all__ = ["RaftNode"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 128 * limits.KIB
@@ -271,13 +271,18 @@ class RaftNode(lib.EngineHooks):
         self._wake()
 
     def _best_follower(self) -> str:
-        engine, voters = self._engine, self._configurations.now.voters
+        engine, now = self._engine, self._configurations.now
         candidates = [
-            (engine.match_index(name), -(self._disks.mean_of(name) or 0.0), name)
+            (
+                name not in now.drained,
+                engine.match_index(name),
+                -(self._disks.mean_of(name) or 0.0),
+                name,
+            )
             for name in engine.others
-            if name in voters and engine.is_connected(name)
+            if name in now.voters and engine.is_connected(name)
         ]
-        return max(candidates)[2] if candidates else ""
+        return max(candidates)[-1] if candidates else ""
 
     def _directory_of(self, node: str) -> str:
         member = self._configurations.now.configuration.named(node)
@@ -440,7 +445,7 @@ class RaftNode(lib.EngineHooks):
         if wanted.hand_over:
             self.transfer(None, lambda outcome: None)
         elif wanted.configuration is not None:
-            log.info("event=reconfigures %s", _briefly(wanted.configuration))
+            log.info("reconfigures", **_briefly(wanted.configuration))
             self._append(wanted.configuration)
 
     def finish(self) -> None:
@@ -469,8 +474,8 @@ class RaftNode(lib.EngineHooks):
 
     def _hand_over_to_a_faster_disk(self) -> None:
         self._wait_for_answers(self._disks.mean or 0.0)
-        voters = self._configurations.now.voters
-        others = [name for name in self._engine.others if name in voters]
+        now = self._configurations.now
+        others = [name for name in self._engine.others if name in now.voters - now.drained]
         target = self._disks.faster([*filter(self._engine.is_connected, others)])
         if target is not None and self._transfer is None:
             self.transfer(self._node_of(target), lambda outcome: None)
@@ -556,7 +561,7 @@ class RaftNode(lib.EngineHooks):
         self._wait_for_answers(took)
         self._slow_syncs += 1
         if self._synced_at - self._slow_told_at > SLOW_SYNC_TOLD_EVERY_S:
-            log.warning("event=slow_sync ms=%d since_last=%d", took * 1000, self._slow_syncs)
+            log.warning("slow_sync", ms=round(took * 1000), since_last=self._slow_syncs)
             self._slow_syncs, self._slow_told_at = 0, self._synced_at
 
     def _release_early(self) -> None:
@@ -647,7 +652,7 @@ class RaftNode(lib.EngineHooks):
         if told == self._told:
             return
         self._told = told
-        log.info("event=role role=%s term=%d leader=%s", role.value, self._engine.term, leader)
+        log.info("role", role=role.value, term=self._engine.term, leader=leader)
         self._machine.role_changed(self.status())
 
     # --- messages in ---------------------------------------------------------------------------
@@ -790,7 +795,7 @@ class RaftNode(lib.EngineHooks):
         """Leave for good if another member says so, too, or if there is no other: one may lie."""
         now, info = self._configurations.now, self._linked.get(directory)
         if place == now.place and self._id in now.directories:
-            log.error("event=told_removed by=%s term=%d index=%d", self._node_of(directory), *place)
+            log.error("told_removed", by=self._node_of(directory), term=place[0], index=place[1])
             return
         if place < now.place or self._storage.identity.joins or info is None:
             return
@@ -803,7 +808,7 @@ class RaftNode(lib.EngineHooks):
 
     def _leave(self, place: tuple[int, int]) -> None:
         self._storage.directory.note_removed()
-        log.warning("event=removed term=%d index=%d", *place)
+        log.warning("removed", term=place[0], index=place[1])
         raise Removal(
             f"the cluster removed {self._node} (by entry {place[1]}): this replica stops, and its "
             "data directory does not count any more"
@@ -812,7 +817,7 @@ class RaftNode(lib.EngineHooks):
     def _on_told(self, directory: str, why: str) -> None:
         if self._why_waiting != why:
             self._why_waiting = why
-            log.warning('event=waiting told_by=%s why="%s"', self._node_of(directory), why)
+            log.warning("waiting", told_by=self._node_of(directory), why=why)
 
     def _check_level(self, configuration: Configuration) -> None:
         """Refuse what raises the level above what this version can: no ack, and an end."""
@@ -835,9 +840,13 @@ class RaftNode(lib.EngineHooks):
             ),
         )  # fmt: skip
         log.error(
-            "event=contradiction peer=%s directory=%s index=%d term=%d their_term=%d",
-            self._node_of(directory), directory, index, term, their_term,
-        )  # fmt: skip
+            "contradiction",
+            peer=self._node_of(directory),
+            directory=directory,
+            index=index,
+            term=term,
+            their_term=their_term,
+        )
         self._engine.disown(directory)
 
     # --- what PySyncObj asks -------------------------------------------------------------------
@@ -1057,10 +1066,10 @@ class RaftNode(lib.EngineHooks):
         self._storage.close()
 
 
-def _briefly(configuration: Configuration) -> str:
+def _briefly(configuration: Configuration) -> dict[str, str | int]:
     """A configuration for the log file."""
     kinds = {True: "voter", False: "learner"}
     members = ",".join(
         f"{m.node}:{kinds[m.voter] if m.directory else 'place'}" for m in configuration.members
     )
-    return f"level={configuration.level} members={members}"
+    return {"level": configuration.level, "members": members}

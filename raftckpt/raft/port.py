@@ -25,6 +25,7 @@ __all__ = [
     "RemoveMember",
     "ReplicatedLog",
     "Role",
+    "SetDrain",
     "SetPin",
     "StateMachine",
     "Transferred",
@@ -135,7 +136,14 @@ class SetPin(NamedTuple):
     pinned: bool
 
 
-Change = AddMember | RemoveMember | SetPin
+class SetDrain(NamedTuple):
+    """Have a member lead only while nobody else can, or as any other again."""
+
+    node: str
+    drained: bool
+
+
+Change = AddMember | RemoveMember | SetPin | SetDrain
 """A change of the configuration that an operator asks for; asking again is harmless."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from raftckpt.errors import present
+from raftckpt.events import EventLog
 from raftckpt.raft.engine import LogSeam
 from raftckpt.raft.port import StateMachine
 from raftckpt.raft.settings import RaftConfig
@@ -14,7 +14,7 @@ from raftckpt.storage import DiskFull, SnapshotStore, SnapshotWriter
 
 __all__ = ["Snapshotter"]
 
-log = logging.getLogger("raftckpt.raft")
+log = EventLog("raft")
 
 SLICE_S: Final = 0.002
 SLICE_PIECES: Final = 4
@@ -85,7 +85,7 @@ class Snapshotter:
 
     def _no_room(self, error: DiskFull) -> None:
         """Give up for now: a snapshot can wait, and the journal cannot."""
-        log.error('event=snapshot_has_no_room why="%s"', error.why)
+        log.error("snapshot_has_no_room", why=error.why)
         self.abort()
         self._retry_at = self._now() + RETRY_S
 

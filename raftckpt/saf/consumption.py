@@ -7,7 +7,6 @@ gap. It comes on a thread of its own, as there, or through dispatch.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from raftckpt.client.kit import Change, open_tracker, target_of, track_point
 from raftckpt.errors import CheckpointError, SaAisError
+from raftckpt.events import EventLog
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import CHECKPOINTS, OpenCheckpoint
 from raftckpt.saf.resources import CONSUMPTION_DESCRIPTORS, needing
@@ -27,7 +27,7 @@ __all__ = [
     "vector_of",
 ]
 
-log = logging.getLogger("raftckpt.saf")
+log = EventLog("saf")
 
 _OK: Final = SaAisError.OK
 _Told = TypeVar("_Told")
@@ -105,7 +105,7 @@ class ChangeFeed(Generic[_Told]):
                     return
         except CheckpointError as error:
             if not self._stopped:
-                log.warning("changes_ended checkpoint=%s %s", self._checkpoint.handle, error)
+                log.warning("changes_ended", checkpoint=self._checkpoint.handle, why=str(error))
 
     def _call(self, revision: int, told: _Told) -> None:
         if not self._stopped:
@@ -115,8 +115,8 @@ class ChangeFeed(Generic[_Told]):
     def _call_here(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception:
-            log.exception("callback_raised checkpoint=%#x", self._checkpoint.handle)
+        except Exception as error:
+            log.error("callback_raised", checkpoint=self._checkpoint.handle, raised=error)
 
 
 def vector_of(change: Change) -> list[SaCkptIOVectorElementT]:

@@ -7,7 +7,6 @@ Callbacks run on threads that dispatch, and never under a lock.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -27,6 +26,7 @@ from raftckpt.client.kit import (
     witness_of,
 )
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
+from raftckpt.events import EventLog
 from raftckpt.model.types import OpenFlags
 from raftckpt.saf.handles import new_handle, new_table
 from raftckpt.saf.settings import Settings
@@ -43,7 +43,7 @@ __all__ = [
     "code_of",
 ]
 
-log = logging.getLogger("raftckpt.saf")
+log = EventLog("saf")
 
 _OK: Final = SaAisError.OK
 _B01: Final = int(OpenFlags.B01)
@@ -69,7 +69,7 @@ def code_of(error: CheckpointError, *, b2: bool) -> SaAisError:
 
     TRY_AGAIN says "nothing was done", so whatever may have been done is TIMEOUT.
     """
-    log.debug("refused %s", error)
+    log.debug("refused", why=str(error))
     if not error.definite:
         return SaAisError.ERR_TIMEOUT
     if isinstance(error, SessionLost):  # the cluster no longer counts this process in
@@ -402,9 +402,9 @@ class Library:
                 self._changed.notify_all()
         try:
             pending.deliver()
-        except Exception:
+        except Exception as error:
             # the next callback is not to suffer for it, and the caller of dispatch did nothing
-            log.exception("callback_raised library=%#x", self.handle)
+            log.error("callback_raised", library=self.handle, raised=error)
         return True
 
     def dispatch_all(self) -> None:
@@ -443,7 +443,7 @@ class Library:
         try:
             self.run(operations.synchronize(None))
         except CheckpointError as error:
-            log.warning("finalize_lost_writes %s", error)
+            log.warning("finalize_lost_writes", why=str(error))
             if not error.definite and not isinstance(error, SessionLost):
                 rc = SaAisError.ERR_TIMEOUT
         driver = self.driver
@@ -451,7 +451,7 @@ class Library:
             if driver.core.session and driver.core.lost is None:
                 driver.run(operations.close_session(), min(self.settings.timeout, _GOODBYE_SECONDS))
         except CheckpointError as error:
-            log.info("no_goodbye %s", error)  # the session ends by itself
+            log.info("no_goodbye", why=str(error))  # the session ends by itself
         finally:
             driver.close()
         return rc

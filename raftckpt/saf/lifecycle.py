@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from raftckpt.errors import (
     SaAisError,
     VersionMismatch,
 )
+from raftckpt.events import EventLog
 from raftckpt.saf.constants import SA_DISPATCH_ALL, SA_DISPATCH_BLOCKING, SA_DISPATCH_ONE
 from raftckpt.saf.handles import find
 from raftckpt.saf.initialization import B2, B23, LIBRARIES, Library, code_of
@@ -29,7 +29,7 @@ __all__ = [
     "saCkptSelectionObjectGet",
 ]
 
-log = logging.getLogger("raftckpt.saf")
+log = EventLog("saf")
 
 _OK: Final = SaAisError.OK
 _BAD_HANDLE: Final = SaAisError.ERR_BAD_HANDLE
@@ -87,12 +87,12 @@ def _initialize(
             library = Library(callbacks, asked=asked, settings=current())
     except (InvalidParam, VersionMismatch) as error:
         # not the caller's arguments: what configure() or the environment says
-        log.error("cannot_initialize %s", error)
+        log.error("cannot_initialize", why=str(error))
         return SaAisError.ERR_LIBRARY, 0, version
     except CheckpointError as error:
         # a C program learns the code only; out of resources it may be expected to be
-        level = logging.INFO if isinstance(error, NoResources) else logging.WARNING
-        log.log(level, "not_initialized %s", error)
+        say = log.info if isinstance(error, NoResources) else log.warning
+        say("not_initialized", why=str(error))
         return code_of(error, b2=asked >= B2), 0, version
     LIBRARIES[library.handle] = library
     return _OK, library.handle, version
@@ -112,7 +112,7 @@ def saCkptSelectionObjectGet(ckptHandle: int) -> tuple[SaAisError, int]:
     try:
         return _OK, library.descriptor()
     except OSError as error:
-        log.info("no_selection_object %s", error)
+        log.info("no_selection_object", why=str(error))
         return SaAisError.ERR_NO_RESOURCES, -1
 
 

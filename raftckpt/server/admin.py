@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from raftckpt.events import EventLog
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.server.metrics import CONTENT_TYPE
 
 __all__ = ["AdminPort", "Page", "answer"]
 
-log = logging.getLogger("raftckpt.admin")
+log = EventLog("admin")
 
 REQUEST_BYTES_MAX: Final = 8192
 REQUEST_SECONDS_MAX: Final = 5.0
@@ -31,6 +32,11 @@ _END: Final = b"\r\n\r\n"
 _REQUEST: Final = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.([01])\Z")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)\Z")
 _TEXT: Final = "text/plain; charset=utf-8"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Nothing of another host, nothing written into the page; the one picture is an empty icon."""
 _STATUS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -58,7 +64,7 @@ class AdminPort:
         metrics: the text of all metrics; None: there are none yet.
         names: host names that may be asked for beside localhost and addresses.
         tls: context of the server side, or None.
-        look: makes the page for people; None: there is nothing to look at yet.
+        pages: what else there is, by path; None: there is nothing to look at yet.
     """
 
     def __init__(
@@ -67,11 +73,10 @@ class AdminPort:
         metrics: Callable[[], bytes | None],
         names: frozenset[str] = frozenset(),
         tls: ssl.SSLContext | None = None,
-        look: Callable[[], Page | None] = lambda: None,
+        pages: Mapping[str, Callable[[], Page | None]] = MappingProxyType({}),
     ) -> None:
-        self._look = look
         self._pages: dict[str, Callable[[], Page]] = {
-            "/": lambda: self._look() or self._ready(),
+            **{path: self._or_ready(look) for path, look in pages.items()},
             "/livez": lambda: Page(200, b"ok\n"),
             "/readyz": self._ready,
             "/metrics": self._metrics,
@@ -118,10 +123,10 @@ class AdminPort:
                 ssl_handshake_timeout=REQUEST_SECONDS_MAX if self.tls is not None else None,
             )
         except OSError as error:  # includes TLS errors
-            log.debug("refused why=%s", error)
+            log.debug("refused", why=str(error))
 
     def _starved(self, error: OSError) -> None:
-        log.warning('cannot_accept why="%s"', error.strerror)
+        log.warning("cannot_accept", why=error.strerror)
 
     def opened(self, request: _Request) -> None:
         """A connection is up: it has so much time and no more."""
@@ -135,6 +140,9 @@ class AdminPort:
     def answer(self, head: bytes) -> bytes:
         """Return the answer to the head of a request."""
         return answer(head, self._pages, self._names)
+
+    def _or_ready(self, look: Callable[[], Page | None]) -> Callable[[], Page]:
+        return lambda: look() or self._ready()
 
     def _ready(self) -> Page:
         word = self._word()
@@ -228,7 +236,7 @@ def _response(page: Page, *, body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {page.status} {_STATUS[page.status]}\r\n"
         f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{allow}"
-        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
+        f"Content-Security-Policy: {_POLICY}\r\nReferrer-Policy: no-referrer\r\n"
         "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + (page.body if body else b"")

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, cast
 
 from raftckpt import limits
 from raftckpt.errors import SaAisError
-from raftckpt.model.access import NOBODY, Identity
+from raftckpt.model.access import NOBODY, ProvenIdentity
 from raftckpt.model.types import Result
 from raftckpt.net.certificates import client_name
 from raftckpt.net.doors import Guest
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         self.inflight = 0
         self.inflight_bytes = 0
         self.witness = 0
-        self.identity = Identity(NOBODY)
+        self.identity = ProvenIdentity(NOBODY)
         self.principal = NOBODY
         self.greeted = False
         self.private = False
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         """Name of the client of ``cluster`` that its certificate is for."""
         return client_name(self.certificate, cluster)
 
-    def identify(self, identity: Identity) -> None:
+    def identify(self, identity: ProvenIdentity) -> None:
         """Take note of who it is."""
         self.identity = identity
         self.principal = identity.principal

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model.access import Identity
+from raftckpt.model.access import ProvenIdentity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
 from raftckpt.node.cputime import CpuMeter
@@ -26,9 +26,11 @@ from raftckpt.raft.port import (
     Changed,
     PeerStatus,
     RemoveMember,
+    SetDrain,
     SetPin,
     Transferred,
 )
+from raftckpt.server.audit import audit
 from raftckpt.server.copies import Copies
 from raftckpt.server.tracking import Subscriber, Tracking
 from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
@@ -58,7 +60,7 @@ class Client(Requester, Subscriber, Protocol):
 
     greeted: bool
     client_name: str
-    identity: Identity
+    identity: ProvenIdentity
     """Who it proved to be."""
     private: bool
     """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
@@ -75,7 +77,7 @@ class Client(Requester, Subscriber, Protocol):
     def certified(self, cluster: str) -> str | None:
         """Name of the client of ``cluster`` that its certificate is for."""
 
-    def identify(self, identity: Identity) -> None:
+    def identify(self, identity: ProvenIdentity) -> None:
         """Take note of who it is."""
 
     def audited(self, why: str) -> None:
@@ -106,6 +108,8 @@ class ReplicaInfo:
     health: Callable[[], dict[str, Any]] = dict
     """Disk, clock, certificates."""
     cpu: CpuMeter | None = None
+    lately: Callable[[], list[Any]] = list
+    """What LATELY answers."""
 
 
 class Dispatcher:
@@ -140,6 +144,8 @@ class Dispatcher:
             ops.MemberAdd: self._change,
             ops.MemberRemove: self._change,
             ops.LevelPin: self._change,
+            ops.MemberDrain: self._change,
+            ops.LatelyRequest: self._lately,
             ops.AlarmClear: self._clear,
             ops.LimitsChange: self._limits,
             ops.CheckStart: self._check_start,
@@ -246,6 +252,9 @@ class Dispatcher:
             self._replica.refuse_not_leader(client, request)
         elif node == self._info.node:
             client.value(request, "done")
+        elif self._drained(node):
+            why = f"{node} is drained: raftckpt cluster drain {node} --off"
+            client.refuse(request, _INVALID, "param", why)
         elif not self._may_transfer():
             client.refuse(request, _TRY_AGAIN, "transfer", "it was moved too often of late")
         else:
@@ -257,6 +266,13 @@ class Dispatcher:
                     client.refuse(request, _TRY_AGAIN, "transfer", outcome.value)
 
             self._replica.transfer(node, done)
+
+    def _drained(self, node: str | None) -> bool:
+        found = self._replica.log.status().configuration.named(node or "")
+        return found is not None and found.drained
+
+    def _lately(self, client: Client, message: ops.LatelyRequest) -> None:
+        client.value(message.request, self._info.lately())
 
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
@@ -297,12 +313,16 @@ class Dispatcher:
                 )
             case ops.MemberRemove():
                 change = RemoveMember(message.node)
+            case ops.MemberDrain():
+                change = SetDrain(message.node, message.drained)
+                word = "drain" if message.drained else "undrain"
+                audit(word, member=message.node, client=client.client_name, address=client.address)
             case _:
                 change = SetPin(message.pinned)
         replica.change(change, done)
 
     def _limits(self, client: Client, message: ops.LimitsChange) -> None:
-        if not client.private:
+        if not (client.private or self._replica.machine.access.on):
             client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
             return
         self._replica.set_limits(client, message.request, message.values)
@@ -420,6 +440,7 @@ def _member(member: ClusterMember) -> dict[str, Any]:
         "voter": member.voter,
         "promote": member.promote,
         "replaces": member.replaces,
+        **({"drained": True} if member.drained else {}),
     }
 
 

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from random import random
 from typing import Any, Final
 
 from raftckpt import limits
 from raftckpt.model.changes import Change, ChangeKind
 
-__all__ = ["History", "Trail", "cost"]
+__all__ = ["OVERHEAD_BYTES", "History", "Trail", "cost"]
 
 _WRITTEN: Final = int(ChangeKind.WRITTEN)
 _TRANSACTION: Final = int(ChangeKind.TRANSACTION)
-_OVERHEAD_BYTES: Final = 256
+OVERHEAD_BYTES: Final = 256
 """What a change takes beside its data: tuple, numbers, id."""
 _TIDY_FROM: Final = 1024
 
@@ -36,12 +37,12 @@ def cost(change: Change) -> int:
     """Approximate bytes of a change, in memory as on the wire."""
     data = change[5]
     if data is None:
-        return _OVERHEAD_BYTES
+        return OVERHEAD_BYTES
     if change[2] == _WRITTEN:
-        return _OVERHEAD_BYTES + sum([_OVERHEAD_BYTES + len(part[2]) for part in data])
+        return OVERHEAD_BYTES + sum([OVERHEAD_BYTES + len(part[2]) for part in data])
     if change[2] == _TRANSACTION:
-        return _OVERHEAD_BYTES + sum([_OVERHEAD_BYTES + len(part[3]) for part in data])
-    return _OVERHEAD_BYTES + len(data)
+        return OVERHEAD_BYTES + sum([OVERHEAD_BYTES + len(part[3]) for part in data])
+    return OVERHEAD_BYTES + len(data)
 
 
 class Trail:
@@ -166,7 +167,7 @@ class History:
         self.revision = revision
         if not changes:
             return ()
-        size = _OVERHEAD_BYTES * len(changes)
+        size = OVERHEAD_BYTES * len(changes)
         for change in changes:
             data = change[5]
             if data is not None:
@@ -187,6 +188,26 @@ class History:
         ) > 1:
             self._drop_oldest()
         return grown.values()
+
+    def sample(self, since: int, changes: int, most: int) -> Iterator[Change]:
+        """Some of the ``changes`` changes above a revision, by chance: about ``most``, or all.
+
+        Those that are no longer here are left out. Costs what ``most`` says, however many entries
+        they came in.
+        """
+        stride = -(-changes // most)
+        at = 0  # steps are by chance: a stride would keep step with a program that has one, too
+        for looked, (entry, _) in enumerate(reversed(self._entries)):
+            if entry[-1][1] <= since or looked >= most:
+                return
+            if stride == 1:
+                yield from (change for change in entry if change[1] > since)
+                continue
+            while at < len(entry):
+                if entry[at][1] > since:
+                    yield entry[at]
+                at += 1 + int(random() * (2 * stride - 1))
+            at -= len(entry)
 
     def _drop_oldest(self) -> None:
         changes, size = self._entries.popleft()

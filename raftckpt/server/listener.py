@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
 import ssl
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.events import EventLog, Value
 from raftckpt.limits import EdgeLimits
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_client
@@ -21,7 +21,7 @@ from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol.frames import try_pack
 from raftckpt.protocol.replies import ReplyKind
-from raftckpt.server.audit import Audit
+from raftckpt.server.audit import AuditTrail
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
@@ -31,7 +31,7 @@ from raftckpt.server.turns import Turns
 
 __all__ = ["ClientListener", "cut_off"]
 
-log = logging.getLogger("raftckpt.server")
+log = EventLog("server")
 
 _SWEEP_S: Final = 1.0
 _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
@@ -75,7 +75,7 @@ class ClientListener:
         self.protocol_errors = 0
         self.refusals: Counter[str] = Counter()
         """Requests refused before they were in the log, by reason."""
-        self.audit = Audit()
+        self.audit = AuditTrail()
         self.receiving_bytes = 0
         self.tracking = Tracking(
             lambda: replica.machine,
@@ -118,10 +118,10 @@ class ClientListener:
         )
         if self.doors.connections_max < self.edge.connections:
             log.warning(
-                "connections_reduced connections=%d configured=%d descriptors=%d",
-                self.doors.connections_max,
-                self.edge.connections,
-                descriptors,
+                "connections_reduced",
+                connections=self.doors.connections_max,
+                configured=self.edge.connections,
+                descriptors=descriptors,
             )
         self._acceptor = Acceptor(self._loop, self._arrived, self._starved)
         bound = await self._acceptor.listen(host, port)
@@ -169,7 +169,7 @@ class ClientListener:
         guest = self.doors.enter(address, peer, self.clock.monotonic())
         if not isinstance(guest, Guest):
             self.refused_connections += 1
-            self._log_limited('refused peer=%s why="%s"', peer, guest)
+            self._log_limited("refused", peer=peer, why=str(guest))
             sock.close()
         elif self._loop is not None:
             handshake = self._loop.create_task(self._welcome(self._loop, guest, sock))
@@ -182,7 +182,7 @@ class ClientListener:
         """Shake hands with TLS, if that is spoken here, and make the guest a connection."""
 
         def hang_up(why: str) -> None:
-            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+            self._log_limited("refused", peer=guest.peer, why=why)
             sock.shutdown(socket.SHUT_RDWR)
 
         def connected() -> Connection:
@@ -201,14 +201,14 @@ class ClientListener:
         except OSError as error:  # includes TLS errors and a handshake that takes too long
             self.doors.left(guest)
             why = handshake_failure(error, "tls.client.ca")
-            self._log_limited('refused peer=%s why="%s"', guest.peer, why)
+            self._log_limited("refused", peer=guest.peer, why=why)
         except asyncio.CancelledError:
             self.doors.left(guest)
             raise
 
     def _starved(self, error: OSError) -> None:
         """No descriptor, or no memory, is left for another connection: those who wait, wait."""
-        self._log_limited('cannot_accept why="%s"', error.strerror)
+        self._log_limited("cannot_accept", why=error.strerror)
 
     def opened(self, connection: Connection) -> None:
         """A connection can be talked to."""
@@ -267,12 +267,12 @@ class ClientListener:
     def protocol_error(self, connection: Connection, why: str) -> None:
         """Count and log what a connection is closed for."""
         self.protocol_errors += 1
-        self._log_limited("protocol_error peer=%s why=%s", connection.peer, why)
+        self._log_limited("protocol_error", peer=connection.peer, why=why)
 
-    def _log_limited(self, text: str, *args: object) -> None:
+    def _log_limited(self, event: str, /, **fields: Value) -> None:
         if self._logged < _LOGGED_PER_SWEEP_MAX:
             self._logged += 1
-            log.warning(text, *args)
+            log.warning(event, **fields)
         else:
             self._not_logged += 1
 
@@ -293,7 +293,7 @@ class ClientListener:
         self.tracking.tick()
         self.copies.tick()
         if self._not_logged:
-            log.warning("more_like_the_last count=%d", self._not_logged)
+            log.warning("more_like_the_last", count=self._not_logged)
         self._logged = self._not_logged = 0
         if self._loop is not None:
             interval = min(_SWEEP_S, self._handshake_s / 2)
@@ -334,7 +334,7 @@ class ClientListener:
                 try:
                     connection.flush()
                 except Exception as error:
-                    log.exception("flush_failed")
+                    log.error("flush_failed", peer=connection.peer, raised=error)
                     connection.break_off(f"its replies could not be sent: {error!r}")
 
     def soon(self, callback: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
 from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
+from raftckpt.server.lasthour import Busy, LastHour
 from raftckpt.server.listener import ClientListener, cut_off
 from raftckpt.version import VERSION
 
@@ -54,6 +55,7 @@ class Sources:
     """Sentences of what is wrong, by who says so."""
     word: Callable[[], str]
     """The word of /readyz."""
+    recorder: LastHour
 
 
 class Seen:
@@ -86,6 +88,17 @@ class Seen:
             "trackers": self.listener.tracking.count,
             "history_bytes": self.listener.tracking.history.bytes,
         }
+
+    def busiest(self) -> list[tuple[str, Busy]]:
+        """Names of the checkpoints that are changed most, with how much."""
+        found, checkpoints = self.of.recorder.busiest(), self.replica.machine.checkpoints
+        return [(checkpoints[uid].name, busy) for uid, busy in found if uid in checkpoints]
+
+    def largest(self) -> dict[str, float]:
+        """Sizes of the largest checkpoints, by name."""
+        names = self.replica.machine.names
+        found = self.of.recorder.largest
+        return {name: names[name].memory_used for name in found if name in names}
 
     def limits(self) -> dict[str, float]:
         """The limits that :meth:`used` is of; those that have no end are left out."""
@@ -176,12 +189,21 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("sessions", _G, "", "", "Sessions of the state.", lambda s: len(s.replica.machine.sessions)),
     ("checkpoints", _G, "", "", "Checkpoints of the state.", lambda s: len(s.replica.machine.checkpoints)),
     ("trackers", _G, "", "", "Trackers served by this replica.", lambda s: s.listener.tracking.count),
+    ("checkpoint_changes_per_second", _G, "", "checkpoint", "Changes of the busiest checkpoints, of the last seconds; estimated where there are thousands.", lambda s: {name: busy.changes for name, busy in s.busiest()}),
+    ("checkpoint_written_bytes_per_second", _G, "", "checkpoint", "Bytes written to them, likewise.", lambda s: {name: busy.bytes for name, busy in s.busiest()}),
+    ("largest_checkpoint_bytes", _G, "bytes", "checkpoint", "Size of the largest checkpoints.", lambda s: s.largest()),
+    ("tracker_behind_changes", _G, "", "", "Changes that the tracker which is furthest behind was not sent yet.", lambda s: s.listener.tracking.furthest_behind()),
+    ("groups", _G, "", "", "Service groups of the state.", lambda s: len(s.replica.machine.groups.by_name)),
+    ("components", _G, "", "", "Components of all service groups.", lambda s: len(s.replica.machine.groups.members)),
+    ("activations", _C, "", "reason", "How often a component became active, by the reason of docs/guides/ha.md; since this replica was started.", lambda s: s.meters.chronicle.failovers),
+    ("recorder_seconds", _C, "seconds", "", "Time taken to keep the last hour of the page.", lambda s: s.of.recorder.spent_s),
     ("limit", _G, "", "limit", "What this replica takes on.", lambda s: s.limits()),
     ("limit_used", _G, "", "limit", "What of it is taken.", lambda s: s.used()),
     ("state_limit", _G, "", "limit", "Limits of the state, equal on all replicas; memory 0: none.", lambda s: {name: s.replica.machine.bounds.value(name) for name in BOUNDS}),
     ("state_used_bytes", _G, "bytes", "", "Of the memory limit: data, records, staged parts of large writes.", lambda s: s.replica.machine.used),
     ("state_full", _G, "", "", "1 if new data is refused because of the memory limit.", lambda s: s.replica.machine.bounds.full),
     ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
+    ("drained", _G, "", "", "1 if this replica is drained: it leads only while nobody else can.", lambda s: s.of.info.directory in s.raft.configuration.drained),
     ("waiting", _G, "", "", "1 if this replica waits to become a member, or a change of members is held up.", lambda s: bool(s.raft.waiting)),
     ("disk_full", _G, "", "", "1 if the disk has no room for new data.", lambda s: s.of.disk_full()),
     ("disk_free_bytes", _G, "bytes", "", "Free for this replica on the disk of its data directory.", lambda s: s.free),

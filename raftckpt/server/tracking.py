@@ -234,6 +234,17 @@ class Tracking:
             if min(tracker.syncs)[0] <= revision:
                 tracker.of.poke(tracker)
 
+    def furthest_behind(self) -> int:
+        """Changes that the slowest tracker was not sent yet. Goes over all: at most 4096."""
+        return max(
+            (
+                trail.end - min(tracker.position for tracker in trail.followers)
+                for trail in self.history.trails.values()
+                if trail.followers
+            ),
+            default=0,
+        )
+
     # --- what clients ask ---------------------------------------------------------------------
 
     def track(self, subscriber: Subscriber, message: ops.Track) -> None:

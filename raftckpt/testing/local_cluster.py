@@ -64,7 +64,8 @@ class LocalCluster:
         module: what a replica runs (``python -m MODULE``).
         auth: switch rights on when it is ready, with a principal ``operator`` that has all of them
             on all names; its token is in ``token_path``. A path: of a file with the token to use.
-        tls: what this class shows to the replicas; what they use is in ``settings``.
+        tls: what this class shows to the replicas; they show the same, and ask clients for a
+            certificate of that authority, unless ``settings`` say otherwise.
 
     Example::
 
@@ -107,7 +108,8 @@ class LocalCluster:
         self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
-            self._write_new(replicas, durability, dict(settings or {}))
+            shown = {} if tls is None else {"tls": {"client": _pem_files(tls)}}
+            self._write_new(replicas, durability, {**shown, **(settings or {})})
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
         self._addresses: dict[str, dict[str, str]] = dict(self._config["replicas"])
         self._nodes = list(self._addresses)
@@ -172,7 +174,9 @@ class LocalCluster:
 
     def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
         """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
-        return replica_status(self.endpoint(node), timeout=timeout, token=self.token, tls=self._tls)
+        return replica_status(
+            self.endpoint(node), timeout=timeout, token=self.token or "", tls=self._tls
+        )
 
     @property
     def token(self) -> str | None:
@@ -183,7 +187,7 @@ class LocalCluster:
 
     def connect(self, **options: Any) -> Service:
         """Connect as the operator, as :func:`raftckpt.connect` does."""
-        return connect(self.endpoints, token=self.token, tls=self._tls, **options)
+        return connect(self.endpoints, token=self.token or "", tls=self._tls, **options)
 
     def leader(self, timeout: float = 10.0) -> str:
         """Node that leads and can serve.
@@ -649,6 +653,12 @@ class LocalCluster:
         _live.discard(self)
         if self._temporary:
             shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+def _pem_files(tls: TlsOptions) -> dict[str, str]:
+    """What a section of ``tls`` in cluster.yaml says."""
+    cert = tls.cert or ""
+    return {"cert": cert, "key": tls.key or cert, "ca": tls.ca}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -35,7 +35,7 @@ class ReplicaProbe:
         endpoint: ``host:port``.
         timeout: seconds for the connection and for each call.
         hello: whether to shake hands at once.
-        token: credential; None: that of ``RAFTCKPT_TOKEN_FILE``, if it is set.
+        token: credential; empty: none; None: that of ``RAFTCKPT_TOKEN_FILE``, if it is set.
         tls: paths of PEM files; None: those of ``RAFTCKPT_CA`` and so on, if they are set.
 
     Raises:
@@ -53,7 +53,7 @@ class ReplicaProbe:
     ) -> None:
         host, _, port = endpoint.rpartition(":")
         found = credentials(endpoint)
-        token = found.token if token is None else token
+        token = found.token if token is None else token or None
         context = tls_context(found.tls if tls is None else tls)
         self.endpoint = endpoint
         self._timeout = timeout

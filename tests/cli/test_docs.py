@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raftckpt import errors
-from tests import waiting
+from tools import changelog, references, site
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -47,30 +47,71 @@ def test_tests_named_in_the_readme_exist() -> None:
         assert f"def {function}(" in (ROOT / file).read_text("utf-8"), (function, file)
 
 
-def test_python_of_the_readme_runs(raftckpt_cluster, capsys) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 3
-    endpoints = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
-    for block in blocks:
-        code = block.replace(endpoints, raftckpt_cluster.endpoints)
-        # run() would go on for ever: dispatch until the component was told that it is active
-        code = code.replace("component.run()", "until_told(component)")
-        names: dict[str, Any] = {"until_told": until_told}
-        exec(code, names)
-        if "test_my_component_survives" in names:
-            names["test_my_component_survives"](raftckpt_cluster)
-    assert "go on from {}" in capsys.readouterr().out
+# --- navigation and references --------------------------------------------------------------------
+def test_every_page_is_in_the_navigation() -> None:
+    """A page is reached from docs/index.md by index pages: what the site shows, too."""
+    assert site.missing() == []
 
 
-def test_python_of_the_page_on_changes_runs(raftckpt_cluster, capsys) -> None:
-    text = (ROOT / "docs/guides/changes.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
-    endpoints = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
-    exec("".join(blocks).replace(endpoints, raftckpt_cluster.endpoints), {})
-    assert capsys.readouterr().out == "7 [None, 14, None, None]\n"
+def test_a_page_that_nobody_names_is_missing(monkeypatch, tmp_path) -> None:
+    (tmp_path / "index.md").write_text("# Home\n[part](part/index.md)\n")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/index.md").write_text("# Part\n[named](named.md)\n")
+    (tmp_path / "part/named.md").write_text("# Named\n")
+    (tmp_path / "part/lost.md").write_text("# Lost\n")
+    monkeypatch.setattr(site, "DOCS", tmp_path)
+    monkeypatch.setattr(site.navigation, "__defaults__", (tmp_path / "index.md",))
+    assert site.missing() == ["part/lost.md"]
 
 
-def until_told(component: Any) -> None:
-    waiting.until(lambda: component.dispatch(1.0), "the component is told its role", 30.0)
-    component.close()
+def test_references_are_as_they_would_be_made() -> None:
+    """Else: python -m tools.references --write."""
+    old = [
+        name
+        for name, make in references.PAGES.items()
+        if (references.REFERENCE / name).read_text("utf-8") != make()
+    ]
+    assert old == []
+
+
+def test_every_setting_has_its_meaning() -> None:
+    assert references.settings().keys() == references.MEANINGS.keys()
+
+
+def test_names_of_the_walk_exist() -> None:
+    named = re.findall(
+        r"^\| `([\w/]+\.py)::([\w.]+)`", (ROOT / "docs/inside/walk.md").read_text("utf-8"), re.M
+    )
+    assert len(named) > 20
+    assert [place for place in named if not defines(ROOT / place[0], place[1])] == []
+
+
+def defines(file: Path, name: str) -> bool:
+    """Whether a file defines a function, or a method of a class, of this dotted name."""
+    body: list[ast.stmt] = ast.parse(file.read_text("utf-8")).body
+    for part in name.split("."):
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        found = [node for node in body if isinstance(node, kinds) and node.name == part]
+        if not found:
+            return False
+        body = found[0].body
+    return True
+
+
+# --- the changelog --------------------------------------------------------------------------------
+def test_fragments_can_be_collected() -> None:
+    assert [
+        (path.name, why)
+        for path in changelog.fragments()
+        if (why := changelog.wrong(path.read_text("utf-8")))
+    ] == []
+
+
+def test_fragments_join_the_newest_section() -> None:
+    before = "# Changelog\n\n## 0.2.0 (unreleased)\n* one\n\n## 0.1.0\n* old\n"
+    after = changelog.collected(before, ["* two\n  more of it\n"])
+    assert after == (
+        "# Changelog\n\n## 0.2.0 (unreleased)\n* one\n* two\n  more of it\n\n## 0.1.0\n* old\n"
+    )
+    assert changelog.wrong("* two\n  more of it\n") == ""
+    assert all(map(changelog.wrong, ("two\n", "* two\nmore\n", "")))

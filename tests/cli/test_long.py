@@ -96,6 +96,27 @@ def test_demo_ends_ok() -> None:
     assert "kill -9 csa103CompI0" in done.stderr
 
 
+@pytest.mark.long
+def test_a_demo_that_fails_keeps_its_logs_and_says_why(tmp_path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with Program(*MAIN, "demo", "--seconds", "60", env=environment) as demo:
+        demo.until_said("Hello World!")
+        (component,) = children_of(demo.pid, "csa103CompI0")
+        os.kill(component, signal.SIGSEGV)
+        assert demo.wait(60) == 4
+        assert demo.said("csa103CompI0 ended with -11")
+        (kept,) = tmp_path.glob("raftckpt-demo-*")
+        assert demo.said(f"logs and data are kept in {kept}")
+        assert (kept / "cluster/csa103CompI0.log").exists()
+
+
+def children_of(parent: int, word: str) -> list[int]:
+    listed = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", word], capture_output=True, text=True
+    )
+    return [int(line) for line in listed.stdout.split()]
+
+
 def test_demo_interrupted_leaves_nothing_behind(tmp_path) -> None:
     with running("demo", "--seconds", "60", "--data-dir", str(tmp_path / "d")) as demo:
         demo.until_said("Hello World!")

@@ -60,6 +60,8 @@ COMMANDS = [
     ["space", "delete"],
     ["cluster", "status"],
     ["cluster", "transfer"],
+    ["cluster", "drain"],
+    ["top"],
     ["cluster", "check"],
     ["cluster", "limits", "show"],
     ["cluster", "limits", "set"],

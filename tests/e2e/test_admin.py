@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
-import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,42 +16,15 @@ from raftckpt_cli import main as cli_main
 
 import raftckpt
 from raftckpt.testing import LocalCluster
+from tests.admin import get, metric, with_admin
 from tests.programs import PATIENCE
 from tests.waiting import until
 
 MIB = 1 << 20
 
 
-def with_admin(cluster: LocalCluster) -> LocalCluster:
-    """Give each replica an admin port; before it is started."""
-    text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
-    with contextlib.ExitStack() as held:
-        for replica in text["replicas"].values():
-            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
-    cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
-    return cluster
-
-
-def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
-    replicas = yaml.safe_load(cluster.config_path.read_text("utf-8"))["replicas"]
-    try:
-        url = f"http://{replicas[node]['admin']}{path}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-def metric(cluster: LocalCluster, node: str, sample: str) -> float:
-    """Value of a sample; NaN if it is not told."""
-    for line in get(cluster, node, "/metrics")[1].splitlines():
-        name, _, value = line.rpartition(" ")
-        if name == sample:
-            return float(value)
-    return float("nan")
+def log_of(cluster: LocalCluster, node: str) -> list[str]:
+    return cluster.log(node).splitlines()
 
 
 def findings(cluster: LocalCluster, capfd: pytest.CaptureFixture[str]) -> str:
@@ -92,11 +63,11 @@ def test_from_the_first_moment_to_the_last(cluster) -> None:
     follower = next(node for node in cluster.nodes if node != leader)
     assert metric(cluster, follower, "raftckpt_commands_total") == 0
     assert metric(cluster, follower, "raftckpt_apply_seconds_count") >= 21
-    assert f"<td>leader</td><td>{leader}</td>" in get(cluster, follower, "/")[1]
+    assert f'data-node="{leader}"' in get(cluster, follower, "/")[1]
     cluster.kill(leader)  # the page of one that lives shows it, as soon as it asks for itself again
-    until(lambda: f"<td>leader</td><td>{leader}</td>" not in get(cluster, follower, "/")[1],
+    until(lambda: f'data-node="{leader}"' not in get(cluster, follower, "/")[1],
           "the page tells of another leader", PATIENCE)  # fmt: skip
-    assert "<td>down</td>" in get(cluster, follower, "/")[1]
+    assert ">down<" in get(cluster, follower, "/")[1]
     cluster.kill(*(node for node in cluster.nodes if node != follower))
     lost = {(503, "no-leader\n"), (503, "cut-off\n")}
     until(lambda: get(cluster, follower, "/readyz") in lost, "it says so", PATIENCE)
@@ -112,9 +83,16 @@ def test_drill_a_member_that_is_missing(cluster, capfd) -> None:
     cluster.kill(missing)
     until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 1, "it is seen", PATIENCE)
     assert f"{missing} does not answer" in findings(cluster, capfd)
+    assert ">down<" in get(cluster, leader, "/now")[1]
+    assert f"disconnected peer={missing}" in cluster.log(leader)
     cluster.start(missing)
     until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "it is back", PATIENCE)
     until(lambda: findings(cluster, capfd) == "", "nothing is wrong", PATIENCE)
+    page = until(
+        lambda: ">down<" not in (found := get(cluster, leader, "/now")[1]) and found,
+        "the page shows no link that is down", PATIENCE,
+    )  # fmt: skip
+    assert f"{missing} is not connected" in page  # what happened stays told
 
 
 @pytest.fixture
@@ -151,10 +129,18 @@ def test_drill_a_full_disk(small_disks, capfd) -> None:
     assert metric(cluster, node, "raftckpt_disk_full") == 1
     assert metric(cluster, node, "raftckpt_disk_free_bytes") < 16 * MIB
     assert f"{node} says: the disk below" in findings(cluster, capfd)
+    assert 'role="alert">the disk below' in get(cluster, node, "/now")[1]
+    assert "error n" in (
+        said := next(line for line in log_of(cluster, node) if "disk_full" in line)
+    )
+    assert re.search(r" disk_full free=\d+ needed=\d+$", said)
     filler.unlink()
     until(lambda: metric(cluster, node, sample) == 0, "the alarm is gone", PATIENCE)
     assert metric(cluster, node, "raftckpt_disk_full") == 0
     assert "says" not in findings(cluster, capfd)
+    assert "No alarms." in get(cluster, node, "/now")[1]
+    assert any("disk_has_room" in line for line in log_of(cluster, node))
+    until(lambda: "over</span>" in get(cluster, node, "/now")[1], "the end is told", PATIENCE)
 
 
 def test_drill_two_foundings(cluster, capfd) -> None:
@@ -176,6 +162,8 @@ def test_drill_two_foundings(cluster, capfd) -> None:
     sample = 'raftckpt_alarms{source="peers"}'
     until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised", PATIENCE)
     assert "founded twice" in findings(cluster, capfd)
+    assert "founded twice" in get(cluster, "n3", "/now")[1]
+    assert "founded twice" in cluster.log("n3")
     cluster.kill("n1", "n2", "n3")
     cluster.start("n3")  # an alarm of peers lasts until they are met no more
     until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)

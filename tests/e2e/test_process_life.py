@@ -200,8 +200,8 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(lone) -> None:
         lone, log={"level": "debug", "format": "json"}, timing=timing, limits={"connections": 2},
         durability="os",
     )  # fmt: skip
-    hang_up(lone, "reloaded taken=")
-    (line,) = [line for line in lone.log("n1").splitlines() if "reloaded taken" in line]
+    hang_up(lone, '"event": "reloaded"')
+    (line,) = [line for line in lone.log("n1").splitlines() if '"event": "reloaded"' in line]
     told = json.loads(line)
     assert told["taken"] == "timing limits log certificates"
     left = next(line for line in lone.log("n1").splitlines() if "reload_incomplete" in line)

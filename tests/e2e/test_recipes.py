@@ -53,7 +53,7 @@ def leader_killed(cluster: LocalCluster) -> Iterator[None]:
 
 
 def follows(seen: list[int], before: list[int]) -> None:
-    """What the next one does begins behind the last one, or with it: it may have died in between."""
+    """What the next one does begins behind the last one, or with it: it died in between."""
     assert seen[0] in (before[-1], before[-1] + 1, before[-1] + 2), (before[-3:], seen[:3])
     assert seen == list(range(seen[0], seen[0] + len(seen)))
 
@@ -76,6 +76,7 @@ def test_one_scheduler_is_active_and_no_slot_is_left_out(cluster) -> None:
     assert slots == list(range(slots[0], slots[0] + len(slots)))
 
 
+@pytest.mark.long
 def test_the_storage_refuses_who_leads_no_more(cluster, tmp_path) -> None:
     file = tmp_path / "storage.db"
     with started(cluster, "fenced_leader.py", file) as first:
@@ -190,6 +191,7 @@ def test_the_moved_program_goes_on(cluster) -> None:
         follows(second.numbers(counted), first.numbers(counted))
 
 
+@pytest.mark.long
 def test_what_was_said_of_a_call_is_known_to_the_next_switch(cluster) -> None:
     with started(cluster, "calls.py", "20") as first:
         first.until_said("active")
@@ -203,7 +205,7 @@ def test_what_was_said_of_a_call_is_known_to_the_next_switch(cluster) -> None:
             assert second.numbers(r"^safe (\d+)")[0] > found
 
 
-# --- the pages --------------------------------------------------------------------------------------
+# --- the pages ------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
 def test_what_a_page_shows_is_the_program(page: Path) -> None:
     pattern = r"<!-- recipe: (\S+)[^\n]*-->\n```\w+\n(.*?)```"

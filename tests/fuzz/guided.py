@@ -21,6 +21,8 @@ from typing import Any
 
 from tests.fuzz.corpus import kept, write
 
+_BYTES = ("arguments", "frames", "journal", "slot", "settings")
+"""Targets whose inputs are no msgpack."""
 INPUT_BYTES_MAX = 4096
 KEPT_BYTES_MAX = 1024
 """Of an input in the corpus, if it is not one of those before."""
@@ -34,7 +36,7 @@ def search(target: str, where: str, seconds: int) -> None:
         from tests.fuzz.targets import TARGETS
     options = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=20"]
     options += ["-rss_limit_mb=2000", "-verbosity=1", f"-artifact_prefix={where}-", where]
-    mutator = None if target in ("arguments", "frames") else _mutator()
+    mutator = None if target in _BYTES else _mutator()
     atheris.Setup([sys.argv[0], *options], TARGETS[target], custom_mutator=mutator)
     atheris.Fuzz()
 

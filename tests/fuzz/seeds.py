@@ -6,12 +6,17 @@ import msgpack
 
 from raftckpt.protocol.batch import encode_batch
 from tests.fuzz.hostile import HOSTILE, PACK, frame
+from tests.fuzz.test_config import GOOD as CONFIG
+from tests.fuzz.test_config import SPECIAL
 from tests.golden.books import HERE, read
 from tests.golden.play import SNAPSHOT, SNAPSHOT_HEAD
 from tests.unit.model.driver import DrivenMachine
 from tests.unit.protocol.test_operations import GOOD
 
 __all__ = ["seeds_of"]
+
+_ONE = bytes([0, 1, 1, 0, 1, 3]) + b"one"
+_RESET = (5).to_bytes(8, "little") + (1).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"x"
 
 
 def _small_image() -> bytes:
@@ -48,4 +53,16 @@ def seeds_of(target: str) -> list[bytes]:
     if target == "export":
         lines = (HERE / "exports" / "first.ndjson").read_bytes().splitlines(keepends=True)
         return [b"".join(lines[:-1]), lines[0], b"[" * 100_000, b'{"format": 1}', b"{}", b"1"]
+    if target == "journal":
+        return [
+            _ONE + bytes([0, 2, 1, 0, 1, 3]) + b"two" + bytes([4, 0, 0, 3, 1, 0]),
+            bytes([1, 0, 2, 0, 1, 2]) + b"=n" + _ONE,
+            _ONE + bytes([2, 1, 1, 0, 1, 0]) + _ONE,
+            _ONE + bytes([3, 0, 0, 0, 1, 21]) + _RESET,
+            bytes([255]) + bytes(60),
+        ]
+    if target == "slot":
+        return [bytes(16 + 8 + 32), bytes(16) + b"12345678" + bytes(32) + b"block" * 40]
+    if target == "settings":
+        return [text.encode("utf-8", "replace")[:4000] for text in (CONFIG, *SPECIAL.values())]
     return [b"a\0--help", b"\x02\0name\0-o\0json", b"\x06\0c\0k\0@x\0--ttl\x005s"]

@@ -36,6 +36,7 @@ from raftckpt.raft.messages import (
     join_bodies,
 )
 from raftckpt.version import PEER_PROTOCOL
+from tests.fuzz.disks import FILES
 from tests.fuzz.hostile import PACK, frame
 from tests.golden.product import GoldenPort
 from tests.unit.model.driver import DrivenMachine
@@ -202,4 +203,4 @@ def peers(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (frames, requests, port, batch, image, snapshot, export, peers, arguments)
-}
+} | FILES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ NAMES = ["x", "s/x", "s/t/x", "s/t", "s/tt"]
 SPACES = ["", "s/", "s/t", "s/t/", "s/tt"]
 
 
-class Judge:
+class RightsJudge:
     """Who may do what, as simply as it can be said."""
 
     def __init__(self) -> None:
@@ -66,12 +67,12 @@ class Judge:
         return "" if WRITE in wanted else "no_right"
 
 
-class World:
+class GrantsWorld:
     """Two machines that are told the same, one of them made of images now and then."""
 
     def __init__(self) -> None:
         self.machine, self.other = CheckpointMachine(), CheckpointMachine()
-        self.judge = Judge()
+        self.judge = RightsJudge()
         self.sessions: dict[str, list[int]] = {}
         """Session and its last sequence."""
         self.tokens = 0
@@ -183,10 +184,10 @@ again = st.tuples(st.just("again"), st.sampled_from(PRINCIPALS))
 steps = st.lists(st.one_of(changes, checks, again, st.just(("image",))), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("RAFTCKPT_FUZZ_EXAMPLES", "30")), deadline=None)
 @given(steps)
 def test_rights_are_what_the_judge_says(chosen: list[tuple[Any, ...]]) -> None:
-    world = World()
+    world = GrantsWorld()
     for step in chosen:
         match step:
             case ("check", who, name, wanted):

@@ -291,8 +291,17 @@ class Director:
         self._listen(component)  # the pipe still holds all it said
         self._forget(component)
         if process.returncode != -signal.SIGKILL:
-            log = (self._cluster.data_dir / f"{component.name}.log").read_text("utf-8", "replace")
-            raise RuntimeError(f"{component.name} ended with {process.returncode}:\n{log[-2000:]}")
+            raise RuntimeError(self._why(component, process.returncode))
+
+    def _why(self, component: _Component, code: int) -> str:
+        """Why a component ended by itself: its last word, which names a lost session."""
+        log = (self._cluster.data_dir / f"{component.name}.log").read_text("utf-8", "replace")
+        words = [line for line in log.splitlines() if line.strip()]
+        last = words[-1] if words else "without a word"
+        told = [f"{component.name} ended with {code}: {last}"]
+        for node in self._cluster.nodes:
+            told += self._cluster.log(node, 1).splitlines()
+        return "; ".join(told)
 
     def _forget(self, component: _Component) -> None:
         process = component.process

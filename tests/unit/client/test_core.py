@@ -17,6 +17,7 @@ from raftckpt.errors import (
     BadHandle,
     InvalidParam,
     NoResources,
+    NoSpace,
     SectionNotExist,
     SessionLost,
     Timeout,
@@ -1301,6 +1302,32 @@ def test_accepted_writes_are_replayed() -> None:
     script.attach("n2")
     (again,) = script.sent()
     assert again[2:] == [1, 0, 6, b"id", b"keep me"]
+
+
+def test_what_was_accepted_waits_for_room_at_the_next_leader() -> None:
+    script = Script()
+    script.ready()
+    kept = script.put(b"keep me", opened=WEAK)
+    (sent,) = script.sent()
+    script.receive([1, sent[1]])
+    script.lost()
+    script.attach("n2")
+    new = script.put(b"new", opened=WEAK)
+    for _ in range(3):
+        waiting = [message for message in script.sent() if message[0] == 24]
+        assert waiting[0][2:] == [1, 0, 6, b"id", b"keep me"]
+        script.refuse(waiting[0], 15, "full")
+        for message in waiting[1:]:
+            script.refuse(message, 6, "gap")
+        assert kept.error is None
+        script.advance(0.5)
+    first, late = [message for message in script.sent() if message[0] == 24]
+    script.reply(first, 17)
+    assert script.core.unsettled == 0
+    assert late[2:] == [2, 0, 6, b"id", b"new"]
+    script.refuse(late, 15, "full")
+    assert isinstance(error_of(new), NoSpace), "what was not accepted is refused, for certain"
+    assert error_of(new).definite
 
 
 def test_a_refusal_found_late_is_raised_by_the_next_synchronize() -> None:

@@ -147,3 +147,18 @@ def test_what_an_interrupted_one_left_is_made_anew_and_nothing_else_is_written_o
         make_directory(other, "prod", Place("n2", "", ""), driven.machine, level=2)
     with reading(other) as held:
         assert held.identity.node == "n2.restoring"
+
+
+@pytest.mark.parametrize("rights_off", [False, True])
+def test_rights_stay_as_they_were_unless_nobody_can_get_in(rights_off: bool) -> None:
+    driven = DrivenMachine()
+    session = driven.session()
+    assert session.do(61, "ops", "t1", b"d" * 32, NEVER, False, None).ok
+    assert session.do(65, "", "ops", 16, None).ok
+    assert session.do(60, True, None).ok
+    machine = driven.machine
+    reborn(machine, driven.now, rights_off=rights_off)
+    access = CheckpointMachine.restore(machine.freeze()).access
+    assert access.on is not rights_off
+    assert list(access.by_name) == ["ops"]
+    assert access.revision == 3 + rights_off

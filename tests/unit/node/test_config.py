@@ -259,3 +259,15 @@ def test_what_is_wrong_with_addresses(line, what):
 def test_a_wildcard_that_others_were_to_dial_is_told_how_to_write_it():
     with pytest.raises(ConfigError, match=r"and bind: '0\.0\.0\.0' beside it"):
         parse(ONE % 'client: "0.0.0.0:1", peer: "127.0.0.1:2"', "c.yaml")
+
+
+def test_the_loopback_of_each_host_is_another_one() -> None:
+    """Probes and scrapers of three machines may all look at 127.0.0.1:9401."""
+    text = "cluster: c\ninsecure: true\nreplicas:\n" + "".join(
+        f"  n{n}: {{admin: '127.0.0.1:9401', client: '10.0.0.{n}:7401', peer: '10.0.0.{n}:7501'}}\n"
+        for n in (1, 2, 3)
+    )
+    assert {str(at.admin) for at in parse(text).replicas.values()} == {"127.0.0.1:9401"}
+    here = text.replace("10.0.0.", "127.0.0.")
+    with pytest.raises(ConfigError, match=r"127.0.0.1:9401 is replicas.n1.admin already"):
+        parse(here)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from raftckpt.node import logs
-from raftckpt.node.config import ConfigError, parse
+from raftckpt.node.config import ConfigError, LogConfig, parse
 from raftckpt.node.driver import Driver
 from raftckpt.node.yamltext import DEPTH_MAX
 from tests.unit.node.fakes import LoneReplica
@@ -42,7 +42,7 @@ def test_what_is_logged_is_logged_once(capsys) -> None:
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     logging.getLogger().addHandler(handler)
     try:
-        logs.configure("n1", "info", "text", ours)
+        logs.configure("n1", LogConfig(), ours)
         for each in loggers:
             each.warning("said")
         assert ours.getvalue().count("said") == 2

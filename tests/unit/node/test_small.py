@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
-import json
-import logging
 import resource
 from types import SimpleNamespace
 
 import pytest
 
 from raftckpt.errors import InvariantViolation
-from raftckpt.node import logs
 from raftckpt.node.descriptors import raise_descriptors
 from raftckpt.node.digests import DigestJobs
 from raftckpt.node.driver import Driver, Longest
@@ -118,23 +114,6 @@ def test_digest_in_slices_keeps_the_last_few():
     jobs.work(100)
     assert jobs.get(b"1") is None
     assert jobs.last_index == 8
-
-
-def test_logs_as_text_and_json():
-    for form in ("text", "json"):
-        stream = io.StringIO()
-        logs.configure("n1", "info", form, stream)
-        logging.getLogger("raftckpt.links").info('connected peer=%s why="%s"', "n2", "a b")
-        logging.getLogger("raftckpt.links").debug("hidden")
-        line = stream.getvalue()
-        if form == "text":
-            assert 'info n1 links connected peer=n2 why="a b"' in line
-        else:
-            entry = json.loads(line)
-            assert (entry["peer"], entry["why"], entry["node"]) == ("n2", "a b", "n1")
-        assert line.count("\n") == 1
-    logging.getLogger("raftckpt").handlers.clear()
-    logging.getLogger("asyncio").handlers.clear()
 
 
 def test_driver_steps_on_wake_and_timer_and_stops_on_failure():

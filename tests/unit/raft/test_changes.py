@@ -14,7 +14,7 @@ from raftckpt.raft.configuration import (
     Configurations,
     encode_configuration,
 )
-from raftckpt.raft.port import AddMember, PeerInfo, RemoveMember, SetPin
+from raftckpt.raft.port import AddMember, PeerInfo, RemoveMember, SetDrain, SetPin
 from raftckpt.storage import REJOINS
 from tests.directories import founding_of
 
@@ -267,6 +267,31 @@ def test_remove_of_a_place_that_nobody_took(leader):
     former = leader.configuration
     leader.now_is(leader.changes.asked(add("n4")).configuration)
     assert leader.changes.asked(RemoveMember("n4")).configuration.members == former.members
+
+
+def test_drain_and_undrain(leader):
+    latter = leader.changes.asked(SetDrain("n2", True)).configuration
+    assert latter.drained == {"n2"}
+    leader.now_is(latter)
+    assert leader.changes.asked(SetDrain("n2", True)).configuration == latter, "asked again"
+    leader.now_is(leader.changes.asked(SetDrain("n3", True)).configuration)
+    assert (
+        leader.changes.asked(SetDrain("n1", True)).why
+    ) == "no other voter could lead: n2 is drained, n3 is drained"
+    leader.now_is(leader.changes.asked(SetDrain("n2", False)).configuration)
+    assert leader.configuration.drained == {"n3"}
+    assert leader.changes.asked(SetDrain("n9", True)).why == "n9 is no member"
+    alone = Leader("n1")
+    assert alone.changes.asked(SetDrain("n1", True)).why == "no other voter could lead"
+
+
+def test_a_leader_that_is_drained_goes_when_another_one_holds_everything(leader):
+    leader.now_is(leader.changes.asked(SetDrain("n1", True)).configuration)
+    assert leader.changes.next().hand_over
+    leader.now_is(leader.configuration._replace(members=tuple(
+        member._replace(drained=True) for member in leader.configuration.members
+    )))  # fmt: skip
+    assert leader.changes.next() is None, "nobody else is to lead"
 
 
 def test_pin_and_unpin(leader):

@@ -29,7 +29,7 @@ EVERYTHING = Configuration(
         ClusterMember("n1", "d1", "h1:1", "h1:2"),
         ClusterMember("n2", "d2", "h2:1", "h2:2", False, True, "d1"),
         ClusterMember("n3", "", "h3:1", "h3:2", False, False, "", "a" * 64),
-        ClusterMember("ñ4", "d4", "[::1]:1", "", True, False),
+        ClusterMember("ñ4", "d4", "[::1]:1", "", True, False, drained=True),
     ),
 )  # fmt: skip
 
@@ -43,7 +43,11 @@ def test_round_trip(configuration):
 
 def packed(**changes):
     """The three of n1, n2, n3 with other fields, as bytes."""
-    return msgpack.packb([1, *THREE._replace(**changes)])
+    fields = THREE._replace(**changes)
+    if isinstance(fields.members, list | tuple):
+        rows = [m[:-1] if isinstance(m, ClusterMember) else m for m in fields.members]
+        fields = fields._replace(members=rows)
+    return msgpack.packb([1, *fields])
 
 
 def members(**changes):
@@ -87,8 +91,10 @@ def test_what_the_malformed_ones_are_made_of_is_well_formed():
         packed(members={}),
         packed(members=[]),
         packed(members=["n1"]),
-        packed(members=[m[:-1] for m in THREE.members]),
-        packed(members=[[*m, 1] for m in THREE.members]),
+        packed(members=[m[:-2] for m in THREE.members]),
+        packed(members=[[*m[:-1], 1] for m in THREE.members]),
+        packed(members=[[*m[:-1], False] for m in THREE.members]),
+        packed(members=[[*m, True] for m in THREE.members]),
         packed(
             members=[ClusterMember(f"n{i:02}", f"d{i}", "", "") for i in range(MEMBERS_MAX + 1)]
         ),

@@ -33,7 +33,7 @@ class SlowDisk:
 
 def slow_syncs(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
     """(milliseconds, how many since the last line) of the lines so far."""
-    found = re.findall(r"event=slow_sync ms=(\d+) since_last=(\d+)", caplog.text)
+    found = re.findall(r"slow_sync ms=(\d+) since_last=(\d+)", caplog.text)
     return [(int(took), int(count)) for took, count in found]
 
 

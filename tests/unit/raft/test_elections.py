@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from raftckpt.raft.elections import BROKEN_LINK_DELAY_S, ElectionTimer
+from raftckpt.raft.elections import BROKEN_LINK_DELAY_S, YIELDS, ElectionTimer
 from raftckpt.raft.reads import Reads
 
 
@@ -44,6 +44,18 @@ def test_a_heard_leader_cancels_the_round():
     assert not timer.ask(5, "n1", 2)
     timer.heard_leader()
     assert not timer.granted("n2", 5, 4, 2)
+
+
+def test_who_is_drained_lets_others_go_first_but_not_for_ever():
+    now, timer = timer_of()
+    for _ in range(YIELDS):
+        now.at += 0.6
+        assert timer.due()
+        assert timer.yields()
+        assert not timer.due()
+    assert not timer.yields()
+    timer.heard_leader()
+    assert timer.yields(), "from the beginning"
 
 
 def test_grants_count_once_and_only_for_the_asked_term():

@@ -647,7 +647,7 @@ def test_wrong_certificates_are_refused(tmp_path, caplog):
         await net.node("n2", tls=tls(tmp_path, ca, "n3"))  # says n2, certified as n3
         await until(lambda: "certificate is for n3" in caplog.text)
         _, foreign = await net.node("n3", tls=tls(tmp_path, other, "n3"))
-        await until(lambda: "peer=n1 cannot connect" in caplog.text)
+        await until(lambda: 'peer=n1 why="cannot connect' in caplog.text)
         plain = await net.raw("n1", hello("n2"))
         assert await plain.closed()
         await asyncio.sleep(0.1)

@@ -18,7 +18,7 @@ def token_of(name: str) -> str:
     return f"rck1.{name}.{'s' * 43}"
 
 
-class Caller:
+class PortCaller:
     """A client: greeted, with a session if it opened one."""
 
     def __init__(self, port: RightsPort, name: str, token: str | None) -> None:
@@ -92,9 +92,9 @@ class RightsPort(GoldenPort):
     def connection(self, name: str) -> Any:
         return self._connection(name)
 
-    def caller(self, name: str, token: str | None) -> Caller:
+    def caller(self, name: str, token: str | None) -> PortCaller:
         self._streams[name] = MessageStream()
-        return Caller(self, name, token)
+        return PortCaller(self, name, token)
 
     def told(self, client: str, *messages: list[Any]) -> list[Any]:
         """Send messages, and return all that the client is told."""
@@ -110,7 +110,7 @@ class RightsPort(GoldenPort):
                     self.heard.append((name, message))
         return found
 
-    def tenant(self, name: str, space: str, mask: int) -> Caller:
+    def tenant(self, name: str, space: str, mask: int) -> PortCaller:
         """A new principal with a space of its own, connected, with a session."""
         operator = self.operator
         digest = hashlib.sha256(token_of(name).encode()).digest()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import shutil
+import subprocess
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 import yaml
@@ -17,10 +16,11 @@ from raftckpt.node.config import parse
 from raftckpt.node.health import Health
 from raftckpt.node.meters import Buckets
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import METRICS, MetricKind, Sources, exposition, readiness
-from raftckpt.server.page import page
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
+from tests.unit.server.costs import calls_of
 from tools import metrics_doc
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,10 @@ def sources(world: LoneReplica, alarms: list[str] | None = None) -> Sources:
     listener = ClientListener(world.replica, info, world.clock)
     health = Health(parse(CONFIG), "n1")
     told = {"state": lambda: alarms or []}
-    return Sources(world.replica, listener, info, health, lambda: False, told, lambda: "ok")
+    recorder = LastHour(world.replica, listener.tracking.history, lambda: alarms or [])
+    return Sources(
+        world.replica, listener, info, health, lambda: False, told, lambda: "ok", recorder
+    )
 
 
 def values(text: bytes) -> dict[str, float]:
@@ -76,6 +79,15 @@ def test_alerts_and_dashboard_name_nothing_that_is_not_there(file) -> None:
         for rule in yaml.safe_load(text)["groups"][0]["rules"]:
             assert {"summary", "do"} <= set(rule["annotations"])
             assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
+def test_prometheus_takes_the_alert_rules() -> None:
+    file = ROOT / "operate" / "alerts.yaml"
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_a_scraper_reads_it() -> None:
@@ -128,22 +140,6 @@ def test_buckets_are_upper_bounds() -> None:
     assert histogram.sum == pytest.approx(105.7)
 
 
-def calls_of(work: Any) -> int:
-    """How many functions of Python and C it calls."""
-    count = 0
-
-    def note(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
 def test_a_scrape_costs_the_same_whatever_the_state_holds() -> None:
     world = LoneReplica()
     of = sources(world)
@@ -162,15 +158,3 @@ def test_a_scrape_costs_the_same_whatever_the_state_holds() -> None:
 
 def test_kinds_have_their_samples() -> None:
     assert {kind for kind in MetricKind} == {metric.kind for metric in METRICS}
-
-
-def test_the_page_tells_what_is_so_and_nothing_else_speaks_on_it() -> None:
-    world = LoneReplica()
-    of = sources(world)
-    text = page(of, ["<script>alert(1)</script> & more"]).decode()
-    assert "<script" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
-    assert "a &quot;quoted&quot; one" in text
-    assert "<td>leader</td><td>n1</td>" in text
-    assert not re.search(r"(src|href|url)\s*[=(]", text)
-    assert calls_of(lambda: page(of, [])) < 2000

@@ -191,10 +191,10 @@ def test_a_component_whose_group_may_not_be_written_is_taken_out_and_fenced() ->
     port = RightsPort()
     tenant = port.tenant("tenant", "t/", ALL_RIGHTS)
     heir = port.tenant("heir", "t/", ALL_RIGHTS)
-    assert tenant.do(50, "t/lock", "a", 0, 10**9, 0)[2] == 1
-    assert heir.do(50, "t/lock", "b", 1, 10**9, 0)[2] == 1
+    assert tenant.do(50, "lease:t/lock", "a", 0, 10**9, 0)[2] == 1  # as locks are named
+    assert heir.do(50, "lease:t/lock", "b", 1, 10**9, 0)[2] == 1
     port.allow("tenant", "t/", 1)
-    group = port.machine.groups.by_name["t/lock"]
+    group = port.machine.groups.by_name["lease:t/lock"]
     assert group.active == "b"
     assert port.machine.sessions[tenant.session].fences == 1
 
@@ -316,3 +316,66 @@ def test_the_name_in_a_certificate_is_of_this_cluster_and_the_only_one() -> None
     two = certificate("raftckpt://c/client/web", "raftckpt://c/client/ops")
     assert client_name(two, "c") is None
     assert client_name(None, "c") is None
+
+
+# --- the hot path --------------------------------------------------------------------------------
+
+
+def calls_per_operation(port: GoldenPort, name: str, request: Any) -> float:
+    """Calls of functions for each of many operations in one frame, what is fixed left out."""
+
+    def calls(count: int) -> int:
+        ran = 0
+
+        def note(frame: Any, event: str, argument: Any) -> None:
+            nonlocal ran
+            ran += event in ("call", "c_call")
+
+        frame = pack_messages([request() for _ in range(count)])
+        connection, listener = port._connection(name), port._listener
+        sys.setprofile(note)
+        try:
+            connection.data_received(frame)
+            for _ in range(3):
+                listener.flush()
+                while listener.calls:
+                    listener.calls.popleft()()
+                port._world.log.step()
+            listener.flush()
+        finally:
+            sys.setprofile(None)
+        port.taken()
+        return ran
+
+    calls(16)
+    few, many = calls(16), calls(116)
+    return (many - few) / 100
+
+
+def test_a_write_and_a_read_ask_nothing_more_with_rights_on() -> None:
+    """Exactly as many function calls, whether rights are on or off."""
+    plain, secured = GoldenPort(), RightsPort()
+    for messages in (
+        [200, 1, [1], "t", None],
+        [1, 2, 0, 0, b"t" * 16, "t", "n1", 10**10, 0],
+        [10, 3, 1, 0, "t/a", 7, ATTRIBUTES],
+    ):
+        plain.send("t", pack_messages([messages]))
+    tenant = secured.tenant("t", "t/", ALL_RIGHTS)
+    tenant.do(10, "t/a", 7, ATTRIBUTES)
+    found = []
+    for port in (plain, secured):
+        port.taken()
+        sequence = 1
+
+        def put() -> list[Any]:
+            nonlocal sequence
+            sequence += 1
+            return [24, 1000 + sequence, sequence, sequence - 1, 1, b"k", b"v" * 100]
+
+        def read() -> list[Any]:
+            return [100, 5000, 0, 0, 1, [[b"k", 0, None]]]
+
+        found.append([calls_per_operation(port, "t", each) for each in (put, read)])
+    assert found[0] == found[1]
+    assert all(count > 1 for count in found[0]), "something was counted"

@@ -15,7 +15,7 @@ from raftckpt.model import content, lifecycle, machine, queries
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import OPERATIONS, REQUESTS, Command, Right
 from raftckpt.server import dispatch, tracking
-from tests.unit.server.rights_port import ALL_RIGHTS, Caller, RightsPort
+from tests.unit.server.rights_port import ALL_RIGHTS, PortCaller, RightsPort
 
 READ, WRITE, CREATE, DROP, OPERATE = 1, 2, 4, 8, 16
 MASKS = {
@@ -102,7 +102,7 @@ def violations(mask: int, records: list[type[Any]] | None = None) -> list[str]:
     creator.do(50, "t/group", "theirs", 0, 10**9, 0)
     uid = port.machine.names["t/ckpt"].uid
     found = []
-    tenant: Caller | None = None
+    tenant: PortCaller | None = None
     chosen = sorted(records or REQUESTS, key=_order)
     for record in chosen:
         if record in (ops.HelloRequest, ops.SessionOpen, ops.Attach, ops.WitnessRequest):

@@ -1,0 +1,47 @@
+"""Admin ports of a ``LocalCluster``, and what they answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import urllib.error
+import urllib.request
+
+import yaml
+
+from raftckpt.testing import LocalCluster
+
+
+def with_admin(cluster: LocalCluster) -> LocalCluster:
+    """Give each replica an admin port; before it is started."""
+    text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
+    with contextlib.ExitStack() as held:
+        for replica in text["replicas"].values():
+            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
+    cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
+    return cluster
+
+
+def url(cluster: LocalCluster, node: str, path: str = "/") -> str:
+    replicas = yaml.safe_load(cluster.config_path.read_text("utf-8"))["replicas"]
+    return f"http://{replicas[node]['admin']}{path}"
+
+
+def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url(cluster, node, path), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def metric(cluster: LocalCluster, node: str, sample: str) -> float:
+    """Value of a sample; NaN if it is not told."""
+    for line in get(cluster, node, "/metrics")[1].splitlines():
+        name, _, value = line.rpartition(" ")
+        if name == sample:
+            return float(value)
+    return float("nan")

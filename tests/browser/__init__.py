@@ -1,0 +1,1 @@
+"""What needs a browser; its own command is ``.ci/browser``."""

@@ -1,0 +1,45 @@
+"""``--secure``: every LocalCluster of a run speaks TLS to its clients and has rights on.
+
+What the tests say stays as it is: credentials come from the environment, as for programs that are
+given none. Rights are those of an operator with all of them on all names.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from raftckpt.client.types import TlsOptions
+from raftckpt.rights import make_token
+from raftckpt.testing import LocalCluster
+from tests.authority import Authority
+
+__all__ = ["KEPT", "secure"]
+
+KEPT: Final[set[str]] = set()
+"""Variables that are part of the run, and of no developer's machine."""
+
+
+def secure() -> tempfile.TemporaryDirectory[str]:
+    """Switch it on for this process; what is made goes with what is returned."""
+    directory = tempfile.TemporaryDirectory(prefix="raftckpt-secure-")
+    path = Path(directory.name)
+    files = Authority(path, "clients").issue("everybody", "everybody")
+    token = path / "operator.token"
+    token.touch(0o600)
+    token.write_text(make_token().text, "ascii")
+    variables = {
+        "RAFTCKPT_CA": files["ca"],
+        "RAFTCKPT_CERT": files["cert"],
+        "RAFTCKPT_KEY": files["key"],
+        "RAFTCKPT_CHECK_HOSTNAME": "no",
+        "RAFTCKPT_TOKEN_FILE": str(token),
+    }
+    os.environ.update(variables)
+    KEPT.update(variables)
+    tls = TlsOptions(files["ca"], files["cert"], files["key"], check_hostname=False)
+    defaults: dict[str, Any] = LocalCluster.__init__.__kwdefaults__  # type: ignore[assignment]
+    defaults.update(auth=token, tls=tls)
+    return directory
