@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.client.roles import RoleInbox
 from raftckpt.model import assignments
 from raftckpt.model.sessions import Session
+from raftckpt.node.liveness import Liveness
 from raftckpt.server.history import History, Trail
 from tests.sim.components import GroupTruth, Operator, SimComponent
 from tests.sim.process import Process
@@ -21,6 +23,12 @@ from tests.sim.service import ReplicaProcess, ServiceWorld
 from tests.sim.trackers import SimTracker, WatchedTracking
 
 SWEEP_S: Final = 0.5
+_CUT_OFF_AT_S: Final = 4.0
+_CUT_OFF_S: Final = 7.0
+_FRESH_S: Final = 0.01
+_STANDSTILL_AT_S: Final = 14.0
+_STANDSTILL_S: Final = 6.0
+"""Longer than a session lives in silence (4 s); each begins when the one before is over."""
 
 
 class StandbyProcess(ReplicaProcess):
@@ -82,6 +90,21 @@ def _fence_off() -> tuple[Any, str, Any]:
     return Session, "fence", lambda self: setattr(self, "fences", self.fences + 1)
 
 
+def _gap_not_given() -> tuple[Any, str, Any]:
+    """A leader that stood still holds that against those it could not hear."""
+    return Liveness, "stood_still", lambda self, gap, now: None
+
+
+def _margin_missing() -> tuple[Any, str, Any]:
+    """Components stop working when their session may be over, not before."""
+    return RoleInbox, "watch", lambda self, margin: setattr(self, "margin", 0.0)
+
+
+def _isolated_not_told() -> tuple[Any, str, Any]:
+    """Nobody tells components that no leader is heard from."""
+    return RoleInbox, "isolate", lambda self: None
+
+
 PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
     "trackers miss a change": _skipped_change,
     "history across images": _history_across_images,
@@ -90,9 +113,20 @@ PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
 }
 """Planted bugs that this world must find."""
 
+SILENCE_PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
+    "gap not given": _gap_not_given,
+    "margin missing": _margin_missing,
+    "isolated not told": _isolated_not_told,
+}
+"""Those that it must find when components are cut off and everybody stands still."""
+
 
 class StandbyWorld(ServiceWorld):
-    """Replicas, their clients, trackers and components, under the same faults."""
+    """Replicas, their clients, trackers and components, under the same faults.
+
+    With ``silences`` instead: clocks of components run up to a hundredth fast or slow, one that
+    works is cut off, and later everybody stands still, for longer than a session may be silent.
+    """
 
     process_class = StandbyProcess
 
@@ -102,10 +136,12 @@ class StandbyWorld(ServiceWorld):
         *,
         trackers: int | None = None,
         service_groups: int | None = None,
+        silences: bool = False,
         sabotage: str = "",
         **options: Any,
     ) -> None:
-        self._plant = PLANTS.get(sabotage)
+        self.silences = silences
+        self._plant = (PLANTS | SILENCE_PLANTS).get(sabotage)
         super().__init__(seed, sabotage="" if self._plant else sabotage, **options)
         rng = self._tracker_rng = random.Random(f"{seed}/trackers")
         self.truth: GroupTruth = GroupTruth(self)
@@ -113,6 +149,8 @@ class StandbyWorld(ServiceWorld):
         self._buffer_changes = rng.choice((8, 64, limits.TRACKER_BUFFER_CHANGES_MAX))
         self._tracker_count = trackers or rng.choice((2, 5))
         self.trackers: list[SimTracker] = []
+        self.components: list[SimComponent] = []
+        self._standstills: list[tuple[float, float]] = []
         self.group_names = [
             f"g{i}"
             for i in range(rng.choice((0, 1, 3)) if service_groups is None else service_groups)
@@ -142,10 +180,54 @@ class StandbyWorld(ServiceWorld):
             for i in range(size):
                 component = SimComponent(self, f"{group}c{i}", group)
                 self.clients.append(component)
+                self.components.append(component)
                 self.trackers.append(component.follower)
         if self.group_names:
             self.clients.append(Operator(self, "operator"))
-        self._tracker_faults()
+        if self.silences:
+            self.queue.at(_CUT_OFF_AT_S, self._cut_off)
+            self.queue.at(_STANDSTILL_AT_S, self._stand_still)
+        else:
+            self._tracker_faults()
+
+    def _client_faults(self) -> None:
+        if not self.silences:
+            super()._client_faults()
+
+    def _cut_off(self) -> None:
+        """No replica hears from a component that works, or it from them; nothing tells it.
+
+        It begins just after a sign of life was answered: then its margin is all that is left.
+        """
+        for each in self.components:
+            if each.working and not each.frozen and each.proven_for() < _FRESH_S:
+                each.cut_off(_CUT_OFF_S)
+                return
+        self.queue.after(_FRESH_S / 2, self._cut_off)
+
+    def _stand_still(self) -> None:
+        """Everybody is stopped (the host was paused), and goes on at the same time."""
+        up = [process for process in self.processes.values() if process.up and not process.paused]
+        if len(up) < len(self.processes):
+            return
+        self.checks.sometimes["everybody stood still"] += 1
+        self.note("everybody stands still")
+        self._standstills.append((self.queue.now, self.queue.now + _STANDSTILL_S))
+        for client in self.clients:
+            client.freeze(_STANDSTILL_S)
+        for process in up:
+            process.pause()
+            self.queue.after(_STANDSTILL_S, self._go_on, process, process.incarnation)
+
+    def _go_on(self, process: Process, incarnation: int) -> None:
+        if process.up and process.paused and process.incarnation == incarnation:
+            process.resume()
+
+    def stood_still_since(self, at: float) -> float:
+        """For how long everybody stood still since then."""
+        now = self.queue.now
+        spans = ((max(at, begin), min(now, end)) for begin, end in self._standstills)
+        return sum(max(0.0, end - begin) for begin, end in spans)
 
     def _tracker_faults(self) -> None:
         rng = self._tracker_rng
