@@ -275,7 +275,7 @@ class SimComponent(GroupClient):
             Callbacks(*[self._called] * 5),
             rank=0,
             response_timeout=_RESPONSE_S,
-            health_check=self.rng.choice((None, 1.0)),
+            health_check=None if self.world.silences else self.rng.choice((None, 1.0)),
             rejoin=True,
         )
         self.membership.serve(lambda: None)

@@ -126,6 +126,7 @@ class StandbyWorld(ServiceWorld):
 
     With ``silences`` instead: clocks of components run up to a hundredth fast or slow, one that
     works is cut off, and later everybody stands still, for longer than a session may be silent.
+    (Operators and health checks would move its role before.)
     """
 
     process_class = StandbyProcess
@@ -182,7 +183,7 @@ class StandbyWorld(ServiceWorld):
                 self.clients.append(component)
                 self.components.append(component)
                 self.trackers.append(component.follower)
-        if self.group_names:
+        if self.group_names and not self.silences:
             self.clients.append(Operator(self, "operator"))
         if self.silences:
             self.queue.at(_CUT_OFF_AT_S, self._cut_off)
