@@ -123,7 +123,7 @@ def try_out(file: Path, python: str) -> None:
         run([python, "-m", "venv", str(environment)])
         commands = environment / "bin"
         own = str(commands / "python")
-        run([own, "-m", "pip", "install", "-q", f"{file}[c]", "pytest"], cwd=scratch)
+        run([own, "-m", "pip", "install", "-q", f"{file}[c,top]", "pytest"], cwd=scratch)
         run([own, "-m", "pip", "check"])
         assert VERSION in run([str(commands / "raftckpt"), "version"], cwd=scratch)
         run([own, "-c", EVERY_MODULE], cwd=scratch)
