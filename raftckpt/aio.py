@@ -18,15 +18,24 @@ from raftckpt.client.aio import Checkpoint, Service, Transaction, View
 from raftckpt.client.aio_driver import Driver
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.connecting import Options, make_core
-from raftckpt.client.loop import LoopEngine
+from raftckpt.client.io.loop import LoopEngine
 from raftckpt.client.types import TlsOptions
 
-__all__ = ["Checkpoint", "Client", "Service", "Tracker", "Transaction", "View", "connect"]
+__all__ = [
+    "Checkpoint",
+    "Client",
+    "Connecting",
+    "Service",
+    "Tracker",
+    "Transaction",
+    "View",
+    "connect",
+]
 
 Client = Service
 
 
-class _Connecting:
+class Connecting:
     """What :func:`connect` returns: await it, or use it in ``async with``."""
 
     def __init__(self, options: Options, session: bool) -> None:
@@ -73,7 +82,7 @@ def connect(
     token: str | None = None,
     name: str | None = None,
     session: bool = True,
-) -> _Connecting:
+) -> Connecting:
     """Connect to the cluster and open a session; see :func:`raftckpt.connect`."""
     options = Options(endpoints, timeout, session_timeout, disconnect_grace, node, tls, token, name)
-    return _Connecting(options, session)
+    return Connecting(options, session)

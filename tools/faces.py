@@ -20,7 +20,7 @@ _EVERYWHERE: Final = (
     (r"\basync with\b", "with"),
     (r"\b__a(enter|exit|iter|next)__", r"__\1__"),
     (r"\b(Stop|)Async(Iterat(?:ion|or))\b", r"\1\2"),
-    (r"\baio_(driver|extras|inflow|tracking)\b", r"sync_\1"),
+    (r"\baio_(driver|extras|inflow|parts|tracking)\b", r"sync_\1"),
 )
 """Each must match in some face."""
 
@@ -58,6 +58,28 @@ FACES: Final = (
         "raftckpt/client/sync_tracking.py",
         "The blocking face of trackers, thread-safe.",
         ((r"An asynchronous iterator of", "An iterator of"),),
+    ),
+    Face(
+        "raftckpt/ha/aio.py",
+        "raftckpt/ha/sync.py",
+        "The blocking face of components, leases and service groups.",
+        (
+            (
+                r"\bimport raftckpt\.aio\nfrom raftckpt\.aio import Connecting\n",
+                "import raftckpt\n",
+            ),
+            (r"\braftckpt\.aio\.connect", "raftckpt.connect"),
+            (r"-> Connecting\b", "-> Service"),
+            (r"\braftckpt\.client\.aio import", "raftckpt.client.sync import"),
+            (r"# \(the blocking one joins here\)", "self.join()"),
+            (r"; it joins by :meth:`join`, or with :meth:`run`\.", "; made, it has joined."),
+            (r"    They may be coroutine functions\.\n", ""),
+            (r"\ban ``async with``", "a ``with``"),
+            (
+                r"; the blocking one may be called by a signal handler, too",
+                "; a signal handler may",
+            ),
+        ),
     ),
 )
 

@@ -37,6 +37,7 @@ GATES: Final = (
                 "changes",
                 "config",
                 "core",
+                "credentials",
                 "endpoints",
                 "greeting",
                 "group_operations",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 from raftckpt import saf
-from raftckpt.client.changes import Change
+from raftckpt.client.kit import Change
 from raftckpt.errors import SaAisError
 from raftckpt.protocol import contract
 from raftckpt.saf.data import VECTOR_BYTES_MAX

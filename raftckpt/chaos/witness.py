@@ -19,7 +19,7 @@ from raftckpt.client.aio_driver import Driver
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import Options
 from raftckpt.client.core import ClientCore
-from raftckpt.client.loop import LoopEngine
+from raftckpt.client.io.loop import LoopEngine
 from raftckpt.client.operations import Opened
 from raftckpt.client.parts import Parts, change, new_part
 from raftckpt.client.types import Attributes

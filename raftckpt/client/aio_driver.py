@@ -12,7 +12,7 @@ from typing import Any
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import core_beside
 from raftckpt.client.core import ClientCore
-from raftckpt.client.loop import LoopEngine
+from raftckpt.client.io.loop import LoopEngine
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
 

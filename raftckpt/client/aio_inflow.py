@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from raftckpt.client.feed import Feed
+from raftckpt.client.arrivals import Arrivals
 from raftckpt.client.tracking import TrackerCore
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Inflow"]
 
 
-class Inflow(Feed):
+class Inflow(Arrivals):
     """A core at its engine, for the tasks of one loop."""
 
     def __init__(self, core: TrackerCore, driver: Driver) -> None:

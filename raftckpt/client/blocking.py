@@ -7,9 +7,9 @@ from typing import Any
 
 from raftckpt.client import operations
 from raftckpt.client.connecting import Options, make_core
+from raftckpt.client.io.threads import ThreadEngine
 from raftckpt.client.sync import Checkpoint, Service
 from raftckpt.client.sync_driver import Driver
-from raftckpt.client.threads import ThreadEngine
 from raftckpt.client.types import TlsOptions
 
 __all__ = ["Checkpoint", "Service", "connect"]

@@ -151,6 +151,9 @@ class Call:
         self.error: CheckpointError | None = None
         self.waiter: Any = None
 
+    def __str__(self) -> str:
+        return self.what
+
     @property
     def what(self) -> str:
         """The call in words: what failed, in an error message."""

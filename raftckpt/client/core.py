@@ -80,6 +80,8 @@ class ClientCore:
         self._now = 0.0
         self._closed = False
         self._waiting = Waiting()
+        self.take_completed = self._waiting.take
+        """Returns the calls that got done since the last time."""
         self._log = CommandLog(secret, self._waiting)
         self._requests = OpenRequests(self._log, self._waiting)
         self._greeting_errors: dict[str, CheckpointError] = {}
@@ -113,9 +115,10 @@ class ClientCore:
 
         Closing one of these could end the session's grace before it is attached elsewhere.
         """
-        attempts, used = self.search.attempts, self.in_use()
-        if used is not None and not attempts and not self._lingering:
-            return used.alone
+        attempts = self.search.attempts
+        if self._link is not Link.NONE and not attempts and not self._lingering:
+            return self._requests.contact.alone
+        used = self.in_use()
         wanted = dict(self._lingering)
         for attempt in attempts.values():
             wanted[attempt.number] = attempt.endpoint
@@ -141,18 +144,18 @@ class ClientCore:
         contact = self._requests.contact
         return contact.data_to_send() if number in (None, contact.number) else b""
 
-    def take_completed(self) -> list[Call]:
-        """Return the calls that got done since the last time."""
-        return self._waiting.take()
-
     def next_deadline(self) -> float:
         """Return the time at which :meth:`tick` must be called at the latest."""
-        deadline = min(self._waiting.deadline, self._resend_at)
         if self._link is Link.READY:
-            deadline = min(deadline, self._keepalive_at, self._leave_at)
+            deadline = min(
+                self._waiting.deadline, self._resend_at, self._keepalive_at, self._leave_at
+            )
             if self._requests.open:
-                deadline = min(deadline, self._requests.quiet_since + self.config.probe_after)
+                silent_at = self._requests.quiet_since + self.config.probe_after
+                if silent_at < deadline:
+                    deadline = silent_at
         else:
+            deadline = min(self._waiting.deadline, self._resend_at)
             deadline = min(deadline, self._link_deadline, self.search.next_deadline())
         if self.roles.margin is not None and not self.roles.isolated:
             deadline = min(deadline, self.safe_until())
@@ -251,7 +254,7 @@ class ClientCore:
             self._waiting.fail(call, BadHandle(f"{call.what}: the service is closed"))
             return
         if needs is _COMMAND:
-            if self._log.refuses(call):
+            if self._log.lost is not None and self._log.refuses(call):
                 return
             self._log.add(call)
         elif needs is Needs.BARRIER:
@@ -259,7 +262,7 @@ class ClientCore:
             return
         else:
             if needs is _ATTACHED:
-                if self._log.refuses(call):
+                if self._log.lost is not None and self._log.refuses(call):
                     return
                 self._log.wanted = True
             if needs is not Needs.ANY and not call.local:
@@ -329,7 +332,7 @@ class ClientCore:
         """Bytes arrived on connection ``number``. Malformed ones end the connection."""
         requests, attempts = self._requests, self.search.attempts
         contact = requests.contact
-        if self._is_present(number):
+        if number == contact.number and self._link is not Link.NONE:
             requests.quiet_since = now
             self._probing = False
         elif number in attempts:
@@ -343,7 +346,7 @@ class ClientCore:
             if waits and contact.welcome is not None:
                 self._welcomed(contact, contact.welcome)
             for message in messages:
-                if not self._is_present(number):
+                if requests.contact is not contact or self._link is Link.NONE:
                     return
                 self._take(message)
         except GreetingRefused as refusal:
@@ -356,7 +359,7 @@ class ClientCore:
             elif self._is_present(number):
                 self._fail_link(why)
             return
-        if not self._is_present(number):
+        if requests.contact is not contact or self._link is Link.NONE:
             return
         if self._leave_at < inf and not requests.commands_in_flight():
             self._leave()
@@ -471,7 +474,7 @@ class ClientCore:
         """Learn what a greeting tells."""
         self._reached_at = self._now
         self._greeting_errors.clear()
-        self.search.learn(welcome.endpoints)
+        self.learn(welcome.endpoints)
 
     def _greeted(self, welcome: Welcome) -> None:
         problems, endpoint = self.router.problems, self.endpoint

@@ -1,7 +1,7 @@
 """What an engine drives: a peer without IO that says which connections it wants.
 
-A client, a tracker, a witness and a poll of all replicas are peers; threads
-(:mod:`raftckpt.client.threads`) and an asyncio loop (:mod:`raftckpt.client.loop`) are engines.
+A client, a tracker, a witness and a poll of all replicas are peers; engines are threads
+(:mod:`raftckpt.client.io.threads`) and an asyncio loop (:mod:`raftckpt.client.io.loop`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class AnyPeer(Protocol):
         """Return the endpoints of the connections that should exist, by number.
 
         A number that is new asks for a connection, one that is gone for its end. None comes twice.
+        The same object says that nothing has changed.
         """
 
     def hears(self, number: int) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, Final
 from raftckpt.client.calls import Call
 from raftckpt.client.connecting import core_beside
 from raftckpt.client.core import ClientCore
+from raftckpt.client.io.threads import ThreadEngine, ThreadPort
+from raftckpt.client.io.wake import Bell
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
-from raftckpt.client.threads import ThreadEngine, ThreadPort
-from raftckpt.client.wake import Bell
 from raftckpt.errors import CheckpointError
 from raftckpt.protocol.operations import CheckpointClose
 
@@ -64,17 +64,17 @@ class Driver:
             CheckpointError: what became of it.
         """
         engine = self.engine
-        if engine.inside and type(call.message) is CheckpointClose:
+        if type(call.message) is CheckpointClose and engine.inside:
             self._post(call, monotonic() + self.timeout)
             return None  # a finalizer's: nobody could wait for it here
-        engine.check(call.what)
+        engine.check(call)
         waiter = call.waiter = threading.Lock()
         waiter.acquire()
         seconds = self.timeout if timeout is None else timeout
         try:
             self._post(call, monotonic() + seconds)
             while not call.done:
-                engine.alive(call.what)
+                engine.alive(call)
                 waiter.acquire(timeout=_LOOK_SECONDS)
         except BaseException:
             # interrupted (Ctrl-C): nobody will wait for this call any more
@@ -84,7 +84,7 @@ class Driver:
 
     def begin(self, call: Call, timeout: float | None = None) -> None:
         """Start a call, to be waited for by :meth:`end`; the arguments are those of :meth:`run`."""
-        self.engine.check(call.what)
+        self.engine.check(call)
         call.waiter = threading.Lock()
         call.waiter.acquire()
         self._post(call, monotonic() + (self.timeout if timeout is None else timeout))
@@ -96,7 +96,7 @@ class Driver:
             CheckpointError: what became of it.
         """
         while not call.done:
-            self.engine.alive(call.what)
+            self.engine.alive(call)
             call.waiter.acquire(timeout=_LOOK_SECONDS)
         return decoded(call)
 
@@ -116,7 +116,7 @@ class Driver:
             Library: the engine's thread died.
         """
         if not self.engine.inside:
-            self.engine.check(call.what)
+            self.engine.check(call)
         call.waiter = done
         self._post(call, monotonic() + timeout)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from raftckpt.client.feed import Feed
-from raftckpt.client.threads import ThreadPort
+from raftckpt.client.arrivals import Arrivals
+from raftckpt.client.io.threads import ThreadPort
+from raftckpt.client.io.wake import Bell
 from raftckpt.client.tracking import TrackerCore
-from raftckpt.client.wake import Bell
 from raftckpt.errors import BadHandle
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Inflow"]
 
 
-class Inflow(Feed):
+class Inflow(Arrivals):
     """A core at its engine, for any thread."""
 
     def __init__(self, core: TrackerCore, driver: Driver) -> None:

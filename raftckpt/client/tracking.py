@@ -165,8 +165,7 @@ class TrackerCore:
 
     def wanted(self) -> Mapping[int, str]:
         """Return that connection in the shape of a :class:`~raftckpt.client.peer.AnyPeer`."""
-        target = self.target()
-        return {} if target is None else dict([target])
+        return {} if self.target() is None else self._contact.alone
 
     def hears(self, number: int) -> bool:
         """Whether it takes more."""

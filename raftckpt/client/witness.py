@@ -23,6 +23,8 @@ _PAUSE_SECONDS: Final = 0.1
 _PAUSE_SECONDS_MAX: Final = 0.2
 """A replica that was down is bound again before it can be elected: else it would not see us die."""
 _ENDPOINTS_MAX: Final = 9
+_KEPT_MAX: Final = 4
+"""Connections to one replica that it has not answered yet; then no more is tried (a guess)."""
 
 
 class Drives(Protocol):
@@ -59,6 +61,9 @@ class Witness:
     def __init__(self, core: ClientCore) -> None:
         self._core = core
         self._bonds: dict[str, _Bond] = {}
+        self._kept: dict[int, str] = {}
+        """Connections that were asked on and not answered: the replica may take up the question
+        any time, and a close after that would look like our death."""
         self._last = 0
         self._over = False
 
@@ -87,7 +92,8 @@ class Witness:
         """Return all of them."""
         if self._over or self._core.roles.lost:
             return {}
-        return {bond.number: bond.endpoint for bond in self._bonds.values() if bond.number}
+        present = {bond.number: bond.endpoint for bond in self._bonds.values() if bond.number}
+        return self._kept | present
 
     def hears(self, number: int) -> bool:
         """All are heard: that they end is what matters."""
@@ -112,9 +118,14 @@ class Witness:
             bond = self._bonds.setdefault(endpoint, _Bond(endpoint))
             if now < bond.until:
                 continue
-            if bond.number:
-                self._release(bond, now)
+            if bond.number and bond.probe is None:
+                self._release(bond, now)  # it is not even up
+            elif bond.number and list(self._kept.values()).count(endpoint) == _KEPT_MAX:
+                bond.until = now + _PATIENCE_SECONDS
             else:
+                if bond.number:
+                    self._kept[bond.number] = endpoint
+                    bond.probe = None
                 self._last += 1
                 bond.number = self._last
                 bond.until = now + _PATIENCE_SECONDS
@@ -129,6 +140,7 @@ class Witness:
 
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """Try again, later."""
+        self._kept.pop(number, None)
         bond = self._bond(number)
         if bond is not None:
             self._release(bond, now)

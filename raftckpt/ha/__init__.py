@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raftckpt.ha.admin import Group, groups
-from raftckpt.ha.component import Component, connect
-from raftckpt.ha.leasing import Lease, lease
+from raftckpt.ha.sync import Component, Group, Lease, connect, groups, lease
 from raftckpt.ha.types import LATER, Assignment, GroupStatus, GroupSummary, MemberStatus
 from raftckpt.model.groups import AdminState, HaState, Transition
 

@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from raftckpt.client import group_operations
-from raftckpt.client.calls import Call
-from raftckpt.client.core import ClientCore
+from raftckpt.client.kit import Call, ClientCore, group_operations
 from raftckpt.errors import (
     BadOperation,
     CheckpointError,

@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from raftckpt.client.core import ClientCore
+from raftckpt.client.kit import ClientCore
 from raftckpt.errors import CheckpointError, Timeout
 from raftckpt.ha.types import Assignment
 from raftckpt.model.groups import LEASES

@@ -10,10 +10,9 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from raftckpt.client.blocking import Service
-from raftckpt.client.wake import Wake
-from raftckpt.ha.leasing import lease
+from raftckpt.client.kit import Service, Wake
 from raftckpt.ha.supervisor import dying_with_us
+from raftckpt.ha.sync import lease
 
 __all__ = ["run_locked"]
 

@@ -28,11 +28,10 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
-from raftckpt.client.blocking import Service
-from raftckpt.client.wake import Wake
+from raftckpt.client.kit import Service, Wake
 from raftckpt.errors import BadOperation, CheckpointError, NotExist, SessionLost
 from raftckpt.ha._core import ISOLATED
-from raftckpt.ha.component import Component
+from raftckpt.ha.sync import Component
 from raftckpt.ha.types import LATER, Assignment
 from raftckpt.model.groups import HaState
 

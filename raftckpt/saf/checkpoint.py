@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from raftckpt.client import operations
-from raftckpt.client.calls import Call
-from raftckpt.client.operations import Opened, decoded
-from raftckpt.client.types import Nanoseconds
+from raftckpt.client.kit import Call, Nanoseconds, Opened, decoded, operations
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.limits import SECOND_NS
 from raftckpt.model.types import CreationFlags, OpenFlags

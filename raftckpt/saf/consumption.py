@@ -12,9 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from raftckpt.client.changes import Change
-from raftckpt.client.sync_tracking import open_tracker
-from raftckpt.client.tracking import target_of, track_point
+from raftckpt.client.kit import Change, open_tracker, target_of, track_point
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.events import EventLog
 from raftckpt.saf.handles import find

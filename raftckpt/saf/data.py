@@ -5,9 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
-from raftckpt.client import operations
-from raftckpt.client.calls import Call
-from raftckpt.client.operations import decoded
+from raftckpt.client.kit import Call, decoded, operations
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.protocol.contract import (
     INLINE_WRITE_BYTES_MAX,

@@ -15,13 +15,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from raftckpt import limits
-from raftckpt.client import operations
-from raftckpt.client.calls import Call
-from raftckpt.client.connecting import Options, make_core
-from raftckpt.client.operations import Opened
-from raftckpt.client.sync_driver import Driver
-from raftckpt.client.threads import ThreadEngine
-from raftckpt.client.witness import witness_of
+from raftckpt.client.kit import (
+    Call,
+    Driver,
+    Opened,
+    Options,
+    ThreadEngine,
+    make_core,
+    operations,
+    witness_of,
+)
 from raftckpt.errors import CheckpointError, SaAisError, SessionLost, Unavailable
 from raftckpt.events import EventLog
 from raftckpt.model.types import OpenFlags

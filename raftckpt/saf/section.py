@@ -6,8 +6,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
-from raftckpt.client import operations
-from raftckpt.client.types import Nanoseconds
+from raftckpt.client.kit import Nanoseconds, operations
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.model.types import Chosen, SectionDescriptor
 from raftckpt.protocol.contract import SA_TIME_MAX, SECTION_ID_BYTES_MAX, WRITE_BYTES_MAX

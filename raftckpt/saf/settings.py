@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from raftckpt.client.credentials import credentials
-from raftckpt.client.types import TlsOptions
+from raftckpt.client.kit import TlsOptions, credentials
 from raftckpt.errors import InvalidParam
 
 __all__ = ["Settings", "configure", "current", "current_rules"]

@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from raftckpt.client.calls import Call
-from raftckpt.client.changes import Change
+from raftckpt.client.kit import Call, Change
 from raftckpt.errors import CheckpointError, SaAisError
 from raftckpt.limits import SAF_PENDING_CALLBACKS_MAX
 from raftckpt.saf.consumption import ChangeFeed, vector_of

@@ -156,7 +156,7 @@ def test_a_hot_standby_knows_every_committed_change_when_it_is_told(
     b = parts("b", on_active=active)
     ckpt = b.service.open("counter")
     b.component.track(ckpt, lambda change: change.apply_to(known))
-    b.component._wake.notify()
+    b.component._alarm.ring()
     b.expect(HaState.STANDBY, "join")
     ready(b.service, group, 1)
     for turn in range(3):

@@ -69,6 +69,9 @@ _NAMES, _WEIGHTS = tuple(ACTIONS), tuple(ACTIONS.values())
 class SimClient:
     """A user of the product's client core."""
 
+    pace = 1.0
+    """Seconds of its own clock in a second."""
+
     def __init__(self, world: ServiceWorld, name: str, *, calm: bool) -> None:
         self.world, self.name = world, name
         self.rng = random.Random(f"{world.seed}/{name}")
@@ -82,6 +85,10 @@ class SimClient:
         self._life = 0
         self._begin_session()
         self._next()
+
+    def clock(self) -> float:
+        """Its own monotonic clock, which may run fast or slow."""
+        return self.world.queue.now * self.pace
 
     @property
     def connection(self) -> Pipe | None:
@@ -153,7 +160,7 @@ class SimClient:
 
     # --- calls ------------------------------------------------------------------------------
     def run(self, call: Call, kind: str, key: Key = (0, b"")) -> None:
-        now = self.world.queue.now
+        now = self.clock()
         pending = Pending(call, kind, self.core_secret, self.world.truth.floor)
         pending.key = key
         if kind == "synchronize":
@@ -162,7 +169,9 @@ class SimClient:
             pending.own = list(self.accepted.get(key[0], ()))
         self.running[id(call)] = pending
         deadline = now + self.rng.choice((0.15, 0.6, 2.0, 8.0))
-        self.world.queue.at(deadline + ANSWER_SLACK_S, self._must_be_done, self._life, call)
+        self.world.queue.at(
+            deadline / self.pace + ANSWER_SLACK_S, self._must_be_done, self._life, call
+        )
         self.core.start(call, deadline, now)
         self.settle()
 
@@ -326,7 +335,7 @@ class SimClient:
                 timer.cancel()
                 self._timer = None
             return
-        at = max(deadline, now + 1e-5)
+        at = max(deadline / self.pace, now + 1e-5)
         if timer is None or timer.call is None or timer.at > at or timer.at <= now:
             if timer is not None:
                 timer.cancel()
@@ -336,7 +345,7 @@ class SimClient:
         if life != self._life or not self._awake(self._tick, life):
             return
         self._timer = None
-        self.core.tick(self.world.queue.now)
+        self.core.tick(self.clock())
         self.settle()
 
     def _dial(self, life: int, number: int, endpoint: str) -> None:
@@ -345,7 +354,7 @@ class SimClient:
         if number not in self.core.wanted():
             return
         process = self.world.processes[endpoint.partition(":")[0]]
-        now = self.world.queue.now
+        now = self.clock()
         if self.world.client_delay(self.name, process.name) is None:
             return  # no answer at all: the core's own patience ends it
         if not process.up:
@@ -357,14 +366,14 @@ class SimClient:
 
     def received(self, pipe: Pipe, life: int, data: bytes) -> None:
         if life == self._life and self._awake(self.received, pipe, life, data):
-            self.core.data_received(pipe.number, data, self.world.queue.now)
+            self.core.data_received(pipe.number, data, self.clock())
             self.settle()
 
     def lost(self, pipe: Pipe, life: int) -> None:
         if life != self._life or not self._awake(self.lost, pipe, life):
             return
         self._pipes.pop(pipe.number, None)
-        self.core.connection_lost(pipe.number, "it closed the connection", self.world.queue.now)
+        self.core.connection_lost(pipe.number, "it closed the connection", self.clock())
         self.settle()
 
     @property

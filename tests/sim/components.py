@@ -7,6 +7,7 @@ raise in their callbacks.
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +20,9 @@ from raftckpt.ha._core import Callbacks, Invoke, Membership, Pause, Run, Sync
 from raftckpt.ha.types import Assignment
 from raftckpt.model.groups import AdminState, HaState, Operation, Transition
 from raftckpt.model.types import Result
+from raftckpt.protocol import operations as ops
 from tests.messages import Tag
-from tests.sim.clients import SimClient
+from tests.sim.clients import GRACE_S, SESSION_TIMEOUT_S, SimClient
 from tests.sim.trackers import SimTracker, TrackedTruth
 from tests.sim.truth import Pending
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from tests.sim.standbys import StandbyWorld
 
 _LOOP_S: Final = 0.02
+_DRIFT: Final = 0.01
+"""What a margin must bear: clocks that run so much faster or slower (crystals: a hundredth of it)."""
+_STOPPED_WITHIN_S: Final = 0.1
+"""Between the judgement of its own clock and the call of on_quiesced: a turn of its loop, or five."""
 _CALL_S: Final = 2.0
 _RESPONSE_S: Final = 1.5
 _WRITE_GAP_S: Final = 0.06
@@ -44,12 +50,21 @@ class GroupTruth(TrackedTruth):
         self._gone: set[int] = set()
         self._numbers: dict[tuple[int, str, str], int] = {}
         self._wrote: dict[int, int] = {}
+        self._silenced: set[int] = set()
+        """Sessions that ended by silence."""
         self._holders: dict[str, tuple[int, int]] = {}
         """Group -> (epoch, session) of its last ACTIVE."""
 
     def applied(self, index: int, payload: bytes) -> tuple[int, ...]:
         fresh = index > self.machine.applied_index
+        living = set(self.machine.sessions)
         tags = super().applied(index, payload)
+        if fresh and ops.OPERATIONS[ops.SessionExpire].tag in tags:
+            expired = living - set(self.machine.sessions)
+            self._silenced.update(expired)
+            for each in self.world.components:
+                if each.core.session in expired:
+                    self._was_it_silent(each)
         if fresh:
             self._gone.update(s for s in self._secrets if s not in self.machine.sessions)
             for group in self.machine.groups.by_name.values():
@@ -84,6 +99,19 @@ class GroupTruth(TrackedTruth):
             "who was deposed writes nothing", session, self._deposed[session], command[:4],
         )  # fmt: skip
 
+    def _was_it_silent(self, component: SimComponent) -> None:
+        """A session ends by its client's death or silence, never because everybody stood still."""
+        world, core = self.world, component.core
+        now = world.queue.now
+        proven, broke = (at / component.pace for at in (core._proven_at, core._broke_at))
+        silent = now - proven - world.stood_still_since(proven)
+        broken = now - broke - world.stood_still_since(broke)
+        self.world.checks.expect(
+            silent > 0.95 * SESSION_TIMEOUT_S or broken > 0.9 * GRACE_S,
+            "no session ends because everybody stood still",
+            component.name, "silent for", silent, "broken for", broken,
+        )  # fmt: skip
+
     def _look_at(self, group: Any) -> None:
         checks = self.world.checks
         actives = [m for m in group.members.values() if m.state == HaState.ACTIVE]
@@ -100,6 +128,17 @@ class GroupTruth(TrackedTruth):
         if group.epoch == epoch or not actives:
             return
         active = actives[0]
+        if session in self._silenced:
+            for each in self.world.components:
+                checks.expect(
+                    each.group != group.name
+                    or each.name == active.name
+                    or each.core.session != session
+                    or not each.works_blindly(),
+                    "who is silent has stopped before another one is active",
+                    each.name, "works", active.name, "is active",
+                )  # fmt: skip
+            checks.sometimes["took over from the silent"] += 1
         checks.sometimes["role changes"] += 1
         checks.sometimes[f"active because of {active.reason}"] += 1
         if active.transition == Transition.NOT_QUIESCED:
@@ -146,7 +185,7 @@ class GroupClient(SimClient):
         """Run a call; ``then`` gets its value or its error."""
         pending = Pending(call, "group", self.core_secret, self.world.truth.floor)
         self._steps[id(call)] = pending, then
-        now = self.world.queue.now
+        now = self.clock()
         self.core.start(call, now + seconds, now)
         self.settle()
 
@@ -215,6 +254,10 @@ class SimComponent(GroupClient):
         self.group = group
         self.follower: SimTracker | None = None
         self._busy = False
+        self.working = False
+        """Whether its work goes on: from the call of on_active to the next callback."""
+        self.thawed_at = self.cut_at = self.healed_at = 0.0
+        self.pace = 1.0 + random.Random(f"{world.seed}/{name}/pace").uniform(-_DRIFT, _DRIFT)
         super().__init__(world, name)
         self.follower = SimTracker(world, f"{name}/t", follow=group)
         self._loop()
@@ -223,7 +266,7 @@ class SimComponent(GroupClient):
     # --- its life -----------------------------------------------------------------------------
     def _begin_session(self) -> None:
         super()._begin_session()
-        self._busy = False
+        self._busy = self.working = False
         self.membership = Membership(
             self.core,
             self.group,
@@ -260,6 +303,30 @@ class SimComponent(GroupClient):
                 self.follower.freeze(seconds)
         super().freeze(seconds)
 
+    def _thaw(self, life: int) -> None:
+        self.thawed_at = self.world.queue.now
+        super()._thaw(life)
+
+    def cut_off(self, seconds: float) -> None:
+        """No replica hears from it, or it from them; nothing tells it."""
+        world = self.world
+        world.checks.sometimes["actives cut off"] += self.working
+        world.note("component cut off", self.name, seconds)
+        self.cut_at, self.healed_at = world.queue.now, world.queue.now + seconds
+        for node in world.processes:
+            world.client_cuts.add((self.name, node))
+            world.queue.after(seconds, world.client_cuts.discard, (self.name, node))
+
+    def works_blindly(self) -> bool:
+        """Whether it works though it was silent for long, awake, and by its own clock could know."""
+        now = self.world.queue.now
+        return (
+            self.working
+            and not self.frozen
+            and not self._in_callback
+            and now - self.thawed_at > _STOPPED_WITHIN_S
+        )
+
     def _next(self) -> None:
         self.world.queue.after(0.1, self._next)
         if not self.frozen and self.core.lost is not None and not self.running:
@@ -270,14 +337,14 @@ class SimComponent(GroupClient):
         self.world.queue.after(_LOOP_S, self._loop)
         if self.frozen or self.core.lost is not None:
             return
-        now = self.world.queue.now
+        now = self.clock()
         if not self._in_callback:
             beat = self.membership.beat(now)
             if beat is not None:
                 self.ask(beat, 0.5, lambda value, error: None)
         if self._busy:
             return
-        clock = self._clock
+        clock = self.clock
         steps = (
             self.membership.work(clock, _CALL_S)
             if self.membership.member
@@ -285,9 +352,6 @@ class SimComponent(GroupClient):
         )
         self._busy = True
         self._step(self._life, steps, None, None)
-
-    def _clock(self) -> float:
-        return self.world.queue.now
 
     def _write(self) -> None:
         """Whoever believes that it is active works."""
@@ -367,6 +431,7 @@ class SimComponent(GroupClient):
     def _called(self, assignment: Assignment) -> tuple[float, Exception | None]:
         """A callback: how long it takes, and what it raises."""
         world = self.world
+        self.working = assignment.state in (HaState.ACTIVE, HaState.QUIESCING)
         world.note("role", self.group, self.name, assignment.state.name, assignment.reason)
         if assignment.state is HaState.ACTIVE:
             world.checks.sometimes["told ACTIVE"] += 1

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from raftckpt import limits
+from raftckpt.client.roles import RoleInbox
 from raftckpt.model import assignments
 from raftckpt.model.sessions import Session
+from raftckpt.node.liveness import Liveness
 from raftckpt.server.history import History, Trail
 from tests.sim.components import GroupTruth, Operator, SimComponent
 from tests.sim.process import Process
@@ -82,11 +84,29 @@ def _fence_off() -> tuple[Any, str, Any]:
     return Session, "fence", lambda self: setattr(self, "fences", self.fences + 1)
 
 
+def _gap_not_given() -> tuple[Any, str, Any]:
+    """A leader that stood still holds that against those it could not hear."""
+    return Liveness, "stood_still", lambda self, gap, now: None
+
+
+def _margin_missing() -> tuple[Any, str, Any]:
+    """Components stop working when their session may be over, not before."""
+    return RoleInbox, "watch", lambda self, margin: setattr(self, "margin", 0.0)
+
+
+def _isolated_not_told() -> tuple[Any, str, Any]:
+    """Nobody tells components that no leader is heard from."""
+    return RoleInbox, "isolate", lambda self: None
+
+
 PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
     "trackers miss a change": _skipped_change,
     "history across images": _history_across_images,
     "takeover without a revision": _no_takeover_revision,
     "fence off": _fence_off,
+    "gap not given": _gap_not_given,
+    "margin missing": _margin_missing,
+    "isolated not told": _isolated_not_told,
 }
 """Planted bugs that this world must find."""
 
@@ -113,6 +133,8 @@ class StandbyWorld(ServiceWorld):
         self._buffer_changes = rng.choice((8, 64, limits.TRACKER_BUFFER_CHANGES_MAX))
         self._tracker_count = trackers or rng.choice((2, 5))
         self.trackers: list[SimTracker] = []
+        self.components: list[SimComponent] = []
+        self._standstills: list[tuple[float, float]] = []
         self.group_names = [
             f"g{i}"
             for i in range(rng.choice((0, 1, 3)) if service_groups is None else service_groups)
@@ -142,10 +164,45 @@ class StandbyWorld(ServiceWorld):
             for i in range(size):
                 component = SimComponent(self, f"{group}c{i}", group)
                 self.clients.append(component)
+                self.components.append(component)
                 self.trackers.append(component.follower)
         if self.group_names:
             self.clients.append(Operator(self, "operator"))
+            self.queue.after(self._tracker_rng.expovariate(0.25), self._silence_faults)
         self._tracker_faults()
+
+    def _silence_faults(self) -> None:
+        """Now and then a component is cut off, or everybody stands still (the host was paused)."""
+        rng = self._tracker_rng
+        if not self.faults.active:
+            return
+        self.queue.after(rng.expovariate(0.25), self._silence_faults)
+        if rng.random() < 0.6:
+            working = [each for each in self.components if each.working and not each.frozen]
+            rng.choice(working or self.components).cut_off(rng.uniform(4.5, 8.0))
+            return
+        up = [process for process in self.processes.values() if process.up and not process.paused]
+        if len(up) < len(self.processes):
+            return
+        seconds = rng.uniform(2.0, 8.0)
+        self.checks.sometimes["everybody stood still"] += 1
+        self.note("everybody stands still", seconds)
+        self._standstills.append((self.queue.now, self.queue.now + seconds))
+        for client in self.clients:
+            client.freeze(seconds)
+        for process in up:
+            process.pause()
+            self.queue.after(seconds, self._go_on, process, process.incarnation)
+
+    def _go_on(self, process: Process, incarnation: int) -> None:
+        if process.up and process.paused and process.incarnation == incarnation:
+            process.resume()
+
+    def stood_still_since(self, at: float) -> float:
+        """For how long everybody stood still since then."""
+        now = self.queue.now
+        spans = ((max(at, begin), min(now, end)) for begin, end in self._standstills)
+        return sum(max(0.0, end - begin) for begin, end in spans)
 
     def _tracker_faults(self) -> None:
         rng = self._tracker_rng

@@ -18,7 +18,7 @@ import pytest
 
 import raftckpt
 from raftckpt import Attributes
-from raftckpt.client.wake import Wake
+from raftckpt.client.io.wake import Wake
 
 from .replica_double import LoopbackReplica
 from .test_sync import wait_for

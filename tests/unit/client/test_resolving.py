@@ -12,7 +12,7 @@ import pytest
 
 import raftckpt
 from raftckpt import Attributes
-from raftckpt.client.resolving import Resolver
+from raftckpt.client.io.resolving import Resolver
 
 from .replica_double import LoopbackReplica
 from .test_sync import unused_endpoint, wait_for
@@ -94,7 +94,7 @@ def test_the_asyncio_face_does_not_wait_for_it_either(
 def test_addresses_that_are_known_are_used_while_the_resolver_is_silent(
     names: Names, replica: LoopbackReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raftckpt.client.resolving._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("raftckpt.client.io.resolving._FRESH_SECONDS", 0.0)
     names.known["n1.test"] = ["127.0.0.1"]
     endpoint = f"n1.test:{port_of(replica)}"
     with raftckpt.connect(endpoint, timeout=5.0) as service:

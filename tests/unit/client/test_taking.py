@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from raftckpt.client.io.wake import Wake
 from raftckpt.client.sync_inflow import Inflow
 from raftckpt.client.sync_tracking import Tracker
-from raftckpt.client.wake import Wake
 
 
 class TakingThrown(BaseException):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.io.resolving import Address, Resolver
 from raftckpt.client.peer import IT_CLOSED, SOON_SECONDS, AnyPeer
 from raftckpt.client.reasons import reason_of
-from raftckpt.client.resolving import Address, Resolver
 from raftckpt.errors import InvalidParam
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class LoopPort:
         self.over = over
         self._settled = settled
         self._channels: dict[int, _Channel] = {}
+        self._wanted: Mapping[int, str] | None = None
+        """What the peer wanted when its channels were seen to last."""
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -101,14 +103,17 @@ class LoopPort:
         self._scheduled = False
         peer, channels = self.peer, self._channels
         wanted = peer.wanted()
-        for channel in [item for item in channels.values() if item.number not in wanted]:
-            self._drop(channel)
-        for number, endpoint in wanted.items():
-            if number not in channels:
-                channel = channels[number] = _Channel(self, number)
-                dial = self._dial(channel, self.engine.locate(endpoint))
-                channel.dialing = self.engine.loop.create_task(dial)
-            elif (channel := channels[number]).transport is not None:
+        if wanted is not self._wanted:
+            self._wanted = wanted
+            for channel in [item for item in channels.values() if item.number not in wanted]:
+                self._drop(channel)
+            for number, endpoint in wanted.items():
+                if number not in channels:
+                    channel = channels[number] = _Channel(self, number)
+                    dial = self._dial(channel, self.engine.locate(endpoint))
+                    channel.dialing = self.engine.loop.create_task(dial)
+        for number, channel in channels.items():
+            if channel.transport is not None:
                 data = peer.data_to_send(number)
                 if data:
                     channel.transport.write(data)

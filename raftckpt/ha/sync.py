@@ -1,25 +1,27 @@
-"""The blocking face of a component: its own loop, or somebody else's by ``fileno()``."""
+"""The blocking face of components, leases and service groups.
+
+Made from ``aio.py`` by ``tools/faces.py``: do not edit.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
 import raftckpt
-from raftckpt.client.blocking import Checkpoint, Service
-from raftckpt.client.changes import Change
+from raftckpt.client.kit import Change, Witness, group_operations, witness_of
+from raftckpt.client.sync import Checkpoint, Service
 from raftckpt.client.sync_tracking import Tracker
-from raftckpt.client.wake import Wake
-from raftckpt.client.witness import witness_of
 from raftckpt.errors import Timeout
 from raftckpt.ha._core import Callbacks, Described, Invoke, Membership, Pause, Run, Steps, Sync
-from raftckpt.ha.types import Assignment
+from raftckpt.ha._lease import LEASE_PREFIX, Holding, holder_name
+from raftckpt.ha.sync_parts import Alarm, Serving, called
+from raftckpt.ha.types import Assignment, GroupStatus, GroupSummary
+from raftckpt.model.groups import AdminState, Operation
 
-__all__ = ["Component", "connect"]
+__all__ = ["Component", "Group", "Lease", "connect", "groups", "lease"]
 
 _WAIT_SECONDS_MAX: Final = 60.0
 _LEAVE_SECONDS: Final = 2.0
@@ -50,10 +52,10 @@ def connect(
 class Component(Described):
     """A component of a service group; made, it has joined.
 
-    Callbacks are called by :meth:`run` or :meth:`dispatch`, in the thread that calls these. One
-    that returns has carried the assignment out; one that returns :data:`~raftckpt.ha.LATER` says
-    so by :meth:`respond`; one that raises has failed: the component is taken out of service,
-    another one becomes active, and the exception leaves :meth:`dispatch`.
+    Callbacks are called by :meth:`run` or :meth:`dispatch`, in the thread that calls these.
+    One that returns has carried the assignment out; one that returns
+    :data:`~raftckpt.ha.LATER` says so by :meth:`respond`; one that raises has failed: the component
+    is taken out of service, another one becomes active, and the exception leaves :meth:`dispatch`.
 
     Arguments:
         service: a session of its own, best by :func:`raftckpt.ha.connect`.
@@ -115,24 +117,13 @@ class Component(Described):
         )
         self._timeout = self._driver.timeout if timeout is None else timeout
         self._stopping = self._closed = False
-        self._stopped = threading.Event()
-        self._wake = Wake()
+        self._alarm = Alarm()
         self._trackers: dict[Tracker, Callable[[Change], Any]] = {}
-        self._membership.serve(self._wake.notify)
-        try:
-            self._drive(self._membership.join(monotonic() + self._timeout, monotonic))
-        except BaseException:
-            self._driver.core.roles.forget((group, name))
-            raise
-        self._witness = witness_of(self._driver)
-        beat = self._membership.beat_seconds
-        if beat is not None:
-            # somebody else's loop learns from fileno() when dispatch() is due
-            threading.Thread(
-                target=self._remind, args=(beat,), name="raftckpt-beat", daemon=True
-            ).start()
+        self._witness: Witness | None = None
+        self.join()
 
     def __enter__(self) -> Component:
+        self.join()
         return self
 
     def __exit__(
@@ -142,6 +133,26 @@ class Component(Described):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def join(self) -> None:
+        """Join the group. Idempotent.
+
+        Raises:
+            Exist: another session has a component of this name.
+            Fenced: a component of this session failed and has not answered that it knows.
+        """
+        if self._witness is not None or self._closed:
+            return
+        self._membership.serve(self._alarm.ring)
+        try:
+            self._drive(self._membership.join(monotonic() + self._timeout, monotonic))
+        except BaseException:
+            self._driver.core.roles.forget((self.group, self.name))
+            raise
+        self._witness = witness_of(self._driver)
+        beat = self._membership.beat_seconds
+        if beat is not None:
+            self._alarm.ring_every(beat)
 
     # --- hot standby --------------------------------------------------------------------------
     def track(
@@ -168,7 +179,7 @@ class Component(Described):
         else:
             tracker = ckpt.track(from_revision, image)
         self._trackers[tracker] = on_change
-        tracker.watch(self._wake.notify)
+        tracker.watch(self._alarm.ring)
         return tracker
 
     def _deliver(self, through: int = 0) -> int:
@@ -179,18 +190,25 @@ class Component(Described):
         delivered = 0
         for tracker, on_change in list(self._trackers.items()):
             left = _CHANGES_PER_TURN
-            try:
-                while left > 0:
-                    change = tracker.next(0)
-                    delivered += 1
-                    left -= change.revision >= through
-                    on_change(change)
-                self._wake.notify()  # there may be more
-            except Timeout:
-                continue
-            except StopIteration:  # the checkpoint was destroyed
-                del self._trackers[tracker]
+            while left > 0:
+                change = self._next_of(tracker)
+                if change is None:
+                    break
+                delivered += 1
+                left -= change.revision >= through
+                called(on_change, change)
+            else:
+                self._alarm.ring()  # there may be more
         return delivered
+
+    def _next_of(self, tracker: Tracker) -> Change | None:
+        try:
+            return tracker.next(0)
+        except Timeout:
+            return None
+        except StopIteration:  # the checkpoint was destroyed
+            del self._trackers[tracker]
+            return None
 
     def _sync(self, revision: int) -> None:
         """Deliver every tracked change up to a revision."""
@@ -212,7 +230,7 @@ class Component(Described):
 
     def fileno(self) -> int:
         """Descriptor that is readable when :meth:`dispatch` has something to do."""
-        return self._wake.reading
+        return self._alarm.fileno()
 
     def dispatch(self, timeout: float = 0.0) -> int:
         """Call the callbacks that are due.
@@ -227,12 +245,13 @@ class Component(Described):
             SessionLost: the session ended; connect again.
             Exception: what a callback raised.
         """
+        self.join()
         deadline = monotonic() + timeout
         while not self._closed:
             self._beat()
             now = monotonic()
             wait = self._membership.patience(now, max(0.0, deadline - now))
-            self._wake.wait(wait)
+            self._alarm.wait(wait)
             self._beat()
             done: int = self._deliver()
             done += self._drive(self._membership.work(monotonic, self._timeout))
@@ -253,9 +272,9 @@ class Component(Described):
         self._drive(self._membership.respond(assignment, ok))
 
     def stop(self) -> None:
-        """Have :meth:`run` return; may be called anywhere, also by a signal handler."""
+        """Have :meth:`run` return; a signal handler may."""
         self._stopping = True
-        self._wake.notify()
+        self._alarm.ring()
 
     def close(self, *, failed: bool = False) -> None:
         """Leave the group: if it was active, the next one is, at once. Idempotent.
@@ -267,7 +286,7 @@ class Component(Described):
             return
         self.stop()
         self._closed = True
-        self._stopped.set()
+        self._alarm.stop()
         for tracker in self._trackers:
             tracker.close()
         if not self._driver.closed:
@@ -293,9 +312,9 @@ class Component(Described):
         if isinstance(step, Run):
             return self._driver.run(step.call, step.timeout)
         if isinstance(step, Invoke):
-            return step.callback(step.assignment)
+            return called(step.callback, step.assignment)
         if isinstance(step, Pause):
-            sleep(step.seconds)
+            self._driver.pause(step.seconds)
         elif isinstance(step, Sync):
             self._sync(step.revision)
         return None
@@ -305,7 +324,163 @@ class Component(Described):
         if call is not None and not self._driver.closed:
             self._driver.submit(call, self._membership.beat_seconds or 0.0)
 
-    def _remind(self, period: float) -> None:
-        while not self._stopped.wait(period):
-            with suppress(OSError):
-                self._wake.notify()
+
+class Lease(Holding):
+    """A lock that is had in a ``with``. Made by :func:`lease`.
+
+    It is a service group: who waits is a standby, and the token is the group's fencing epoch. It
+    lasts as long as the session; it is lost, by our own clock, before another one can have it.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        name: str,
+        wait: float | None,
+        on_lost: Callable[[], object] | None,
+        stop_time: float,
+    ) -> None:
+        super().__init__(name, wait, on_lost, stop_time)
+        self._service = service
+        self._core = service._driver.core
+        self._decision = Alarm()
+        self._component: Component | None = None
+        self._serving: Serving | None = None
+
+    def __enter__(self) -> Lease:
+        deadline = monotonic() + self._wait
+        component = self._component = Component(
+            self._service, LEASE_PREFIX + self.name, holder_name(), **self._options
+        )
+        self._serving = Serving(component.run, self._lose)
+        try:
+            while not self._decided() and monotonic() < deadline:
+                self._decision.wait(max(0.0, deadline - monotonic()))
+            if not self._has:
+                raise self._error()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._on_lost = None  # given back
+        self._has = False
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._component is not None:
+            self._component.close()
+        if self._serving is not None:
+            self._serving.end()
+
+    def _changed(self) -> None:
+        self._decision.ring()
+
+
+def lease(
+    service: Service,
+    name: str,
+    wait: float | None = None,
+    *,
+    on_lost: Callable[[], object] | None = None,
+    stop_time: float = 0.0,
+) -> Lease:
+    """Have a lock in a ``with``: for what the store cannot fence by itself.
+
+    Give the ``token`` to whatever is changed under the lock: it only grows, and who is given a
+    smaller one than it has seen refuses. The lease is had until the end of the block, or until it
+    is lost: its session is over, or may be, as no replica was heard from.
+
+    Arguments:
+        service: the lease lasts as long as its session, at most.
+        name: of the lock.
+        wait: seconds to wait for it; None: as long as it takes.
+        on_lost: called, by whoever serves it, when it is lost in the block.
+        stop_time: seconds the work needs to stop; so much earlier it counts as lost when no replica
+            is heard from.
+
+    Raises:
+        Timeout: it was not had in time (definite).
+        SessionLost: the session ended.
+
+    Example::
+
+        with ha.lease(service, "nightly", wait=5.0) as lease:
+            storage.write(data, fence=lease.token)
+    """
+    return Lease(service, name, wait, on_lost, stop_time)
+
+
+def groups(service: Service, *, timeout: float | None = None) -> list[GroupSummary]:
+    """List the service groups."""
+    rows = service._driver.run(group_operations.groups(), timeout)
+    return [GroupSummary.from_wire(row) for row in rows]
+
+
+class Group:
+    """A service group, for operators.
+
+    Every change returns when it is decided; the components carry it out after that, which
+    :meth:`status` shows. All of them may be repeated.
+
+    Raises:
+        NotExist: no component ever joined a group of this name.
+    """
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.name = group_operations.name_of(name, "the name of a group")
+        self._run = service._driver.run
+
+    def status(self, *, timeout: float | None = None) -> GroupStatus:
+        """Describe the group and its components."""
+        call = group_operations.group_status(self.name)
+        return GroupStatus.from_wire(self._run(call, timeout))
+
+    def _admin(self, operation: Operation, timeout: float | None, target: str | None = None) -> Any:
+        return self._run(group_operations.admin(self.name, operation, target), timeout)
+
+    def unlock(self, *, timeout: float | None = None) -> AdminState:
+        """Let components be active and stand by."""
+        return AdminState(self._admin(Operation.UNLOCK, timeout))
+
+    def lock(self, *, timeout: float | None = None) -> AdminState:
+        """Have the active quiesce at once, then take all assignments away; components stay."""
+        return AdminState(self._admin(Operation.LOCK, timeout))
+
+    def lock_instantiation(self, *, timeout: float | None = None) -> AdminState:
+        """Lock, and have supervisors (``raftckpt run``) end the components."""
+        return AdminState(self._admin(Operation.LOCK_INSTANTIATION, timeout))
+
+    def shutdown(self, *, timeout: float | None = None) -> AdminState:
+        """Have the active finish what it is at, then lock.
+
+        Raises:
+            BadOperation: the group is not unlocked.
+        """
+        return AdminState(self._admin(Operation.SHUTDOWN, timeout))
+
+    def swap(self, to: str | None = None, *, timeout: float | None = None) -> None:
+        """Hand ACTIVE over in an orderly way.
+
+        Arguments:
+            to: name of the standby that is to get it; None: the next in rank.
+            timeout: seconds.
+
+        Raises:
+            BadOperation: nobody is active or ready, or a hand-over is under way.
+        """
+        self._admin(Operation.SWAP, timeout, to)
+
+    def delete(self, *, timeout: float | None = None) -> None:
+        """Forget a group without components.
+
+        Raises:
+            BadOperation: it has some.
+        """
+        self._admin(Operation.DELETE, timeout)

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakSet
 
 from raftckpt.client.endpoints import host_and_port
+from raftckpt.client.io.resolving import Address, Resolver
+from raftckpt.client.io.wake import Wake, no_resources, poller_of
 from raftckpt.client.peer import IT_CLOSED, SOON_SECONDS, AnyPeer
 from raftckpt.client.reasons import reason_of
-from raftckpt.client.resolving import Address, Resolver
-from raftckpt.client.wake import Wake, no_resources, poller_of
 from raftckpt.errors import BadHandle, BadOperation, CheckpointError, InvalidParam, Library
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ThreadPort:
         over: called once, when the engine ends: nothing will be done any more.
     """
 
-    __slots__ = ("deadline", "over", "peer", "settled", "streams")
+    __slots__ = ("broken", "deadline", "over", "peer", "settled", "streams", "wanted")
 
     def __init__(
         self,
@@ -74,6 +74,10 @@ class ThreadPort:
         self.settled = settled
         self.over = over
         self.streams: dict[int, _Stream] = {}
+        self.wanted: Mapping[int, str] | None = None
+        """What the peer wanted when its streams were seen to last."""
+        self.broken = False
+        """Whether it has to be told that a stream is gone."""
         self.deadline = 0.0
 
 
@@ -141,11 +145,11 @@ class ThreadEngine:
 
     # --- for callers ---------------------------------------------------------------------------
 
-    def check(self, what: str) -> None:
+    def check(self, what: object) -> None:
         """Refuse what could not be answered.
 
         Arguments:
-            what: the call, for the message.
+            what: the call, or its name, for the message.
 
         Raises:
             BadHandle: after a fork, or when the interpreter ends.
@@ -164,7 +168,7 @@ class ThreadEngine:
             )
         self.alive(what, definite=True)
 
-    def alive(self, what: str, *, definite: bool = False) -> None:
+    def alive(self, what: object, *, definite: bool = False) -> None:
         """Raise if nobody is left to answer; ``definite``: if nothing was posted yet."""
         if os.getpid() != self._pid:
             raise BadHandle(f"{what}: this service belongs to the parent process", definite=False)
@@ -173,7 +177,7 @@ class ThreadEngine:
         if sys.is_finalizing():
             raise BadHandle(f"{what}: the interpreter is ending", definite=definite)
 
-    def _dead(self, what: str, *, definite: bool) -> Library:
+    def _dead(self, what: object, *, definite: bool) -> Library:
         outcome = "nothing happened" if definite else "it may or may not have happened"
         return Library(
             f"{what}: the client's own thread ended ({self._failure}); {outcome}; connect again",
@@ -269,13 +273,15 @@ class ThreadEngine:
         del self._wake
 
     def _round(self) -> None:
-        self._wake.check()
         now = monotonic()
-        self._work_off(now)
-        for stream in list(self._dialing):
-            if now >= stream.next_at:
-                self._dial_next(stream, now)
-        timeout = min((stream.next_at for stream in self._dialing), default=inf)
+        if self._inbox:
+            self._work_off(now)
+        timeout = inf
+        if self._dialing:
+            for stream in list(self._dialing):
+                if now >= stream.next_at:
+                    self._dial_next(stream, now)
+            timeout = min((stream.next_at for stream in self._dialing), default=inf)
         for port in self._ports:
             if now >= port.deadline:
                 port.peer.tick(now)
@@ -283,7 +289,8 @@ class ThreadEngine:
         while self._touched:
             self._settle(self._touched.popitem()[0], now)
         for port in self._ports:
-            timeout = min(timeout, port.deadline)
+            if port.deadline < timeout:
+                timeout = port.deadline
         seconds = max(0.0, min(timeout - now, _POLL_SECONDS_MAX))
         self._sleeping = True
         if self._inbox or self._held_back or self._stopping:
@@ -309,6 +316,8 @@ class ThreadEngine:
     def _take(self, ready: list[tuple[int, int]]) -> None:
         """Read and write what can be."""
         now = monotonic()
+        if not ready:
+            self._wake.check()  # who closed it is told by those who wake, too
         held_back, self._held_back = self._held_back, {}
         for descriptor, events in ready:
             if descriptor == self._wake.reading:
@@ -321,6 +330,8 @@ class ThreadEngine:
                 raise OSError(9, os.strerror(9))
             if events & select.POLLOUT and stream.unsent:
                 self._send(stream, b"")
+                if stream.sock is not None:
+                    self._interest(stream)
             if events & ~select.POLLOUT and stream.sock is not None:
                 self._receive(stream, now)
                 held_back.pop(stream, None)
@@ -342,19 +353,23 @@ class ThreadEngine:
         peer, streams = port.peer, port.streams
         while True:
             wanted = peer.wanted()
-            for stream in [item for item in streams.values() if item.number not in wanted]:
-                self._drop(stream)
-            for number, endpoint in wanted.items():
-                if number not in streams:
-                    self._dial(port, number, endpoint, now)
-                elif (stream := streams[number]).sock is not None:
+            if wanted is not port.wanted:
+                port.wanted = wanted
+                for stream in [item for item in streams.values() if item.number not in wanted]:
+                    self._drop(stream)
+                for number, endpoint in wanted.items():
+                    if number not in streams:
+                        self._dial(port, number, endpoint, now)
+            for number, stream in streams.items():
+                if stream.sock is not None:
                     data = peer.data_to_send(number)
                     if data:
                         self._send(stream, data)
                     if stream.sock is not None:
                         self._interest(stream)
-            if not any(stream.why for stream in streams.values()):
+            if not port.broken:
                 break
+            port.broken = False
             for stream in [item for item in streams.values() if item.why]:
                 self._drop(stream)
                 peer.connection_lost(stream.number, stream.why, now)
@@ -380,8 +395,6 @@ class ThreadEngine:
             stream.unsent = data
         except OSError as error:
             self._broken(stream, reason_of(error))
-            return
-        self._interest(stream)
 
     def _receive(self, stream: _Stream, now: float) -> None:
         try:
@@ -403,6 +416,7 @@ class ThreadEngine:
         """The peer is told when it is settled."""
         self._close(stream)
         stream.why = why
+        stream.port.broken = True
         self._touched[stream.port] = None
 
     def _close(self, stream: _Stream) -> None:

@@ -1,6 +1,6 @@
 """Changes on their way from a tracker's core to the application, in both faces.
 
-A change leaves the queue by :meth:`Feed.take` and reaches the caller without a moment at which
+A change leaves the queue by :meth:`Arrivals.take` and reaches the caller without a moment at which
 Python looks for signals and thrown exceptions: an interrupted ``next`` loses none.
 """
 
@@ -13,16 +13,16 @@ from time import monotonic
 from typing import Final
 
 from raftckpt.client.changes import Change
+from raftckpt.client.io.wake import Wake
 from raftckpt.client.tracking import Stage, TrackerCore
-from raftckpt.client.wake import Wake
 
-__all__ = ["Feed"]
+__all__ = ["Arrivals"]
 
 _LET_IN_AT: Final = 64
 """So often who takes looks whether the engine stopped reading (a guess; it costs a microsecond)."""
 
 
-class Feed:
+class Arrivals:
     """What an engine fills; it does not keep the tracker alive.
 
     Attributes:
