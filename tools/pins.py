@@ -34,7 +34,7 @@ __all__ = ["advised", "closure", "unfit"]
 
 ROOT: Final = Path(__file__).parents[1]
 WHERE: Final = ROOT / "requirements"
-_PYTHONS: Final = ("3.11", "3.12", "3.13")
+_PYTHONS: Final = ("3.11.9", "3.12.9", "3.13.3")
 _MACHINES: Final = ("x86_64", "aarch64")
 _LIBCS: Final = ("2_17", "2_28", "2_34")
 """Versions of glibc that wheels of today are built for."""

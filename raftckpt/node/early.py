@@ -41,15 +41,14 @@ class EarlyAcceptance:
         command: Any,
         new: bool,
         arriving: int = 0,
-        *,
-        room: bool = True,
     ) -> None:
         """Accept a command of ``operations.EARLY`` if it may be, and note what it may create.
 
         A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
         refused without using its number up: then this is the one that creates the section.
-        Nothing is accepted for which there may be no ``room`` in the memory when its turn comes,
-        or none in the checkpoint's quota behind ``arriving``: bytes on their way, its own included.
+        One for which there may be no memory when its turn comes is given as a repeat, too. Nothing
+        is accepted for which the checkpoint's quota may have no room behind ``arriving``: bytes on
+        their way, its own included.
         """
         uid = state.asynchronous.get(command.handle)
         if uid is None:
@@ -61,7 +60,7 @@ class EarlyAcceptance:
         if not uid:
             return
         creates = True
-        if new and room and uid not in self._structural and _ANY not in self._structural:
+        if new and uid not in self._structural and _ANY not in self._structural:
             code, early = machine.check(command)
             if code == _OK:
                 creates = early.structural

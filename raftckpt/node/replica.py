@@ -314,11 +314,9 @@ class Replica:
                         continue
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
-                    new, arriving = sequence > proposed, pending + cost + self._room.reached
-                    sure = promised < bounds.high
-                    early.consider(
-                        machine, owner, state, request, message, new, arriving, room=sure
-                    )
+                    sure = sequence > proposed and promised < bounds.high
+                    arriving = pending + cost + self._room.reached
+                    early.consider(machine, owner, state, request, message, sure, arriving)
                 if kind in STRUCTURAL:
                     early.structural(machine, message)
                     queue.special = True

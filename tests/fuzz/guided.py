@@ -35,7 +35,13 @@ def search(target: str, where: str, seconds: int) -> None:
     with atheris.instrument_imports(include=["raftckpt", "raftckpt_cli"]):
         from tests.fuzz.targets import TARGETS
     options = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=20"]
-    options += ["-rss_limit_mb=2000", "-verbosity=1", f"-artifact_prefix={where}-", where]
+    options += [
+        "-rss_limit_mb=2000",
+        "-report_slow_units=60",
+        "-verbosity=1",
+        f"-artifact_prefix={where}-",
+        where,
+    ]
     mutator = None if target in _BYTES else _mutator()
     atheris.Setup([sys.argv[0], *options], TARGETS[target], custom_mutator=mutator)
     atheris.Fuzz()

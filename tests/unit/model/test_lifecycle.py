@@ -59,7 +59,7 @@ OPEN = [
     (("x", 7, attributes(flags=COLLOCATED)), INVALID, "flags", 8),
     (("x", 7, attributes(flags=ALL | ACTIVE)), INVALID, "flags", 3),
     (("x", 7, attributes(flags=ALL | ACTIVE | WEAK)), INVALID, "flags", 7),
-    (("x", 7, attributes(flags=ALL | 16)), INVALID, "flags", 17),
+    (("x", 7, attributes(flags=ALL | 32)), INVALID, "flags", 33),
     (("x", 7, attributes(flags=-1)), INVALID, "flags", -1),
     (("x", 7, attributes(sections=0)), INVALID, "attributes", "max_sections"),
     (
