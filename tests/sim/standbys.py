@@ -26,7 +26,7 @@ SWEEP_S: Final = 0.5
 _CUT_OFF_AT_S: Final = 4.0
 _CUT_OFF_S: Final = 7.0
 _FRESH_S: Final = 0.01
-_STANDSTILL_AT_S: Final = 14.0
+_STANDSTILLS_AT_S: Final = (14.0, 24.0, 34.0)
 _STANDSTILL_S: Final = 6.0
 """Longer than a session lives in silence (4 s); each begins when the one before is over."""
 
@@ -187,7 +187,8 @@ class StandbyWorld(ServiceWorld):
             self.clients.append(Operator(self, "operator"))
         if self.silences:
             self.queue.at(_CUT_OFF_AT_S, self._cut_off)
-            self.queue.at(_STANDSTILL_AT_S, self._stand_still)
+            for at in _STANDSTILLS_AT_S:
+                self.queue.at(at, self._stand_still)
         else:
             self._tracker_faults()
 

@@ -9,7 +9,7 @@ import pytest
 from tests.sim.standbys import PLANTS, SILENCE_PLANTS, StandbyWorld
 
 SEEDS_MAX = 12
-SOON = {"history across images": 12, "fence off": 8}
+SOON = {"history across images": 12, "fence off": 8, "gap not given": 5}
 """Where to begin to look; it goes on from there."""
 
 
@@ -54,7 +54,7 @@ def test_planted_bug_is_found(bug: str) -> None:
 def _in_silence(seed: int, bug: str = "") -> StandbyWorld:
     return StandbyWorld(
         seed,
-        seconds=22.0,
+        seconds=42.0,
         sabotage=bug,
         service_groups=1,
         trackers=1,
@@ -77,8 +77,9 @@ def test_silence_makes_two_active_never_and_a_standstill_ends_no_session() -> No
         assert sums[name] > 0, name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("bug", SILENCE_PLANTS)
 def test_planted_bug_of_silence_is_found(bug: str) -> None:
-    found = (_in_silence(seed, bug).run() for seed in range(1, 1 + SEEDS_MAX))
+    first = SOON.get(bug, 1)
+    found = (_in_silence(seed, bug).run() for seed in range(first, first + SEEDS_MAX))
     assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"
