@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,13 @@ class Authority:
         self.path = self._written(f"{name}.pem", certificate)
 
     def issue(
-        self, file: str, name: str, *, uris: Sequence[str] = (), dns: Sequence[str] = ()
+        self,
+        file: str,
+        name: str,
+        *,
+        uris: Sequence[str] = (),
+        dns: Sequence[str] = (),
+        addresses: Sequence[str] = (),
     ) -> dict[str, str]:
         """Issue a certificate; returns what a section of ``tls`` in cluster.yaml says."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -40,6 +47,7 @@ class Authority:
         builder = self._builder(subject, key)
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.DNSName(host) for host in dns]
+        names += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = self._written(f"{file}.pem", builder.sign(self._key, hashes.SHA256()))

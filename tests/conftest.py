@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.rings import BROWSER, LONG, PURE, SLOW, ring_of
-from tests.secured import KEPT, secure
+from tests.secured import KEPT, OWN_CREDENTIALS, secure
 
 _running = ""
 """Ring of the test that runs."""
@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = str(item.path).removeprefix(root + "/")
         item.add_marker(ring_of(path))
+        if item.config.getoption("--secure") and path in OWN_CREDENTIALS:
+            item.add_marker(pytest.mark.skip("it has credentials of its own"))
         if path in SLOW:
             item.add_marker("slow")
         if path in LONG:

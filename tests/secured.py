@@ -16,7 +16,21 @@ from raftckpt.rights import make_token
 from raftckpt.testing import LocalCluster
 from tests.authority import Authority
 
-__all__ = ["KEPT", "secure"]
+__all__ = ["KEPT", "OWN_CREDENTIALS", "secure"]
+
+OWN_CREDENTIALS: Final = frozenset(
+    {
+        "tests/c/test_credentials.py",
+        "tests/cli/test_rights.py",
+        "tests/e2e/test_rights.py",
+        "tests/e2e/test_rights_lost.py",
+        "tests/e2e/test_track_tls.py",
+        "tests/saf/test_credentials.py",
+    }
+    | {f"tests/e2e/{path.name}" for path in Path(__file__).parent.glob("e2e/test_attacks*.py")}
+    | {"tests/e2e/test_hostile.py"}
+)
+"""Files that say themselves what is shown to whom, or speak plain bytes: not run with it."""
 
 KEPT: Final[set[str]] = set()
 """Variables that are part of the run, and of no developer's machine."""
@@ -26,7 +40,7 @@ def secure() -> tempfile.TemporaryDirectory[str]:
     """Switch it on for this process; what is made goes with what is returned."""
     directory = tempfile.TemporaryDirectory(prefix="raftckpt-secure-")
     path = Path(directory.name)
-    files = Authority(path, "clients").issue("everybody", "everybody")
+    files = Authority(path, "clients").issue("everybody", "everybody", addresses=["127.0.0.1"])
     token = path / "operator.token"
     token.touch(0o600)
     token.write_text(make_token().text, "ascii")
@@ -34,12 +48,11 @@ def secure() -> tempfile.TemporaryDirectory[str]:
         "RAFTCKPT_CA": files["ca"],
         "RAFTCKPT_CERT": files["cert"],
         "RAFTCKPT_KEY": files["key"],
-        "RAFTCKPT_CHECK_HOSTNAME": "no",
         "RAFTCKPT_TOKEN_FILE": str(token),
     }
     os.environ.update(variables)
     KEPT.update(variables)
-    tls = TlsOptions(files["ca"], files["cert"], files["key"], check_hostname=False)
+    tls = TlsOptions(files["ca"], files["cert"], files["key"])
     defaults: dict[str, Any] = LocalCluster.__init__.__kwdefaults__  # type: ignore[assignment]
     defaults.update(auth=token, tls=tls)
     return directory

@@ -23,7 +23,7 @@ from pathlib import Path
 from raftckpt.version import VERSION
 from tools import changelog
 
-__all__ = ["build", "main", "pythons", "try_out"]
+__all__ = ["build", "commit", "digests", "main", "pythons", "try_out"]
 
 ROOT = Path(__file__).parents[1]
 MINORS = (11, 12, 13, 14)
@@ -52,15 +52,20 @@ def run(command: list[str], **more: object) -> str:
     return str(done.stdout)
 
 
-def build(where: Path, root: Path = ROOT) -> list[Path]:
-    """Build sdist and wheel of the commit that is checked out, without what lies around it.
+def commit() -> str:
+    """The commit that is checked out."""
+    return run(["git", "-C", str(ROOT), "rev-parse", "HEAD"]).strip()
+
+
+def build(where: Path, revision: str) -> list[Path]:
+    """Build sdist and wheel of a commit, without what lies around it.
 
     Arguments:
         where: the two files are put here.
-        root: a work tree of git.
+        revision: the commit.
     """
-    time = run(["git", "-C", str(root), "log", "-1", "--format=%ct"]).strip()
-    git = ["git", "-C", str(root), "archive", "HEAD"]
+    time = run(["git", "-C", str(ROOT), "log", "-1", "--format=%ct", revision]).strip()
+    git = ["git", "-C", str(ROOT), "archive", revision]
     archive = subprocess.run(git, check=True, capture_output=True, timeout=60)  # noqa: S603
     with tempfile.TemporaryDirectory(prefix="raftckpt-build-") as tree:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
@@ -123,7 +128,7 @@ def try_out(file: Path, python: str) -> None:
         run([python, "-m", "venv", str(environment)])
         commands = environment / "bin"
         own = str(commands / "python")
-        run([own, "-m", "pip", "install", "-q", f"{file}[c]", "pytest"], cwd=scratch)
+        run([own, "-m", "pip", "install", "-q", f"{file}[c,top]", "pytest"], cwd=scratch)
         run([own, "-m", "pip", "check"])
         assert VERSION in run([str(commands / "raftckpt"), "version"], cwd=scratch)
         run([own, "-c", EVERY_MODULE], cwd=scratch)
@@ -165,8 +170,9 @@ def main() -> None:
         raise SystemExit(f"CHANGELOG.md has no section for {VERSION}")
     shutil.rmtree(where, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="raftckpt-again-") as again:
-        files = build(where)
-        if digests(files) != digests(build(Path(again))):
+        revision = commit()
+        files = build(where, revision)
+        if digests(files) != digests(build(Path(again), revision)):
             raise SystemExit("two builds of one commit differ")
     for name, digest in digests(files).items():
         print(f"{digest}  {name}")

@@ -53,9 +53,8 @@ class Scheduler:
                     component.dispatch(min(max(-late, 0.0), 1.0))
                     if self.next is not None and time.time() >= self.next * PERIOD_S:
                         job(self.next)
-                        ckpt.put(
-                            "report", struct.pack("!Q", self.next)
-                        )  # Fenced: not ours any more
+                        done = struct.pack("!Q", self.next)
+                        ckpt.put("report", done)  # Fenced: it is not ours any more
                         self.next += 1
 
 

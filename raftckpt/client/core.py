@@ -29,7 +29,7 @@ from raftckpt.client.requests import OpenRequests
 from raftckpt.client.roles import RoleInbox
 from raftckpt.client.search import Search, described
 from raftckpt.client.session import CommandLog, copy_of
-from raftckpt.client.waiting import Waiting
+from raftckpt.client.waiting import WaitingCalls
 from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.frames import FrameError
@@ -79,7 +79,7 @@ class ClientCore:
         self._jitter = jitter
         self._now = 0.0
         self._closed = False
-        self._waiting = Waiting()
+        self._waiting = WaitingCalls()
         self.take_completed = self._waiting.take
         """Returns the calls that got done since the last time."""
         self._log = CommandLog(secret, self._waiting)

@@ -10,7 +10,7 @@ from raftckpt.client.calls import Call, Needs
 from raftckpt.client.greeting import GREETING_ID
 from raftckpt.client.link import Contact
 from raftckpt.client.session import CommandLog
-from raftckpt.client.waiting import Waiting
+from raftckpt.client.waiting import WaitingCalls
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import Query
 
@@ -37,7 +37,7 @@ class OpenRequests:
         quiet_since: when something was heard last, or began to be awaited.
     """
 
-    def __init__(self, log: CommandLog, waiting: Waiting) -> None:
+    def __init__(self, log: CommandLog, waiting: WaitingCalls) -> None:
         self.contact = Contact()
         self.open: dict[int, Call] = {}
         self.queries: deque[Call] = deque()

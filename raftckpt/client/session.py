@@ -22,7 +22,7 @@ from raftckpt import limits
 from raftckpt.client import outcomes
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.staging import FLIGHT_BYTES, Staging, plug
-from raftckpt.client.waiting import Barriers, Waiting
+from raftckpt.client.waiting import Barriers, WaitingCalls
 from raftckpt.errors import CheckpointError
 from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
@@ -96,7 +96,7 @@ class CommandLog:
         revision: highest that a reply told.
     """
 
-    def __init__(self, secret: bytes, waiting: Waiting) -> None:
+    def __init__(self, secret: bytes, waiting: WaitingCalls) -> None:
         self.id = 0
         self.secret = secret
         self.lost: str | None = None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from raftckpt.client.arrivals import Arrivals
 from raftckpt.client.io.threads import ThreadPort
@@ -31,11 +32,12 @@ class Inflow(Arrivals):
         self._pid = os.getpid()
         self._closed = False
         core.seek(monotonic())
-        self._port = ThreadPort(core, self.settled, core.close)
-        driver.engine.add(self._port)
+        port = ThreadPort(core, self.settled, core.close)
+        self._port = ref(port)  # no circle: descriptors are given back without the collector
+        driver.engine.add(port)
 
     def _post(self, job: Callable[[float], object]) -> None:
-        self._driver.engine.post(self._port, job)
+        self._driver.engine.post(self._port(), job)
 
     def look(self) -> None:
         """Have the engine look at the core again."""
@@ -86,7 +88,9 @@ class Inflow(Arrivals):
         self._closed = True
         if os.getpid() == self._pid:
             self._post(lambda now: self.core.close())
-            self._driver.engine.remove(self._port)
+            port = self._port()
+            if port is not None:
+                self._driver.engine.remove(port)
             self.watcher = None
 
     abandon = close

@@ -8,10 +8,10 @@ from math import inf
 from raftckpt.client.calls import Call
 from raftckpt.errors import CheckpointError
 
-__all__ = ["Barriers", "Waiting"]
+__all__ = ["Barriers", "WaitingCalls"]
 
 
-class Waiting:
+class WaitingCalls:
     """Outcomes until they are handed out, and the earliest deadline.
 
     Attributes:
@@ -72,7 +72,7 @@ class Barriers:
         written: highest revision of this client's changes since the last successful synchronize.
     """
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: WaitingCalls) -> None:
         self.refusals: dict[int, CheckpointError] = {}
         self.written = 0
         self.waiting: list[tuple[int, Call]] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raftckpt.testing import LocalCluster
+from tests.secured import KEPT
 
 HERE = Path(__file__).parent
 Program = Callable[..., Path]
@@ -93,7 +94,9 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
 
 def environment_with(**more: str) -> dict[str, str]:
     """Return this process's environment without what would lead a program elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if "RAFTCKPT" not in name}
+    kept = {
+        name: value for name, value in os.environ.items() if "RAFTCKPT" not in name or name in KEPT
+    }
     return {**kept, **more}
 
 

@@ -16,15 +16,20 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def revision() -> str:
     found = subprocess.run(["git", "-C", release.ROOT, "rev-parse"], capture_output=True)
     if found.returncode != 0:
         pytest.skip("not a work tree of git: nothing says what belongs to it")
-    return release.build(tmp_path_factory.mktemp("dist"))
+    return release.commit()
 
 
-def test_two_builds_are_the_same_bytes(files, tmp_path) -> None:
-    again = release.build(tmp_path)
+@pytest.fixture(scope="module")
+def files(revision: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return release.build(tmp_path_factory.mktemp("dist"), revision)
+
+
+def test_two_builds_are_the_same_bytes(files, revision, tmp_path) -> None:
+    again = release.build(tmp_path, revision)
     assert len(files) == 2
     assert release.digests(again) == release.digests(files)
 

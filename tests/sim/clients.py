@@ -169,9 +169,8 @@ class SimClient:
             pending.own = list(self.accepted.get(key[0], ()))
         self.running[id(call)] = pending
         deadline = now + self.rng.choice((0.15, 0.6, 2.0, 8.0))
-        self.world.queue.at(
-            deadline / self.pace + ANSWER_SLACK_S, self._must_be_done, self._life, call
-        )
+        must_be_done_at = deadline / self.pace + ANSWER_SLACK_S
+        self.world.queue.at(must_be_done_at, self._must_be_done, self._life, call)
         self.core.start(call, deadline, now)
         self.settle()
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 _LOOP_S: Final = 0.02
 _DRIFT: Final = 0.01
-"""What a margin must bear: clocks that run so much faster or slower (crystals: a hundredth of it)."""
+"""What a margin must bear: clocks that run so much faster or slower."""
 _STOPPED_WITHIN_S: Final = 0.1
-"""Between the judgement of its own clock and the call of on_quiesced: a turn of its loop, or five."""
+"""From the judgement of its own clock to the call of on_quiesced: some turns of its loop."""
 _CALL_S: Final = 2.0
 _RESPONSE_S: Final = 1.5
 _WRITE_GAP_S: Final = 0.06
@@ -256,8 +256,9 @@ class SimComponent(GroupClient):
         self._busy = False
         self.working = False
         """Whether its work goes on: from the call of on_active to the next callback."""
-        self.thawed_at = self.cut_at = self.healed_at = 0.0
-        self.pace = 1.0 + random.Random(f"{world.seed}/{name}/pace").uniform(-_DRIFT, _DRIFT)
+        self.thawed_at = 0.0
+        if world.silences:
+            self.pace = 1.0 + random.Random(f"{world.seed}/{name}/pace").choice((-_DRIFT, _DRIFT))
         super().__init__(world, name)
         self.follower = SimTracker(world, f"{name}/t", follow=group)
         self._loop()
@@ -274,7 +275,7 @@ class SimComponent(GroupClient):
             Callbacks(*[self._called] * 5),
             rank=0,
             response_timeout=_RESPONSE_S,
-            health_check=self.rng.choice((None, 1.0)),
+            health_check=None if self.world.silences else self.rng.choice((None, 1.0)),
             rejoin=True,
         )
         self.membership.serve(lambda: None)
@@ -312,13 +313,16 @@ class SimComponent(GroupClient):
         world = self.world
         world.checks.sometimes["actives cut off"] += self.working
         world.note("component cut off", self.name, seconds)
-        self.cut_at, self.healed_at = world.queue.now, world.queue.now + seconds
         for node in world.processes:
             world.client_cuts.add((self.name, node))
             world.queue.after(seconds, world.client_cuts.discard, (self.name, node))
 
+    def proven_for(self) -> float:
+        """Seconds of its clock since it sent the last sign of life that was answered."""
+        return self.clock() - self.core._proven_at
+
     def works_blindly(self) -> bool:
-        """Whether it works though it was silent for long, awake, and by its own clock could know."""
+        """Whether it works, awake long enough to have looked at its clock."""
         now = self.world.queue.now
         return (
             self.working

@@ -23,6 +23,12 @@ from tests.sim.service import ReplicaProcess, ServiceWorld
 from tests.sim.trackers import SimTracker, WatchedTracking
 
 SWEEP_S: Final = 0.5
+_CUT_OFF_AT_S: Final = 4.0
+_CUT_OFF_S: Final = 7.0
+_FRESH_S: Final = 0.01
+_STANDSTILL_AT_S: Final = 14.0
+_STANDSTILL_S: Final = 6.0
+"""Longer than a session lives in silence (4 s); each begins when the one before is over."""
 
 
 class StandbyProcess(ReplicaProcess):
@@ -104,15 +110,24 @@ PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
     "history across images": _history_across_images,
     "takeover without a revision": _no_takeover_revision,
     "fence off": _fence_off,
+}
+"""Planted bugs that this world must find."""
+
+SILENCE_PLANTS: Final[dict[str, Callable[[], tuple[Any, str, Any]]]] = {
     "gap not given": _gap_not_given,
     "margin missing": _margin_missing,
     "isolated not told": _isolated_not_told,
 }
-"""Planted bugs that this world must find."""
+"""Those that it must find when components are cut off and everybody stands still."""
 
 
 class StandbyWorld(ServiceWorld):
-    """Replicas, their clients, trackers and components, under the same faults."""
+    """Replicas, their clients, trackers and components, under the same faults.
+
+    With ``silences`` instead: clocks of components run up to a hundredth fast or slow, one that
+    works is cut off, and later everybody stands still, for longer than a session may be silent.
+    (Operators and health checks would move its role before.)
+    """
 
     process_class = StandbyProcess
 
@@ -122,10 +137,12 @@ class StandbyWorld(ServiceWorld):
         *,
         trackers: int | None = None,
         service_groups: int | None = None,
+        silences: bool = False,
         sabotage: str = "",
         **options: Any,
     ) -> None:
-        self._plant = PLANTS.get(sabotage)
+        self.silences = silences
+        self._plant = (PLANTS | SILENCE_PLANTS).get(sabotage)
         super().__init__(seed, sabotage="" if self._plant else sabotage, **options)
         rng = self._tracker_rng = random.Random(f"{seed}/trackers")
         self.truth: GroupTruth = GroupTruth(self)
@@ -166,33 +183,42 @@ class StandbyWorld(ServiceWorld):
                 self.clients.append(component)
                 self.components.append(component)
                 self.trackers.append(component.follower)
-        if self.group_names:
+        if self.group_names and not self.silences:
             self.clients.append(Operator(self, "operator"))
-            self.queue.after(self._tracker_rng.expovariate(0.25), self._silence_faults)
-        self._tracker_faults()
+        if self.silences:
+            self.queue.at(_CUT_OFF_AT_S, self._cut_off)
+            self.queue.at(_STANDSTILL_AT_S, self._stand_still)
+        else:
+            self._tracker_faults()
 
-    def _silence_faults(self) -> None:
-        """Now and then a component is cut off, or everybody stands still (the host was paused)."""
-        rng = self._tracker_rng
-        if not self.faults.active:
-            return
-        self.queue.after(rng.expovariate(0.25), self._silence_faults)
-        if rng.random() < 0.6:
-            working = [each for each in self.components if each.working and not each.frozen]
-            rng.choice(working or self.components).cut_off(rng.uniform(4.5, 8.0))
-            return
+    def _client_faults(self) -> None:
+        if not self.silences:
+            super()._client_faults()
+
+    def _cut_off(self) -> None:
+        """No replica hears from a component that works, or it from them; nothing tells it.
+
+        It begins just after a sign of life was answered: then its margin is all that is left.
+        """
+        for each in self.components:
+            if each.working and not each.frozen and each.proven_for() < _FRESH_S:
+                each.cut_off(_CUT_OFF_S)
+                return
+        self.queue.after(_FRESH_S / 2, self._cut_off)
+
+    def _stand_still(self) -> None:
+        """Everybody is stopped (the host was paused), and goes on at the same time."""
         up = [process for process in self.processes.values() if process.up and not process.paused]
         if len(up) < len(self.processes):
             return
-        seconds = rng.uniform(2.0, 8.0)
         self.checks.sometimes["everybody stood still"] += 1
-        self.note("everybody stands still", seconds)
-        self._standstills.append((self.queue.now, self.queue.now + seconds))
+        self.note("everybody stands still")
+        self._standstills.append((self.queue.now, self.queue.now + _STANDSTILL_S))
         for client in self.clients:
-            client.freeze(seconds)
+            client.freeze(_STANDSTILL_S)
         for process in up:
             process.pause()
-            self.queue.after(seconds, self._go_on, process, process.incarnation)
+            self.queue.after(_STANDSTILL_S, self._go_on, process, process.incarnation)
 
     def _go_on(self, process: Process, incarnation: int) -> None:
         if process.up and process.paused and process.incarnation == incarnation:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sim.standbys import PLANTS, StandbyWorld
+from tests.sim.standbys import PLANTS, SILENCE_PLANTS, StandbyWorld
 
 SEEDS_MAX = 12
 SOON = {"history across images": 12, "fence off": 8}
@@ -48,4 +48,37 @@ def test_planted_bug_is_found(bug: str) -> None:
         StandbyWorld(seed, seconds=8.0, sabotage=bug, service_groups=2).run()
         for seed in range(SOON.get(bug, 1), SOON.get(bug, 1) + SEEDS_MAX)
     )
+    assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"
+
+
+def _in_silence(seed: int, bug: str = "") -> StandbyWorld:
+    return StandbyWorld(
+        seed,
+        seconds=22.0,
+        sabotage=bug,
+        service_groups=1,
+        trackers=1,
+        clients=1,
+        size=3,
+        founded=True,
+        families=set(),
+        silences=True,
+    )
+
+
+@pytest.mark.slow
+def test_silence_makes_two_active_never_and_a_standstill_ends_no_session() -> None:
+    sums: Counter[str] = Counter()
+    for seed in range(1, 4):
+        outcome = _in_silence(seed).run()
+        assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
+        sums.update(outcome.counters)
+    for name in ("actives cut off", "took over from the silent", "everybody stood still"):
+        assert sums[name] > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", SILENCE_PLANTS)
+def test_planted_bug_of_silence_is_found(bug: str) -> None:
+    found = (_in_silence(seed, bug).run() for seed in range(1, 1 + SEEDS_MAX))
     assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"

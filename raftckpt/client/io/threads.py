@@ -62,7 +62,16 @@ class ThreadPort:
         over: called once, when the engine ends: nothing will be done any more.
     """
 
-    __slots__ = ("broken", "deadline", "over", "peer", "settled", "streams", "wanted")
+    __slots__ = (
+        "__weakref__",
+        "broken",
+        "deadline",
+        "over",
+        "peer",
+        "settled",
+        "streams",
+        "wanted",
+    )
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from raftckpt.client.calls import Call, Needs
+from raftckpt.client.connecting import Options
 from raftckpt.client.endpoints import (
     host_and_port,
     named_endpoints,
@@ -141,3 +142,22 @@ def test_probes() -> None:
 def test_calls_describe_themselves() -> None:
     assert Call("read", Needs.ANY, None, subject="c").what == "read on checkpoint 'c'"
     assert Call("close", Needs.ANY, None).what == "close"
+
+
+def test_a_token_is_that_given_else_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(token: str | None) -> str | None:
+        return Options("h:1", 1.0, 10.0, 2.0, None, None, token, None).config.token
+
+    for name in ("TOKEN_FILE", "CA", "CERT", "KEY", "CHECK_HOSTNAME"):
+        monkeypatch.delenv(f"RAFTCKPT_{name}", raising=False)
+    assert shown(None) is None
+    (tmp_path / "token").write_text("rck1.a.b\n", "ascii")
+    monkeypatch.setenv("RAFTCKPT_TOKEN_FILE", str(tmp_path / "token"))
+    assert shown(None) == "rck1.a.b"
+    assert shown("rck1.c.d") == "rck1.c.d"
+    assert shown("") is None
+    monkeypatch.setenv("RAFTCKPT_TOKEN_FILE", str(tmp_path / "gone"))
+    with pytest.raises(InvalidParam, match="cannot read the token file"):
+        shown(None)

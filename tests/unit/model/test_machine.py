@@ -61,9 +61,10 @@ GOOD: dict[int, list[Any]] = {
     66: ["", "who", 1, 0],
     67: ["space/", None],
     69: [b"p" * 16, "app", "n1", SECOND, 0, 1],
+    70: [[["sessions", 5]], False],
 }
 
-OF_CLUSTER = (1, 3, 40, 41, 42, 54, 69)
+OF_CLUSTER = (1, 3, 40, 41, 42, 54, 69, 70)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_of_very_many_changes_a_sample_is_looked_at() -> None:
             entries.append(entry)
         r.second(*entries)
     told = {uid: busy.changes for uid, busy in r.recorder.busiest()}
-    assert told == pytest.approx({1: 20_000, 2: 10_000}, rel=0.1)
+    assert told == pytest.approx({1: 20_000, 2: 10_000}, rel=0.15)
     before = calls_of(lambda: list(r.history.sample(revision - 2000, 2000, 2000)))
     assert calls_of(lambda: list(r.history.sample(revision - 30_000, 30_000, 2000))) < 2 * before
 
@@ -121,13 +121,13 @@ def test_the_largest_of_a_hundred_thousand_are_found_in_slices() -> None:
     r = Recorded()
     with_checkpoints(r.world.replica.machine, 100_000)
     worst = 0
-    for _ in range(101):
+    for _ in range(201):
         r.world.clock.pass_by(1.0)
         status = r.world.log.status()
         worst = max(worst, calls_of(lambda status=status: r.recorder.look(status, EPOCH_NS)))
     assert r.recorder.largest[:2] == ["many/1099999", "many/1099998"]
     assert len(r.recorder.largest) == SHOWN_MAX
-    assert worst < 5000  # of about 0.1 microseconds each
+    assert worst < 3000  # of about 0.1 microseconds each
 
 
 def test_what_happens_is_told_once() -> None:
