@@ -268,6 +268,13 @@ def _label(high: int, *examples: Any) -> Field:
     return _text_kind(high, f"a name of a session or node has <= {high} B", *examples)
 
 
+_limit_name_bytes: Final = _text(contract.LIMIT_NAME_BYTES_MAX, "a limit's name is short")
+
+
+def _limit_names(values: Any) -> Problem | None:
+    return next((found for name, _ in values if (found := _limit_name_bytes(name))), None)
+
+
 # --- numbers -----------------------------------------------------------------------------------
 
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=INT_MAX), Field((1, 0))]
@@ -603,6 +610,7 @@ LimitValues: TypeAlias = Annotated[
         ([("memory", 1 << 30)], [("high", 90), ("low", 80)]),
         reason="param",
         detail=_LIMITS_SAY,
+        check=_limit_names,
         size="sum([20 + 4 * len(n) for n, _ in {}])",
     ),
 ]

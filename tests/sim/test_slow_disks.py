@@ -10,7 +10,7 @@ SLOW = (0.4, 0.4)
 FAST = (0.0001, 0.0005)
 
 
-class Load:
+class Writing:
     """Writes for as long as it takes."""
 
     def __init__(self, on: Stage) -> None:
@@ -34,7 +34,7 @@ def test_slow_disks_everywhere_cost_no_election(seed: int) -> None:
     with stage(seed=seed) as s:
         leader = s.leader()
         disks(s, **{p.name: SLOW for p in s.all})
-        load = Load(s)
+        load = Writing(s)
         load.run(5.0)
         leader = s.leader()
         term = leader.status().term
@@ -49,7 +49,7 @@ def test_a_slow_leader_hands_over_and_does_not_lead_again(seed: int) -> None:
         s.run(12.0)
         former = s.leader()
         disks(s, **{former.name: SLOW})
-        load = Load(s)
+        load = Writing(s)
         load.run(12.0)
         latter = s.leader()
         assert latter is not former
@@ -66,7 +66,7 @@ def test_two_slow_ones_take_turns_with_nobody() -> None:
         former = s.leader()
         fast = s.followers()[0]
         disks(s, **{p.name: SLOW for p in s.all if p is not fast})
-        load = Load(s)
+        load = Writing(s)
         load.run(15.0)
         assert s.leader() is fast
         term = fast.status().term
