@@ -54,10 +54,7 @@ class Options:
         ):
             if value is not None and not _is_text(value, bytes_max):
                 raise InvalidParam(f"{what} is text of at most {bytes_max} bytes, not {value!r}")
-        if tls is None or token is None:
-            found = credentials(endpoints)
-            tls = found.tls if tls is None else tls
-            token = found.token if token is None else token
+        tls, token = credentials(endpoints, tls, token)
         self.endpoints = named_endpoints(endpoints)
         self.context: ssl.SSLContext | None = tls_context(tls)
         probe_after = min(0.5, session_timeout_ns / 6e9)
@@ -66,7 +63,7 @@ class Options:
             node=node,
             session_timeout_ns=session_timeout_ns,
             disconnect_grace_ns=duration_ns(disconnect_grace, "disconnect_grace"),
-            token=token or None,  # empty: none, whatever the environment says
+            token=token,
             probe_after=probe_after,
             encrypted=self.context is not None,
         )

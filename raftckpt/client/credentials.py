@@ -7,7 +7,7 @@ what stands in the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,16 +31,22 @@ class Credentials(NamedTuple):
         token: None: none is shown.
     """
 
-    tls: TlsOptions | None
+    tls: TlsOptions | Mapping[str, Any] | None
     token: str | None
 
 
-def credentials(endpoints: str | Iterable[str]) -> Credentials:
+def credentials(
+    endpoints: str | Iterable[str],
+    tls: TlsOptions | Mapping[str, Any] | None = None,
+    token: str | None = None,
+) -> Credentials:
     """Return the credentials for a cluster.
 
     Arguments:
         endpoints: as ``connect()`` takes them; if it is the path of a file, the section
             "credentials" there counts, with paths relative to the file.
+        tls: what was given goes before all; nothing else of it is looked for.
+        token: alike; empty: none.
 
     Raises:
         InvalidParam: they cannot be used; says why.
@@ -55,7 +61,10 @@ def credentials(endpoints: str | Iterable[str]) -> Credentials:
         found[_CHECK] = _SPELLED.get(text, text)
     if not isinstance(found.get(_CHECK, True), bool):
         raise InvalidParam(f"{_variable(_CHECK)} is yes or no, not {found[_CHECK]!r}")
-    return Credentials(_tls(path, content, found), _token(found["token_file"]))
+    return Credentials(
+        _tls(path, content, found) if tls is None else tls,
+        _token(found["token_file"]) if token is None else token or None,
+    )
 
 
 def _variable(name: str) -> str:

@@ -109,11 +109,7 @@ def current() -> Settings:
                 "which cluster? Call raftckpt.saf.configure(endpoints), or set RAFTCKPT_ENDPOINTS "
                 "or RAFTCKPT_CONFIG"
             )
-    tls, token = settings.tls, settings.token
-    if tls is None or token is None:
-        found = credentials(endpoints)
-        tls = found.tls if tls is None else tls
-        token = found.token if token is None else token
+    tls, token = credentials(endpoints, settings.tls, settings.token)
     node = settings.node if settings.node is not None else get("RAFTCKPT_NODE") or None
     compat = settings.compat | _compat(get("RAFTCKPT_SAF_COMPAT") or ())
     return replace(settings, endpoints=endpoints, tls=tls, token=token, node=node, compat=compat)

@@ -52,9 +52,8 @@ class ReplicaProbe:
         tls: TlsOptions | None = None,
     ) -> None:
         host, _, port = endpoint.rpartition(":")
-        found = credentials(endpoint)
-        token = found.token if token is None else token or None
-        context = tls_context(found.tls if tls is None else tls)
+        shown = credentials(endpoint, tls, token)
+        context, token = tls_context(shown.tls), shown.token
         self.endpoint = endpoint
         self._timeout = timeout
         self._next_id = 0

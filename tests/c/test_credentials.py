@@ -153,14 +153,14 @@ def test_from_a_file(program: Program, secured: LocalCluster, files: Path) -> No
 def test_a_token_is_refused(
     program: Program, secured: LocalCluster, known: dict[str, str], files: Path
 ) -> None:
-    """There are no rights yet: replicas say so to whoever believes that there are."""
+    """Rights are off: replicas say so to whoever believes that they are on."""
     path = _file(files, "token.yaml", secured, ca="ca.pem", cert="both.pem", token_file="token")
     for env in (
         {**known, "RAFTCKPT_TOKEN_FILE": str(files / "token")},
         environment_with(RAFTCKPT_CONFIG=str(path)),
     ):
         done = run_program(program("initialize.c"), env=env)
-        assert "no tokens are known here: connect without one" in done.stdout
+        assert "tokens are not looked at: connect without one" in done.stdout
         assert "a secret" not in done.stdout
         assert done.stdout.endswith("11 0\n")
 

@@ -232,6 +232,7 @@ def replica(node: str, **detail: Any) -> ReplicaStatus:
         "version": "1", "durability": "fsync", "founding": "f", "level": 2, "alarms": [],
         "waiting": "", "clock_ms": time.time_ns() // 1_000_000, "disk_bytes": 100 << 30,
         "disk_free_bytes": 50 << 30, "longest_step_ms": 3, "copied_s": 5, "certificates": {},
+        "memory_limit": 1 << 30, "data_bytes": 1 << 20, "data_bytes_max": 2 << 30,
         "members": [
             {"node": name, "directory": name, "voter": True} for name in ("n1", "n2", "n3")
         ],

@@ -111,9 +111,8 @@ class GrantsWorld:
 
     def principal(self, who: str) -> None:
         self.tokens += 1
-        self.do(
-            "a" if self.judge.on else who, 61, who, f"t{self.tokens}", b"d" * 32, NEVER, False, None
-        )
+        by = self.judge.operators()[0] if self.judge.on else who
+        self.do(by, 61, who, f"t{self.tokens}", b"d" * 32, NEVER, False, None)
         self.judge.principals.add(who)
 
     def change(self, tag: int, *fields: Any) -> None:
@@ -139,6 +138,43 @@ class GrantsWorld:
                 judge.principals.discard(who)
                 for grants in judge.grants.values():
                     grants.pop(who, None)
+
+    def rotate(self, who: str) -> None:
+        """Another token, which changes nothing of who may do what."""
+        self.tokens += 1
+        by = self.judge.operators()[0] if self.judge.on else "a"
+        token = f"t{self.tokens}", b"d" * 32, NEVER
+        result = self.do(by, 62, who, *token, 0, None)
+        assert result.ok == (who in self.judge.principals)
+
+    def limit(self, name: str, value: int) -> None:
+        """Limits of the state that are never reached here: told as they were set."""
+        if name == "memory":
+            value <<= 40
+        before = self.told_limits()
+        result = self.apply([70, 0, 0, 0, [[name, value]], False])
+        assert self.told_limits() == (before | {name: value} if result.ok else before)
+
+    def told_limits(self) -> dict[str, int]:
+        rows = ask(self.machine, None, 151).value[1]
+        return {row[0]: row[1] for row in rows}
+
+    def asked(self) -> None:
+        """What operators are told is what the judge knows, and nobody else is told it."""
+        judge = self.judge
+        for who in sorted(judge.principals):
+            number = self.machine.access.by_name[who].number
+            on, operators = ask(self.machine, None, 140, principal=number).value[1::4]
+            assert on == judge.on
+            assert operators == len(judge.operators())
+            assert ask(self.machine, None, 141, principal=number).value[1] == who
+            allowed = not judge.on or who in judge.operators()
+            principals = ask(self.machine, None, 142, principal=number)
+            spaces = ask(self.machine, None, 143, principal=number)
+            assert principals.ok == spaces.ok == allowed
+            if allowed:
+                assert {row[0] for row in principals.value[2]} == judge.principals
+                assert {row[0] for row in spaces.value[2]} == judge.grants.keys()
 
     def check(self, who: str, name: str, wanted: int) -> None:
         """Ask everything of one principal about one name."""
@@ -181,12 +217,15 @@ checks = st.tuples(
     st.just("check"), st.sampled_from(PRINCIPALS), st.sampled_from(NAMES), st.integers(1, 7)
 )
 again = st.tuples(st.just("again"), st.sampled_from(PRINCIPALS))
-steps = st.lists(st.one_of(changes, checks, again, st.just(("image",))), max_size=40)
+rotates = st.tuples(st.just("rotate"), st.sampled_from(PRINCIPALS))
+limits = st.tuples(
+    st.just("limits"), st.sampled_from(["memory", "high", "low", "groups"]), st.integers(0, 100)
+)
+STEP = st.one_of(changes, checks, again, rotates, limits, st.just(("asked",)), st.just(("image",)))
 
 
-@settings(max_examples=int(os.environ.get("RAFTCKPT_FUZZ_EXAMPLES", "30")), deadline=None)
-@given(steps)
-def test_rights_are_what_the_judge_says(chosen: list[tuple[Any, ...]]) -> None:
+def play(chosen: list[tuple[Any, ...]]) -> None:
+    """Do the steps and compare after each."""
     world = GrantsWorld()
     for step in chosen:
         match step:
@@ -195,8 +234,20 @@ def test_rights_are_what_the_judge_says(chosen: list[tuple[Any, ...]]) -> None:
             case ("again", who):
                 if who not in world.judge.principals:
                     world.principal(who)
+            case ("rotate", who):
+                world.rotate(who)
+            case ("limits", name, value):
+                world.limit(name, value)
+            case ("asked",):
+                world.asked()
             case ("image",):
                 world.image()
             case (tag, *fields):
                 world.change(tag, *fields)
     world.image()
+
+
+@settings(max_examples=int(os.environ.get("RAFTCKPT_FUZZ_EXAMPLES", "30")), deadline=None)
+@given(st.lists(STEP, max_size=40))
+def test_rights_are_what_the_judge_says(chosen: list[tuple[Any, ...]]) -> None:
+    play(chosen)

@@ -15,7 +15,7 @@ from raftckpt.protocol.batch import decode_batch
 from raftckpt.protocol.check import Malformed
 from raftckpt.protocol.operations import LOGGED, QUERIES
 
-from . import test_against_naive, test_groups, test_sessions
+from . import test_access, test_against_naive, test_groups, test_sessions
 
 NOT_DRAWN: Final[dict[type[Any], str]] = {
     ops.Compare: "kept for the replica alone; simulated replicas compare all the time",
@@ -32,9 +32,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> set[type[Any]]:
         seen.update(map(type, (batch or decode_batch(payload)).commands))
         return apply(self, index, payload, batch)
 
-    def noting_query(self: CheckpointMachine, session: int | None, asked: Any) -> Any:
+    def noting_query(
+        self: CheckpointMachine, session: int | None, asked: Any, principal: int = 0
+    ) -> Any:
         seen.add(type(asked))
-        return query(self, session, asked)
+        return query(self, session, asked, principal)
 
     monkeypatch.setattr(CheckpointMachine, "apply", noting_apply)
     monkeypatch.setattr(CheckpointMachine, "query", noting_query)
@@ -43,6 +45,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> set[type[Any]]:
         lambda steps: test_against_naive.drive(test_against_naive.ContentRun(), steps),
     )
     _play(test_groups.STEP, test_groups.play)
+    _play(test_access.STEP, test_access.play)
     test_sessions.run(5)
     return seen - {Malformed}
 

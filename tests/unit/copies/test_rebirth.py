@@ -113,9 +113,9 @@ def test_the_directory_holds_it_and_keeps_places(tmp_path: Path, empty: bool) ->
         assert held.journal.entries[0][1] >= 2
     assert (made.level, made.parent, made.cluster, made.base) == (2, "p" * 32, "prod", 0)
     voter, *learners = made.members
-    assert voter == ("n1", held.identity.directory, "h1:1", "h1:2", True, False, "", "")
+    assert voter == ("n1", held.identity.directory, "h1:1", "h1:2", True, False, "", "", False)
     assert learners == [
-        (each.node, "", each.peer, each.client, False, True, "", "t" * 64) for each in OTHERS
+        (each.node, "", each.peer, each.client, False, True, "", "t" * 64, False) for each in OTHERS
     ]
     storage = Storage.open(DataDirectory.open(RealFileSystem(), path, "prod", "n1"))
     assert storage.snapshots.latest_index() == driven.machine.applied_index

@@ -65,6 +65,9 @@ class Loop:
     def receiving(self, more: int) -> None:
         pass
 
+    def working(self) -> None:
+        pass
+
     def monotonic(self) -> float:
         return 0.0
 
