@@ -83,12 +83,12 @@ def _reads_come_from_a_cache() -> None:
     original = queries.answer
     cache: dict[str, Any] = {}
 
-    def answer(state: Any, session: Any, query: Any) -> Any:
-        key = f"{session} {replace(query, request=0, after_sequence=0, consistency=0)}"
+    def answer(state: Any, session: Any, query: Any, principal: int) -> Any:
+        key = f"{session} {principal} {replace(query, request=0, after_sequence=0, consistency=0)}"
         cached = cache.pop(key, None)
         if cached is not None:  # every other answer is the one before
             return cached
-        cache[key] = original(state, session, query)
+        cache[key] = original(state, session, query, principal)
         return cache[key]
 
     queries.answer = answer

@@ -417,6 +417,7 @@ def test_refused_transaction_leaves_no_trace(cluster, face) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.long
 @faces
 def test_transaction_of_64_mib_is_one_change_through_a_kill(cluster, face) -> None:
     half = bytes(range(256)) * (WRITE_BYTES_MAX // 512)
@@ -464,7 +465,10 @@ def test_transaction_of_64_mib_is_one_change_through_a_kill(cluster, face) -> No
 # --- order ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("face", "update"), [("blocking", "weak"), ("asyncio", "active")])
+@pytest.mark.parametrize(
+    ("face", "update"),
+    [("blocking", "weak"), pytest.param("asyncio", "active", marks=pytest.mark.long)],
+)
 def test_they_stand_behind_writes_accepted_before(cluster, face, update) -> None:
     """Writes are accepted and not waited for; a tracker sees what was asked, in that order."""
     asked: list[tuple[str, bytes, bytes]] = []

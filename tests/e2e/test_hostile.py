@@ -188,6 +188,7 @@ def can_mount_tmpfs() -> bool:
     return shutil.which("unshare") is not None and not subprocess.run(probe).returncode
 
 
+@pytest.mark.long
 def test_one_small_disk_holds_up_nobody(tmp_path) -> None:
     """Its replica leads no more and lags; with room it catches up. It never ends."""
     if not can_mount_tmpfs():

@@ -71,6 +71,7 @@ def test_who_is_waiting_comes_first_and_what_is_judged_waits(toy: Project, tmp_p
     assert sorted(order) == sorted(task.key for task in tasks if task is not second)
 
 
+@pytest.mark.long
 def test_a_run_that_is_interrupted_leaves_nothing(
     toy: Project, tmp_path: Path, monkeypatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(
     assert list(copies.iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_hangs_dies_or_cannot_be_imported_is_caught(toy: Project, tmp_path: Path) -> None:
     code = toy.root / "toy" / "code.py"
     code.write_text(
@@ -114,6 +116,7 @@ def test_what_hangs_dies_or_cannot_be_imported_is_caught(toy: Project, tmp_path:
     assert status["pass"] == "broken"
 
 
+@pytest.mark.long
 def test_a_hanging_test_is_a_timeout(toy: Project, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tests.mutants.runs.START_S", 3.0)
     monkeypatch.setattr("tests.mutants.runs.SLOWER", 0.0)
