@@ -24,7 +24,19 @@ class Planted(NamedTuple):
     seconds: float = 8.0
 
 
-TABLE: list[Any] = [
+MORE = [
+    Planted("vectors are torn", ("transfer leadership",), ("wrong content",), 4.0),
+    Planted(
+        "transactions are torn",
+        ("transfer leadership",),
+        ("wrong content", "impossible change"),
+        4.0,
+    ),
+    Planted("conditions do not matter", ("transfer leadership",), ("impossible change",), 4.0),
+    Planted("fence has gaps", ("transfer leadership",), ("impossible change",), 4.0),
+    Planted("expires early", ("transfer leadership",), ("wrong content", "unfounded"), 4.0),
+]
+TABLE = [
     Planted(
         "repeats are executed",
         ("reset client links", "transfer leadership"),
@@ -36,24 +48,8 @@ TABLE: list[Any] = [
         ("stale read", "wrong content", "unfounded refusal", "went back"),
         4.0,
     ),
-    # each is of ten seconds, one after the other: all of them now and then
-    *(
-        pytest.param(planted, marks=pytest.mark.long)
-        for planted in (
-            Planted("vectors are torn", ("transfer leadership",), ("wrong content",), 4.0),
-            Planted(
-                "transactions are torn",
-                ("transfer leadership",),
-                ("wrong content", "impossible change"),
-                4.0,
-            ),
-            Planted(
-                "conditions do not matter", ("transfer leadership",), ("impossible change",), 4.0
-            ),
-            Planted("fence has gaps", ("transfer leadership",), ("impossible change",), 4.0),
-            Planted("expires early", ("transfer leadership",), ("wrong content", "unfounded"), 4.0),
-        )
-    ),
+    # of ten seconds each, one after the other: all of them now and then
+    *(pytest.param(each, marks=pytest.mark.long) for each in MORE),
 ]
 
 
