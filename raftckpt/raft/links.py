@@ -274,9 +274,9 @@ class PeerLinks:
         self._acceptor.close()
         for link in [*self._links.values(), *self._pending]:
             link.close()
-        for task in self._dialers.values():
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        ending = (*self._dialers.values(), *self._handshakes)
+        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close their sockets in the turn after they are aborted
 
     def send(self, directory: str, body: bytes) -> None:
         """Send a frame body; without a link it is dropped. An overflow closes the link."""
