@@ -25,6 +25,12 @@ class Planted(NamedTuple):
 
 
 MORE = [
+    Planted(
+        "reads come from a cache",
+        ("transfer leadership",),
+        ("stale read", "wrong content", "unfounded refusal", "went back"),
+        4.0,
+    ),
     Planted("vectors are torn", ("transfer leadership",), ("wrong content",), 4.0),
     Planted(
         "transactions are torn",
@@ -41,12 +47,6 @@ TABLE = [
         "repeats are executed",
         ("reset client links", "transfer leadership"),
         ("something was applied twice", "two changes", "wrong content", "impossible change"),
-    ),
-    Planted(
-        "reads come from a cache",
-        ("transfer leadership",),
-        ("stale read", "wrong content", "unfounded refusal", "went back"),
-        4.0,
     ),
     # of ten seconds each, one after the other: all of them now and then
     *(pytest.param(each, marks=pytest.mark.long) for each in MORE),

@@ -102,7 +102,9 @@ def test_a_principal_is_revoked_under_load_while_the_leader_dies(
             follower.join(60.0)
             assert not writer.is_alive()
             assert not follower.is_alive()
-            assert isinstance(writer.error, raftckpt.SessionLost | raftckpt.Access), writer.error
+            # Timeout: the replica that is dead might have known it, so it was asked for until then
+            ends = raftckpt.SessionLost, raftckpt.Access, raftckpt.Timeout
+            assert isinstance(writer.error, ends), writer.error
             assert isinstance(ended[0], raftckpt.Access), ended
             assert ended[0].reason in ("revoked", "credentials")
             kept = int(operator.view(f"{name}/c").read("n"))

@@ -243,6 +243,7 @@ def link(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lin
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_thousand_writes_while_disconnected_for_ten_seconds(cluster, link) -> None:
     with raftckpt.connect(cluster.endpoints) as service:
         service.open("away", create=raftckpt.Attributes())
@@ -321,6 +322,7 @@ def deaf(endpoint: str, name: str) -> socket.socket:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_twenty_trackers_of_which_two_never_read(cluster) -> None:
     node = cluster.leader()
     with contextlib.ExitStack() as stack:
