@@ -27,9 +27,9 @@ class Disks:
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("no C compiler (cc) on this machine")
-        self.path, self.library = path, path / "slowsync.so"
+        self.path, self.shim = path, path / "slowsync.so"
         source = Path(__file__).with_name("slowsync.c")
-        flags = ["-shared", "-fPIC", "-Wall", "-Werror", "-o", str(self.library)]
+        flags = ["-shared", "-fPIC", "-Wall", "-Werror", "-o", str(self.shim)]
         subprocess.run([compiler, *flags, str(source), "-ldl"], check=True, timeout=60)
 
     def take(self, **ms: int) -> None:
@@ -38,7 +38,7 @@ class Disks:
 
     def wrap(self, node: str) -> list[str]:
         slow = f"SLOW_SYNC_MS={self.path / f'{node}.ms'}"
-        return ["env", f"LD_PRELOAD={self.library}", slow]
+        return ["env", f"LD_PRELOAD={self.shim}", slow]
 
 
 @pytest.fixture
