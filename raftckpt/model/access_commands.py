@@ -8,7 +8,8 @@ the state: no checkpoint changed. What was taken away is gone in the same entry.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, Protocol, TypeVar
 
 from raftckpt.errors import SaAisError
 from raftckpt.model import assignments
@@ -47,18 +48,33 @@ __all__ = [
     "space_revoke",
 ]
 
+
+class _Comparing(Protocol):
+    """A command that says which tables it was made for."""
+
+    expected: int | None
+
+
+_C = TypeVar("_C", bound=_Comparing)
 _NO_OPERATOR: Final = refuse(SaAisError.ERR_BAD_OPERATION, "no_operator")
 _LAST_OPERATOR: Final = refuse(SaAisError.ERR_BAD_OPERATION, "last_operator")
 _PAST: Final = refuse(SaAisError.ERR_INVALID_PARAM, "time_past")
 _ALL_NAMES_STAY: Final = refuse(SaAisError.ERR_BAD_OPERATION, "space_of_all")
 
 
-def _refuse_other(state: State, expected: int | None) -> Result | None:
-    """BAD_OPERATION if the tables are not those that the change was made for."""
-    found = state.access.revision
-    if expected is None or expected == found:
-        return None
-    return refuse(SaAisError.ERR_BAD_OPERATION, "access_changed", found)
+def _compared(
+    change: Callable[[State, Session, _C], Result],
+) -> Callable[[State, Session, _C], Result]:
+    """Have a change refused if the tables are not those that it was made for (BAD_OPERATION)."""
+
+    @wraps(change)
+    def compare(state: State, session: Session, c: _C) -> Result:
+        found, expected = state.access.revision, c.expected
+        if expected is None or expected == found:
+            return change(state, session, c)
+        return refuse(SaAisError.ERR_BAD_OPERATION, "access_changed", found)
+
+    return compare
 
 
 def _no_principal(name: str) -> Result:
@@ -110,11 +126,9 @@ def _enforce(state: State, principal: int | None) -> None:
 # --- on and off ----------------------------------------------------------------------------------
 
 
+@_compared
 def auth_set(state: State, session: Session, c: ops.AuthSet) -> Result:
     """Switch rights on or off; setting what is set changes nothing."""
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     access = state.access
     if access.on == c.on:
         return success(access.revision)
@@ -133,12 +147,10 @@ def _locks_out(access: AccessTables, now_ns: int, but: Principal) -> bool:
 # --- principals ----------------------------------------------------------------------------------
 
 
+@_compared
 def principal_create(state: State, session: Session, c: ops.PrincipalCreate) -> Result:
     """Make a principal."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     if (c.token_id is None) != (not c.token_digest) or not (c.token_digest or c.certificate):
         return refuse(SaAisError.ERR_INVALID_PARAM, "param", "a token, a certificate, or both")
     if c.token_id is not None and c.ends_ns <= state.now_ns:
@@ -156,12 +168,10 @@ def principal_create(state: State, session: Session, c: ops.PrincipalCreate) -> 
     return _changed(state)
 
 
+@_compared
 def principal_rotate(state: State, session: Session, c: ops.PrincipalRotate) -> Result:
     """Give a principal another token."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     principal = access.by_name.get(c.principal)
     if principal is None:
         return _no_principal(c.principal)
@@ -181,12 +191,10 @@ def principal_rotate(state: State, session: Session, c: ops.PrincipalRotate) -> 
     return _changed(state)
 
 
+@_compared
 def principal_revoke(state: State, session: Session, c: ops.PrincipalRevoke) -> Result:
     """Forget a principal; the last one that can operate the cluster stays."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     principal = access.by_name.get(c.principal)
     if principal is None:
         return _no_principal(c.principal)
@@ -199,12 +207,10 @@ def principal_revoke(state: State, session: Session, c: ops.PrincipalRevoke) -> 
 # --- spaces --------------------------------------------------------------------------------------
 
 
+@_compared
 def space_create(state: State, session: Session, c: ops.SpaceCreate) -> Result:
     """Make a space; nobody has rights on it yet, whatever a shorter prefix grants."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     if c.space in access.spaces:
         return refuse(SaAisError.ERR_EXIST, "space_exists", c.space)
     if len(access.spaces) >= SPACES_MAX:
@@ -213,12 +219,10 @@ def space_create(state: State, session: Session, c: ops.SpaceCreate) -> Result:
     return _took(state)
 
 
+@_compared
 def space_delete(state: State, session: Session, c: ops.SpaceDelete) -> Result:
     """Forget a space; that of all names stays."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     if c.space == ALL_NAMES:
         return _ALL_NAMES_STAY
     if c.space not in access.spaces:
@@ -227,12 +231,10 @@ def space_delete(state: State, session: Session, c: ops.SpaceDelete) -> Result:
     return _took(state)
 
 
+@_compared
 def space_grant(state: State, session: Session, c: ops.SpaceGrant) -> Result:
     """Add rights; granting what is granted changes nothing."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     grants = access.spaces.get(c.space)
     if grants is None:
         return _no_space(c.space)
@@ -249,12 +251,10 @@ def space_grant(state: State, session: Session, c: ops.SpaceGrant) -> Result:
     return _took(state, number)
 
 
+@_compared
 def space_revoke(state: State, session: Session, c: ops.SpaceRevoke) -> Result:
     """Take rights away; taking what is not there changes nothing."""
     access = state.access
-    refusal = _refuse_other(state, c.expected)
-    if refusal is not None:
-        return refusal
     grants = access.spaces.get(c.space)
     if grants is None:
         return _no_space(c.space)
