@@ -42,7 +42,7 @@ class Plan:
         clients: client processes.
         rate_min: acknowledged changes a second below which the verdict is "idle".
         pace: changes a second the clients aim at.
-        judge_s: seconds the judge may take.
+        judge_s: seconds the judge may take; after a longer run, as long as that lasted.
         recovery_s: seconds the cluster may take to serve again when everything is healed.
         module: what replicas run.
         only: names of faults to restrict it to; empty: all.
@@ -254,7 +254,8 @@ def _conclude(report: Report, operations: list[Operation], tell: Callable[[str],
         elif op.outcome is Outcome.REFUSED:
             report.refused += 1
     tell(f"judging {len(operations)} operations")
-    report.judgement = judge([*operations, *report.audit.reads], budget_s=report.plan.judge_s)
+    budget_s = max(report.plan.judge_s, report.plan.seconds)
+    report.judgement = judge([*operations, *report.audit.reads], budget_s=budget_s)
     report.verdict = _verdict(report, report.judgement)
 
 
