@@ -142,6 +142,8 @@ class Driver:
         replica.stepping = True
         try:
             log.take()
+            if not replica.proposes:
+                self._flush()  # nobody waits for what else this step does
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()

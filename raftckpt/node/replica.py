@@ -258,6 +258,11 @@ class Replica:
         """Upper bound of the bytes they take in entries."""
         return self._queue.bytes + self._flying_bytes
 
+    @property
+    def proposes(self) -> bool:
+        """Whether commands have gathered."""
+        return bool(self._queue.commands)
+
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
         return self._clock.monotonic()
