@@ -184,6 +184,8 @@ class Replica:
         self.alarms: list[str] = []
         """Sentences of what is wrong with what was applied."""
         self.listener: Listener | None = None
+        self.answered: Callable[[], None] = lambda: None
+        """Called when nobody's command is on its way any more: replies may leave at once."""
         self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
@@ -733,6 +735,8 @@ class Replica:
             if owner is not None:
                 owner.answer_all(requests[position:end], results[position:end])
             position = end
+        if not self._flying_batches:
+            self.answered()
 
     def _apply_special(self, index: int, proposal: Proposal, results: list[Result]) -> None:
         """What some commands mean to the leader beside their results."""

@@ -557,7 +557,7 @@ class RaftNode(lib.EngineHooks):
         """
         log, settled = self._log, self._engine.settled
         if settled > log.extra:
-            log.set_hard_state(log.term, log.vote, settled)
+            log.note_extra(settled)
 
     def deadline(self) -> float:
         """When the next step is due without input."""
@@ -612,8 +612,12 @@ class RaftNode(lib.EngineHooks):
 
     def _release_early(self) -> None:
         early, self._early = self._early, {}
+        former: list[bytes] = []
+        bodies: list[bytes] = []
         for node, encoded in early.items():
-            for body in join_bodies(encoded):
+            if encoded != former:  # the same append goes to every follower, framed once
+                former, bodies = encoded, [*join_bodies(encoded)]
+            for body in bodies:
                 self._send(node, body)
 
     def _emit_early(self, node: str, encoded: bytes) -> None:
