@@ -13,7 +13,7 @@ only in the term it was given, and a read only trusts rounds that began after it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
 
 import msgpack
@@ -336,6 +336,7 @@ class _AppendFields(NamedTuple):
     entries: list[tuple[bytes, int, int]]
 
 
+_ONE: Final = WHOLE + b"\x91"
 _ONE_ACK: Final = b"\x00\x91\x97\x0d"
 _ONE_APPEND: Final = b"\x00\x91\x97\x01"
 """How a body begins that holds nothing but one message of a kind that comes all the time."""
@@ -466,6 +467,10 @@ def encode(message: PeerMessage) -> bytes:
 
 def join_bodies(encoded: list[bytes]) -> Iterable[bytes]:
     """Put encoded messages into as few frame bodies as the limits allow, in order."""
+    return [_ONE + encoded[0]] if len(encoded) == 1 else _joined(encoded)
+
+
+def _joined(encoded: list[bytes]) -> Iterator[bytes]:
     start, size = 0, 0
     for position, message in enumerate(encoded):
         if position > start and (

@@ -178,6 +178,8 @@ class RaftNode(lib.EngineHooks):
         self._synced_at = self._now()
         self._slow_syncs = 0
         self._slow_told_at = float("-inf")
+        self._answered = False
+        """Whether anything was answered since the last step."""
         self._ticked_at = float("-inf")
         self._told: tuple[Role, int, str | None] | None = None
         self._told_of: tuple[object, ...] = ()
@@ -441,8 +443,9 @@ class RaftNode(lib.EngineHooks):
             inbox, self._inbox = self._inbox, []
             for node, message in inbox:
                 self._deliver(node, message)
-        if engine.role != lib.LEADER:
+        if engine.role != lib.LEADER or not self._answered:
             return
+        self._answered = False
         if not self._alone and self._sender.commits_more():
             self._tick()  # all of our log so far is durable: a step ends with the sync
         if self._reads and self._ready():
@@ -452,14 +455,21 @@ class RaftNode(lib.EngineHooks):
         """First half, after :meth:`take`: fire timers, tick if leading; releases appends only."""
         ensure(not self._half_done, "begin() twice without finish()")
         self._half_done = True
-        self._engine.use_clock()
+        engine = self._engine
+        if (
+            engine.role == lib.FOLLOWER
+            and self._now() < self._timer.fires_at
+            and not self._lost_leadership
+        ):
+            return  # a follower's ack waits for its sync, and everything else for the ack
+        engine.use_clock()
         if self._log[-1][1] != self._sender.sent_end and not self._alone and self._ready():
             self._send_appends()  # everything else can wait until they have left
         self._voting.campaign_if_due()
         self._go_on_with_changes()
         if self._alone:  # perhaps since this very step
             self._log.sync()  # our own copy is the majority: it must be durable before it counts
-        if self._engine.role != lib.FOLLOWER:
+        if engine.role != lib.FOLLOWER:
             self._lead()
         self._follow_up()
         self._release_early()
@@ -774,6 +784,7 @@ class RaftNode(lib.EngineHooks):
         ) and directory not in self._storage.directory.notes.contradictions
 
     def _on_answer(self, directory: str, answer: Ack | Echo | ChunkAck) -> None:
+        self._answered = True
         if directory in self._configurations.now.voters:
             run = self._linked[directory].run if directory in self._linked else ""
             self._walls[directory] = _Heard(answer.wall_ns, self._now(), answer.term, run)
