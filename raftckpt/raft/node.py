@@ -178,6 +178,8 @@ class RaftNode(lib.EngineHooks):
         self._synced_at = self._now()
         self._slow_syncs = 0
         self._slow_told_at = float("-inf")
+        self._failure: Exception | None = None
+        """What went wrong between two steps."""
         self._answered = False
         """Whether anything was answered since the last step."""
         self._ticked_at = float("-inf")
@@ -371,8 +373,12 @@ class RaftNode(lib.EngineHooks):
             and messages[0].term == engine.term
         ):
             engine.use_clock()
-            self._deliver(directory, messages[0])
-            if self._answers_matter():
+            try:
+                self._deliver(directory, messages[0])
+                due = self._answers_matter()
+            except Exception as error:  # it is the step's to fail: whoever takes it stops for that
+                self._failure, due = error, True
+            if due:
                 self._wake()
             return
         self._inbox.extend([(directory, message) for message in messages])
@@ -437,6 +443,8 @@ class RaftNode(lib.EngineHooks):
 
         What is proposed after it leaves with the same step's appends.
         """
+        if self._failure is not None:
+            raise self._failure
         engine = self._engine
         engine.use_clock()
         if self._inbox:

@@ -87,13 +87,33 @@ def test_an_ack_is_taken_in_when_it_comes_and_asks_for_a_step_only_if_it_commits
     ack = Ack(KINDS[Ack], bench.term, answered, True, False, entry + 1, 0)
     bench.inject("b", ack)
     assert len(woken) == 1
-    assert bench.commit < entry  # an ack alone commits nothing: our own copy counts from the sync on
+    assert (
+        bench.commit < entry
+    )  # an ack alone commits nothing: our own copy counts from the sync on
     bench.settle()
     assert bench.values == ["x"]
     woken.clear()
     bench.inject("c", ack)
     assert woken == []
     assert bench.node._engine.match_index("c") == entry
+
+
+def test_what_fails_between_two_steps_fails_the_next_one(
+    bench: OurBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link would only close its connection; who takes the step stops the replica."""
+    bench.lead()
+    assert bench.propose("x")
+    bench.tick()
+
+    def broken(name: str, ack: Ack) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(bench.node._sender, "on_ack", broken)
+    answered = bench.node._sender.round
+    bench.inject("b", Ack(KINDS[Ack], bench.term, answered, True, False, bench.last + 1, 0))
+    with pytest.raises(KeyError):
+        bench.node.take()
 
 
 def test_a_follower_tells_when_it_heard_from_the_leader_and_nothing_of_others(
