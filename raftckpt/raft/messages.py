@@ -518,7 +518,7 @@ def decode_body(body: bytes) -> list[PeerMessage]:
         PeerProtocolError: if anything in it is not of the protocol.
     """
     head = body[:4]
-    if head == _ONE_ACK or head == _ONE_APPEND:
+    if head in (_ONE_ACK, _ONE_APPEND):
         frequent = _decode_frequent(body, head)
         if frequent is not None:
             return [frequent]

@@ -15,7 +15,8 @@ def _floor() -> ModuleType:
     if not BENCHMARKS.is_dir():
         pytest.skip("benchmarks/ is not part of what was installed")
     spec = importlib.util.spec_from_file_location("floor", BENCHMARKS / "floor.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -79,7 +79,8 @@ def decoded(body: bytes) -> Any:
 ODD = [
     0, 1, -1, 2, 7, True, False, None, 1.0, "x", b"x", b"", [], [1], {}, m.TERM_MAX, m.TERM_MAX + 1,
     (1 << 63) - 1, 1 << 63, [[b"p", 6, 3]], [["p", 6, 3]], [[b"", 6, 3]], [[b"p", 5, 3]],
-    [[b"p", 6, 9]], [[b"p", 6, 3], [b"q", 7, 2]], [[CONFIGURATION + b"?", 6, 3]], [[NO_OP, 6, 3, 1]],
+    [[b"p", 6, 9]], [[b"p", 6, 3], [b"q", 7, 2]], [[CONFIGURATION + b"?", 6, 3]],
+    [[NO_OP, 6, 3, 1]],
 ]  # fmt: skip
 
 
