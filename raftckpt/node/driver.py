@@ -1,9 +1,11 @@
 """Drives the step of the log from an event loop: input wakes it, a timer covers the rest.
 
-Within one wake-up: take in what arrived (``take``), propose what gathered and let appends leave
-(``begin``: the transports write at once, so that followers work while our disk does), send the
-replies there are, make it durable (``finish``). A step is never re-entered and no step runs after
-a failure: what went wrong is handed to ``failed`` once.
+Within one wake-up: take in what arrived (``take``) and reply, propose what gathered and let appends
+leave (``begin``: the transports write at once, so that followers work while our disk does), make it
+durable (``finish``). If commands wait to be proposed, their appends leave before the replies. What a
+peer says has its step at once, what clients ask in the next turn of the loop, together with what
+arrived beside it. A step is never re-entered and no step runs after a failure: what went wrong is
+handed to ``failed`` once.
 """
 
 from __future__ import annotations
