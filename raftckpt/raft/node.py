@@ -412,6 +412,7 @@ class RaftNode(lib.EngineHooks):
         """Take note of a lost connection; see the port."""
         self._drop_from_inbox(directory)
         gone = self._linked.pop(directory, None)
+        self._told_of = ()
         if gone is not None:
             self._told_removed.pop(gone.node, None)
         self._standing.pop(directory, None)
