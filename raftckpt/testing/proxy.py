@@ -99,7 +99,10 @@ class LinkProxy:
         for writer in direction.writers - direction.ended:
             direction.ended.add(writer)
             if writer.can_write_eof() and not writer.is_closing():
-                writer.write_eof()
+                with contextlib.suppress(
+                    OSError
+                ):  # its end was reset, and the loop has yet to see it
+                    writer.write_eof()
 
     def reset(self) -> None:
         """Break every connection at once (both ends see a reset)."""
