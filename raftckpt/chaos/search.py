@@ -284,7 +284,7 @@ def _grow(
 def _buried(
     table: list[_Configuration], active: dict[int, Floating], revision: int
 ) -> list[_Configuration]:
-    """Forget what can never happen again, or else every one that did tells states apart for ever."""
+    """Forget what cannot happen again: that it did would tell states apart for ever."""
     gone = frozenset(
         key
         for key, item in active.items()

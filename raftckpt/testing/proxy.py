@@ -99,9 +99,7 @@ class LinkProxy:
         for writer in direction.writers - direction.ended:
             direction.ended.add(writer)
             if writer.can_write_eof() and not writer.is_closing():
-                with contextlib.suppress(
-                    OSError
-                ):  # its end was reset, and the loop has yet to see it
+                with contextlib.suppress(OSError):  # it was reset a moment ago
                     writer.write_eof()
 
     def reset(self) -> None:
