@@ -28,6 +28,7 @@ __all__ = [
     "ClusterConfig",
     "ConfigError",
     "LogConfig",
+    "Outline",
     "Problem",
     "ReplicaAddresses",
     "SnapshotConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "announceable",
     "announced",
     "load",
+    "outline",
     "parse",
     "parse_address",
 ]
@@ -761,6 +763,20 @@ class _Parser:
         )
 
 
+class Outline(NamedTuple):
+    """What of a cluster.yaml does not depend on the host that it is on.
+
+    Attributes:
+        cluster: its name.
+        replicas: their addresses.
+        files: paths of its TLS files as they are written, by setting ("tls.peer.cert").
+    """
+
+    cluster: str
+    replicas: Mapping[str, ReplicaAddresses]
+    files: Mapping[str, str]
+
+
 def _mode(path: Path) -> int:
     """Permissions of a file or directory; 0 if they cannot be told."""
     try:
@@ -790,6 +806,24 @@ def parse(
     parser = _Parser(path, environ or {}, overrides or {})
     parser.read(text)
     return parser.finish()
+
+
+def outline(text: str, path: str) -> Outline:
+    """Read of a cluster.yaml what certificates are made of; its own need not be there yet.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    parser = _Parser(path, {}, {})
+    parser.read(text)
+    if parser.get("cluster") is None and "cluster" not in parser.lines:
+        parser.problem(0, "cluster is missing", "add a line like cluster: demo")
+    if not parser.replicas and not parser.problems:
+        parser.problem(0, "replicas is missing", "start from the cluster.yaml shipped")
+    if parser.problems:
+        raise ConfigError(path, parser.problems)
+    files = {name: each.value for name, each in parser.values.items() if name.startswith("tls.")}
+    return Outline(parser.get("cluster"), dict(sorted(parser.replicas.items())), files)
 
 
 def load(

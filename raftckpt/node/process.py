@@ -131,7 +131,8 @@ class ReplicaProcess:
             self._reap()
         tame_malloc()
         config, node = self._config, self._node
-        check_certificates(config, node)
+        for fault in check_certificates(config, node):
+            log.warning("certificate", setting=fault.setting, why=fault.why, fix=fault.fix)
         directory = DataDirectory.open(
             self._fs, self._path, config.cluster, node, joins=self._joins
         )
@@ -169,11 +170,7 @@ class ReplicaProcess:
         await links.start()
         admin = await self._open_admin()
 
-        def renew(config: ClusterConfig) -> None:
-            if links is not None:
-                links.tls = peer_contexts(config)
-
-        self._reload = renew
+        self._reload = lambda config: self._renew(config, links, None, admin)
         changed()
         verdict = await self._founded(peering)
         if verdict.outcome is not FoundingState.COMPLETE:
@@ -466,7 +463,7 @@ class ReplicaProcess:
         self._notifier.reloading()
         try:
             read = await asyncio.to_thread(self._reread)
-            await asyncio.to_thread(check_certificates, read, self._node)
+            faults = await asyncio.to_thread(check_certificates, read, self._node, renewed=True)
             found = reloaded(self._config, read)
             self._reload(found.config)
         except (ConfigError, OSError) as error:
@@ -475,9 +472,31 @@ class ReplicaProcess:
             self._config = found.config
             logs.configure(self._node, found.config.log)
             log.info("reloaded", taken=" ".join([*found.taken, "certificates"]))
+            for fault in faults:
+                log.warning("certificate", setting=fault.setting, why=fault.why, fix=fault.fix)
             if found.left:
                 log.warning("reload_incomplete", restart_for=" ".join(found.left))
         self._notifier.ready()
+
+    def _renew(
+        self,
+        config: ClusterConfig,
+        links: PeerLinks,
+        listener: ClientListener | None,
+        admin: AdminPort | None,
+    ) -> None:
+        """Connections made from now on have the certificates of the files as they are now.
+
+        Raises:
+            ConfigError: they cannot be used; nothing was changed.
+        """
+        peer, client = peer_contexts(config), client_context(config)
+        links.tls = peer
+        if listener is not None:
+            listener.tls = client
+        if admin is not None and admin.tls is not None:
+            admin.tls = client
+        self._health.certificates = certificate_ends(config)
 
     def _take(
         self,
@@ -493,11 +512,7 @@ class ReplicaProcess:
         Raises:
             ConfigError: the certificates cannot be used; nothing was changed.
         """
-        peer, client = peer_contexts(config), client_context(config)
-        links.tls, listener.tls = peer, client
-        if admin is not None and admin.tls is not None:
-            admin.tls = client
-        self._health.certificates = certificate_ends(config)
+        self._renew(config, links, listener, admin)
         raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
         listener.limit(config.limits)
         replica.data_bytes_max = config.limits.data_bytes or memory_for_data()

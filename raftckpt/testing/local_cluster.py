@@ -65,7 +65,9 @@ class LocalCluster:
         auth: switch rights on when it is ready, with a principal ``operator`` that has all of them
             on all names; its token is in ``token_path``. A path: of a file with the token to use.
         tls: what this class shows to the replicas; they show the same, and ask clients for a
-            certificate of that authority, unless ``settings`` say otherwise.
+            certificate of that authority, unless ``settings`` say otherwise. None, and settings
+            that have ``tls.client``: it shows what the replicas show, which will do if one
+            authority signed both.
 
     Example::
 
@@ -111,6 +113,8 @@ class LocalCluster:
             shown = {} if tls is None else {"tls": {"client": _pem_files(tls)}}
             self._write_new(replicas, durability, {**shown, **(settings or {})})
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
+        if tls is None and "RAFTCKPT_CA" not in os.environ:
+            self._tls = _replicas_own(self._config, self.data_dir)
         self._addresses: dict[str, dict[str, str]] = dict(self._config["replicas"])
         self._nodes = list(self._addresses)
         ports = _free_ports(2 * spares)
@@ -630,6 +634,8 @@ class LocalCluster:
 
     def _explain(self, what: str, nodes: Iterable[str]) -> str:
         parts = [what]
+        if self._tls is not None:
+            parts.append(f"asked over TLS, with {self._tls}; another tls= may be needed")
         for node in nodes:
             code = self.exit_code(node)
             state = "running" if code is None else f"ended with {code}"
@@ -659,6 +665,16 @@ def _pem_files(tls: TlsOptions) -> dict[str, str]:
     """What a section of ``tls`` in cluster.yaml says."""
     cert = tls.cert or ""
     return {"cert": cert, "key": tls.key or cert, "ca": tls.ca}
+
+
+def _replicas_own(config: Mapping[str, Any], base: Path) -> TlsOptions | None:
+    """What the replicas of a configuration show to clients, as what a client shows to them."""
+    files = (config.get("tls") or {}).get("client")
+    if not files:
+        return None
+    cert, key = (str(base / files[name]) for name in ("cert", "key"))
+    ca = str(base / files["ca"]) if files.get("ca") else cert
+    return TlsOptions(ca, cert, key, check_hostname=False)
 
 
 def _free_ports(count: int) -> list[int]:
