@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Seen", "ends_at", "looked_at", "pem_certificates", "wrong_host"]
+__all__ = ["ShownCertificate", "ends_at", "looked_at", "pem_certificates", "wrong_host"]
 
 _PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _SEQUENCE: Final = 0x30
@@ -30,7 +30,7 @@ _FLIGHTS: Final = 10
 """More than any handshake takes."""
 
 
-class Seen(NamedTuple):
+class ShownCertificate(NamedTuple):
     """What the other side sees of a certificate.
 
     Attributes:
@@ -49,7 +49,7 @@ def looked_at(
     *,
     client: bool = False,
     hostname: str = "",
-) -> Seen:
+) -> ShownCertificate:
     """Show a certificate to somebody who trusts an authority.
 
     Arguments:
@@ -69,11 +69,11 @@ def looked_at(
         if client:
             other.load_cert_chain(cert, key)  # a server must have one
     except (OSError, ValueError) as error:
-        return Seen(None, _unusable(error, cert, key))
+        return ShownCertificate(None, _unusable(error, cert, key))
     try:
         other.load_verify_locations(cert if ca is None else ca)
     except (OSError, ValueError) as error:
-        return Seen(None, f"{ca} is no authority: {error}")
+        return ShownCertificate(None, f"{ca} is no authority: {error}")
     other.verify_mode = ssl.CERT_REQUIRED
     if ca is None:
         other.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -100,7 +100,7 @@ def _shaken(
     *,
     client: bool,
     hostname: str,
-) -> Seen:
+) -> ShownCertificate:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     name = hostname or None
     ours = holder.wrap_bio(back, there, server_side=not client)
@@ -114,12 +114,14 @@ def _shaken(
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLCertVerificationError as error:
-                return Seen(None, _not_taken(error, ca))
+                return ShownCertificate(None, _not_taken(error, ca))
             except ssl.SSLError as error:
-                return Seen(None, f"no handshake comes about with it: {error.reason or error}")
+                return ShownCertificate(
+                    None, f"no handshake comes about with it: {error.reason or error}"
+                )
         if len(ready) == 2:
-            return Seen(theirs.getpeercert(), "")
-    return Seen(None, "no handshake comes about with it")
+            return ShownCertificate(theirs.getpeercert(), "")
+    return ShownCertificate(None, "no handshake comes about with it")
 
 
 def _unusable(error: Exception, cert: str | os.PathLike[str], key: str | os.PathLike[str]) -> str:
