@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
 from tests.waiting import until
 
-__all__ = ["ADMIN", "NAMESPACES", "Hosts", "needs_namespaces", "on_hosts"]
+__all__ = ["ADMIN", "LOOPBACK", "NODES", "PREFIX", "Hosts", "namespaces_may_be_made", "on_hosts"]
 
 ADMIN = "admin"
 PREFIX = "10.0.0."
@@ -25,24 +24,21 @@ NODES = ("n1", "n2", "n3")
 BRIDGE_HOST = 100
 
 
-def _may_make_namespaces() -> bool:
-    if shutil.which("ip") is None or shutil.which("unshare") is None:
+@functools.cache
+def namespaces_may_be_made() -> bool:
+    if shutil.which("ip") is None:
         return False
     name = f"rckprobe{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     if made.returncode:
         return False
     tried = [
-        ["ip", "-n", name, "link", "add", "b", "type", "bridge"],
-        ["ip", "-n", name, "link", "add", "v", "type", "veth", "peer", "name", "w"],
+        ["ip", "-n", name, "link", "add", "probe0", "type", "bridge"],
+        ["ip", "-n", name, "link", "add", "v1", "type", "veth", "peer", "name", "v2"],
     ]
     able = all(not subprocess.run(c, capture_output=True, check=False).returncode for c in tried)
     subprocess.run(["ip", "netns", "del", name], check=True)
     return able
-
-
-NAMESPACES = _may_make_namespaces()
-needs_namespaces = pytest.mark.skipif(not NAMESPACES, reason="no network namespaces may be made")
 
 
 class Hosts:
