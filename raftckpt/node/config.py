@@ -181,6 +181,8 @@ class ClusterConfig:
     """What replicas prove to each other that they have; None: see ``node.secret``."""
     routes: Mapping[str, Address] = field(default_factory=dict)
     """Where this host reaches the peer port of other nodes, if not where they say they are."""
+    admin_open: str = "nothing"
+    """What of the admin port asks for no right while rights are on."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def directory(self, node: str) -> Path:
@@ -325,6 +327,7 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     "durability": (_choice("fsync", "os"), "fsync", "durability: fsync"),
     "insecure": (_boolean, False, "insecure: false"),
     "peer_secret_file": (_text, None, "peer_secret_file: peer.secret"),
+    "admin_open": (_choice("nothing", "metrics"), "nothing", "admin_open: metrics"),
     "timing.heartbeat_ms": (_integer(5, 60_000), _TIMING.heartbeat_ms, "heartbeat_ms: 50"),
     "timing.election_min_ms": (
         _integer(20, 600_000),
@@ -759,6 +762,7 @@ class _Parser:
             ),
             peer_secret_file=secret,
             routes=dict(sorted(self.routes.items())),
+            admin_open=self.get("admin_open"),
             warnings=tuple(warnings),
         )
 

@@ -43,10 +43,11 @@ from raftckpt.raft.settings import RaftConfig
 from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.gate import AdminGate
 from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
 from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
-from raftckpt.server.metrics import Sources, exposition, readiness
+from raftckpt.server.metrics import Sources, details, exposition, readiness
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -220,10 +221,15 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls, self._pages())
+        gate = AdminGate(lambda: self._sources, self._config.cluster, self._opened, self._clock)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._pages(), gate)
         host, port = await admin.start(*at.admin)
         log.info("admin", address=str(Address(host, port)))
         return admin
+
+    def _opened(self) -> frozenset[str]:
+        """Paths of the admin port that are for everybody who reaches it, beside the words."""
+        return frozenset({"/metrics"} if self._config.admin_open == "metrics" else ())
 
     def _word(self) -> str:
         """Whether this replica serves, in a word."""
@@ -242,6 +248,7 @@ class ReplicaProcess:
         style, script = page.style(), page.script()
         return {
             "/": made(page.page),
+            "/status": lambda: None if self._sources is None else Page(200, details(self._sources)),
             "/now": made(page.parts),
             "/charts": made(page.charts),
             "/page.css": lambda: Page(200, style, "text/css; charset=utf-8"),
