@@ -1,6 +1,6 @@
 """What TLS and rights cost: a plain cluster and a secured one, taking turns.
 
-    python benchmarks/secure.py [--rounds 3] [--seconds 4] [--replicas 3] [-o FILE]
+    python benchmarks/secure.py [--rounds 3] [--seconds 4] [--replicas 3]
 
 Both run all the time, are made by the same command and differ in nothing but ``dev --tls --auth``:
 all links and all clients speak TLS, clients are known by token, rights are on. Medians of the
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from raftckpt.testing import LocalCluster
@@ -48,7 +47,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("-o", "--out", type=Path)
     given = parser.parse_args()
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     with (
@@ -82,11 +80,6 @@ def main() -> int:
         print(f"| {name} | {cells} | {ratio:.2f}x | {wanted} |")
     errors = sum(each["errors"] for runs in found.values() for each in runs)
     print(f"\nerrors: {errors}")
-    if given.out is not None:
-        rows = [
-            {"load": load, "which": which, "runs": runs} for (load, which), runs in found.items()
-        ]
-        given.out.write_text(json.dumps(rows, indent=1), "utf-8")
     return int(bool(misses or errors))
 
 
