@@ -313,6 +313,24 @@ def test_half_a_handshake_is_closed_in_time(monkeypatch):
     run(scenario, "n1", "n2")
 
 
+def test_a_link_that_is_up_outlives_the_time_for_handshakes_and_speaks_at_once(monkeypatch):
+    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS_MAX", 0.1)
+
+    async def scenario(net):
+        nodes = [await net.node(name) for name in ("n1", "n2")]
+        await until(lambda: all(links.connected for links, _ in nodes))
+        quiet = await net.raw("n1")  # begun after the others: when it is cut, their time is over
+        assert await quiet.closed()
+        assert [event[0] for _, notes in nodes for event in notes.events] == ["up", "up"]
+        for links, _ in nodes:
+            (link,) = links._links.values()
+            options = link.transport.get_extra_info("socket")
+            assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert options.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    run(scenario, "n1", "n2")
+
+
 def test_nothing_is_reported_until_the_dialling_side_accepts():
     async def scenario(net):
         links, notes = await net.node("n1")
