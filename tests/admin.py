@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import yaml
 
@@ -26,9 +28,14 @@ def url(cluster: LocalCluster, node: str, path: str = "/") -> str:
     return f"http://{replicas[node]['admin']}{path}"
 
 
-def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
+def get(cluster: LocalCluster, node: str, path: str, authorization: str = "") -> tuple[int, str]:
+    """Status and body; without words for it the token of ``RAFTCKPT_TOKEN_FILE`` is shown."""
+    if not authorization and (file := os.environ.get("RAFTCKPT_TOKEN_FILE")):
+        authorization = "Bearer " + Path(file).read_text("ascii").strip()
+    headers = {"Authorization": authorization} if authorization else {}
+    request = urllib.request.Request(url(cluster, node, path), headers=headers)
     try:
-        with urllib.request.urlopen(url(cluster, node, path), timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

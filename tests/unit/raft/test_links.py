@@ -657,6 +657,24 @@ def test_mutual_tls_with_the_node_id_in_the_certificate(tmp_path):
     run(scenario, "n1", "n2")
 
 
+def test_a_renewed_certificate_is_shown_when_it_dials_again(tmp_path, caplog):
+    ca, other = trustme.CA(), trustme.CA()
+
+    async def scenario(net):
+        one, notes = await net.node("n1", tls=tls(tmp_path, ca, "n1"), dials=False)
+        two, _ = await net.node("n2", tls=tls(tmp_path, other, "n2"))
+        await until(lambda: 'peer=n1 why="cannot connect' in caplog.text)
+        two.tls = tls(tmp_path, ca, "n2")
+        await until(lambda: two.connected == ["n1"])
+        one.tls = tls(tmp_path, other, "n1")  # a link that is up goes on, whatever is renewed
+        two.send("n1", b"\x00x")
+        await until(lambda: ("body", "n2", b"\x00x") in notes.events)
+        assert [event[0] for event in notes.events] == ["up", "body"]
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario, "n1", "n2")
+
+
 def test_wrong_certificates_are_refused(tmp_path, caplog):
     ca, other = trustme.CA(), trustme.CA()
 
