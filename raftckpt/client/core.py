@@ -27,7 +27,7 @@ from raftckpt.client.greeting import GreetingRefused, Welcome
 from raftckpt.client.link import Contact
 from raftckpt.client.requests import OpenRequests
 from raftckpt.client.roles import RoleInbox
-from raftckpt.client.search import Search, described
+from raftckpt.client.search import Search
 from raftckpt.client.session import CommandLog, copy_of
 from raftckpt.client.waiting import WaitingCalls
 from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
@@ -241,7 +241,7 @@ class ClientCore:
 
     def where(self) -> str:
         """Describe the endpoints and what is known about them, for error messages."""
-        return described(self.router.endpoints, self.router.problems)
+        return self.router.where()
 
     # --- inputs: calls -----------------------------------------------------------------------
 
