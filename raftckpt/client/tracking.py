@@ -219,11 +219,7 @@ class TrackerCore:
 
     def where(self) -> str:
         """Describe the endpoints and what is known about them, for error messages."""
-        problems = self.router.problems
-        return "endpoints " + ", ".join(
-            f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
-            for endpoint in self.router.endpoints
-        )
+        return self.router.where()
 
     def last_refusal(self) -> CheckpointError | None:
         """Return what a replica said last that it could not serve."""

@@ -129,6 +129,8 @@ class ThreadEngine:
 
             self._would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self._pid = os.getpid()
+        self._threads = threading.Lock
+        """What the program's threads are, as far as one can see."""
         self._inbox: deque[tuple[ThreadPort | None, _Job]] = deque()
         self._sleeping = False
         self._stopping = False
@@ -162,7 +164,8 @@ class ThreadEngine:
 
         Raises:
             BadHandle: after a fork, or when the interpreter ends.
-            BadOperation: a finalizer runs in the engine's own thread.
+            BadOperation: a finalizer runs in the engine's own thread, or the program's threads
+                became green ones after this one was started.
             Library: the thread died.
         """
         if os.getpid() != self._pid:
@@ -174,6 +177,13 @@ class ThreadEngine:
                 f"{what}: called by a finalizer in the client's own thread, which cannot wait for "
                 "itself; nothing happened: have another thread do it",
                 reason="own_thread",
+            )
+        if threading.Lock is not self._threads:
+            raise BadOperation(
+                f"{what}: the program was patched for green threads (gevent, eventlet) after "
+                "connect(): they cannot wait for the client's thread, which is a real one; nothing "
+                "happened: patch first, then connect",
+                reason="patched",
             )
         self.alive(what, definite=True)
 
