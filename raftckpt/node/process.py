@@ -150,6 +150,15 @@ class ReplicaProcess:
                 links.dial(self._targets(peering))
             self._changed.set()
 
+        def listening() -> None:
+            cpu.working()
+            if self._driver is not None:
+                self._driver.hold()
+
+        def listened() -> None:
+            if self._driver is not None:
+                self._driver.go_on()
+
         peering = Peering(
             directory,
             self._raft_config(),
@@ -166,7 +175,8 @@ class ReplicaProcess:
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
-            working=cpu.working,
+            working=listening,
+            worked=listened,
         )
         await links.start()
         admin = await self._open_admin()
