@@ -71,6 +71,9 @@ class LocalCluster:
             for a certificate of that authority, unless ``settings`` say otherwise. None, and
             settings that have ``tls.client``: it shows what the replicas show, which will do if
             one authority signed both.
+        peers: what the replicas show to each other, unless ``settings`` say otherwise; a
+            certificate that names all of them (n1, n2, ...) as hosts, of an authority that signs
+            no clients.
 
     Example::
 
@@ -91,6 +94,7 @@ class LocalCluster:
         module: str = "raftckpt.node",
         auth: bool | str | os.PathLike[str] = False,
         tls: TlsOptions | bool | None = None,
+        peers: TlsOptions | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
@@ -113,8 +117,10 @@ class LocalCluster:
         self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
-            shown = {} if self._tls is None else {"tls": {"client": _pem_files(self._tls)}}
-            self._write_new(replicas, durability, {**shown, **(settings or {})})
+            ports = {"peer": peers, "client": self._tls}
+            shown = {port: _pem_files(each) for port, each in ports.items() if each is not None}
+            tls_section = {"tls": shown} if shown else {}
+            self._write_new(replicas, durability, {**tls_section, **(settings or {})})
             if tls is True:
                 self._certify()
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
