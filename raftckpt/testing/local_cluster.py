@@ -117,8 +117,8 @@ class LocalCluster:
         self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
-            ports = {"peer": peers, "client": self._tls}
-            shown = {port: _pem_files(each) for port, each in ports.items() if each is not None}
+            sides = {"peer": peers, "client": self._tls}
+            shown = {port: _pem_files(each) for port, each in sides.items() if each is not None}
             tls_section = {"tls": shown} if shown else {}
             self._write_new(replicas, durability, {**tls_section, **(settings or {})})
             if tls is True:
