@@ -39,6 +39,8 @@ from raftckpt.testing.proxy import LinkProxy
 __all__ = ["ClusterNotReady", "LocalCluster"]
 
 _LOG_TAIL_LINES = 15
+_READY_S = 60.0
+"""A machine that does much else takes half a minute to start three interpreters."""
 _POLL_S = 0.02
 
 _CLIENT_FILES = {"ca": "authority.pem", "cert": "client.pem", "key": "client.key"}
@@ -245,7 +247,7 @@ class LocalCluster:
                 self._start(node)
         return self
 
-    def wait_ready(self, timeout: float = 20.0, nodes: Iterable[str] | None = None) -> None:
+    def wait_ready(self, timeout: float = _READY_S, nodes: Iterable[str] | None = None) -> None:
         """Wait until all running replicas (or ``nodes``) answer and agree on a leader that serves.
 
         Raises:
@@ -355,7 +357,7 @@ class LocalCluster:
         self._paused.discard(node)
 
     def restart(
-        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = 20.0
+        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = _READY_S
     ) -> None:
         """Start a replica again (a running one is asked to leave first).
 
