@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,15 +10,15 @@ from pathlib import Path
 import yaml
 
 from raftckpt.testing import LocalCluster
+from raftckpt.testing.local_cluster import _free_ports
 
 
 def with_admin(cluster: LocalCluster) -> LocalCluster:
     """Give each replica an admin port; before it is started."""
     text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
-    with contextlib.ExitStack() as held:
-        for replica in text["replicas"].values():
-            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
+    ports = _free_ports(len(text["replicas"]))
+    for replica, port in zip(text["replicas"].values(), ports, strict=True):
+        replica["admin"] = f"127.0.0.1:{port}"
     cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
     return cluster
 

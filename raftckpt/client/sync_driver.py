@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 from raftckpt.client.calls import Call
@@ -191,7 +192,7 @@ class Driver:
 
     def pause(self, seconds: float) -> None:
         """Wait a little."""
-        sleep(seconds)
+        time.sleep(seconds)  # as it is now: it may have been patched for green threads
 
     # --- the end -------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
 
 from raftckpt import limits
@@ -81,12 +81,7 @@ def time_ns(when: float | datetime | None, what: str) -> int:
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise InvalidParam(f"{what} needs a datetime with a time zone, not {when!r}")
-        delta = when - _EPOCH
-        nanoseconds = (
-            delta.days * 86_400 * limits.SECOND_NS
-            + delta.seconds * limits.SECOND_NS
-            + delta.microseconds * 1000
-        )
+        nanoseconds = (when - _EPOCH) // timedelta(microseconds=1) * 1000  # exact
         if nanoseconds < 0:
             raise InvalidParam(f"{what} lies before 1970")
         return min(nanoseconds, contract.SA_TIME_MAX)
@@ -153,16 +148,16 @@ class Attributes:
     @classmethod
     def from_wire(cls, fields: list[int]) -> Attributes:
         """Make the record from what travelled."""
-        flags, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
+        flags, size, retention_ns, sections, section_size, id_size = fields
         return cls(
-            update=_UPDATES.get(flags & 7, "all"),
-            collocated=bool(flags & model.CreationFlags.COLLOCATED),
-            size=size,
-            retention=seconds_or_none(retention_ns),
-            max_sections=max_sections,
-            max_section_size=max_section_size,
-            max_section_id_size=max_section_id_size,
-            quota=bool(flags & model.CreationFlags.QUOTA),
+            _UPDATES.get(flags & 7, "all"),
+            bool(flags & model.CreationFlags.COLLOCATED),
+            size,
+            seconds_or_none(retention_ns),
+            sections,
+            section_size,
+            id_size,
+            bool(flags & model.CreationFlags.QUOTA),
         )
 
 
@@ -338,21 +333,22 @@ class ReplicaStatus:
     @classmethod
     def from_wire(cls, endpoint: str, said: Mapping[str, Any]) -> ReplicaStatus:
         """Make the record from a reply to REPLICA_STATUS."""
-        return cls(
-            node=said["node"],
-            endpoint=endpoint,
-            reachable=True,
-            role=said.get("role"),
-            term=said.get("term"),
-            leader=said.get("leader"),
-            commit=said.get("commit"),
-            applied=said.get("applied"),
-            revision=said.get("revision"),
-            pid=said.get("pid"),
-            version=said.get("version"),
-            durability=said.get("durability"),
-            detail=dict(said),
-        )
+        told: dict[str, Any] = {name: said.get(name) for name in _TOLD}
+        return cls(said["node"], endpoint, True, detail=dict(said), **told)
+
+
+_TOLD: Final = [
+    "role",
+    "term",
+    "leader",
+    "commit",
+    "applied",
+    "revision",
+    "pid",
+    "version",
+    "durability",
+]
+"""What a replica says about itself under the same name."""
 
 
 @dataclass(frozen=True, slots=True)

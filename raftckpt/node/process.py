@@ -65,8 +65,8 @@ _FIRST: Final = 1
 _REAP_EVERY_S: Final = 1.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
-_DRAIN_SECONDS_MAX: Final = 2.0
-_DRAIN_POLL_S: Final = 0.005
+_DRAIN_SECONDS_MAX: Final = 2.0  # for answers in flight, when it stops
+_DRAIN_POLL_S: Final = 0.005  # between looks whether they are out
 
 
 class ReplicaProcess:
@@ -150,6 +150,15 @@ class ReplicaProcess:
                 links.dial(self._targets(peering))
             self._changed.set()
 
+        def listening() -> None:
+            cpu.working()
+            if self._driver is not None:
+                self._driver.hold()
+
+        def listened() -> None:
+            if self._driver is not None:
+                self._driver.go_on()
+
         peering = Peering(
             directory,
             self._raft_config(),
@@ -166,7 +175,8 @@ class ReplicaProcess:
             peering,
             peer_contexts(config),
             secret=peer_secret(config),
-            working=cpu.working,
+            working=listening,
+            worked=listened,
         )
         await links.start()
         admin = await self._open_admin()

@@ -727,7 +727,10 @@ def _free_ports(count: int) -> list[int]:
     # Below the ephemeral range: a port of that range, free while its replica is down, may become
     # the local port of some outgoing connection, and the replica could not come back.
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
-    candidates = random.sample(range(10_000, low), min(500, low - 10_000)) if low > 11_000 else []
+    # Each worker of pytest-xdist has ports of its own: those of a replica that is down look free.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(10_000 + worker, low, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    candidates = random.sample(own, min(500, len(own))) if low > 11_000 else []
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in [*candidates, *[0] * count]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from raftckpt.raft.messages import Ack, Chunk, ChunkAck
+from raftckpt.raft.configuration import REGULAR
+from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck
 from raftckpt.raft.node import SLOW_SYNC_S, SLOW_SYNC_TOLD_EVERY_S
 from raftckpt.raft.port import Role
 from tests.sim.bench import OurBench
@@ -59,17 +60,43 @@ def test_slow_syncs_are_told_now_and_then_and_counted(bench: OurBench, caplog) -
 
 def test_what_came_on_a_link_that_broke_is_not_taken_in(bench: OurBench) -> None:
     """Its sender may have said something else since, on another link."""
+    follow(bench, 1)
+    last = bench.last
+    entry = (REGULAR + b"x", last + 1, 1)
+    append = Append(KINDS[Append], 1, bench.next_round(), last, last, 1, [entry])
+    bench.inject("b", append)
+    bench.disconnect("b")
+    bench.settle()
+    assert bench.last == last
+    bench.connect("b")
+    bench.inject("b", append)
+    bench.settle()
+    assert bench.last == last + 1
+
+
+def test_an_ack_is_taken_in_when_it_comes_and_asks_for_a_step_only_if_it_commits(
+    bench: OurBench,
+) -> None:
+    """The second ack of an entry changes nothing: it is noted, and that is all."""
+    woken: list[None] = []
+    bench.node._wake = lambda: woken.append(None)
     bench.lead()
     assert bench.propose("x")
     bench.tick()
-    answered = bench.node._sender.round
-    bench.inject("b", Ack(13, bench.term, answered, True, False, bench.last + 1, 0))
-    bench.disconnect("b")
+    woken.clear()
+    answered, entry = bench.node._sender.round, bench.last
+    ack = Ack(KINDS[Ack], bench.term, answered, True, False, entry + 1, 0)
+    bench.inject("b", ack)
+    assert len(woken) == 1
+    assert (
+        bench.commit < entry
+    )  # an ack alone commits nothing: our own copy counts from the sync on
     bench.settle()
-    assert bench.values == []
-    bench.connect("b")
-    bench.ack("b", bench.last)
     assert bench.values == ["x"]
+    woken.clear()
+    bench.inject("c", ack)
+    assert woken == []
+    assert bench.node._engine.match_index("c") == entry
 
 
 def test_a_follower_tells_when_it_heard_from_the_leader_and_nothing_of_others(
