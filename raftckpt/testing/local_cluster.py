@@ -198,9 +198,17 @@ class LocalCluster:
 
     def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
         """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
-        return replica_status(
-            self.endpoint(node), timeout=timeout, token=self.token or "", tls=self._tls
-        )
+        told = self._ask_status(node, timeout, self.token or "")
+        if told is None and self._enables and self.token_path.exists():
+            # a state that was restored, or recovered, has rights on already
+            token = self.token_path.read_text("utf-8").strip()
+            told = self._ask_status(node, timeout, token)
+            if told is not None:
+                self._rights_are_on()
+        return told
+
+    def _ask_status(self, node: str, timeout: float, token: str) -> dict[str, Any] | None:
+        return replica_status(self.endpoint(node), timeout=timeout, token=token, tls=self._tls)
 
     @property
     def token(self) -> str | None:
@@ -284,6 +292,9 @@ class LocalCluster:
                 rights.create_principal("operator", token, certificate=self._certified)
             rights.grant("", "operator", "read,write,create,drop,operate")
             rights.enable()
+        self._rights_are_on()
+
+    def _rights_are_on(self) -> None:
         (self.data_dir / "rights").touch()
         self._enables = False
 
