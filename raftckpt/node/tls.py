@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from raftckpt.net.certificates import no_client, no_replica, replica_name
 from raftckpt.net.inspection import looked_at, wrong_host
-from raftckpt.node.config import Address, ClusterConfig, ConfigError, Problem, TlsFiles
+from raftckpt.node.config import ClusterConfig, ConfigError, Problem, TlsFiles
 from raftckpt.raft.links import PeerTls
 
 __all__ = [
@@ -137,7 +137,8 @@ def _peer_faults(
         if seen.certificate is None:
             yield CertificateFault("tls.peer.cert", seen.why, _renew(config, node))
             return
-    names_count = not _one_authority(config, files)
+    own = _context(files, ssl.PROTOCOL_TLS_SERVER, "tls.peer", config.path)
+    names_count = not _signs_clients(config, own)
     nodes = config.replicas if node is None else [node]
     told = [
         no_replica(seen.certificate, config.cluster, each, names_count=names_count)
@@ -185,17 +186,9 @@ def _hosts_missing(config: ClusterConfig, files: TlsFiles, node: str | None) -> 
     if at is None:
         return
     admin = at.admin if at.admin is not None and not at.admin.loopback else None
-    for host in dict.fromkeys(_host(each) for each in (at.client, admin) if each is not None):
+    for host in dict.fromkeys(each.host for each in (at.client, admin) if each is not None):
         if wrong_host(files.cert, files.key, host):
             yield host
-
-
-def _host(address: Address) -> str:
-    return address.host
-
-
-def _one_authority(config: ClusterConfig, files: TlsFiles) -> bool:
-    return _signs_clients(config, _context(files, ssl.PROTOCOL_TLS_SERVER, "tls.peer", config.path))
 
 
 def _signs_clients(config: ClusterConfig, peer: ssl.SSLContext) -> bool:

@@ -39,6 +39,8 @@ from raftckpt.testing.proxy import LinkProxy
 __all__ = ["ClusterNotReady", "LocalCluster"]
 
 _LOG_TAIL_LINES = 15
+_READY_S = 60.0
+"""A machine that does much else takes half a minute to start three interpreters."""
 _POLL_S = 0.02
 
 _CLIENT_FILES = {"ca": "authority.pem", "cert": "client.pem", "key": "client.key"}
@@ -71,6 +73,9 @@ class LocalCluster:
             for a certificate of that authority, unless ``settings`` say otherwise. None, and
             settings that have ``tls.client``: it shows what the replicas show, which will do if
             one authority signed both.
+        peers: what the replicas show to each other, unless ``settings`` say otherwise; a
+            certificate that names all of them (n1, n2, ...) as hosts, of an authority that signs
+            no clients.
 
     Example::
 
@@ -91,6 +96,7 @@ class LocalCluster:
         module: str = "raftckpt.node",
         auth: bool | str | os.PathLike[str] = False,
         tls: TlsOptions | bool | None = None,
+        peers: TlsOptions | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
@@ -113,8 +119,10 @@ class LocalCluster:
         self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
-            shown = {} if self._tls is None else {"tls": {"client": _pem_files(self._tls)}}
-            self._write_new(replicas, durability, {**shown, **(settings or {})})
+            sides = {"peer": peers, "client": self._tls}
+            shown = {port: _pem_files(each) for port, each in sides.items() if each is not None}
+            tls_section = {"tls": shown} if shown else {}
+            self._write_new(replicas, durability, {**tls_section, **(settings or {})})
             if tls is True:
                 self._certify()
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
@@ -190,9 +198,17 @@ class LocalCluster:
 
     def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
         """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
-        return replica_status(
-            self.endpoint(node), timeout=timeout, token=self.token or "", tls=self._tls
-        )
+        told = self._ask_status(node, timeout, self.token or "")
+        if told is None and self._enables and self.token_path.exists():
+            # a state that was restored, or recovered, has rights on already
+            token = self.token_path.read_text("utf-8").strip()
+            told = self._ask_status(node, timeout, token)
+            if told is not None:
+                self._rights_are_on()
+        return told
+
+    def _ask_status(self, node: str, timeout: float, token: str) -> dict[str, Any] | None:
+        return replica_status(self.endpoint(node), timeout=timeout, token=token, tls=self._tls)
 
     @property
     def token(self) -> str | None:
@@ -239,7 +255,7 @@ class LocalCluster:
                 self._start(node)
         return self
 
-    def wait_ready(self, timeout: float = 20.0, nodes: Iterable[str] | None = None) -> None:
+    def wait_ready(self, timeout: float = _READY_S, nodes: Iterable[str] | None = None) -> None:
         """Wait until all running replicas (or ``nodes``) answer and agree on a leader that serves.
 
         Raises:
@@ -276,6 +292,9 @@ class LocalCluster:
                 rights.create_principal("operator", token, certificate=self._certified)
             rights.grant("", "operator", "read,write,create,drop,operate")
             rights.enable()
+        self._rights_are_on()
+
+    def _rights_are_on(self) -> None:
         (self.data_dir / "rights").touch()
         self._enables = False
 
@@ -349,7 +368,7 @@ class LocalCluster:
         self._paused.discard(node)
 
     def restart(
-        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = 20.0
+        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = _READY_S
     ) -> None:
         """Start a replica again (a running one is asked to leave first).
 

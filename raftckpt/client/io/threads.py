@@ -115,13 +115,13 @@ class ThreadEngine:
     """Drives any number of peers.
 
     Arguments:
-        context: TLS context, None for plain TCP.
+        context: makes the TLS context of a connection; None: plain TCP.
 
     Raises:
         NoResources: no descriptors or threads are left.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext] | None) -> None:
         self._context = context
         self._would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if context is not None:
@@ -505,7 +505,7 @@ class ThreadEngine:
             for level, option, value in _OPTIONS:
                 sock.setsockopt(level, option, value)
             if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_hostname=stream.host)
+                sock = self._context().wrap_socket(sock, server_hostname=stream.host)
             sock.setblocking(False)
         except (OSError, ValueError) as error:
             why = reason_of(error) if isinstance(error, OSError) else str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from raftckpt.client.credentials import credentials
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
-from raftckpt.net.inspection import pem_certificates
+from raftckpt.net.inspection import looked_at, pem_certificates
 from raftckpt.node.config import ConfigError, load
 from raftckpt.node.issuing import CertificateStore, Issued, Spans
 from raftckpt.node.tls import certificate_faults, check_certificates
@@ -243,3 +245,31 @@ def test_clients_that_check_names_are_thought_of(store: CertificateStore) -> Non
 def test_nothing_of_private_files_is_written_in_passing(store: CertificateStore) -> None:
     assert len(pem_certificates(store.path / "hosts/n1/tls/replica.pem")) == 1
     assert not [path for path in store.path.rglob(".*")]
+
+
+def test_an_authority_is_exchanged_in_three_rounds(store: CertificateStore, tmp_path: Path) -> None:
+    """Whoever has gone a round ahead takes whoever has not, and the other way round."""
+    new = CertificateStore(tmp_path / "new")
+    new.found(str(tmp_path / "cluster.yaml"), ["ops"], Spans())
+    old_anchor, new_anchor = (
+        (each.path / "authority/authority.pem").read_bytes() for each in (store, new)
+    )
+
+    def handed_out(of: CertificateStore, anchor: bytes, to: str) -> Path:
+        (of.path / "authority/authority.pem").write_bytes(anchor)
+        assert len(of.renew(Spans(), everything=True)) == 3
+        assert not faults(of)
+        return shutil.copytree(of.path / "hosts/n1/tls", tmp_path / to)
+
+    rounds = [
+        shutil.copytree(store.path / "hosts/n1/tls", tmp_path / "round0"),
+        handed_out(store, old_anchor + new_anchor, "round1"),
+        handed_out(new, new_anchor + old_anchor, "round2"),
+        handed_out(new, new_anchor, "round3"),
+    ]
+    for before, after in itertools.pairwise(rounds):
+        for one, other in ((before, after), (after, before)):
+            ca = other / "authority.pem"
+            assert looked_at(one / "replica.pem", one / "replica.key", ca).why == ""
+    first, last = rounds[0], rounds[-1]
+    assert looked_at(first / "replica.pem", first / "replica.key", last / "authority.pem").why
