@@ -9,9 +9,12 @@ Three nodes each on loopback, durable before acknowledged:
   connected to the leader; limits of request and database size raised, else defaults.
 * Redis: appendfsync always on all three, WAIT 1 (a majority has received it; what the replicas
   wrote is not waited for). It has neither elections nor linearizable reads.
+* the floor (floor.py), in the rows of one request after the other: what the same sends, writes and
+  syncs take without a store.
 
-All clusters run all the time and are idle unless it is their turn. A run with errors (an election
-meanwhile, say) is kept and counted in the table. Writes results.json, table.md and plot.svg.
+Peers are those of the PATH; peers.sh unpacks newer ones beside what is installed. All clusters run
+all the time and are idle unless it is their turn. A run with errors (an election meanwhile, say) is
+kept and counted in the table. Writes results.json, table.md and plot.svg.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import floor
 
 from raftckpt.bench.plots import Series, line_plot
 from raftckpt.testing import LocalCluster
@@ -54,14 +59,14 @@ class Row:
 
 
 ROWS = [
-    Row("sequential write 100 B", 1, 1, 100, "p50_us", 0.6),
+    Row("sequential write 100 B", 1, 1, 100, "p50_us", 0.65),
     Row("64 outstanding writes 100 B over 8 connections", 8, 8, 100, target=5),
     Row("256 outstanding writes 100 B over 8 connections", 8, 32, 100, target=8),
     Row("64 connections with one write each", 64, 1, 100, target=4),
-    Row("64 KiB x 8 outstanding", 8, 1, 65_536, "mb_per_s", 2),
-    Row("1 MiB x 4 outstanding", 4, 1, 1_048_576, "mb_per_s", 2),
-    Row("linearizable read, sequential", 1, 1, 100, "p50_us", 0.5, 1.0),
-    Row("linearizable reads, 64 outstanding", 8, 8, 100, target=8, reads=1.0),
+    Row("64 KiB x 8 outstanding", 8, 1, 65_536, "mb_per_s", 2.5),
+    Row("1 MiB x 4 outstanding", 4, 1, 1_048_576, "mb_per_s", 4),
+    Row("linearizable read, sequential", 1, 1, 100, "p50_us", 0.7, 1.0),
+    Row("linearizable reads, 64 outstanding", 8, 8, 100, target=4, reads=1.0),
 ]
 PLOTTED = [Row(f"{8 * each} outstanding", 8, each, 100) for each in (1, 2, 4, 8, 16, 32, 64)]
 
@@ -228,13 +233,58 @@ class Redis:
         return measured([*command, "--seconds", str(seconds)])
 
 
+class FloorPeer:
+    """The floor of one flavour, as if it were a store."""
+
+    flavour = ""
+    name = ""
+
+    def __init__(self, directory: Path) -> None:
+        self.floor = floor.Floor(directory)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def can(self, row: Row) -> bool:
+        return row.clients == row.outstanding == 1
+
+    def measure(self, row: Row, seconds: float) -> dict[str, Any]:
+        work = floor.WORKS[-1] if row.reads else floor.WORKS[0]
+        whole = floor.hops_of(self.floor.measure(self.flavour, work, seconds))[-1]
+        return {"p50_us": whole.p50, "p99_us": whole.p99, "ops_per_s": 1e6 / whole.p50, "errors": 0}
+
+
+class FloorInC(FloorPeer):
+    flavour, name = "c", "floor, C"
+
+
+class FloorInPython(FloorPeer):
+    flavour, name = "python", "floor, Python"
+
+
 def installed() -> list[type[Any]]:
     found: list[type[Any]] = [Raftckpt]
     if shutil.which("etcd") and (shutil.which("go") or "ETCDLOAD" in os.environ):
         found.append(Etcd)
     if shutil.which("redis-server"):
         found.append(Redis)
-    return found
+    return [
+        *found,
+        *(kind for kind in (FloorInC, FloorInPython) if kind.flavour in floor.flavours()),
+    ]
+
+
+def versions() -> dict[str, str]:
+    """What the peers say of themselves."""
+    told = {}
+    for name in ("etcd", "redis-server"):
+        if shutil.which(name):
+            done = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=10)
+            told[name] = done.stdout.splitlines()[0] if done.stdout else "?"
+    return told
 
 
 def run(peers: list[Any], rows: list[Row], rounds: int, seconds: float) -> dict[str, Any]:
@@ -259,10 +309,10 @@ def median(results: list[dict[str, Any]], metric: str) -> float:
 
 def table(results: dict[str, Any], names: list[str]) -> str:
     units = {"p50_us": "us p50", "ops_per_s": "/s", "mb_per_s": "MB/s"}
-    others = [name for name in names if name != "raftckpt"]
+    floors = [name for name in names if name.startswith("floor")]
     lines = [
-        "| workload | " + " | ".join(names) + " | to etcd | target | met | errors |",
-        "|---" * (len(names) + 5) + "|",
+        "| workload | " + " | ".join(names) + " | to etcd | target | met | to the floor | errors |",
+        "|---" * (len(names) + 6) + "|",
     ]
     for row in ROWS:
         by_peer = results.get(row.name)
@@ -276,15 +326,20 @@ def table(results: dict[str, Any], names: list[str]) -> str:
             for name in names
         ]
         ratio, met = "-", "-"
-        if "etcd" in others and "etcd" in by_peer:
+        if "etcd" in by_peer:
             factor = median(by_peer["raftckpt"], row.metric) / median(by_peer["etcd"], row.metric)
             ratio = f"{factor:.2f}x"
             lower = row.metric == "p50_us"
             met = "yes" if (factor <= row.target if lower else factor >= row.target) else "no"
         sign = "<=" if row.metric == "p50_us" else ">="
+        ours = median(by_peer["raftckpt"], row.metric)
+        errors = sum(result["errors"] for each in by_peer.values() for result in each)
+        above = [
+            f"{ours / median(by_peer[name], row.metric):.2f}x" for name in floors if name in by_peer
+        ]
         lines.append(
             f"| {row.name} | {' | '.join(cells)} | {ratio} | {sign} {row.target:g}x | {met} "
-            f"| {sum(result['errors'] for each in by_peer.values() for result in each)} |"
+            f"| {', '.join(above) or '-'} | {errors} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -317,6 +372,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
         "fdatasync_p50_us": fdatasync_us(),
+        "peers": versions(),
     }
 
 
@@ -349,6 +405,7 @@ def main() -> None:
         if options.only is None or kind.name in ("raftckpt", *options.only.split(","))
     ]
     rows = [ROWS[int(number) - 1] for number in options.rows.split(",")] if options.rows else ROWS
+    options.out = options.out.absolute()  # the load generator is built from another directory
     options.out.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="compare-", dir=options.out) as directory:
@@ -363,13 +420,15 @@ def main() -> None:
             for peer in peers:
                 peer.stop()
     names = [peer.name for peer in peers]
+    told = "; ".join(machine["peers"].values())
+    text = table(results, names) + f"\nPeers: {told or 'none installed'}.\n"
     whole = {"machine": machine, "command": sys.argv, "results": results}
     (options.out / "results.json").write_text(json.dumps(whole, indent=1), "utf-8")
-    (options.out / "table.md").write_text(table(results, names), "utf-8")
+    (options.out / "table.md").write_text(text, "utf-8")
     if not options.no_plot:
         (options.out / "plot.svg").write_text(plot(results, names), "utf-8")
     print(json.dumps(machine, indent=1))
-    print(table(results, names))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ class Driver:
         self._gardener: Gardener | None = None
         self._log: SteppedLog | None = None
         self._scheduled = False
+        self._held = False
         self._woken = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -111,6 +112,7 @@ class Driver:
     def start(self, log: SteppedLog) -> None:
         """Begin to drive ``log``."""
         self._log = log
+        self._replica.answered = self._flush
         self.wake()
         self._idle()
 
@@ -123,9 +125,28 @@ class Driver:
     def wake(self) -> None:
         """A step is due."""
         self._woken = True
-        if not self._scheduled and self._log is not None and not self._stopped:
+        if not (self._scheduled or self._held or self._stopped) and self._log is not None:
             self._scheduled = True
-            self._loop.call_soon(self._step)
+            self._loop.call_soon(self._turn)
+
+    def hold(self) -> None:
+        """What a peer said is being taken in: who calls this calls :meth:`go_on` after it."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """Take the step that is due, if one is, in this turn of the loop.
+
+        Peers say in one go what there is to say, and somebody waits for the answer; what clients
+        ask is gathered until all that arrived together is read.
+        """
+        self._held = False
+        if self._woken:
+            self._step()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._woken:
+            self._step()
 
     def fail(self, error: BaseException) -> None:
         """Stop for good and tell why, once."""
@@ -142,6 +163,8 @@ class Driver:
         replica.stepping = True
         try:
             log.take()
+            if not replica.proposes:
+                self._flush()  # nobody waits for what else this step does
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()
@@ -160,9 +183,8 @@ class Driver:
         now = self._clock.monotonic()
         self.longest.note(now, now - begun - (self._sync_s() - synced))
         if self._woken:
-            self._loop.call_soon(self._step)
+            self.wake()
             return
-        self._scheduled = False
         self._arm(log)
         if self._replica.digests.busy and not self._digesting:
             self._digesting = True

@@ -184,6 +184,8 @@ class Replica:
         self.alarms: list[str] = []
         """Sentences of what is wrong with what was applied."""
         self.listener: Listener | None = None
+        self.answered: Callable[[], None] = lambda: None
+        """Called when nobody's command is on its way any more: replies may leave at once."""
         self.feed: Feed | None = None
         self.digests = DigestJobs(clock.monotonic)
         self.leader: str | None = None
@@ -257,6 +259,11 @@ class Replica:
     def pending_bytes(self) -> int:
         """Upper bound of the bytes they take in entries."""
         return self._queue.bytes + self._flying_bytes
+
+    @property
+    def proposes(self) -> bool:
+        """Whether commands have gathered."""
+        return bool(self._queue.commands)
 
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
@@ -735,6 +742,8 @@ class Replica:
             if owner is not None:
                 owner.answer_all(requests[position:end], results[position:end])
             position = end
+        if not self._flying_batches:
+            self.answered()
 
     def _apply_special(self, index: int, proposal: Proposal, results: list[Result]) -> None:
         """What some commands mean to the leader beside their results."""

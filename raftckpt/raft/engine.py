@@ -21,7 +21,7 @@ the node's before each entry into the library.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pysyncobj.syncobj as library
@@ -69,6 +69,7 @@ _RELIED_ON: Final = (
 _RELIED_ON_FIELDS: Final = (
     "_SyncObj__connectedNodes",
     "_SyncObj__lastResponseTime",
+    "_SyncObj__leaderCommitIndex",
     "_SyncObj__needLoadDumpFile",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
@@ -500,6 +501,35 @@ class Engine(SyncObj):  # type: ignore[misc]
     def deliver(self, node: str, message: dict[str, Any]) -> None:
         """Hand a (filtered) message to PySyncObj."""
         self.transport_seam.deliver(self.peer(node), message)
+
+    def follows(self, node: str) -> bool:
+        """Whether ``node`` is the leader that is followed here, and nobody else is to take over."""
+        leader = self._SyncObj__raftLeader
+        return (
+            leader is not None
+            and leader.id == node
+            and self._SyncObj__raftState == FOLLOWER
+            and not self._SyncObj__transferInProgress
+        )
+
+    def extend(self, entries: Iterable[tuple[bytes, int, int]], commit: int) -> None:
+        """Do what :meth:`deliver` does with an append of who is followed, of our term, at our end.
+
+        It comes with every write, so it does nothing else; a test compares the two. The answer is
+        the caller's.
+        """
+        self.hooks.engine_rearms_election()
+        self._SyncObj__raftElectionDeadline = _NEVER
+        self._SyncObj__leaderCommitIndex = commit
+        log = self.log
+        for payload, index, term in entries:
+            log.add(payload, index, term)
+        last = log[-1][1]
+        committed = min(commit, last)
+        if self._SyncObj__raftCommitIndex > last:
+            self._SyncObj__raftCommitIndex = last
+        if committed > self._SyncObj__raftCommitIndex:
+            self._SyncObj__raftCommitIndex = committed
 
     def adopt_term(self, term: int) -> None:
         """Step down to ``term`` without granting anything: a vote request nobody can win."""

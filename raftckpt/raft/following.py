@@ -89,12 +89,13 @@ class Following:
         if not self._heard(node, append.term):
             return
         engine = self._engine
-        message: dict[str, Any] = {"type": "append_entries", "term": append.term}
         if append.prev_index == 0 or (
             # without room for it this replica lags; what it did not take is sent again later
             self._storage.short and (_large(append) or append.prev_index > engine.log[-1][1])
         ):
-            engine.deliver(node, message | {"commit_index": 0})
+            engine.deliver(
+                node, {"type": "append_entries", "term": append.term, "commit_index": 0}
+            )
             self._emit(node, Echo(KINDS[Echo], engine.term, append.round, self._wall_ns()))
             return
         for payload, _, _ in append.entries:
@@ -105,11 +106,24 @@ class Following:
         except Contradicts as other:
             self._contradicted(node, other.index, other.term, other.their_term)
             return
-        message["commit_index"] = fitted.commit
-        message["prevLogIdx"] = fitted.prev_index
-        message["prevLogTerm"] = fitted.prev_term
-        message["entries"] = fitted.entries
         self._answering_round, self._matched = append.round, fitted.matched
+        if (
+            append.term == engine.term
+            and fitted.matched is not None
+            and (fitted.prev_index, fitted.prev_term) == engine.log[-1][1:]
+            and engine.follows(node)
+        ):
+            engine.extend(fitted.entries, fitted.commit)
+            self.answers(node, reset=False, success=True)
+            return
+        message: dict[str, Any] = {
+            "type": "append_entries",
+            "term": append.term,
+            "commit_index": fitted.commit,
+            "prevLogIdx": fitted.prev_index,
+            "prevLogTerm": fitted.prev_term,
+            "entries": fitted.entries,
+        }
         engine.deliver(node, message)
 
     def answers(self, node: str, reset: bool, success: bool) -> None:

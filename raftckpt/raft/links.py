@@ -167,6 +167,8 @@ class _Link(asyncio.Protocol):
                 self.abort()
             else:  # it may have been told why
                 self.close()
+        finally:
+            self.links.worked()
 
     def eof_received(self) -> bool:
         return False
@@ -213,6 +215,8 @@ class PeerLinks:
         tls: contexts of both sides, or None.
         rng: jitter of redials.
         secret: what the replicas share; empty: there is TLS instead, or nothing is proved.
+        working: told before what arrived is taken in.
+        worked: told when all of it is.
     """
 
     def __init__(
@@ -225,9 +229,11 @@ class PeerLinks:
         *,
         secret: bytes = b"",
         working: Callable[[], None] = lambda: None,
+        worked: Callable[[], None] = lambda: None,
     ) -> None:
         self.handler = handler
         self.working = working
+        self.worked = worked
         self.loop = asyncio.get_running_loop()
         self._listen = listen
         self._identity = identity
@@ -301,7 +307,6 @@ class PeerLinks:
     async def _dial(self, node: str, address: Address) -> None:
         shortest, longest = _DIAL_DELAY_S
         delay = shortest
-        context = self.tls.client if self.tls is not None else None
         unlinked_since = self.loop.time()
         while True:
             live = self._with(node)
@@ -315,6 +320,7 @@ class PeerLinks:
                 await asyncio.sleep(shortest)
                 continue
             link: _Link | None = None
+            context = self.tls.client if self.tls is not None else None  # it may be renewed
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS_MAX):
                     # a host name is resolved in the loop's executor

@@ -14,9 +14,11 @@ only in the term it was given, and a read only trusts rounds that began after it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, get_origin, get_type_hints
 
 import msgpack
+import msgspec
+from msgspec import Meta
 
 from raftckpt import limits
 from raftckpt.protocol.check import decode_plain
@@ -55,6 +57,15 @@ __all__ = [
 ]
 
 
+TERM_MAX: Final = 1 << 56
+INDEX_MAX: Final = 1 << 56
+_ROUND_MAX: Final = (1 << 63) - 1
+_Term: TypeAlias = Annotated[int, Meta(ge=0, le=TERM_MAX)]
+_Index: TypeAlias = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
+_Round: TypeAlias = Annotated[int, Meta(ge=0, le=_ROUND_MAX)]
+_Wall: TypeAlias = Annotated[int, Meta(ge=0, le=SA_TIME_MAX)]
+
+
 class PeerProtocolError(ValueError):
     """A peer sent something that is not of the protocol; its connection must be closed."""
 
@@ -83,12 +94,12 @@ class Ack(NamedTuple):
     """
 
     kind: int
-    term: int
-    round: int
+    term: _Term
+    round: _Round
     success: bool
     reset: bool
-    next_index: int
-    wall_ns: int
+    next_index: _Index
+    wall_ns: _Wall
 
 
 class Echo(NamedTuple):
@@ -265,11 +276,8 @@ _TYPES: Final[dict[int, tuple[type, ...]]] = {
     kind: tuple(get_origin(hint) or hint for hint in get_type_hints(cls).values())
     for kind, cls in _CLASSES.items()
 }
-TERM_MAX: Final = 1 << 56
-INDEX_MAX: Final = 1 << 56
 TERM_LEAP_MAX: Final = 1 << 32
 """Nobody is so many elections ahead: one message must not use up the terms there are."""
-_ROUND_MAX: Final = (1 << 63) - 1
 _SNAPSHOT_BYTES_MAX: Final = 1 << 50
 _OFFERS_MAX: Final = 1 << 32
 _ID_MAX: Final = 64
@@ -316,6 +324,23 @@ _WITHOUT_TERM: Final = frozenset((NotLetIn, Noted, DiskPace))
 """The others say one first, their own or that of a configuration."""
 WHOLE: Final = b"\x00"
 """First byte of a frame body: a peer frame is never fragmented."""
+
+
+class _AppendFields(NamedTuple):
+    kind: int
+    term: _Term
+    round: _Round
+    commit: _Index
+    prev_index: _Index
+    prev_term: _Term
+    entries: list[tuple[bytes, int, int]]
+
+
+_ONE_ACK: Final = b"\x00\x91\x97\x0d"
+_ONE_APPEND: Final = b"\x00\x91\x97\x01"
+"""How a body begins that holds nothing but one message of a kind that comes all the time."""
+_decode_ack: Final = msgspec.msgpack.Decoder(tuple[Ack]).decode
+_decode_append: Final = msgspec.msgpack.Decoder(tuple[_AppendFields]).decode
 
 
 def _check(message: Any) -> PeerMessage:
@@ -459,12 +484,39 @@ def _body(encoded: list[bytes]) -> bytes:
     return b"".join((WHOLE, head, *encoded))
 
 
+def _decode_frequent(body: bytes, head: bytes) -> PeerMessage | None:
+    """Decode and check one ack or append in one go; None: look at it closely."""
+    try:
+        if head == _ONE_ACK:
+            return _decode_ack(memoryview(body)[1:])[0]
+        fields = _decode_append(memoryview(body)[1:])[0]
+    except msgspec.MsgspecError:
+        return None
+    index, former, term = fields.prev_index, fields.prev_term, fields.term
+    for payload, entry_index, entry_term in fields.entries:
+        index += 1
+        if (
+            entry_index != index
+            or not former <= entry_term <= term
+            or not payload
+            or payload[:1] == CONFIGURATION
+        ):
+            return None
+        former = entry_term
+    return None if former > term else Append._make(fields)
+
+
 def decode_body(body: bytes) -> list[PeerMessage]:
     """Decode a frame body (with its first byte) into messages.
 
     Raises:
         PeerProtocolError: if anything in it is not of the protocol.
     """
+    head = body[:4]
+    if head == _ONE_ACK or head == _ONE_APPEND:
+        frequent = _decode_frequent(body, head)
+        if frequent is not None:
+            return [frequent]
     if body[:1] != WHOLE:
         raise PeerProtocolError("a peer frame is never fragmented")
     try:

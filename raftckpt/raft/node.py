@@ -178,7 +178,10 @@ class RaftNode(lib.EngineHooks):
         self._synced_at = self._now()
         self._slow_syncs = 0
         self._slow_told_at = float("-inf")
+        self._ticked_at = float("-inf")
         self._told: tuple[Role, int, str | None] | None = None
+        self._told_of: tuple[object, ...] = ()
+        """What that follows from."""
 
         journal = storage.journal
         ensure(isinstance(journal, lib.LogSeam), "the journal was opened by open_log")
@@ -357,14 +360,38 @@ class RaftNode(lib.EngineHooks):
         )
         if why:
             raise PeerProtocolError(why)
+        if (
+            engine.role == lib.LEADER
+            and len(messages) == 1
+            and not self._inbox
+            and not self._half_done
+            and type(messages[0]) is Ack
+            and messages[0].term == engine.term
+        ):
+            engine.use_clock()
+            self._deliver(directory, messages[0])
+            if self._answers_matter():
+                self._wake()
+            return
         self._inbox.extend([(directory, message) for message in messages])
         self._wake()
+
+    def _answers_matter(self) -> bool:
+        """Whether a step would do something about what was answered: most acks are the second."""
+        sender = self._sender
+        return (
+            sender.must_send
+            or sender.commits_more()
+            or self._reads.due(sender.confirmed_round)
+            or self._transfer is not None
+        )
 
     def connected(self, peer: PeerInfo) -> None:
         """Take note of a new connection; see the port."""
         directory = peer.directory
         self._drop_from_inbox(directory)
         self._linked[directory] = peer
+        self._told_of = ()  # it may call itself otherwise now
         self._standing.pop(directory, None)
         self._following.link_lost(directory)  # what came on a former connection may have a hole
         self._engine.transport_seam.link(self._engine.peer(directory), True)
@@ -408,18 +435,26 @@ class RaftNode(lib.EngineHooks):
 
         What is proposed after it leaves with the same step's appends.
         """
-        self._engine.use_clock()
-        inbox, self._inbox = self._inbox, []
-        for node, message in inbox:
-            self._deliver(node, message)
-        if self._engine.role == lib.LEADER and not self._alone and self._sender.commits_more():
-            self._engine.doTick(0.0)  # all of our log so far is durable: a step ends with the sync
+        engine = self._engine
+        engine.use_clock()
+        if self._inbox:
+            inbox, self._inbox = self._inbox, []
+            for node, message in inbox:
+                self._deliver(node, message)
+        if engine.role != lib.LEADER:
+            return
+        if not self._alone and self._sender.commits_more():
+            self._tick()  # all of our log so far is durable: a step ends with the sync
+        if self._reads and self._ready():
+            self._reads.settle(self._sender.confirmed_round(), engine.applied)
 
     def begin(self) -> None:
         """First half, after :meth:`take`: fire timers, tick if leading; releases appends only."""
         ensure(not self._half_done, "begin() twice without finish()")
         self._half_done = True
         self._engine.use_clock()
+        if self._log[-1][1] != self._sender.sent_end and not self._alone and self._ready():
+            self._send_appends()  # everything else can wait until they have left
         self._voting.campaign_if_due()
         self._go_on_with_changes()
         if self._alone:  # perhaps since this very step
@@ -428,6 +463,17 @@ class RaftNode(lib.EngineHooks):
             self._lead()
         self._follow_up()
         self._release_early()
+
+    def _send_appends(self) -> None:
+        """Send what is new at once; the reads that wait share its round."""
+        self._reads.number(self._sender.round, self._engine.settled)
+        self.engine_sends_appends()
+        self._release_early()
+
+    def _tick(self) -> None:
+        """Let PySyncObj count, commit, apply, and give up leading if nobody answers."""
+        self._ticked_at = self._now()
+        self._engine.doTick(0.0)
 
     @property
     def _alone(self) -> bool:
@@ -511,7 +557,7 @@ class RaftNode(lib.EngineHooks):
         """
         log, settled = self._log, self._engine.settled
         if settled > log.extra:
-            log.set_hard_state(log.term, log.vote, settled)
+            log.note_extra(settled)
 
     def deadline(self) -> float:
         """When the next step is due without input."""
@@ -566,8 +612,12 @@ class RaftNode(lib.EngineHooks):
 
     def _release_early(self) -> None:
         early, self._early = self._early, {}
+        former: list[bytes] = []
+        bodies: list[bytes] = []
         for node, encoded in early.items():
-            for body in join_bodies(encoded):
+            if encoded != former:  # the same append goes to every follower, framed once
+                former, bodies = encoded, [*join_bodies(encoded)]
+            for body in bodies:
                 self._send(node, body)
 
     def _emit_early(self, node: str, encoded: bytes) -> None:
@@ -590,24 +640,26 @@ class RaftNode(lib.EngineHooks):
         """Tick a leader (or candidate) if that can change anything; what is new leaves at once."""
         engine, sender = self._engine, self._sender
         now = self._now()
-        if self._ready() and self._reads.number(sender.round, engine.settled):
+        if self._reads and self._ready() and self._reads.number(sender.round, engine.settled):
             sender.must_send = True
         if (
             sender.must_send
             or self._log[-1][1] != sender.sent_end
             or now >= engine.append_due
+            # appends that leave without a tick must not keep it from seeing that nobody answers
+            or now - self._ticked_at >= self._config.heartbeat_s
             or engine.role != lib.LEADER
         ):
             engine.append_due = 0.0
-            engine.doTick(0.0)
-        elif sender.commits_more() or engine.commit > engine.applied:
-            engine.doTick(0.0)
+            self._tick()
+        elif engine.commit > engine.applied or sender.commits_more():
+            self._tick()
         if engine.role == lib.LEADER and engine.commit != sender.sent_commit:
             # followers learn it from the next append; if none comes soon, from one of its own
             engine.append_due = min(engine.append_due, now + COMMIT_DELAY_S)
         if engine.role != lib.LEADER:
             return
-        if self._ready():
+        if self._reads and self._ready():
             self._reads.settle(sender.confirmed_round(), engine.applied)
         if self._transfer is not None:
             self._advance_transfer(self._transfer)
@@ -646,6 +698,13 @@ class RaftNode(lib.EngineHooks):
         self._announce()
 
     def _announce(self) -> None:
+        engine = self._engine
+        follows_from = (
+            engine.role, engine.term, engine.leader, self._ready(), self._configurations.now,
+        )  # fmt: skip
+        if follows_from == self._told_of:
+            return
+        self._told_of = follows_from
         role = self._role()
         leader = self._serving_leader()
         told = (role, self._engine.term, leader)

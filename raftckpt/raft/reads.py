@@ -40,6 +40,10 @@ class Reads:
         self._new.clear()
         return True
 
+    def due(self, confirmed_round: Callable[[], int]) -> bool:
+        """Whether a majority has answered the round of a read that waits."""
+        return bool(self._waiting) and self._waiting[0].round <= confirmed_round()
+
     def settle(self, confirmed_round: int, applied: int) -> None:
         """Serve the reads whose round a majority has answered and whose index is applied."""
         if not self._waiting or self._waiting[0].round > confirmed_round:

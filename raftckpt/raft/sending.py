@@ -354,11 +354,13 @@ class Sender:
         now = self._configurations.now
         if now.majority == 1:
             return True
-        match = self._engine.match_index
-        matches = sorted(
-            (match(name) for name in self._followers if name in now.voters), reverse=True
-        )
-        return matches[now.majority - 2] > self._engine.commit
+        commit, needed = self._engine.commit, now.majority - 1
+        for name in self._followers:
+            if self._engine.match_index(name) > commit and name in now.voters:
+                needed -= 1
+                if not needed:
+                    return True
+        return False
 
     def sending_snapshot(self) -> bool:
         """Whether a snapshot is on its way and gets on: compaction must not overtake it."""

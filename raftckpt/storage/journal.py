@@ -318,6 +318,17 @@ class Journal(list[Entry]):
         self.term, self.vote, self.extra = term, vote, extra
         self._record(rec.STATE, data, extra, term)
 
+    def note_extra(self, extra: int) -> None:
+        """Set the owner's number alone; durable after :meth:`sync`.
+
+        Raises:
+            StorageError: an earlier write or sync failed.
+        """
+        if self._failure is not None:
+            self._refuse()
+        self.extra = extra
+        self._record(rec.STATE, rec.pack_vote(self.vote), extra, self.term)
+
     def confirm(self) -> None:
         """Record that everything synced so far is durable (buffered; call it when idle, then sync).
 

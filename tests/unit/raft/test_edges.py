@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from raftckpt.raft.messages import Ack, Chunk, ChunkAck
+from raftckpt.raft.configuration import REGULAR
+from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck
 from raftckpt.raft.node import SLOW_SYNC_S, SLOW_SYNC_TOLD_EVERY_S
+from raftckpt.raft.port import Role
 from tests.sim.bench import OurBench
 from tests.unit.raft.conftest import Make
 from tests.unit.raft.test_holes_ours import chunks, follow
@@ -58,17 +60,41 @@ def test_slow_syncs_are_told_now_and_then_and_counted(bench: OurBench, caplog) -
 
 def test_what_came_on_a_link_that_broke_is_not_taken_in(bench: OurBench) -> None:
     """Its sender may have said something else since, on another link."""
+    follow(bench, 1)
+    last = bench.last
+    entry = (REGULAR + b"x", last + 1, 1)
+    append = Append(KINDS[Append], 1, bench.next_round(), last, last, 1, [entry])
+    bench.inject("b", append)
+    bench.disconnect("b")
+    bench.settle()
+    assert bench.last == last
+    bench.connect("b")
+    bench.inject("b", append)
+    bench.settle()
+    assert bench.last == last + 1
+
+
+def test_an_ack_is_taken_in_when_it_comes_and_asks_for_a_step_only_if_it_commits(
+    bench: OurBench,
+) -> None:
+    """The second ack of an entry changes nothing: it is noted, and that is all."""
+    woken: list[None] = []
+    bench.node._wake = lambda: woken.append(None)
     bench.lead()
     assert bench.propose("x")
     bench.tick()
-    answered = bench.node._sender.round
-    bench.inject("b", Ack(13, bench.term, answered, True, False, bench.last + 1, 0))
-    bench.disconnect("b")
+    woken.clear()
+    answered, entry = bench.node._sender.round, bench.last
+    ack = Ack(KINDS[Ack], bench.term, answered, True, False, entry + 1, 0)
+    bench.inject("b", ack)
+    assert len(woken) == 1
+    assert bench.commit < entry  # an ack alone commits nothing: our own copy counts from the sync on
     bench.settle()
-    assert bench.values == []
-    bench.connect("b")
-    bench.ack("b", bench.last)
     assert bench.values == ["x"]
+    woken.clear()
+    bench.inject("c", ack)
+    assert woken == []
+    assert bench.node._engine.match_index("c") == entry
 
 
 def test_a_follower_tells_when_it_heard_from_the_leader_and_nothing_of_others(
@@ -104,3 +130,12 @@ def test_a_chunk_that_came_twice_changes_nothing(make: Make) -> None:
     bench.inject("b", image[0], image[1], image[0], image[1], *image[2:])
     bench.settle()
     assert bench.status.snapshot_index == 20
+
+
+def test_who_never_led_keeps_its_election_timer_when_it_votes(bench: OurBench) -> None:
+    """It became a candidate and a follower again, but nothing of a leader's is to be forgotten."""
+    bench.campaign()
+    fires_at, retries = bench.node._timer.fires_at, bench.node._timer._retries
+    bench.request_vote("b", bench.term + 1, (0, 0))
+    assert bench.status.role is Role.FOLLOWER
+    assert (bench.node._timer.fires_at, bench.node._timer._retries) == (fires_at, retries)
