@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_SECOND_LOOK_S: Final = 1.2
+_SECOND_LOOK_S: Final = 1.2  # later: longer than an election takes
 _CONFIG: Final = "configuration"
 _HERE: Final = "this host"
 _SHOWN: Final = {Weight.WRONG: "WRONG", Weight.PASSING: "WRONG", Weight.WARNING: "look"}

@@ -392,7 +392,7 @@ MEMBERS: Final[dict[str, Script]] = {
     "switch version": _switch_version,
 }
 """One more lane, with ``--members`` or another version."""
-_CHANGE_S: Final = 120.0
+_CHANGE_S: Final = 120.0  # a change of members that takes longer is a problem, and told as one
 LANES: Final[tuple[dict[str, Script], ...]] = (
     {
         "kill leader": _kill_leader,

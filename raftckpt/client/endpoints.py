@@ -25,9 +25,9 @@ __all__ = [
 
 
 _PORT_DIGITS_MAX: Final = 5
-_SHOWN_MAX: Final = 200
+_SHOWN_MAX: Final = 200  # of an endpoint in an error
 _FILE_BYTES_MAX: Final = limits.MIB
-_DEPTH_MAX: Final = 16
+_DEPTH_MAX: Final = 16  # cluster.yaml has four levels
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:

@@ -65,8 +65,8 @@ _FIRST: Final = 1
 _REAP_EVERY_S: Final = 1.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
-_DRAIN_SECONDS_MAX: Final = 2.0
-_DRAIN_POLL_S: Final = 0.005
+_DRAIN_SECONDS_MAX: Final = 2.0  # for answers in flight, when it stops
+_DRAIN_POLL_S: Final = 0.005  # between looks whether they are out
 
 
 class ReplicaProcess:

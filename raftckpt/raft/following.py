@@ -93,9 +93,7 @@ class Following:
             # without room for it this replica lags; what it did not take is sent again later
             self._storage.short and (_large(append) or append.prev_index > engine.log[-1][1])
         ):
-            engine.deliver(
-                node, {"type": "append_entries", "term": append.term, "commit_index": 0}
-            )
+            engine.deliver(node, {"type": "append_entries", "term": append.term, "commit_index": 0})
             self._emit(node, Echo(KINDS[Echo], engine.term, append.round, self._wall_ns()))
             return
         for payload, _, _ in append.entries:

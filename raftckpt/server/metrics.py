@@ -223,7 +223,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
 """All there are. A metric is added here and nowhere else."""
 
 
-_BEHIND_ENTRIES: Final = 10_000
+_BEHIND_ENTRIES: Final = 10_000  # entries are batches: several seconds of full load
 
 
 def readiness(replica: Replica) -> str:

@@ -40,7 +40,7 @@ _RECEIVE_BYTES: Final = 64 * 1024
 _POLL_SECONDS_MAX: Final = 60.0
 _DIAL_SECONDS_MAX: Final = 10.0
 """A connection that takes longer is of no use: the peer's patience is shorter."""
-_JOIN_SECONDS: Final = 2.0
+_JOIN_SECONDS: Final = 2.0  # a thread that ends does so in milliseconds
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     # little is said on some: let the kernel find out that a host is gone

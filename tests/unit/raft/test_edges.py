@@ -88,7 +88,9 @@ def test_an_ack_is_taken_in_when_it_comes_and_asks_for_a_step_only_if_it_commits
     ack = Ack(KINDS[Ack], bench.term, answered, True, False, entry + 1, 0)
     bench.inject("b", ack)
     assert len(woken) == 1
-    assert bench.commit < entry  # an ack alone commits nothing: our own copy counts from the sync on
+    assert (
+        bench.commit < entry
+    )  # an ack alone commits nothing: our own copy counts from the sync on
     bench.settle()
     assert bench.values == ["x"]
     woken.clear()
