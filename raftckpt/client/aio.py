@@ -37,6 +37,7 @@ from raftckpt.client.types import (
     Consistency,
     Image,
     Lately,
+    MemberRecord,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -103,6 +104,18 @@ class Service(ServiceExtras):
     def state(self) -> str:
         """In a word: "connected", "searching", "isolated" (components are suspended), "closed"."""
         return self._driver.core.state
+
+    @property
+    def on_state(self) -> Callable[[str], object] | None:
+        """Called with :attr:`state` when that has changed; None: nobody is.
+
+        By whoever reads for the client: it must be quick, block nowhere and call nothing here.
+        """
+        return self._driver.states.told
+
+    @on_state.setter
+    def on_state(self, told: Callable[[str], object] | None) -> None:
+        self._driver.states.told = told
 
     async def open(
         self,
@@ -216,6 +229,14 @@ class Service(ServiceExtras):
                     )
                 )
         return ClusterStatus.of(replicas)
+
+    async def members(self, *, timeout: float | None = None) -> tuple[MemberRecord, ...]:
+        """Return the members of the cluster, by the configuration that the leader has in force.
+
+        Raises:
+            TryAgain: nobody leads, or the leader could not be asked.
+        """
+        return MemberRecord.all_in(await self.cluster(timeout=timeout))
 
     async def transfer_leadership(
         self, node: str | None = None, *, timeout: float | None = None

@@ -491,7 +491,8 @@ def _data_write(
     key = section_id_of(section_id)
     data = data_of(data)
     message = record(0, 0, 0, opened[0], key, data)
-    return _staged(on_checkpoint(name, opened, message, len(data) + len(key) + 64), data)
+    call = on_checkpoint(name, opened, message, len(data) + len(key) + 64)
+    return _staged(call, data) if len(data) > _INLINE_MAX else call
 
 
 def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -> Call:
@@ -559,16 +560,15 @@ def create(
     message = ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *expiry)
     call = on_checkpoint("create", opened, message, len(data) + len(wanted or b"") + 96)
     call.decode = _second
-    return _staged(call, data)
+    return _staged(call, data) if len(data) > _INLINE_MAX else call
 
 
 def _staged(call: Call, data: bytes) -> Call:
-    """Let the data of a command travel as chunks, if it is too large for one entry."""
-    if len(data) > _INLINE_MAX:
-        message = call.message
-        call.bytes_ -= len(data)
-        message.data = 0
-        stage(call, [Stage(data, partial(setattr, message, "data"))])
+    """Let the data of a command travel as chunks."""
+    message = call.message
+    call.bytes_ -= len(data)
+    message.data = 0
+    stage(call, [Stage(data, partial(setattr, message, "data"))])
     return call
 
 
@@ -622,7 +622,7 @@ def active_replica_set(opened: Opened, exclusive: bool) -> Call:
 
 def on_checkpoint(name: str, opened: Opened, message: Any, bytes_: int = 1152) -> Call:
     """Build a command on an open checkpoint -> revision."""
-    decode = _nothing if opened.asynchronous else None
+    decode = None if opened.attributes.update == "all" else _nothing
     return Call(
         name,
         _COMMAND,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
 
 from raftckpt import limits
-from raftckpt.errors import InvalidParam
+from raftckpt.errors import InvalidParam, TryAgain
 from raftckpt.model import types as model
 from raftckpt.protocol import contract
 
@@ -24,6 +24,7 @@ __all__ = [
     "Image",
     "Lately",
     "LimitStatus",
+    "MemberRecord",
     "Nanoseconds",
     "Opener",
     "ReplicaStatus",
@@ -378,6 +379,46 @@ class ClusterStatus:
             term=term,
             replicas=tuple(by_node[node] for node in sorted(by_node)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A member of the cluster, by the configuration in force.
+
+    Attributes:
+        node: its node id.
+        client: "host:port" where clients reach it.
+        peer: "host:port" where the other replicas reach it.
+        role: "voter" or "learner".
+        directory: id of its data directory; "": its place is kept, it has not come yet.
+    """
+
+    node: str
+    client: str
+    peer: str
+    role: Literal["voter", "learner"]
+    directory: str
+
+    @classmethod
+    def all_in(cls, status: ClusterStatus) -> tuple[MemberRecord, ...]:
+        """Return what the leader says.
+
+        Raises:
+            TryAgain: nobody leads, or the leader could not be asked.
+        """
+        for replica in status.replicas:
+            if replica.reachable and replica.node == status.leader:
+                return tuple(
+                    cls(
+                        row["node"],
+                        row["client"],
+                        row["peer"],
+                        "voter" if row["voter"] else "learner",
+                        row["directory"],
+                    )
+                    for row in replica.detail["members"]
+                )
+        raise TryAgain("members: nobody leads now, or the leader could not be asked; try again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,3 +371,19 @@ def test_tls(tmp_path: Any) -> None:
 
     asyncio.run(main())
     loopback.close()
+
+
+def test_a_program_is_told_how_its_client_fares(replica: LoopbackReplica) -> None:
+    states: list[str] = []
+
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        service.on_state = states.append
+        await ckpt.put("a", b"1")
+        replica.drop_connections()
+        while "searching" not in states:
+            await asyncio.sleep(0.001)
+        await ckpt.put("a", b"2")
+        service.on_state = None
+
+    play(replica, story)
+    assert states == ["connected", "searching", "connected"]
