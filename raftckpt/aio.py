@@ -16,6 +16,7 @@ from typing import Any
 from raftckpt.client import operations
 from raftckpt.client.aio import Checkpoint, Service, Transaction, View
 from raftckpt.client.aio_driver import Driver
+from raftckpt.client.aio_rights import Rights
 from raftckpt.client.aio_tracking import Tracker
 from raftckpt.client.connecting import Options, make_core
 from raftckpt.client.io.loop import LoopEngine
@@ -25,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Connecting",
+    "Rights",
     "Service",
     "Tracker",
     "Transaction",

@@ -361,6 +361,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "assignment_answered": (None, "assignment {0} was answered before"),
     "handing_over": (None, "the service group {0} has no active component that could hand over"),
     "no_standby": (None, "no such component of service group {0} is ready to take over"),
+    "ending": (None, "the cluster took the client for dead, and the session may be over soon"),
     "gap": (None, "an earlier request of this session has not arrived yet"),
     "answered": (None, "the request was answered before and its reply is forgotten"),
     "window": (None, "too many unanswered requests in this session"),

@@ -6,8 +6,8 @@ from typing import Final
 
 __all__ = ["plain", "shown"]
 
-_SHOWN_MAX: Final = 60
-_BITS_MAX: Final = 256
+_SHOWN_MAX: Final = 60  # characters of a wrong value in an error
+_BITS_MAX: Final = 256  # an int that is longer is no number of ours, and takes long to print
 
 
 def plain(text: str) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import os
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import yaml
 
 from raftckpt.testing import LocalCluster
+from raftckpt.testing.local_cluster import _free_ports
 
 
 def with_admin(cluster: LocalCluster) -> LocalCluster:
     """Give each replica an admin port; before it is started."""
     text = yaml.safe_load(cluster.config_path.read_text("utf-8"))
-    with contextlib.ExitStack() as held:
-        for replica in text["replicas"].values():
-            sock = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-            replica["admin"] = f"127.0.0.1:{sock.getsockname()[1]}"
+    ports = _free_ports(len(text["replicas"]))
+    for replica, port in zip(text["replicas"].values(), ports, strict=True):
+        replica["admin"] = f"127.0.0.1:{port}"
     cluster.config_path.write_text(yaml.safe_dump(text), "utf-8")
     return cluster
 
@@ -28,9 +28,14 @@ def url(cluster: LocalCluster, node: str, path: str = "/") -> str:
     return f"http://{replicas[node]['admin']}{path}"
 
 
-def get(cluster: LocalCluster, node: str, path: str) -> tuple[int, str]:
+def get(cluster: LocalCluster, node: str, path: str, authorization: str = "") -> tuple[int, str]:
+    """Status and body; without words for it the token of ``RAFTCKPT_TOKEN_FILE`` is shown."""
+    if not authorization and (file := os.environ.get("RAFTCKPT_TOKEN_FILE")):
+        authorization = "Bearer " + Path(file).read_text("ascii").strip()
+    headers = {"Authorization": authorization} if authorization else {}
+    request = urllib.request.Request(url(cluster, node, path), headers=headers)
     try:
-        with urllib.request.urlopen(url(cluster, node, path), timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

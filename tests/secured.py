@@ -1,4 +1,4 @@
-"""``--secure``: every LocalCluster of a run speaks TLS to its clients and has rights on.
+"""``--secure``: every LocalCluster of a run speaks TLS, to clients and inside, and has rights on.
 
 What the tests say stays as it is: credentials come from the environment, as for programs that are
 given none. Rights are those of an operator with all of them on all names.
@@ -32,6 +32,7 @@ OWN_CREDENTIALS: Final = frozenset(
 )
 """Files that say themselves what is shown to whom, or speak plain bytes: not run with it."""
 
+NODES: Final = [f"n{number}" for number in range(1, 10)]
 KEPT: Final[set[str]] = set()
 """Variables that are part of the run, and of no developer's machine."""
 
@@ -41,6 +42,7 @@ def secure() -> tempfile.TemporaryDirectory[str]:
     directory = tempfile.TemporaryDirectory(prefix="raftckpt-secure-")
     path = Path(directory.name)
     files = Authority(path, "clients").issue("everybody", "everybody", addresses=["127.0.0.1"])
+    inside = Authority(path, "peers").issue("replicas", "replicas", dns=NODES)
     token = path / "operator.token"
     token.touch(0o600)
     token.write_text(make_token().text, "ascii")
@@ -54,5 +56,6 @@ def secure() -> tempfile.TemporaryDirectory[str]:
     KEPT.update(variables)
     tls = TlsOptions(files["ca"], files["cert"], files["key"])
     defaults: dict[str, Any] = LocalCluster.__init__.__kwdefaults__  # type: ignore[assignment]
-    defaults.update(auth=token, tls=tls)
+    peers = TlsOptions(inside["ca"], inside["cert"], inside["key"])
+    defaults.update(auth=token, tls=tls, peers=peers)
     return directory

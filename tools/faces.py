@@ -60,6 +60,12 @@ FACES: Final = (
         ((r"An asynchronous iterator of", "An iterator of"),),
     ),
     Face(
+        "raftckpt/client/aio_rights.py",
+        "raftckpt/client/sync_rights.py",
+        "Principals, spaces and rights: see :mod:`raftckpt.rights`.",
+        ((r"\braftckpt\.client\.aio import", "raftckpt.client.sync import"),),
+    ),
+    Face(
         "raftckpt/ha/aio.py",
         "raftckpt/ha/sync.py",
         "The blocking face of components, leases and service groups.",

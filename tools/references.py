@@ -297,6 +297,7 @@ MEANINGS = {
     "durability": "`os` trusts the page cache: a loss of power of a majority loses writes",
     "insecure": "serve other machines without TLS or secret: whoever reaches a port is let in",
     "peer_secret_file": "what replicas prove to each other that they have",
+    "admin_open": "`metrics`: `/metrics` of the admin port is for everybody who reaches it, also while rights are on",
     "timing.heartbeat_ms": "the leader says that it lives, at least so often",
     "timing.election_min_ms": "silence after which a follower may ask for votes, at least; above three heartbeats",
     "timing.election_max_ms": "the same, at most; each follower draws from the range",

@@ -201,10 +201,14 @@ def members(target: ClusterTarget) -> int:
         print_json(
             {
                 "since": told["config_index"],
+                "version": told["config_index"],
                 "founding": told["founding"],
                 "level": told["level"],
                 "waiting": told["waiting"],
-                "members": told["members"],
+                "members": [
+                    {**each, "role": "voter" if each["voter"] else "learner"}
+                    for each in told["members"]
+                ],
             }
         )
         return ExitCode.OK

@@ -17,18 +17,35 @@ def config() -> None:
 
 @config.command("check")
 @click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--node", help="Certificates must be this replica's.  [default: any replica's]")
 @output_option
-def check(file: str, output: str) -> int:
+def check(file: str, node: str | None, output: str) -> int:
     """Validate FILE; every problem is told with its line and the fix.
 
+    Certificates that it names are looked at as the other side of a connection will: whether key,
+    authority, cluster, node and names fit, and how long they hold.
+
     \b
-    Example:
+    Examples:
       raftckpt config check cluster.yaml
+      raftckpt config check /etc/raftckpt/cluster.yaml --node n1
     """  # noqa: D301
-    from raftckpt.node.config import ConfigError, load
+    from raftckpt.node.config import ConfigError, Problem, load
+    from raftckpt.node.health import certificate_ends
+    from raftckpt.node.tls import certificate_faults
+    from raftckpt_cli.diagnosis import certificate_findings
 
     try:
         loaded = load(file)
+        if node is not None and node not in loaded.replicas:
+            known = ", ".join(loaded.replicas)
+            raise ConfigError(file, [Problem(0, f"it has no replica {node}", f"one of: {known}")])
+        faults = list(certificate_faults(loaded, node))
+        if any(each.grave for each in faults):
+            raise ConfigError(
+                file,
+                [Problem(0, f"{e.setting}: {e.why}", e.fix) for e in faults if e.grave],
+            )
     except ConfigError as error:
         if output == "json":
             problems = [{"line": p.line, "what": p.what, "fix": p.fix} for p in error.problems]
@@ -36,10 +53,12 @@ def check(file: str, output: str) -> int:
         else:
             click.echo(str(error), err=True)
         return ExitCode.USAGE
+    warnings = [*loaded.warnings, *(f"{each.setting}: {each.why}" for each in faults)]
+    warnings += [told for _, told, _ in certificate_findings("this host", certificate_ends(loaded))]
     if output == "json":
-        print_json({"file": file, "ok": True, "problems": [], "warnings": list(loaded.warnings)})
+        print_json({"file": file, "ok": True, "problems": [], "warnings": warnings})
         return ExitCode.OK
-    for warning in loaded.warnings:
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     replicas = ", ".join(f"{node} {at.client}" for node, at in loaded.replicas.items())
     click.echo(f"{file} is valid: cluster {loaded.cluster}, durability {loaded.durability}")

@@ -33,6 +33,9 @@ _POLL_S = 0.2
 @click.option(
     "--auth", "rights", is_flag=True, help="Switch rights on; the operator's token is in a file."
 )
+@click.option(
+    "--tls", is_flag=True, help="Speak TLS; certificates are below certs/ in the directory."
+)
 @click.option("--restart", is_flag=True, help="Restart a replica that dies.")
 @output_option
 @click.pass_context
@@ -41,6 +44,7 @@ def dev(
     replicas: int,
     data_dir: str,
     rights: bool,
+    tls: bool,
     restart: bool,
     output: str,
 ) -> int:
@@ -50,7 +54,7 @@ def dev(
     Examples:
       raftckpt dev
       raftckpt dev --replicas 5 --data-dir /tmp/five --restart
-      raftckpt dev --auth
+      raftckpt dev --auth --tls
       raftckpt section list CKPT --config raftckpt-dev/cluster.yaml
     """  # noqa: D301
     from raftckpt.testing import LocalCluster
@@ -61,7 +65,7 @@ def dev(
         signal.signal(number, signal.default_int_handler)
     cluster: LocalCluster | None = None
     try:
-        cluster = LocalCluster(replicas, data_dir, faults=False, auth=rights)
+        cluster = LocalCluster(replicas, data_dir, faults=False, auth=rights, tls=tls or None)
         asked = context.get_parameter_source("replicas") is ParameterSource.COMMANDLINE
         if asked and replicas != len(cluster.nodes):
             raise Failure(
@@ -74,6 +78,15 @@ def dev(
         cluster.wait_ready()
         _announce(cluster, output)
         _watch(cluster, restart=restart)
+    except ModuleNotFoundError as error:
+        if error.name != "cryptography":
+            raise
+        raise Failure(
+            "raftckpt dev --tls needs a package that is not installed",
+            "no module cryptography",
+            "pip install 'raftckpt[certs]'",
+            ExitCode.USAGE,
+        ) from None
     except ClusterNotReady as error:
         raise Failure(
             "the local cluster did not start",
@@ -105,6 +118,7 @@ def _announce(cluster: LocalCluster, output: str) -> None:
             {
                 "endpoints": cluster.endpoints,
                 "data_dir": str(cluster.data_dir),
+                "config": str(cluster.config_path),
                 "token_file": str(cluster.token_path) if cluster.token else None,
                 "replicas": replicas,
             }
@@ -112,7 +126,10 @@ def _announce(cluster: LocalCluster, output: str) -> None:
         return
     print_table(["node", "pid", "client", "peer"], [list(each.values()) for each in replicas])
     click.echo(f"\nendpoints: {cluster.endpoints}\ndata:      {cluster.data_dir}\n")
-    click.echo(f"export RAFTCKPT_ENDPOINTS={cluster.endpoints}")
+    if (cluster.data_dir / "certs").exists():  # it says what to show, too
+        click.echo(f"export RAFTCKPT_CONFIG={cluster.config_path}")
+    else:
+        click.echo(f"export RAFTCKPT_ENDPOINTS={cluster.endpoints}")
     if cluster.token:
         click.echo(f"export RAFTCKPT_TOKEN_FILE={cluster.token_path}")
     click.echo("Ctrl-C stops all.", err=True)

@@ -38,8 +38,8 @@ CERTIFICATE_DAYS_SOON: Final = 14
 CERTIFICATE_DAYS_NOW: Final = 2
 _CLOCK_MS: Final = 2000
 """Replicas are asked within a second, so that less than this is no finding."""
-_BEHIND_ENTRIES: Final = 10_000
-_STEP_MS: Final = 1000
+_BEHIND_ENTRIES: Final = 10_000  # entries are batches: several seconds of full load
+_STEP_MS: Final = 1000  # longer than the longest election time-out by default
 _DISK_PART: Final = 10
 _DISK_ENOUGH: Final = 20 << 30
 _DAY_S: Final = 86_400

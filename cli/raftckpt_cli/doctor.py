@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_SECOND_LOOK_S: Final = 1.2
+_SECOND_LOOK_S: Final = 1.2  # later: longer than an election takes
 _CONFIG: Final = "configuration"
 _HERE: Final = "this host"
 _SHOWN: Final = {Weight.WRONG: "WRONG", Weight.PASSING: "WRONG", Weight.WARNING: "look"}
@@ -94,8 +94,11 @@ def _print(checks: list[str], said: list[Finding]) -> None:
 
 def _of_the_file(path: str) -> Iterator[Finding]:
     """What the configuration says, and what this host has for it."""
+    from raftckpt.client.endpoints import cluster_file
     from raftckpt.node.config import ConfigError, load
 
+    if "credentials" in cluster_file(path):  # a client's: it says where replicas are, and no more
+        return
     try:
         config = load(path)
     except ConfigError as error:
@@ -109,10 +112,19 @@ def _of_the_file(path: str) -> Iterator[Finding]:
 
 
 def _of_this_host(config: ClusterConfig) -> Iterator[Finding]:
+    from raftckpt.node.config import ConfigError
     from raftckpt.node.health import certificate_ends
+    from raftckpt.node.tls import certificate_faults
 
     for said in certificate_findings(_HERE, certificate_ends(config)):
         yield Finding(_HERE, *said)
+    try:
+        for fault in certificate_faults(config, None):
+            weight = Weight.WRONG if fault.grave else Weight.WARNING
+            yield Finding(_HERE, weight, f"{fault.setting}: {fault.why}", fault.fix)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding(_HERE, Weight.WRONG, problem.what, problem.fix)
     try:
         disk = os.statvfs(config.data_dir)
     except OSError:  # the data are elsewhere

@@ -32,6 +32,7 @@ _COMMANDS = {
     "run": ("run:run", "Run a program as a component of a service group."),
     "lock": ("lock:lock", "Run a command while a lock is had."),
     "cluster": ("cluster:cluster", "Status, leadership transfer, comparison of replicas."),
+    "certs": ("certs:certs", "Certificates of replicas and clients: make, renew, check."),
     "auth": ("rights:auth", "Switch rights on and off; who am I?"),
     "principal": ("rights:principal", "Make and revoke principals, give them tokens."),
     "space": ("rights:space", "Make spaces of names, and grant rights on them."),

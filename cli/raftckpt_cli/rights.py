@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raftckpt.errors import Exist
 from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
 from raftckpt_cli.output import (
     ExitCode,
@@ -232,6 +234,12 @@ def principal() -> None:
 @click.argument("name")
 @click.option("--operator", is_flag=True, help="Grant it `operate` on all names.")
 @click.option(
+    "--space",
+    "prefix",
+    metavar="PREFIX",
+    help="Grant it all but `operate` on this space, which is made if there is none.",
+)
+@click.option(
     "--certificate/--no-certificate",
     default=False,
     help="Certificates for raftckpt://CLUSTER/client/NAME prove it.",
@@ -245,18 +253,19 @@ def create(
     target: ClusterTarget,
     name: str,
     operator: bool,
+    prefix: str | None,
     certificate: bool,
     wants_token: bool,
     token_out: str | None,
     ends_in: float | None,
     expected: int | None,
 ) -> None:
-    """Make a principal; it has no rights but what --operator grants.
+    """Make a principal; it has no rights but what --operator and --space grant.
 
     \b
     Examples:
       raftckpt principal create ops --operator --token-out ops.token
-      raftckpt principal create billing --ends-in 90d --token-out billing.token
+      raftckpt principal create billing --space billing/ --ends-in 90d --token-out billing.token
       raftckpt principal create reports --certificate --no-token
     """  # noqa: D301
     if not (wants_token or certificate):
@@ -268,9 +277,15 @@ def create(
         revision = rights.create_principal(
             name, token, ends=ends, certificate=certificate, expected=expected
         )
-    if operator:
+    grants = [("", "operate")] if operator else []
+    grants += [] if prefix is None else [(prefix, _TENANT)]
+    if grants:
         with target.connect() as service:
-            revision = _rights(service).grant("", name, "operate")
+            rights = _rights(service)
+            for space_prefix, words in grants:
+                with contextlib.suppress(Exist):
+                    rights.create_space(space_prefix)
+                revision = rights.grant(space_prefix, name, words)
     path = token_out if wants_token else None
     _hand_out(target, revision, f"principal {name} is made", token, path)
 

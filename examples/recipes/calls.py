@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-from raftckpt import Attributes, Change, ha
+from raftckpt import Attributes, Change, CheckpointError, ha
 
 RECORD = struct.Struct("!IIQ")  # state, seconds, sequence
 IDLE, TALKING = 0, 1
@@ -89,4 +89,9 @@ class Switch:
 
 
 if __name__ == "__main__":
-    Switch().run()
+    while True:
+        try:
+            Switch().run()
+        except CheckpointError as error:  # the session was lost, or nobody can be reached
+            print(error, file=sys.stderr, flush=True)
+            time.sleep(0.5)  # what was known went with it: the next tracker begins with an image

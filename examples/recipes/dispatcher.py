@@ -10,8 +10,10 @@ is written twice.
 """
 
 import os
+import sys
+import time
 
-from raftckpt import Attributes, Change, Fenced, ha
+from raftckpt import Attributes, Change, CheckpointError, Fenced, ha
 
 TODO, DONE = b"todo/", b"done/"
 
@@ -68,4 +70,9 @@ class Dispatcher:
 
 
 if __name__ == "__main__":
-    Dispatcher().run()
+    while True:
+        try:
+            Dispatcher().run()
+        except CheckpointError as error:  # the session was lost, or nobody can be reached
+            print(error, file=sys.stderr, flush=True)
+            time.sleep(0.5)  # what was known went with it: the next tracker begins with an image

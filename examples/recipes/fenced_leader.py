@@ -48,21 +48,24 @@ async def lead(storage: Storage, lease: ha.aio.Lease) -> None:
         await asyncio.sleep(0.05)
 
 
+async def take_turns(storage: Storage) -> None:
+    # who dies is replaced at once, who is cut off after five seconds
+    async with ha.aio.connect(os.environ["RAFTCKPT_ENDPOINTS"]) as service:
+        while True:
+            async with ha.aio.lease(service, "writer") as lease:  # waits for its turn
+                print(f"leads with token {lease.token}", flush=True)
+                await lead(storage, lease)
+            print("leads no more", flush=True)
+
+
 async def main() -> None:
     storage = Storage(sys.argv[1])
-    endpoints = os.environ["RAFTCKPT_ENDPOINTS"]
-    # who dies is replaced at once, who is cut off after five seconds
-    async with raftckpt.aio.connect(
-        endpoints, disconnect_grace=0.0, session_timeout=5.0
-    ) as service:
-        while True:
-            try:
-                async with ha.aio.lease(service, "writer") as lease:  # waits for its turn
-                    print(f"leads with token {lease.token}", flush=True)
-                    await lead(storage, lease)
-            except raftckpt.SessionLost:
-                return  # start again: the supervisor of this process does
-            print("leads no more", flush=True)
+    while True:
+        try:
+            await take_turns(storage)
+        except raftckpt.CheckpointError as error:  # the session was lost, or nobody is there
+            print("leads no more:", error, flush=True)
+            await asyncio.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import struct
 import sys
 import time
 
-from raftckpt import Attributes, ha
+from raftckpt import Attributes, CheckpointError, ha
 
 PERIOD_S = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
 
@@ -59,4 +59,9 @@ class Scheduler:
 
 
 if __name__ == "__main__":
-    Scheduler().run()
+    while True:
+        try:
+            Scheduler().run()
+        except CheckpointError as error:  # the session was lost, or nobody can be reached
+            print(error, file=sys.stderr, flush=True)
+            time.sleep(0.5)  # what was known went with it: the next tracker begins with an image

@@ -6,7 +6,9 @@ A visitor's session is a section of the checkpoint ``web-sessions``, by the id i
 changed on the condition that nobody else changed it meanwhile, and expires when it is not used.
 """
 
+import asyncio
 import json
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -20,11 +22,29 @@ import raftckpt
 IDLE_S = 1800.0
 
 
+async def keep_open(app: FastAPI, opened: asyncio.Event) -> None:
+    """Open the checkpoint, and again after our own session with the cluster was lost."""
+    while True:
+        app.state.lost = asyncio.Event()
+        try:
+            async with raftckpt.aio.connect(os.environ["RAFTCKPT_ENDPOINTS"]) as service:
+                create = raftckpt.Attributes()
+                app.state.sessions = await service.open("web-sessions", create=create)
+                opened.set()
+                await app.state.lost.wait()
+        except raftckpt.CheckpointError as error:
+            logging.getLogger("uvicorn.error").warning("web-sessions: %s", error)
+            await asyncio.sleep(0.5)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with raftckpt.aio.connect(os.environ["RAFTCKPT_ENDPOINTS"]) as service:
-        app.state.sessions = await service.open("web-sessions", create=raftckpt.Attributes())
-        yield
+    opened = asyncio.Event()
+    keeper = asyncio.create_task(keep_open(app, opened))
+    await opened.wait()
+    yield
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
 
 
 app = FastAPI(lifespan=lifespan)
@@ -65,5 +85,7 @@ async def show(request: Request) -> dict[str, Any]:
 @app.exception_handler(raftckpt.CheckpointError)
 async def unavailable(request: Request, error: raftckpt.CheckpointError) -> Response:
     """Say whether it happened: a visitor may press the button again only if it did not."""
+    if isinstance(error, raftckpt.SessionLost):
+        request.app.state.lost.set()
     words = {"error": str(error), "happened": "no" if error.definite else "perhaps"}
     return Response(json.dumps(words), 503, media_type="application/json")

@@ -218,7 +218,13 @@ class _Unit:
         low = self._order.floor(op.invoked + (op.ttl_ns or 0) - CLOCK_SLACK_NS)
         if op.revision is not None:
             low = max(low, op.revision)
-        yield Floating(low, FAR, True, False, _expire(op, index), op)
+        born = FAR if op.revision is None else op.revision
+        at, number = index[op.parts[0].section], op.number
+
+        def lives(state: tuple[Any, ...]) -> bool:
+            return state[at] is not None and state[at][1] == number
+
+        yield Floating(low, FAR, True, False, _expire(at, lives), op, born=born, lives=lives)
 
     def _search(
         self,
@@ -544,15 +550,9 @@ def _opened(state: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...] | None:
     return state if value[0] == part.data else None
 
 
-def _expire(op: Operation, index: dict[str, int]) -> Step:
-    at = index[op.parts[0].section]
-    number = op.number
-
+def _expire(at: int, lives: Callable[[tuple[Any, ...]], bool]) -> Step:
     def step(state: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        value = state[at]
-        if value is None or value[1] != number:
-            return None
-        return (*state[:at], None, *state[at + 1 :])
+        return (*state[:at], None, *state[at + 1 :]) if lives(state) else None
 
     return step
 

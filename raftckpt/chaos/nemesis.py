@@ -392,7 +392,7 @@ MEMBERS: Final[dict[str, Script]] = {
     "switch version": _switch_version,
 }
 """One more lane, with ``--members`` or another version."""
-_CHANGE_S: Final = 120.0
+_CHANGE_S: Final = 120.0  # a change of members that takes longer is a problem, and told as one
 LANES: Final[tuple[dict[str, Script], ...]] = (
     {
         "kill leader": _kill_leader,
@@ -493,7 +493,7 @@ class Nemesis:
                 if lane == 0:
                     self._until_led()
         except Exception as error:
-            self.problems.append(f"the nemesis failed: {error!r}")
+            self._problem(f"the nemesis failed: {error!r}")
 
     def _perform(
         self, lane: int, name: str, scripts: dict[str, Script], dice: random.Random
@@ -515,11 +515,16 @@ class Nemesis:
         except _Skip:
             pass
         except ClusterNotReady as error:
-            self.problems.append(f"{name}: {error}")
+            self._problem(f"{name}: {error}")
         finally:
             script.close()  # type: ignore[attr-defined]
         if told:
             self.marks.append(Mark(begin, time.monotonic_ns(), lane, name))
+
+    def _problem(self, what: str) -> None:
+        """It ends the run: whoever looks on sees why at once, not after the judge has spoken."""
+        self._tell(f"ends early: {what}")
+        self.problems.append(what)
 
     def _until_led(self) -> None:
         """Wait for a leader: what hits a cluster without one teaches little. Not for ever."""

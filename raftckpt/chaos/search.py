@@ -52,6 +52,9 @@ class Floating(NamedTuple):
         step: executes it.
         operation: for reports.
         allowed: whether it may have happened at a revision (fencing).
+        born: behind this revision it can only happen in a state of which ``lives`` is true (an
+            expiration, once the operation that set it has its place).
+        lives: see there.
     """
 
     low: int
@@ -61,6 +64,8 @@ class Floating(NamedTuple):
     step: Step
     operation: Operation
     allowed: Callable[[int], bool] | None = None
+    born: int = FAR
+    lives: Callable[[State], bool] | None = None
 
 
 class Refuted(NamedTuple):
@@ -185,7 +190,7 @@ def search(
         survivors = after.all()
         if not survivors:
             return Refuted(event.operation, _states(table))
-        table = survivors
+        table = _buried(survivors, active, event.revision)
         before = event.revision
     return None
 
@@ -274,6 +279,27 @@ def _grow(
             if grown.add(new):
                 fresh.append(new)
     return grown.all()
+
+
+def _buried(
+    table: list[_Configuration], active: dict[int, Floating], revision: int
+) -> list[_Configuration]:
+    """Forget what cannot happen again: that it did would tell states apart for ever."""
+    gone = frozenset(
+        key
+        for key, item in active.items()
+        if item.lives is not None
+        and item.born <= revision
+        and not any(item.lives(each.state) for each in table)
+    )
+    if not gone:
+        return table
+    for key in gone:
+        del active[key]
+    kept = _Table()
+    for each in table:
+        kept.add(each.without(gone))
+    return kept.all()
 
 
 def _retired(

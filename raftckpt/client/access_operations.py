@@ -31,6 +31,7 @@ __all__ = [
     "SpaceRow",
     "auth_set",
     "auth_status",
+    "known_principal",
     "known_token",
     "mask_of",
     "new_token",
@@ -147,7 +148,12 @@ def words_of(mask: int) -> list[str]:
     return [str(grant.name).lower() for grant in Grant if mask & grant]
 
 
-def _principal(name: str) -> str:
+def known_principal(name: str) -> str:
+    """Take the name of a principal.
+
+    Raises:
+        InvalidParam: it is none.
+    """
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
@@ -202,7 +208,7 @@ def principal_create(
     if token is None and not certificate:
         raise InvalidParam("a principal is known by a token, by its certificate, or by both")
     message = ops.PrincipalCreate(
-        0, 0, 0, _principal(name), number, digest, _ends_ns(ends), bool(certificate), expected
+        0, 0, 0, known_principal(name), number, digest, _ends_ns(ends), bool(certificate), expected
     )
     return Call(f"create principal {name!r}", _COMMAND, message)
 
@@ -215,7 +221,7 @@ def principal_rotate(
         0,
         0,
         0,
-        _principal(name),
+        known_principal(name),
         token.id,
         token.digest,
         _ends_ns(ends),
@@ -227,7 +233,7 @@ def principal_rotate(
 
 def principal_revoke(name: str, expected: int | None) -> Call:
     """Build the end of a principal."""
-    message = ops.PrincipalRevoke(0, 0, 0, _principal(name), expected)
+    message = ops.PrincipalRevoke(0, 0, 0, known_principal(name), expected)
     return Call(f"revoke principal {name!r}", _COMMAND, message)
 
 
@@ -242,7 +248,7 @@ def space_grant(
 ) -> Call:
     """Build a grant."""
     message = ops.SpaceGrant(
-        0, 0, 0, _space(prefix), _principal(principal), mask_of(rights), expected
+        0, 0, 0, _space(prefix), known_principal(principal), mask_of(rights), expected
     )
     return Call(f"grant on space {prefix!r} to {principal!r}", _COMMAND, message)
 
@@ -252,7 +258,7 @@ def space_revoke(
 ) -> Call:
     """Build the end of a grant."""
     message = ops.SpaceRevoke(
-        0, 0, 0, _space(prefix), _principal(principal), mask_of(rights), expected
+        0, 0, 0, _space(prefix), known_principal(principal), mask_of(rights), expected
     )
     return Call(f"revoke on space {prefix!r} from {principal!r}", _COMMAND, message)
 

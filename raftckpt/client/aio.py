@@ -37,6 +37,7 @@ from raftckpt.client.types import (
     Consistency,
     Image,
     Lately,
+    MemberRecord,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -104,6 +105,18 @@ class Service(ServiceExtras):
         """In a word: "connected", "searching", "isolated" (components are suspended), "closed"."""
         return self._driver.core.state
 
+    @property
+    def on_state(self) -> Callable[[str], object] | None:
+        """Called with :attr:`state` when that has changed; None: nobody is.
+
+        By whoever reads for the client: it must be quick, block nowhere and call nothing here.
+        """
+        return self._driver.states.told
+
+    @on_state.setter
+    def on_state(self, told: Callable[[str], object] | None) -> None:
+        self._driver.states.told = told
+
     async def open(
         self,
         name: str | bytes,
@@ -142,8 +155,7 @@ class Service(ServiceExtras):
         Raises:
             NotExist: no checkpoint has this name.
         """
-        revision: int = await self._run(operations.unlink(name), timeout)
-        return revision
+        return await self._run(operations.unlink(name), timeout)
 
     async def checkpoints(
         self,
@@ -165,8 +177,7 @@ class Service(ServiceExtras):
         """
         if not prefix and after is None and limit is None:
             call = operations.checkpoints(consistency)
-            found: list[CheckpointStatus] = await self._run(call, timeout)
-            return found
+            return await self._run(call, timeout)
 
         def page(after: Any, rows: int) -> Call:
             return operations.checkpoint_page(prefix, after, rows, consistency)
@@ -218,6 +229,14 @@ class Service(ServiceExtras):
                     )
                 )
         return ClusterStatus.of(replicas)
+
+    async def members(self, *, timeout: float | None = None) -> tuple[MemberRecord, ...]:
+        """Return the members of the cluster, by the configuration that the leader has in force.
+
+        Raises:
+            TryAgain: nobody leads, or the leader could not be asked.
+        """
+        return MemberRecord.all_in(await self.cluster(timeout=timeout))
 
     async def transfer_leadership(
         self, node: str | None = None, *, timeout: float | None = None
@@ -278,8 +297,7 @@ class Service(ServiceExtras):
 
         Connect to that replica alone.
         """
-        found: Lately = await self._run(operations.lately(), timeout)
-        return found
+        return await self._run(operations.lately(), timeout)
 
     async def drain_member(
         self, node: str, drained: bool = True, *, timeout: float | None = None
@@ -307,8 +325,7 @@ class Service(ServiceExtras):
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> ClusterLimits:
         """Limits of the state, what of them is used, and whether it takes no new data."""
-        found: ClusterLimits = await self._run(operations.limits_now(consistency), timeout)
-        return found
+        return await self._run(operations.limits_now(consistency), timeout)
 
     async def set_limits(self, values: Mapping[str, int], *, timeout: float | None = None) -> None:
         """Set limits of the state on all replicas, all of those named or none.
@@ -491,10 +508,9 @@ class View:
             SectionNotExist: there is no such section.
             InvalidParam: the offset lies beyond its end.
         """
-        data: bytes = await self._run(
+        return await self._run(
             operations.read(self._opened, id, offset, size, consistency), timeout
         )
-        return data
 
     async def get(
         self,
@@ -532,10 +548,7 @@ class View:
         timeout: float | None = None,
     ) -> list[bytes]:
         """Read (id, offset, size) each, of one consistent state."""
-        data: list[bytes] = await self._run(
-            operations.read_many(self._opened, reads, consistency), timeout
-        )
-        return data
+        return await self._run(operations.read_many(self._opened, reads, consistency), timeout)
 
     async def read_versioned(
         self,
@@ -545,17 +558,13 @@ class View:
         timeout: float | None = None,
     ) -> tuple[bytes, int]:
         """Read a section and the revision of its last change."""
-        found: tuple[bytes, int] = await self._run(
-            operations.read_versioned(self._opened, id, consistency), timeout
-        )
-        return found
+        return await self._run(operations.read_versioned(self._opened, id, consistency), timeout)
 
     async def read_all(
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> Image:
         """Read all sections, of one consistent state."""
-        image: Image = await self._run(operations.read_all(self._opened, consistency), timeout)
-        return image
+        return await self._run(operations.read_all(self._opened, consistency), timeout)
 
     async def ids(
         self,
@@ -578,8 +587,7 @@ class View:
         """
         if not prefix and after is None and limit is None:
             call = operations.section_ids(self._opened, consistency)
-            found: list[bytes] = await self._run(call, timeout)
-            return found
+            return await self._run(call, timeout)
 
         def page(after: Any, rows: int) -> Call:
             return operations.section_id_page(self._opened, prefix, after, rows, consistency)
@@ -590,8 +598,7 @@ class View:
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> int:
         """Count the sections."""
-        number: int = await self._run(operations.count(self._opened, consistency), timeout)
-        return number
+        return await self._run(operations.count(self._opened, consistency), timeout)
 
     async def sections(
         self,
@@ -618,8 +625,7 @@ class View:
         """
         if not prefix and after is None and limit is None:
             call = operations.sections(self._opened, which, expiration, consistency)
-            found: list[SectionStatus] = await self._run(call, timeout)
-            return found
+            return await self._run(call, timeout)
         if which != "any" or expiration is not None:
             raise InvalidParam("give which, or prefix, after and limit")
 
@@ -632,10 +638,7 @@ class View:
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> CheckpointStatus:
         """Describe the checkpoint."""
-        found: CheckpointStatus = await self._run(
-            operations.status(self._opened, consistency), timeout
-        )
-        return found
+        return await self._run(operations.status(self._opened, consistency), timeout)
 
 
 class Checkpoint(CheckpointExtras, View):
@@ -700,8 +703,7 @@ class Checkpoint(CheckpointExtras, View):
         else:
             part = new_part(kind, id, data, offset=offset, if_revision=if_revision)
             call = change(name, opened, part)
-        revision: int | None = await self._run(call, timeout)
-        return revision
+        return await self._run(call, timeout)
 
     async def append(
         self,
@@ -722,8 +724,7 @@ class Checkpoint(CheckpointExtras, View):
         """
         part = new_part(PartKind.APPEND, id, data, if_revision=if_revision)
         call = change("append", self._opened, part, appended)
-        found: Appended = await self._run(call, timeout)
-        return found
+        return await self._run(call, timeout)
 
     def transaction(self, *, timeout: float | None = None) -> Transaction:
         """Collect changes of this checkpoint that are made together, or not at all.
@@ -784,8 +785,7 @@ class Checkpoint(CheckpointExtras, View):
         Raises:
             CheckpointError: ``.index`` is the position of the element that was refused.
         """
-        revision: int | None = await self._run(operations.write_many(self._opened, writes), timeout)
-        return revision
+        return await self._run(operations.write_many(self._opened, writes), timeout)
 
     async def create(
         self,
@@ -809,10 +809,7 @@ class Checkpoint(CheckpointExtras, View):
             Exist: there is one already.
             NoSpace: the checkpoint holds all that it may, or there is no memory for data.
         """
-        section_id: bytes = await self._run(
-            operations.create(self._opened, id, data, expires, ttl), timeout
-        )
-        return section_id
+        return await self._run(operations.create(self._opened, id, data, expires, ttl), timeout)
 
     async def delete(
         self, id: SectionId, *, if_revision: int | None = None, timeout: float | None = None
@@ -839,10 +836,7 @@ class Checkpoint(CheckpointExtras, View):
             SectionNotExist: there is no such section.
             InvalidParam: the time lies in the past.
         """
-        revision: int | None = await self._run(
-            operations.set_expiration(self._opened, id, at, ttl), timeout
-        )
-        return revision
+        return await self._run(operations.set_expiration(self._opened, id, at, ttl), timeout)
 
     async def set_retention(
         self, seconds: float | None, *, timeout: float | None = None
@@ -852,10 +846,7 @@ class Checkpoint(CheckpointExtras, View):
         Raises:
             BadOperation: it is unlinked.
         """
-        revision: int | None = await self._run(
-            operations.set_retention(self._opened, seconds), timeout
-        )
-        return revision
+        return await self._run(operations.set_retention(self._opened, seconds), timeout)
 
     async def active_replica_set(
         self, exclusive: bool = False, *, timeout: float | None = None
@@ -866,10 +857,7 @@ class Checkpoint(CheckpointExtras, View):
             exclusive: also refuse changes by all other sessions from now on.
             timeout: seconds.
         """
-        epoch: int = await self._run(
-            operations.active_replica_set(self._opened, exclusive), timeout
-        )
-        return epoch
+        return await self._run(operations.active_replica_set(self._opened, exclusive), timeout)
 
     async def synchronize(self, timeout: float | None = None) -> int:
         """Wait until everything this session wrote before is committed; return the revision.
@@ -878,8 +866,7 @@ class Checkpoint(CheckpointExtras, View):
             Timeout: not confirmed in time; call it again.
             CheckpointError: the first refusal of an accepted write.
         """
-        revision: int = await self._run(operations.synchronize(self._opened), timeout)
-        return revision
+        return await self._run(operations.synchronize(self._opened), timeout)
 
     # --- changes as they happen ----------------------------------------------------------
 
@@ -912,8 +899,7 @@ class Checkpoint(CheckpointExtras, View):
 
     async def unlink(self, *, timeout: float | None = None) -> int:
         """Remove the checkpoint's name; open handles go on working."""
-        revision: int = await self._run(operations.unlink(self._opened.name), timeout)
-        return revision
+        return await self._run(operations.unlink(self._opened.name), timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Wait for accepted writes and close the handle. Idempotent.

@@ -15,6 +15,7 @@ from raftckpt.client.core import ClientCore
 from raftckpt.client.io.loop import LoopEngine
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
+from raftckpt.client.states import States
 
 __all__ = ["Driver"]
 
@@ -32,6 +33,7 @@ class Driver:
         self.core = core
         self.engine = engine
         self.timeout = timeout
+        self.states = States(core)
         self.companions: dict[type, Any] = {}
         """Peers that live as long as the service, by kind."""
         self._port = engine.add(core, self._hand_out, core.close)
@@ -88,6 +90,8 @@ class Driver:
         return port.soon
 
     def _hand_out(self) -> None:
+        if self.states.told is not None:
+            self.states.look()
         for call in self.core.take_completed():
             if call.waiter is not None and not call.waiter.done():
                 call.waiter.set_result(None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, NamedTuple
 
 from raftckpt.client.types import Image, seconds_or_none
+from raftckpt.errors import SectionNotExist
 from raftckpt.model.changes import ChangeKind
 from raftckpt.protocol.contract import SA_TIME_MAX
 
@@ -100,7 +101,11 @@ class Change(NamedTuple):
         return Image(sections, revision=self.revision)
 
     def apply_to(self, sections: MutableMapping[bytes, bytes]) -> None:
-        """Carry the change out on a copy of the sections.
+        """Carry the change out on a copy of the sections: all of it or nothing.
+
+        Raises:
+            SectionNotExist: the copy has not got a section that was written to: it is not what the
+                changes before left behind. Track again, and begin with an image.
 
         Example::
 
@@ -108,22 +113,33 @@ class Change(NamedTuple):
             for change in checkpoint.track():
                 change.apply_to(copy)
         """
-        kind = self.kind
-        if kind in ("written", "created", "overwritten", "transaction"):
-            for section, offset, data, part_kind, _ in self.parts:
-                if part_kind == "deleted":
-                    del sections[section]
-                elif kind == "written" or part_kind == "written":
-                    old = sections[section].ljust(offset, b"\0")
-                    sections[section] = old[:offset] + data + old[offset + len(data) :]
-                else:
-                    sections[section] = data
-        elif kind in ("deleted", "expired"):
-            if self.section is not None:
-                del sections[self.section]
-        elif kind in ("image", "resync", "destroyed"):
+        if self.is_image or self.kind == "destroyed":
             sections.clear()
-            sections.update({part.section: part.data for part in self.parts})
+        became: dict[bytes, bytes | None] = {}
+        if self.kind in ("deleted", "expired") and self.section is not None:
+            became[self.section] = None
+        for section, offset, data, kind, _ in self.parts:
+            if kind == "deleted":
+                became[section] = None
+            elif "written" in (kind, self.kind):
+                old = became[section] if section in became else sections.get(section)
+                if old is None:
+                    raise SectionNotExist(
+                        f"revision {self.revision} writes to section {section!r}, which the copy "
+                        "has not got: track again, and begin with an image",
+                        reason="section_missing",
+                        detail=section,
+                    )
+                became[section] = (
+                    old[:offset].ljust(offset, b"\0") + data + old[offset + len(data) :]
+                )
+            else:
+                became[section] = data
+        for section, content in became.items():
+            if content is None:
+                sections.pop(section, None)  # gone from the copy, too, if it was there
+            else:
+                sections[section] = content
 
 
 def change_from_wire(fields: list[Any]) -> Change:
@@ -153,33 +169,27 @@ def change_from_wire(fields: list[Any]) -> Change:
         )
         return Change(kind, revision, session, parts=parts)
     if number in (ChangeKind.IMAGE, ChangeKind.RESYNC):
-        (active, epoch, exclusive, owner), retention_ns, unlinked = detail
+        activity, retention_ns, unlinked = detail
         return Change(
             kind,
             revision,
             session,
             parts=tuple([Part(row[0], 0, row[1]) for row in data]),
             expirations={row[0]: row[2] / 1_000_000_000 for row in data if row[2] < SA_TIME_MAX},
-            active=None if active is None else (active[0], active[1]),
-            epoch=epoch,
-            exclusive=exclusive,
-            owner=owner,
+            **_activity(*activity),
             retention=seconds_or_none(retention_ns),
             unlinked=unlinked,
         )
     if number == ChangeKind.ACTIVE_CHANGED:
-        active, epoch, exclusive, owner = detail
-        return Change(
-            kind,
-            revision,
-            session,
-            active=None if active is None else (active[0], active[1]),
-            epoch=epoch,
-            exclusive=exclusive,
-            owner=owner,
-        )
+        return Change(kind, revision, session, **_activity(*detail))
     if number == ChangeKind.RETENTION_SET:
         return Change(kind, revision, session, retention=seconds_or_none(detail))
     if number == ChangeKind.EXPIRATION_SET:
         return Change(kind, revision, session, section, expires=seconds_or_none(detail))
     return Change(kind, revision, session, section, unlinked=number == ChangeKind.UNLINKED)
+
+
+def _activity(active: Any, epoch: int, exclusive: bool, owner: int) -> dict[str, Any]:
+    """Fields that say who is active."""
+    pair = None if active is None else (active[0], active[1])
+    return {"active": pair, "epoch": epoch, "exclusive": exclusive, "owner": owner}

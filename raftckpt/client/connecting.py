@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
 from raftckpt.client.credentials import credentials
-from raftckpt.client.endpoints import named_endpoints, tls_context
+from raftckpt.client.endpoints import RenewedContext, named_endpoints, tls_options
 from raftckpt.client.types import TlsOptions, duration_ns
 from raftckpt.errors import InvalidParam
 from raftckpt.protocol import contract
 
 if TYPE_CHECKING:
-    import ssl
+    pass
 
 __all__ = ["Options", "core_beside", "make_core"]
 
@@ -56,7 +56,8 @@ class Options:
                 raise InvalidParam(f"{what} is text of at most {bytes_max} bytes, not {value!r}")
         tls, token = credentials(endpoints, tls, token)
         self.endpoints = named_endpoints(endpoints)
-        self.context: ssl.SSLContext | None = tls_context(tls)
+        shown = tls_options(tls)
+        self.context = None if shown is None else RenewedContext(shown)
         probe_after = min(0.5, session_timeout_ns / 6e9)
         self.config = CoreConfig(
             client_name=default_name() if name is None else name,

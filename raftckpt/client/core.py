@@ -27,7 +27,7 @@ from raftckpt.client.greeting import GreetingRefused, Welcome
 from raftckpt.client.link import Contact
 from raftckpt.client.requests import OpenRequests
 from raftckpt.client.roles import RoleInbox
-from raftckpt.client.search import Search, described
+from raftckpt.client.search import Search
 from raftckpt.client.session import CommandLog, copy_of
 from raftckpt.client.waiting import WaitingCalls
 from raftckpt.errors import BadHandle, CheckpointError, InvalidParam, SaAisError
@@ -241,7 +241,7 @@ class ClientCore:
 
     def where(self) -> str:
         """Describe the endpoints and what is known about them, for error messages."""
-        return described(self.router.endpoints, self.router.problems)
+        return self.router.where()
 
     # --- inputs: calls -----------------------------------------------------------------------
 
@@ -652,22 +652,25 @@ class ClientCore:
             return
         self._probing = True
         self._requests.quiet_since = self._now
-        self._send_keepalive()
+        # any replica answers this at once, also a leader that waits for the others
+        self._ask("status", ops.ReplicaStatusRequest(0), self._status_told)
 
     def _send_keepalive(self) -> None:
-        message = ops.Keepalive(0) if self._attached else ops.ReplicaStatusRequest(0)
-        kept_alive = partial(self._kept_alive, self._now)
-        self._transmit(Internal("keepalive", message, kept_alive, self._keepalive_refused))
+        self._ask("keepalive", ops.Keepalive(0), partial(self._kept_alive, self._now))
+
+    def _ask(self, name: str, message: Any, on_reply: Callable[[Any], None]) -> None:
+        self._transmit(Internal(name, message, on_reply, self._keepalive_refused))
+
+    def _status_told(self, value: Any) -> None:
+        self._made_progress()
+        self._log.note_revision([value.get("revision")], 0)
 
     def _kept_alive(self, sent_at: float, value: Any) -> None:
         self._made_progress()
-        if self._attached:
-            isolated = self.roles.isolated
-            self._proven(sent_at)
-            if isolated and not self.roles.isolated:
-                self.roles.all_hold()
-        if type(value) is dict:  # a replica's status
-            value = [value.get("revision")]
+        isolated = self.roles.isolated
+        self._proven(sent_at)
+        if isolated and not self.roles.isolated:
+            self.roles.all_hold()
         self._log.note_revision(value, 0)
 
     def _keepalive_refused(self, code: int, reason: str, detail: Any) -> None:

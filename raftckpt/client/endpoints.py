@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = [
+    "RenewedContext",
     "cluster_file",
     "host_and_port",
     "is_cluster_file",
@@ -21,13 +23,14 @@ __all__ = [
     "named_endpoints",
     "parse_endpoints",
     "tls_context",
+    "tls_options",
 ]
 
 
 _PORT_DIGITS_MAX: Final = 5
-_SHOWN_MAX: Final = 200
+_SHOWN_MAX: Final = 200  # of an endpoint in an error
 _FILE_BYTES_MAX: Final = limits.MIB
-_DEPTH_MAX: Final = 16
+_DEPTH_MAX: Final = 16  # cluster.yaml has four levels
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
@@ -153,19 +156,31 @@ def _plain(file: IO[str]) -> str:
     return text
 
 
+def tls_options(tls: TlsOptions | Mapping[str, Any] | None) -> TlsOptions | None:
+    """Return the options for what was given.
+
+    Raises:
+        InvalidParam: it is something else.
+    """
+    if tls is None or isinstance(tls, TlsOptions):
+        return tls
+    try:
+        return TlsOptions(**tls)
+    except TypeError as error:
+        raise InvalidParam(f"tls: expected ca, cert, key: {error}") from None
+
+
 def tls_context(tls: TlsOptions | Mapping[str, Any] | None) -> ssl.SSLContext | None:
     """Return the TLS context for the options, None if there are none.
 
     Raises:
         InvalidParam: a file cannot be used.
     """
-    if tls is None:
-        return None
-    if not isinstance(tls, TlsOptions):
-        try:
-            tls = TlsOptions(**tls)
-        except TypeError as error:
-            raise InvalidParam(f"tls: expected ca, cert, key: {error}") from None
+    options = tls_options(tls)
+    return None if options is None else _made(options)
+
+
+def _made(tls: TlsOptions) -> ssl.SSLContext:
     import ssl
 
     try:
@@ -179,3 +194,39 @@ def tls_context(tls: TlsOptions | Mapping[str, Any] | None) -> ssl.SSLContext | 
             f"tls: cannot use {tls.ca!r}, {tls.cert!r}, {tls.key!r}: {error}; expected PEM files"
         ) from None
     return context
+
+
+class RenewedContext:
+    """Makes the TLS context again when its files have changed: a service outlives certificates.
+
+    Arguments:
+        tls: paths of PEM files.
+
+    Raises:
+        InvalidParam: a file cannot be used.
+    """
+
+    def __init__(self, tls: TlsOptions) -> None:
+        self._tls = tls
+        self._read = self._stamps()
+        self._context = _made(tls)
+
+    def __call__(self) -> ssl.SSLContext:
+        """Return the context for another connection."""
+        stamps = self._stamps()
+        if stamps != self._read:
+            with contextlib.suppress(InvalidParam):  # half of them is there: the next one looks
+                self._context, self._read = _made(self._tls), stamps
+        return self._context
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        return [_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key)]
+
+
+def _stamp(path: str | None) -> tuple[int, int, int]:
+    """What changes when a file does."""
+    try:
+        found = os.stat(path or "")
+    except (OSError, ValueError):
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_ino, found.st_size)

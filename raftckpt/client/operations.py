@@ -56,6 +56,7 @@ __all__ = [
     "may_synchronize",
     "named",
     "natural_of",
+    "on_checkpoint",
     "open_checkpoint",
     "open_raw",
     "overwrite",
@@ -325,14 +326,9 @@ def open_raw(text: str, flags: int, attributes: list[int] | None) -> Call:
         handle, uid, created, fields, revision = value
         return Opened(handle, text, uid, created, Attributes.from_wire(fields), revision)
 
-    return Call(
-        "open",
-        _COMMAND,
-        ops.CheckpointOpen(0, 0, 0, text, flags, attributes),  # type: ignore[arg-type]
-        subject=text,
-        decode=decode,
-        bytes_=4 * len(text) + 128,
-    )
+    message = ops.CheckpointOpen(0, 0, 0, text, flags, attributes)  # type: ignore[arg-type]
+    bytes_ = 4 * len(text) + 128
+    return Call("open", _COMMAND, message, subject=text, decode=decode, bytes_=bytes_)
 
 
 def named(name: str | bytes) -> Opened:
@@ -343,23 +339,14 @@ def named(name: str | bytes) -> Opened:
 def unlink(name: str | bytes) -> Call:
     """Build saCkptCheckpointUnlink -> revision."""
     text = checkpoint_name_of(name)
-    return Call(
-        "unlink",
-        _COMMAND,
-        ops.CheckpointUnlink(0, 0, 0, text),
-        subject=text,
-        bytes_=4 * len(text) + 64,
-    )
+    message = ops.CheckpointUnlink(0, 0, 0, text)
+    return Call("unlink", _COMMAND, message, subject=text, bytes_=4 * len(text) + 64)
 
 
 def checkpoints(consistency: str) -> Call:
     """Build the listing of all checkpoints."""
-    return Call(
-        "list checkpoints",
-        Needs.LEADER,
-        ops.Checkpoints(0, 0, _consistency(consistency)),
-        decode=_checkpoint_statuses,
-    )
+    message = ops.Checkpoints(0, 0, _consistency(consistency))
+    return Call("list checkpoints", Needs.LEADER, message, decode=_checkpoint_statuses)
 
 
 def close_session() -> Call:
@@ -480,13 +467,8 @@ def snapshot_piece(copy: int, number: int) -> Call:
 
 def close_checkpoint(opened: Opened) -> Call:
     """Build saCkptCheckpointClose."""
-    return Call(
-        "close",
-        _COMMAND,
-        ops.CheckpointClose(0, 0, 0, opened.handle),
-        subject=opened.name,
-        decode=_nothing,
-    )
+    message = ops.CheckpointClose(0, 0, 0, opened.handle)
+    return Call("close", _COMMAND, message, subject=opened.name, decode=_nothing)
 
 
 def put(opened: Opened, section_id: bytes | str, data: Any) -> Call:
@@ -508,18 +490,9 @@ def _data_write(
 ) -> Call:
     key = section_id_of(section_id)
     data = data_of(data)
-    call = Call(
-        name,
-        _COMMAND,
-        record(0, 0, 0, opened[0], key, data),
-        subject=opened[1],
-        handle=opened[0],
-        decode=_nothing if opened.asynchronous else None,
-        bytes_=len(data) + len(key) + 64,
-    )
-    if len(data) > _INLINE_MAX:
-        _stage_field(call, data)
-    return call
+    message = record(0, 0, 0, opened[0], key, data)
+    call = on_checkpoint(name, opened, message, len(data) + len(key) + 64)
+    return _staged(call, data) if len(data) > _INLINE_MAX else call
 
 
 def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -> Call:
@@ -535,12 +508,7 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
         inline += len(element[2])
         size += len(element[0]) + 32
         vector.append(element)
-    if not vector:
-        raise InvalidParam("an I/O vector has at least one element", reason="param")
-    if len(vector) > contract.VECTOR_ELEMENTS_MAX:
-        raise NoResources(
-            f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
-        )
+    _check_vector(vector)
     stages: list[Stage] = []
     if inline > _INLINE_MAX:
         for element in sorted(vector, key=lambda element: -len(element[2])):
@@ -549,20 +517,26 @@ def write_many(opened: Opened, writes: Iterable[tuple[bytes | str, int, Any]]) -
             inline -= len(element[2])
             stages.append(Stage(element[2], partial(element.__setitem__, 2)))
             element[2] = 0
-    call = Call(
-        "write",
-        _COMMAND,
-        ops.CheckpointWrite(0, 0, 0, opened.handle, vector),  # type: ignore[arg-type]
-        subject=opened.name,
-        handle=opened.handle,
-        decode=_nothing if opened.asynchronous else None,
-        bytes_=inline + size + 64,
-    )
-    if call.bytes_ > MESSAGE_BYTES_MAX:
-        raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
+    message = ops.CheckpointWrite(0, 0, 0, opened.handle, vector)  # type: ignore[arg-type]
+    call = on_checkpoint("write", opened, message, inline + size + 64)
+    _check_message(call)
     if stages:
         stage(call, stages)
     return call
+
+
+def _check_vector(vector: list[list[Any]]) -> None:
+    if not vector:
+        raise InvalidParam("an I/O vector has at least one element", reason="param")
+    if len(vector) > contract.VECTOR_ELEMENTS_MAX:
+        raise NoResources(
+            f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
+        )
+
+
+def _check_message(call: Call) -> None:
+    if call.bytes_ > MESSAGE_BYTES_MAX:
+        raise NoResources("the ids of the I/O vector are too many bytes", reason="limit")
 
 
 def write(opened: Opened, section_id: bytes | str, data: Any, offset: int) -> Call:
@@ -583,26 +557,19 @@ def create(
         raise InvalidParam("a section id has at least one byte", reason="section_id")
     data = data_of(data)
     expiry = expiry_of(expires, ttl, "expires")
-    call = Call(
-        "create",
-        _COMMAND,
-        ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *expiry),
-        subject=opened.name,
-        handle=opened.handle,
-        decode=_second,
-        bytes_=len(data) + len(wanted or b"") + 96,
-    )
-    if len(data) > _INLINE_MAX:
-        _stage_field(call, data)
-    return call
+    message = ops.SectionCreate(0, 0, 0, opened.handle, wanted, data, *expiry)
+    call = on_checkpoint("create", opened, message, len(data) + len(wanted or b"") + 96)
+    call.decode = _second
+    return _staged(call, data) if len(data) > _INLINE_MAX else call
 
 
-def _stage_field(call: Call, data: bytes) -> None:
+def _staged(call: Call, data: bytes) -> Call:
     """Let the data of a command travel as chunks."""
     message = call.message
     call.bytes_ -= len(data)
     message.data = 0
     stage(call, [Stage(data, partial(setattr, message, "data"))])
+    return call
 
 
 def stage(call: Call, stages: list[Stage]) -> None:
@@ -620,7 +587,7 @@ def stage(call: Call, stages: list[Stage]) -> None:
 def delete(opened: Opened, section_id: bytes | str) -> Call:
     """Build saCkptSectionDelete -> revision."""
     message = ops.SectionDelete(0, 0, 0, opened.handle, section_id_of(section_id))
-    return _change("delete", opened, message)
+    return on_checkpoint("delete", opened, message)
 
 
 def set_expiration(
@@ -630,38 +597,40 @@ def set_expiration(
     message = ops.SectionExpirationSet(
         0, 0, 0, opened.handle, section_id_of(section_id), *expiry_of(at, ttl, "at")
     )
-    return _change("set_expiration", opened, message)
+    return on_checkpoint("set_expiration", opened, message)
 
 
 def corrupt_section(opened: Opened, section_id: bytes | str) -> Call:
     """Build the fault injection of :func:`raftckpt.testing.corrupt_section` -> revision."""
     message = ops.SectionCorrupt(0, 0, 0, opened.handle, section_id_of(section_id))
-    return _change("corrupt_section", opened, message)
+    return on_checkpoint("corrupt_section", opened, message)
 
 
 def set_retention(opened: Opened, seconds: float | None) -> Call:
     """Build saCkptCheckpointRetentionDurationSet -> revision."""
     message = ops.RetentionSet(0, 0, 0, opened.handle, duration_ns(seconds, "the retention"))
-    return _change("set_retention", opened, message)
+    return on_checkpoint("set_retention", opened, message)
 
 
 def active_replica_set(opened: Opened, exclusive: bool) -> Call:
     """Build saCkptActiveReplicaSet -> epoch."""
     message = ops.ActiveReplicaSet(0, 0, 0, opened.handle, bool(exclusive))
-    call = _change("active_replica_set", opened, message)
+    call = on_checkpoint("active_replica_set", opened, message)
     call.decode = first_of
     return call
 
 
-def _change(name: str, opened: Opened, message: Any) -> Call:
+def on_checkpoint(name: str, opened: Opened, message: Any, bytes_: int = 1152) -> Call:
+    """Build a command on an open checkpoint -> revision."""
+    decode = None if opened.attributes.update == "all" else _nothing
     return Call(
         name,
         _COMMAND,
         message,
-        subject=opened.name,
-        handle=opened.handle,
-        decode=_nothing if opened.asynchronous else None,
-        bytes_=1152,
+        subject=opened[1],
+        handle=opened[0],
+        decode=decode,
+        bytes_=bytes_,
     )
 
 
@@ -711,27 +680,18 @@ def read_many(
             natural_of(size, "size", index)
         vector.append([section_id_of(section_id), natural_of(offset, "an offset", index), size])
         bytes_ += len(vector[-1][0]) + 32
-    if not vector:
-        raise InvalidParam("an I/O vector has at least one element", reason="param")
-    if len(vector) > contract.VECTOR_ELEMENTS_MAX or bytes_ > MESSAGE_BYTES_MAX:
-        raise NoResources(
-            f"an I/O vector has at most {contract.VECTOR_ELEMENTS_MAX} elements", reason="limit"
-        )
+    _check_vector(vector)
     call = _query("read", ops.Read, opened, [vector], consistency, _second)
     call.bytes_ = bytes_ + 64
+    _check_message(call)
     return call
 
 
 def read_versioned(opened: Opened, section_id: bytes | str, consistency: str) -> Call:
     """Build the read of a whole section -> (bytes, revision of its last change)."""
-    return _query(
-        "read_versioned",
-        ops.ReadVersioned,
-        opened,
-        [section_id_of(section_id)],
-        consistency,
-        _data_and_revision,
-    )
+    fields = [section_id_of(section_id)]
+    decode = _data_and_revision
+    return _query("read_versioned", ops.ReadVersioned, opened, fields, consistency, decode)
 
 
 def read_all(opened: Opened, consistency: str) -> Call:
@@ -789,14 +749,8 @@ def sections(
     chosen = _CHOSEN.get(which)
     if chosen is None:
         raise InvalidParam(f"which is one of {', '.join(_CHOSEN)}, not {which!r}")
-    return _query(
-        "sections",
-        ops.Sections,
-        opened,
-        [int(chosen), time_ns(expiration, "expiration")],
-        consistency,
-        _section_statuses,
-    )
+    fields = [int(chosen), time_ns(expiration, "expiration")]
+    return _query("sections", ops.Sections, opened, fields, consistency, _section_statuses)
 
 
 def status(opened: Opened, consistency: str) -> Call:
@@ -806,14 +760,7 @@ def status(opened: Opened, consistency: str) -> Call:
 
 def section_statuses(opened: Opened, section_ids: list[bytes]) -> Call:
     """Build the description of sections -> rows of those that exist, as they travel."""
-    call = _query(
-        "sections",
-        ops.SectionStatuses,
-        opened,
-        [section_ids],
-        "linearizable",
-        _second,
-    )
+    call = _query("sections", ops.SectionStatuses, opened, [section_ids], "linearizable", _second)
     call.bytes_ = sum(map(len, section_ids)) + 16 * len(section_ids) + 64
     return call
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from raftckpt.client.calls import Call, Needs, Stage
+from raftckpt.client.calls import Call, Stage
 from raftckpt.client.operations import (
     MESSAGE_BYTES_MAX,
     Opened,
@@ -19,6 +19,7 @@ from raftckpt.client.operations import (
     expiry_of,
     first_of,
     natural_of,
+    on_checkpoint,
     section_id_of,
     stage,
 )
@@ -35,6 +36,7 @@ from raftckpt.protocol.kinds import PartKind
 __all__ = ["Appended", "Parts", "appended", "change", "new_part"]
 
 _DATA: Final = 3
+# Of a part on the wire, beside its id and its data: more than it ever is
 _OVERHEAD_BYTES: Final = 96
 
 
@@ -106,15 +108,8 @@ def _call(
         part[_DATA] = 0
     if inline > inline_max:
         raise NoResources("the ids of the transaction are too many bytes", reason="limit")
-    call = Call(
-        name,
-        Needs.COMMAND,
-        message,
-        subject=opened.name,
-        handle=opened.handle,
-        decode=decode,
-        bytes_=inline + beside,
-    )
+    call = on_checkpoint(name, opened, message, inline + beside)
+    call.decode = decode
     if stages:
         stage(call, stages)
     return call

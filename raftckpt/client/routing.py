@@ -21,6 +21,10 @@ class Router:
         endpoints: "host:port" each, in order of preference.
         jitter: returns a number in [0, 1).
         pause_min, pause_max: bounds of the pause, seconds.
+
+    Attributes:
+        problems: by endpoint, why it was of no use last.
+        rounds: full ones without progress so far.
     """
 
     def __init__(
@@ -38,12 +42,15 @@ class Router:
         self._index = -1
         self._hint: str | None = None
         self._tries = 0
-        self._rounds = 0
+        self.rounds = 0
 
-    @property
-    def rounds(self) -> int:
-        """Full rounds without progress so far."""
-        return self._rounds
+    def where(self) -> str:
+        """Describe the endpoints and what is known about them, for error messages."""
+        problems = self.problems
+        return "endpoints " + ", ".join(
+            f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
+            for endpoint in self.endpoints
+        )
 
     def learn(self, endpoints: Iterable[str]) -> None:
         """Add endpoints a replica told about, behind those that were given."""
@@ -58,7 +65,7 @@ class Router:
     def progress(self) -> None:
         """Note that a replica did something useful: the next failure starts a new first round."""
         self._tries = 0
-        self._rounds = 0
+        self.rounds = 0
 
     def next(self) -> tuple[str, float]:
         """Return the endpoint to try and the seconds to wait before."""
@@ -66,7 +73,7 @@ class Router:
         if self._tries >= len(self.endpoints):
             pause = self.pause()
             self._tries = 0
-            self._rounds += 1
+            self.rounds += 1
         self._tries += 1
         if self._hint is not None:
             endpoint, self._hint = self._hint, None
@@ -79,5 +86,5 @@ class Router:
 
     def pause(self) -> float:
         """Return the pause that belongs to the present round, seconds."""
-        longest = min(self._pause_max, self._pause_min * 2.0 ** min(self._rounds, 16))
+        longest = min(self._pause_max, self._pause_min * 2.0 ** min(self.rounds, 16))
         return longest * (0.5 + 0.5 * self._jitter())

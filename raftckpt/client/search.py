@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ from raftckpt.client.link import Contact
 from raftckpt.client.peer import SOON_SECONDS
 from raftckpt.client.routing import Router
 
-__all__ = ["Search", "described"]
+__all__ = ["Search"]
 
 _ROUNDS_MAX: Final = 3
 """Rounds after which patience grows no more: eight times the first (a guess)."""
@@ -196,11 +196,3 @@ class Search:
         if found:
             self.router.suggest(endpoint)
         return found
-
-
-def described(endpoints: Collection[str], problems: Mapping[str, str]) -> str:
-    """Describe endpoints and what is known about them, for error messages."""
-    return "endpoints " + ", ".join(
-        f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
-        for endpoint in endpoints
-    )

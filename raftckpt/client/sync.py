@@ -36,6 +36,7 @@ from raftckpt.client.types import (
     Consistency,
     Image,
     Lately,
+    MemberRecord,
     ReplicaStatus,
     SavedSnapshot,
     SectionId,
@@ -103,6 +104,18 @@ class Service(ServiceExtras):
         """In a word: "connected", "searching", "isolated" (components are suspended), "closed"."""
         return self._driver.core.state
 
+    @property
+    def on_state(self) -> Callable[[str], object] | None:
+        """Called with :attr:`state` when that has changed; None: nobody is.
+
+        By whoever reads for the client: it must be quick, block nowhere and call nothing here.
+        """
+        return self._driver.states.told
+
+    @on_state.setter
+    def on_state(self, told: Callable[[str], object] | None) -> None:
+        self._driver.states.told = told
+
     def open(
         self,
         name: str | bytes,
@@ -141,8 +154,7 @@ class Service(ServiceExtras):
         Raises:
             NotExist: no checkpoint has this name.
         """
-        revision: int = self._run(operations.unlink(name), timeout)
-        return revision
+        return self._run(operations.unlink(name), timeout)
 
     def checkpoints(
         self,
@@ -164,8 +176,7 @@ class Service(ServiceExtras):
         """
         if not prefix and after is None and limit is None:
             call = operations.checkpoints(consistency)
-            found: list[CheckpointStatus] = self._run(call, timeout)
-            return found
+            return self._run(call, timeout)
 
         def page(after: Any, rows: int) -> Call:
             return operations.checkpoint_page(prefix, after, rows, consistency)
@@ -217,6 +228,14 @@ class Service(ServiceExtras):
                     )
                 )
         return ClusterStatus.of(replicas)
+
+    def members(self, *, timeout: float | None = None) -> tuple[MemberRecord, ...]:
+        """Return the members of the cluster, by the configuration that the leader has in force.
+
+        Raises:
+            TryAgain: nobody leads, or the leader could not be asked.
+        """
+        return MemberRecord.all_in(self.cluster(timeout=timeout))
 
     def transfer_leadership(self, node: str | None = None, *, timeout: float | None = None) -> None:
         """Hand leadership to ``node`` (None: the follower that is furthest).
@@ -275,8 +294,7 @@ class Service(ServiceExtras):
 
         Connect to that replica alone.
         """
-        found: Lately = self._run(operations.lately(), timeout)
-        return found
+        return self._run(operations.lately(), timeout)
 
     def drain_member(
         self, node: str, drained: bool = True, *, timeout: float | None = None
@@ -304,8 +322,7 @@ class Service(ServiceExtras):
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> ClusterLimits:
         """Limits of the state, what of them is used, and whether it takes no new data."""
-        found: ClusterLimits = self._run(operations.limits_now(consistency), timeout)
-        return found
+        return self._run(operations.limits_now(consistency), timeout)
 
     def set_limits(self, values: Mapping[str, int], *, timeout: float | None = None) -> None:
         """Set limits of the state on all replicas, all of those named or none.
@@ -488,10 +505,7 @@ class View:
             SectionNotExist: there is no such section.
             InvalidParam: the offset lies beyond its end.
         """
-        data: bytes = self._run(
-            operations.read(self._opened, id, offset, size, consistency), timeout
-        )
-        return data
+        return self._run(operations.read(self._opened, id, offset, size, consistency), timeout)
 
     def get(
         self,
@@ -529,10 +543,7 @@ class View:
         timeout: float | None = None,
     ) -> list[bytes]:
         """Read (id, offset, size) each, of one consistent state."""
-        data: list[bytes] = self._run(
-            operations.read_many(self._opened, reads, consistency), timeout
-        )
-        return data
+        return self._run(operations.read_many(self._opened, reads, consistency), timeout)
 
     def read_versioned(
         self,
@@ -542,17 +553,13 @@ class View:
         timeout: float | None = None,
     ) -> tuple[bytes, int]:
         """Read a section and the revision of its last change."""
-        found: tuple[bytes, int] = self._run(
-            operations.read_versioned(self._opened, id, consistency), timeout
-        )
-        return found
+        return self._run(operations.read_versioned(self._opened, id, consistency), timeout)
 
     def read_all(
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> Image:
         """Read all sections, of one consistent state."""
-        image: Image = self._run(operations.read_all(self._opened, consistency), timeout)
-        return image
+        return self._run(operations.read_all(self._opened, consistency), timeout)
 
     def ids(
         self,
@@ -575,8 +582,7 @@ class View:
         """
         if not prefix and after is None and limit is None:
             call = operations.section_ids(self._opened, consistency)
-            found: list[bytes] = self._run(call, timeout)
-            return found
+            return self._run(call, timeout)
 
         def page(after: Any, rows: int) -> Call:
             return operations.section_id_page(self._opened, prefix, after, rows, consistency)
@@ -587,8 +593,7 @@ class View:
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> int:
         """Count the sections."""
-        number: int = self._run(operations.count(self._opened, consistency), timeout)
-        return number
+        return self._run(operations.count(self._opened, consistency), timeout)
 
     def sections(
         self,
@@ -615,8 +620,7 @@ class View:
         """
         if not prefix and after is None and limit is None:
             call = operations.sections(self._opened, which, expiration, consistency)
-            found: list[SectionStatus] = self._run(call, timeout)
-            return found
+            return self._run(call, timeout)
         if which != "any" or expiration is not None:
             raise InvalidParam("give which, or prefix, after and limit")
 
@@ -629,8 +633,7 @@ class View:
         self, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> CheckpointStatus:
         """Describe the checkpoint."""
-        found: CheckpointStatus = self._run(operations.status(self._opened, consistency), timeout)
-        return found
+        return self._run(operations.status(self._opened, consistency), timeout)
 
 
 class Checkpoint(CheckpointExtras, View):
@@ -695,8 +698,7 @@ class Checkpoint(CheckpointExtras, View):
         else:
             part = new_part(kind, id, data, offset=offset, if_revision=if_revision)
             call = change(name, opened, part)
-        revision: int | None = self._run(call, timeout)
-        return revision
+        return self._run(call, timeout)
 
     def append(
         self,
@@ -717,8 +719,7 @@ class Checkpoint(CheckpointExtras, View):
         """
         part = new_part(PartKind.APPEND, id, data, if_revision=if_revision)
         call = change("append", self._opened, part, appended)
-        found: Appended = self._run(call, timeout)
-        return found
+        return self._run(call, timeout)
 
     def transaction(self, *, timeout: float | None = None) -> Transaction:
         """Collect changes of this checkpoint that are made together, or not at all.
@@ -777,8 +778,7 @@ class Checkpoint(CheckpointExtras, View):
         Raises:
             CheckpointError: ``.index`` is the position of the element that was refused.
         """
-        revision: int | None = self._run(operations.write_many(self._opened, writes), timeout)
-        return revision
+        return self._run(operations.write_many(self._opened, writes), timeout)
 
     def create(
         self,
@@ -802,10 +802,7 @@ class Checkpoint(CheckpointExtras, View):
             Exist: there is one already.
             NoSpace: the checkpoint holds all that it may, or there is no memory for data.
         """
-        section_id: bytes = self._run(
-            operations.create(self._opened, id, data, expires, ttl), timeout
-        )
-        return section_id
+        return self._run(operations.create(self._opened, id, data, expires, ttl), timeout)
 
     def delete(
         self, id: SectionId, *, if_revision: int | None = None, timeout: float | None = None
@@ -832,10 +829,7 @@ class Checkpoint(CheckpointExtras, View):
             SectionNotExist: there is no such section.
             InvalidParam: the time lies in the past.
         """
-        revision: int | None = self._run(
-            operations.set_expiration(self._opened, id, at, ttl), timeout
-        )
-        return revision
+        return self._run(operations.set_expiration(self._opened, id, at, ttl), timeout)
 
     def set_retention(self, seconds: float | None, *, timeout: float | None = None) -> int | None:
         """Set how long the checkpoint outlives its last opener (None: for ever).
@@ -843,8 +837,7 @@ class Checkpoint(CheckpointExtras, View):
         Raises:
             BadOperation: it is unlinked.
         """
-        revision: int | None = self._run(operations.set_retention(self._opened, seconds), timeout)
-        return revision
+        return self._run(operations.set_retention(self._opened, seconds), timeout)
 
     def active_replica_set(self, exclusive: bool = False, *, timeout: float | None = None) -> int:
         """Make this session's node the active one and return the fencing epoch.
@@ -853,8 +846,7 @@ class Checkpoint(CheckpointExtras, View):
             exclusive: also refuse changes by all other sessions from now on.
             timeout: seconds.
         """
-        epoch: int = self._run(operations.active_replica_set(self._opened, exclusive), timeout)
-        return epoch
+        return self._run(operations.active_replica_set(self._opened, exclusive), timeout)
 
     def synchronize(self, timeout: float | None = None) -> int:
         """Wait until everything this session wrote before is committed; return the revision.
@@ -863,8 +855,7 @@ class Checkpoint(CheckpointExtras, View):
             Timeout: not confirmed in time; call it again.
             CheckpointError: the first refusal of an accepted write.
         """
-        revision: int = self._run(operations.synchronize(self._opened), timeout)
-        return revision
+        return self._run(operations.synchronize(self._opened), timeout)
 
     # --- changes as they happen ----------------------------------------------------------
 
@@ -897,8 +888,7 @@ class Checkpoint(CheckpointExtras, View):
 
     def unlink(self, *, timeout: float | None = None) -> int:
         """Remove the checkpoint's name; open handles go on working."""
-        revision: int = self._run(operations.unlink(self._opened.name), timeout)
-        return revision
+        return self._run(operations.unlink(self._opened.name), timeout)
 
     def close(self, *, timeout: float | None = None) -> None:
         """Wait for accepted writes and close the handle. Idempotent.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 from raftckpt.client.calls import Call
@@ -16,6 +17,7 @@ from raftckpt.client.io.threads import ThreadEngine, ThreadPort
 from raftckpt.client.io.wake import Bell
 from raftckpt.client.operations import decoded
 from raftckpt.client.probe import Answer, Poll
+from raftckpt.client.states import States
 from raftckpt.errors import CheckpointError
 from raftckpt.protocol.operations import CheckpointClose
 
@@ -42,6 +44,7 @@ class Driver:
         self.core = core
         self.engine = engine
         self.timeout = timeout
+        self.states = States(core)
         self.companions: dict[type, Any] = {}
         """Peers that live as long as the service, by kind."""
         self._closed = False
@@ -139,6 +142,8 @@ class Driver:
         return lambda: self.engine.post(port, lambda now: None)
 
     def _hand_out(self) -> None:
+        if self.states.told is not None:
+            self.states.look()
         for call in self.core.take_completed():
             waiter = call.waiter
             if callable(waiter):
@@ -191,7 +196,7 @@ class Driver:
 
     def pause(self, seconds: float) -> None:
         """Wait a little."""
-        sleep(seconds)
+        time.sleep(seconds)  # as it is now: it may have been patched for green threads
 
     # --- the end -------------------------------------------------------------------------
 

@@ -58,7 +58,8 @@ _PING_AFTER_S: Final = 2.0
 """Silence after which the replica is asked for a sign of life, and again until it is given up."""
 _LEADERLESS_S: Final = 1.5
 """A replica that knows no leader for so long may be cut off: another one may know more."""
-_SYNC_PAUSE_S: Final = 0.05
+_SYNC_PAUSE_S: Final = 0.05  # before a question that was refused is asked again
+# Of a change or a part of it, beside its data: a guess on the safe side
 _OVERHEAD_BYTES: Final = 256
 
 
@@ -219,11 +220,7 @@ class TrackerCore:
 
     def where(self) -> str:
         """Describe the endpoints and what is known about them, for error messages."""
-        problems = self.router.problems
-        return "endpoints " + ", ".join(
-            f"{endpoint}: {problems[endpoint]}" if endpoint in problems else endpoint
-            for endpoint in self.router.endpoints
-        )
+        return self.router.where()
 
     def last_refusal(self) -> CheckpointError | None:
         """Return what a replica said last that it could not serve."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
 
 from raftckpt import limits
-from raftckpt.errors import InvalidParam
+from raftckpt.errors import InvalidParam, TryAgain
 from raftckpt.model import types as model
 from raftckpt.protocol import contract
 
@@ -24,6 +24,7 @@ __all__ = [
     "Image",
     "Lately",
     "LimitStatus",
+    "MemberRecord",
     "Nanoseconds",
     "Opener",
     "ReplicaStatus",
@@ -81,12 +82,7 @@ def time_ns(when: float | datetime | None, what: str) -> int:
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise InvalidParam(f"{what} needs a datetime with a time zone, not {when!r}")
-        delta = when - _EPOCH
-        nanoseconds = (
-            delta.days * 86_400 * limits.SECOND_NS
-            + delta.seconds * limits.SECOND_NS
-            + delta.microseconds * 1000
-        )
+        nanoseconds = (when - _EPOCH) // timedelta(microseconds=1) * 1000  # exact
         if nanoseconds < 0:
             raise InvalidParam(f"{what} lies before 1970")
         return min(nanoseconds, contract.SA_TIME_MAX)
@@ -153,16 +149,16 @@ class Attributes:
     @classmethod
     def from_wire(cls, fields: list[int]) -> Attributes:
         """Make the record from what travelled."""
-        flags, size, retention_ns, max_sections, max_section_size, max_section_id_size = fields
+        flags, size, retention_ns, sections, section_size, id_size = fields
         return cls(
-            update=_UPDATES.get(flags & 7, "all"),
-            collocated=bool(flags & model.CreationFlags.COLLOCATED),
-            size=size,
-            retention=seconds_or_none(retention_ns),
-            max_sections=max_sections,
-            max_section_size=max_section_size,
-            max_section_id_size=max_section_id_size,
-            quota=bool(flags & model.CreationFlags.QUOTA),
+            _UPDATES.get(flags & 7, "all"),
+            bool(flags & model.CreationFlags.COLLOCATED),
+            size,
+            seconds_or_none(retention_ns),
+            sections,
+            section_size,
+            id_size,
+            bool(flags & model.CreationFlags.QUOTA),
         )
 
 
@@ -338,21 +334,22 @@ class ReplicaStatus:
     @classmethod
     def from_wire(cls, endpoint: str, said: Mapping[str, Any]) -> ReplicaStatus:
         """Make the record from a reply to REPLICA_STATUS."""
-        return cls(
-            node=said["node"],
-            endpoint=endpoint,
-            reachable=True,
-            role=said.get("role"),
-            term=said.get("term"),
-            leader=said.get("leader"),
-            commit=said.get("commit"),
-            applied=said.get("applied"),
-            revision=said.get("revision"),
-            pid=said.get("pid"),
-            version=said.get("version"),
-            durability=said.get("durability"),
-            detail=dict(said),
-        )
+        told: dict[str, Any] = {name: said.get(name) for name in _TOLD}
+        return cls(said["node"], endpoint, True, detail=dict(said), **told)
+
+
+_TOLD: Final = [
+    "role",
+    "term",
+    "leader",
+    "commit",
+    "applied",
+    "revision",
+    "pid",
+    "version",
+    "durability",
+]
+"""What a replica says about itself under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +379,46 @@ class ClusterStatus:
             term=term,
             replicas=tuple(by_node[node] for node in sorted(by_node)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A member of the cluster, by the configuration in force.
+
+    Attributes:
+        node: its node id.
+        client: "host:port" where clients reach it.
+        peer: "host:port" where the other replicas reach it.
+        role: "voter" or "learner".
+        directory: id of its data directory; "": its place is kept, it has not come yet.
+    """
+
+    node: str
+    client: str
+    peer: str
+    role: Literal["voter", "learner"]
+    directory: str
+
+    @classmethod
+    def all_in(cls, status: ClusterStatus) -> tuple[MemberRecord, ...]:
+        """Return what the leader says.
+
+        Raises:
+            TryAgain: nobody leads, or the leader could not be asked.
+        """
+        for replica in status.replicas:
+            if replica.reachable and replica.node == status.leader:
+                return tuple(
+                    cls(
+                        row["node"],
+                        row["client"],
+                        row["peer"],
+                        "voter" if row["voter"] else "learner",
+                        row["directory"],
+                    )
+                    for row in replica.detail["members"]
+                )
+        raise TryAgain("members: nobody leads now, or the leader could not be asked; try again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ from raftckpt.model.groups import AdminState, Operation
 
 __all__ = ["Component", "Group", "Lease", "connect", "groups", "lease"]
 
-_WAIT_SECONDS_MAX: Final = 60.0
-_LEAVE_SECONDS: Final = 2.0
-_CHANGES_PER_TURN: Final = 1000
+_WAIT_SECONDS_MAX: Final = 60.0  # of one wait: nothing depends on it, there is another one after it
+_LEAVE_SECONDS: Final = 2.0  # who leaves says so, and does not wait long for the answer
+_CHANGES_PER_TURN: Final = 1000  # between two looks at the role
 _SESSION_SECONDS: Final = 5.0
 
 

@@ -25,7 +25,8 @@ The only section with that id is the default section, which never expires.
 Entry: TypeAlias = tuple[int, int, bytes]
 """(due in ns, uid of the checkpoint, section id or RETENTION)."""
 
-_SLACK: Final = 256
+_SLACK: Final = 256  # below so many entries a heap is never rebuilt
+# More than one, so that a rebuild ends; few, so that no change waits for it
 _MOVES_PER_CHANGE: Final = 4
 
 

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["client_name", "handshake_failure", "no_client", "no_replica", "replica_name"]
+__all__ = [
+    "client_name",
+    "client_uri",
+    "handshake_failure",
+    "no_client",
+    "no_replica",
+    "replica_name",
+]
 
 _SCHEME: Final = "raftckpt://"
 _REASONS: Final = {
@@ -39,6 +46,11 @@ def replica_name(cluster: str, node: str) -> str:
     return f"{_SCHEME}{cluster}/replica/{node}"
 
 
+def client_uri(cluster: str, name: str) -> str:
+    """The name of a client in its certificate."""
+    return f"{_SCHEME}{cluster}/client/{name}"
+
+
 def no_replica(certificate: Any, cluster: str, node: str, *, names_count: bool) -> str:
     """Why a certificate is not that of replica ``node`` ("": it is).
 
@@ -63,7 +75,7 @@ def no_replica(certificate: Any, cluster: str, node: str, *, names_count: bool) 
 
 def client_name(certificate: Any, cluster: str) -> str | None:
     """The client of ``cluster`` that a verified certificate is for; None: of none, or several."""
-    prefix = f"{_SCHEME}{cluster}/client/"
+    prefix = client_uri(cluster, "")
     names = {uri.removeprefix(prefix) for uri in _uris(certificate) if uri.startswith(prefix)}
     return names.pop() if len(names) == 1 else None
 

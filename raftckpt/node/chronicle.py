@@ -14,7 +14,7 @@ __all__ = ["Chronicle", "Happening"]
 
 _KEPT: Final = 256
 """Happenings: a bad day has some dozens; with their texts at most a quarter of a megabyte."""
-_TEXT_MAX: Final = 300
+_TEXT_MAX: Final = 300  # of an entry, in characters
 _ACTIVE: Final = int(HaState.ACTIVE)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "ClusterConfig",
     "ConfigError",
     "LogConfig",
+    "Outline",
     "Problem",
     "ReplicaAddresses",
     "SnapshotConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "announceable",
     "announced",
     "load",
+    "outline",
     "parse",
     "parse_address",
 ]
@@ -179,6 +181,8 @@ class ClusterConfig:
     """What replicas prove to each other that they have; None: see ``node.secret``."""
     routes: Mapping[str, Address] = field(default_factory=dict)
     """Where this host reaches the peer port of other nodes, if not where they say they are."""
+    admin_open: str = "nothing"
+    """What of the admin port asks for no right while rights are on."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def directory(self, node: str) -> Path:
@@ -323,6 +327,7 @@ _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Any, str]]] = {
     "durability": (_choice("fsync", "os"), "fsync", "durability: fsync"),
     "insecure": (_boolean, False, "insecure: false"),
     "peer_secret_file": (_text, None, "peer_secret_file: peer.secret"),
+    "admin_open": (_choice("nothing", "metrics"), "nothing", "admin_open: metrics"),
     "timing.heartbeat_ms": (_integer(5, 60_000), _TIMING.heartbeat_ms, "heartbeat_ms: 50"),
     "timing.election_min_ms": (
         _integer(20, 600_000),
@@ -757,8 +762,23 @@ class _Parser:
             ),
             peer_secret_file=secret,
             routes=dict(sorted(self.routes.items())),
+            admin_open=self.get("admin_open"),
             warnings=tuple(warnings),
         )
+
+
+class Outline(NamedTuple):
+    """What of a cluster.yaml does not depend on the host that it is on.
+
+    Attributes:
+        cluster: its name.
+        replicas: their addresses.
+        files: paths of its TLS files as they are written, by setting ("tls.peer.cert").
+    """
+
+    cluster: str
+    replicas: Mapping[str, ReplicaAddresses]
+    files: Mapping[str, str]
 
 
 def _mode(path: Path) -> int:
@@ -790,6 +810,24 @@ def parse(
     parser = _Parser(path, environ or {}, overrides or {})
     parser.read(text)
     return parser.finish()
+
+
+def outline(text: str, path: str) -> Outline:
+    """Read of a cluster.yaml what certificates are made of; its own need not be there yet.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    parser = _Parser(path, {}, {})
+    parser.read(text)
+    if parser.get("cluster") is None and "cluster" not in parser.lines:
+        parser.problem(0, "cluster is missing", "add a line like cluster: demo")
+    if not parser.replicas and not parser.problems:
+        parser.problem(0, "replicas is missing", "start from the cluster.yaml shipped")
+    if parser.problems:
+        raise ConfigError(path, parser.problems)
+    files = {name: each.value for name, each in parser.values.items() if name.startswith("tls.")}
+    return Outline(parser.get("cluster"), dict(sorted(parser.replicas.items())), files)
 
 
 def load(

@@ -20,11 +20,11 @@ from raftckpt.node.replica import Replica
 
 __all__ = ["Driver", "Longest", "SteppedLog"]
 
-_DIGEST_SLICE_S: Final = 0.002
-_DIGEST_PAUSE_S: Final = 0.004
-_IDLE_S: Final = 5.0
-_TIMER_SLACK_S: Final = 0.001
-_MINUTE_S: Final = 60.0
+_DIGEST_SLICE_S: Final = 0.002  # of work on a digest at a time,
+_DIGEST_PAUSE_S: Final = 0.004  # and twice as long for everybody else
+_IDLE_S: Final = 5.0  # between looks when nothing is due
+_TIMER_SLACK_S: Final = 0.001  # a timer that fires a hair too early would only be set again
+_MINUTE_S: Final = 60.0  # the longest step is told of the last minute
 
 
 class SteppedLog(Protocol):

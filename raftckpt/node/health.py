@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import calendar
 import os
-import re
-import ssl
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from raftckpt.net.inspection import ends_at
 from raftckpt.node.config import ClusterConfig
 
 __all__ = ["Health", "certificate_ends"]
-
-_PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_SEQUENCE: Final = 0x30
-_VERSION: Final = 0xA0
-_UTC_TIME: Final = 0x17
 
 
 class Health:
@@ -64,48 +55,7 @@ def certificate_ends(config: ClusterConfig) -> dict[str, int]:
         if files is None:
             continue
         for what, path in (("cert", files.cert), ("ca", files.ca)):
-            found = list(_ends(path)) if path is not None else []
-            if found:
-                ends[f"tls.{port}.{what}"] = min(found)
+            end = ends_at(path) if path is not None else None
+            if end is not None:
+                ends[f"tls.{port}.{what}"] = end
     return ends
-
-
-def _ends(path: Path) -> Iterator[int]:
-    try:
-        text = path.read_text("ascii", "replace")
-    except OSError:
-        return
-    for match in _PEM.finditer(text):
-        try:
-            yield _end(ssl.PEM_cert_to_DER_cert(match[0]))
-        except (ValueError, IndexError):
-            continue
-
-
-def _end(der: bytes) -> int:
-    """Return notAfter of a certificate (RFC 5280), which ``ssl`` tells of a peer's only."""
-    begin, _ = _inside(der, 0)  # Certificate
-    at, _ = _inside(der, begin)  # TBSCertificate
-    if der[at] == _VERSION:
-        _, at = _inside(der, at)
-    for _ in range(3):  # serial number, signature, issuer
-        _, at = _inside(der, at)
-    if der[at] != _SEQUENCE:
-        raise ValueError("no validity")
-    at, _ = _inside(der, at)
-    _, at = _inside(der, at)  # notBefore
-    kind = der[at]
-    begin, end = _inside(der, at)
-    text = der[begin:end].decode("ascii")
-    if kind == _UTC_TIME:
-        text = ("20" if text < "50" else "19") + text
-    return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ"))
-
-
-def _inside(der: bytes, at: int) -> tuple[int, int]:
-    """Begin and end of the content of the element at a position."""
-    length, at = der[at + 1], at + 2
-    if length & 0x80:
-        count = length & 0x7F
-        length, at = int.from_bytes(der[at : at + count], "big"), at + count
-    return at, at + length

@@ -112,6 +112,9 @@ class Leadership:
     def landed(self, commands: Iterable[object]) -> None:
         """These commands are no longer on their way, whatever became of them."""
         self._flying.difference_update(map(type, commands))
+        for command in commands:
+            if type(command) is SessionExpire:
+                self.liveness.not_ending(command.sessions)
 
     def refused(self, now: float) -> None:
         """The log took nothing: the duties rest for a moment."""

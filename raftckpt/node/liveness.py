@@ -80,6 +80,7 @@ class SessionState:
         seen: monotonic time of the last sign of life.
         eof_at: when its client closed the connection; inf: it did not.
         owner: the connection it is attached to.
+        ending: whether its end is on its way to the log: how that ends is not known yet.
         timeout_s, grace_s: silence that ends it; silence after a close by the client's side.
         asynchronous: handle -> uid of the checkpoint if early acceptance is possible, else 0.
     """
@@ -87,6 +88,7 @@ class SessionState:
     __slots__ = (
         "address",
         "asynchronous",
+        "ending",
         "eof_at",
         "grace_s",
         "id",
@@ -107,6 +109,7 @@ class SessionState:
         self.proposed = proposed
         self.seen = seen
         self.eof_at = _NEVER
+        self.ending = False
         self.owner: Requester | None = None
         self.timeout_s = timeout_s
         self.grace_s = grace_s
@@ -172,9 +175,25 @@ class Liveness:
         state.eof_at = now
         self._watch(state)
 
+    def back(self, state: SessionState, now: float) -> None:
+        """Its client asks to be attached: it lives, whenever that can be done.
+
+        Should it close again before it is, the grace counts from here.
+        """
+        state.seen = now
+        if state.eof_at != _NEVER:
+            state.eof_at = now
+
     def crowded(self, address: str) -> bool:
         """Whether an IP address has as many sessions as one may have."""
         return self._by_address[address] >= limits.SESSIONS_PER_ADDRESS_MAX
+
+    def not_ending(self, sessions: Iterable[int]) -> None:
+        """Their end is no longer on its way, whatever became of it."""
+        for session in sessions:
+            state = self.states.get(session)
+            if state is not None:
+                state.ending = False
 
     def _count(self, address: str, more: int) -> None:
         if address:
@@ -224,6 +243,7 @@ class Liveness:
             dies_at = state.dies_at()
             if dies_at <= now:
                 found.append(session)
+                state.ending = True
                 dies_at = now + self._shortest_s  # should the proposal be lost: once more
             state.watched_until = dies_at
             heapq.heappush(heap, (dies_at, session))

@@ -43,10 +43,11 @@ from raftckpt.raft.settings import RaftConfig
 from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
 from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.gate import AdminGate
 from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
 from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
-from raftckpt.server.metrics import Sources, exposition, readiness
+from raftckpt.server.metrics import Sources, details, exposition, readiness
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 
@@ -64,8 +65,8 @@ _FIRST: Final = 1
 _REAP_EVERY_S: Final = 1.0
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
-_DRAIN_SECONDS_MAX: Final = 2.0
-_DRAIN_POLL_S: Final = 0.005
+_DRAIN_SECONDS_MAX: Final = 2.0  # for answers in flight, when it stops
+_DRAIN_POLL_S: Final = 0.005  # between looks whether they are out
 
 
 class ReplicaProcess:
@@ -131,7 +132,8 @@ class ReplicaProcess:
             self._reap()
         tame_malloc()
         config, node = self._config, self._node
-        check_certificates(config, node)
+        for fault in check_certificates(config, node):
+            log.warning("certificate", setting=fault.setting, why=fault.why, fix=fault.fix)
         directory = DataDirectory.open(
             self._fs, self._path, config.cluster, node, joins=self._joins
         )
@@ -179,11 +181,7 @@ class ReplicaProcess:
         await links.start()
         admin = await self._open_admin()
 
-        def renew(config: ClusterConfig) -> None:
-            if links is not None:
-                links.tls = peer_contexts(config)
-
-        self._reload = renew
+        self._reload = lambda config: self._renew(config, links, None, admin)
         changed()
         verdict = await self._founded(peering)
         if verdict.outcome is not FoundingState.COMPLETE:
@@ -233,10 +231,15 @@ class ReplicaProcess:
             return None
         names = frozenset(address.host.lower() for address in (at.admin, at.client, at.peer))
         tls = None if at.admin.loopback else client_context(self._config)
-        admin = AdminPort(self._word, self._metrics, names, tls, self._pages())
+        gate = AdminGate(lambda: self._sources, self._config.cluster, self._opened, self._clock)
+        admin = AdminPort(self._word, self._metrics, names, tls, self._pages(), gate)
         host, port = await admin.start(*at.admin)
         log.info("admin", address=str(Address(host, port)))
         return admin
+
+    def _opened(self) -> frozenset[str]:
+        """Paths of the admin port that are for everybody who reaches it, beside the words."""
+        return frozenset({"/metrics"} if self._config.admin_open == "metrics" else ())
 
     def _word(self) -> str:
         """Whether this replica serves, in a word."""
@@ -255,6 +258,7 @@ class ReplicaProcess:
         style, script = page.style(), page.script()
         return {
             "/": made(page.page),
+            "/status": lambda: None if self._sources is None else Page(200, details(self._sources)),
             "/now": made(page.parts),
             "/charts": made(page.charts),
             "/page.css": lambda: Page(200, style, "text/css; charset=utf-8"),
@@ -476,7 +480,7 @@ class ReplicaProcess:
         self._notifier.reloading()
         try:
             read = await asyncio.to_thread(self._reread)
-            await asyncio.to_thread(check_certificates, read, self._node)
+            faults = await asyncio.to_thread(check_certificates, read, self._node, renewed=True)
             found = reloaded(self._config, read)
             self._reload(found.config)
         except (ConfigError, OSError) as error:
@@ -485,9 +489,31 @@ class ReplicaProcess:
             self._config = found.config
             logs.configure(self._node, found.config.log)
             log.info("reloaded", taken=" ".join([*found.taken, "certificates"]))
+            for fault in faults:
+                log.warning("certificate", setting=fault.setting, why=fault.why, fix=fault.fix)
             if found.left:
                 log.warning("reload_incomplete", restart_for=" ".join(found.left))
         self._notifier.ready()
+
+    def _renew(
+        self,
+        config: ClusterConfig,
+        links: PeerLinks,
+        listener: ClientListener | None,
+        admin: AdminPort | None,
+    ) -> None:
+        """Connections made from now on have the certificates of the files as they are now.
+
+        Raises:
+            ConfigError: they cannot be used; nothing was changed.
+        """
+        peer, client = peer_contexts(config), client_context(config)
+        links.tls = peer
+        if listener is not None:
+            listener.tls = client
+        if admin is not None and admin.tls is not None:
+            admin.tls = client
+        self._health.certificates = certificate_ends(config)
 
     def _take(
         self,
@@ -503,11 +529,7 @@ class ReplicaProcess:
         Raises:
             ConfigError: the certificates cannot be used; nothing was changed.
         """
-        peer, client = peer_contexts(config), client_context(config)
-        links.tls, listener.tls = peer, client
-        if admin is not None and admin.tls is not None:
-            admin.tls = client
-        self._health.certificates = certificate_ends(config)
+        self._renew(config, links, listener, admin)
         raise_descriptors(config.limits.connections + limits.DESCRIPTORS_RESERVED)
         listener.limit(config.limits)
         replica.data_bytes_max = config.limits.data_bytes or memory_for_data()

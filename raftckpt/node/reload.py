@@ -9,7 +9,7 @@ from raftckpt.node.config import ClusterConfig
 
 __all__ = ["Reloaded", "reloaded"]
 
-_AT_ONCE: Final = frozenset({"log", "timing", "limits", "tls_peer", "tls_client"})
+_AT_ONCE: Final = frozenset({"admin_open", "log", "timing", "limits", "tls_peer", "tls_client"})
 _NOTHING: Final = frozenset({"path", "warnings", "insecure"})
 """They only say what is allowed, which was looked at when the file was read."""
 _SETTING: Final = {"tls_peer": "tls.peer", "tls_client": "tls.client"}

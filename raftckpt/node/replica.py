@@ -481,25 +481,32 @@ class Replica:
     def attach(self, owner: Requester, message: ops.Attach) -> None:
         """Bind a session to a connection, leader only.
 
-        It is a read: a leader deposed without knowing must not call a new session unknown.
+        It is a read: a leader deposed without knowing must not call a new session unknown. While
+        the answer waits for others, the client is there.
         """
-        if not self.leading:
+        if self._leadership is None:
             self.refuse_not_leader(owner, message.request)
             owner.attached()
             return
+        liveness = self._leadership.liveness
+        state = liveness.state(message.session)
+        if state is not None and self._is_its_own(owner, message):
+            liveness.back(state, self._clock.monotonic())
         self._reads.append((owner, message))
         self._wake()
 
     @_or_fail
     def keepalive(self, owner: Requester, message: ops.Keepalive) -> None:
-        """Answer a sign of life (the connection notes the life itself)."""
-        request = message.request
+        """Answer a sign of life (the connection notes the life itself).
+
+        It is a read: by the answer a client knows how long nobody else can be active, and a leader
+        deposed without knowing could not tell it that.
+        """
         if not self.leading:
-            self.refuse_not_leader(owner, request)
-        elif owner.session is None:
-            self._refuse_detached(owner, request)
-        else:
-            owner.answer(request, success([self.machine.revision]))
+            self.refuse_not_leader(owner, message.request)
+            return
+        self._reads.append((owner, message))
+        self._wake()
 
     @_or_fail
     def closed(self, owner: Requester, *, by_client: bool) -> None:
@@ -521,7 +528,7 @@ class Replica:
         request, session = message.request, message.session
         if session not in self.machine.sessions:  # perhaps not yet: we may be behind
             owner.refuse(request, _TRY_AGAIN, "gap")
-        elif not self.machine.session_secret_ok(session, message.secret, owner.principal):
+        elif not self._is_its_own(owner, message):
             owner.refuse(request, SaAisError.ERR_ACCESS, "secret")
         elif owner.witness:
             owner.refuse(request, SaAisError.ERR_INVALID_PARAM, "schema", "already a witness")
@@ -949,6 +956,9 @@ class Replica:
             self._attach(owner, message)
             owner.attached()
             return
+        if type(message) is ops.Keepalive:
+            self._keep_alive(owner, message.request)
+            return
         after = message.after_sequence
         state = owner.session
         if not after or (state is not None and self._caught_up(state, after)):
@@ -982,6 +992,20 @@ class Replica:
         session = owner.session.id if owner.session is not None else None
         owner.deliver(query.request, self.machine.query(session, query, owner.principal))
 
+    def _is_its_own(self, owner: Requester, message: ops.Attach | ops.WitnessRequest) -> bool:
+        return self.machine.session_secret_ok(message.session, message.secret, owner.principal)
+
+    def _keep_alive(self, owner: Requester, request: int) -> None:
+        state = owner.session
+        if self._leadership is None:
+            self.refuse_not_leader(owner, request)
+        elif state is None:
+            self._refuse_detached(owner, request)
+        elif state.ending:
+            owner.refuse(request, _TRY_AGAIN, "ending")
+        else:
+            owner.answer(request, success([self.machine.revision]))
+
     def _attach(self, owner: Requester, message: ops.Attach) -> None:
         request, session = message.request, message.session
         leadership = self._leadership
@@ -994,12 +1018,15 @@ class Replica:
         if record is None:
             owner.answer(request, refuse(SaAisError.ERR_BAD_HANDLE, "session"))
             return
-        if not self.machine.session_secret_ok(session, message.secret, owner.principal):
+        if not self._is_its_own(owner, message):
             owner.answer(request, refuse(SaAisError.ERR_ACCESS, "secret"))
             return
         state = leadership.liveness.state(session)
         ensure(state is not None, "a session of the machine is unknown to liveness")
         if state is not None:
+            if state.ending:
+                owner.refuse(request, _TRY_AGAIN, "ending")
+                return
             self._bind(owner, state)
         owner.answer(request, success([record.last_sequence, record.timeout_ns]))
         leadership.roles.attached(owner, session)

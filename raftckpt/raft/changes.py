@@ -12,7 +12,7 @@ configuration as an intent, so that any later leader goes on with it:
 * a directory that comes with ``joins`` takes the place that its token opens, or that of its own
   lost predecessor;
 * addresses follow what members tell of themselves;
-* the level rises by one when every member that ever came can;
+* the level rises by one when every member that ever came can, and answers;
 * who is drained leads only while nobody else can.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["Changes", "Wanted"]
 KEPT_UP_S: Final = 1.0
 DEAD_S: Final = 3.0
 """A member that was silent for so long is replaced before its successor votes, not after."""
-EVERY_S: Final = 0.05
+EVERY_S: Final = 0.05  # between looks at learners: a tenth of the second that they have to keep up
 
 
 class Wanted:
@@ -119,6 +119,12 @@ class Changes:
     def _holds_all(self, name: str) -> bool:
         return self._alive(name, self._recent_s) and (
             self._engine.match_index(name) >= self._engine.commit
+        )
+
+    def _answers(self, name: str) -> bool:
+        """Not by courtesy: a new leader takes it that all have just answered."""
+        return self._alive(name, self._recent_s) and (
+            name == self._engine.own or self._engine.match_index(name) > 0
         )
 
     def _alive(self, name: str, within_s: float) -> bool:
@@ -302,10 +308,15 @@ class Changes:
             yield "", Wanted(None, hand_over=True)
 
     def _level(self, former: Configuration) -> Iterator[tuple[str, Wanted]]:
-        following = former.level + 1
+        following, members = former.level + 1, self._configurations.now.directories
         told = [self._own if name == self._engine.own else self._linked.get(name)
-                for name in self._configurations.now.directories]  # fmt: skip
-        if not former.pinned and all(i is not None and i.highest >= following for i in told):
+                for name in members]  # fmt: skip
+        if (
+            not former.pinned
+            and all(i is not None and i.highest >= following for i in told)
+            # a link that is up on this side only tells what one could before it was restarted
+            and all(self._answers(name) for name in members)
+        ):
             yield "", Wanted(former._replace(level=following))
 
 

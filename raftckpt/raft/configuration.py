@@ -37,9 +37,9 @@ NO_OP: Final = b"\x01"
 CONFIGURATION: Final = b"\x02"
 """First byte of an entry's payload."""
 
-MEMBERS_MAX: Final = 32
-_TEXT_MAX: Final = 1024
-_FORMAT: Final = 1
+MEMBERS_MAX: Final = 32  # seven voters, those that replace them, and learners; bounds what is read
+_TEXT_MAX: Final = 1024  # of a name, an address, a token's digest
+_FORMAT: Final = 1  # of the record
 
 
 class ClusterMember(NamedTuple):

@@ -63,7 +63,7 @@ _ADDRESS: Final = re.compile(r"[A-Za-z0-9.:\[\]-]*\Z")
 _LEVEL_MAX: Final = 1 << 16
 _STARTS_MAX: Final = 1 << 32
 _MEMORY_MAX: Final = (1 << 63) - 1
-_TEXT_MAX: Final = 500
+_TEXT_MAX: Final = 500  # of what is shown of a refusal
 
 
 class Hello(NamedTuple):

@@ -307,7 +307,6 @@ class PeerLinks:
     async def _dial(self, node: str, address: Address) -> None:
         shortest, longest = _DIAL_DELAY_S
         delay = shortest
-        context = self.tls.client if self.tls is not None else None
         unlinked_since = self.loop.time()
         while True:
             live = self._with(node)
@@ -321,6 +320,7 @@ class PeerLinks:
                 await asyncio.sleep(shortest)
                 continue
             link: _Link | None = None
+            context = self.tls.client if self.tls is not None else None  # it may be renewed
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS_MAX):
                     # a host name is resolved in the loop's executor

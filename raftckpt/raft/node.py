@@ -90,7 +90,7 @@ COMMIT_DELAY_S: Final = 0.002
 CONFIRM_AFTER_S: Final = 1.0
 SLOW_SYNC_S: Final = 0.1
 """A sync that took longer is worth telling: an election time-out is not much more."""
-SLOW_SYNC_TOLD_EVERY_S: Final = 10.0
+SLOW_SYNC_TOLD_EVERY_S: Final = 10.0  # a disk that is slow is slow for each sync: one line tells it
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
 WALL_CLOCK_AGE_S: Final = 10.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+import threading
 from time import monotonic
 from typing import Any, Final
 
@@ -231,7 +231,7 @@ class Iteration:
         self._written = written
         self._read_at = monotonic()
         self._position = 0
-        self._lock = Lock()
+        self._lock = threading.Lock()
 
     def next(self) -> Any:
         """Return the descriptor of the next section that still exists, None after the last.

@@ -1,5 +1,7 @@
 """The admin port: /livez, /readyz, /metrics and a page over HTTP/1.1, read only.
 
+Two words are for everybody: /livez and /readyz. Whoever wants more is asked for by ``gate``.
+
 Deliberately less than HTTP: one request per connection, GET and HEAD, no body. What is malformed,
 too long or too slow gets its end. The Host header is checked, so that a page in somebody's browser
 cannot have its own name resolve to this port and read from it.
@@ -14,13 +16,13 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from raftckpt.events import EventLog
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.server.metrics import CONTENT_TYPE
 
-__all__ = ["AdminPort", "Page", "answer"]
+__all__ = ["AdminPort", "Page", "PageRequest", "answer"]
 
 log = EventLog("admin")
 
@@ -37,9 +39,17 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Nothing of another host, nothing written into the page; the one picture is an empty icon."""
+_WORDS: Final = frozenset({"/livez", "/readyz"})
+"""For everybody: probes have no credentials."""
+_MORE: Final = {
+    401: 'WWW-Authenticate: Basic realm="raftckpt", charset="UTF-8"\r\n',
+    405: "Allow: GET, HEAD\r\n",
+}
 _STATUS: Final = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     421: "Misdirected Request",
@@ -56,6 +66,26 @@ class Page(NamedTuple):
     kind: str = _TEXT
 
 
+class PageRequest(NamedTuple):
+    """Who asks for what.
+
+    Attributes:
+        path: of the page.
+        authorization: the header, if there is one.
+        certificate: as ``ssl`` returns it; None: none is shown.
+        peer: address and port.
+    """
+
+    path: str
+    authorization: str | None = None
+    certificate: Any = None
+    peer: str = "-"
+
+
+def _everybody(asked: PageRequest) -> Page | None:
+    return None
+
+
 class AdminPort:
     """Answers whoever reaches it; holds nothing of the replica but what it is given.
 
@@ -65,6 +95,7 @@ class AdminPort:
         names: host names that may be asked for beside localhost and addresses.
         tls: context of the server side, or None.
         pages: what else there is, by path; None: there is nothing to look at yet.
+        gate: returns why somebody may not see a page; None: he may. Not asked for the two words.
     """
 
     def __init__(
@@ -74,7 +105,9 @@ class AdminPort:
         names: frozenset[str] = frozenset(),
         tls: ssl.SSLContext | None = None,
         pages: Mapping[str, Callable[[], Page | None]] = MappingProxyType({}),
+        gate: Callable[[PageRequest], Page | None] = _everybody,
     ) -> None:
+        self._gate = gate
         self._pages: dict[str, Callable[[], Page]] = {
             **{path: self._or_ready(look) for path, look in pages.items()},
             "/livez": lambda: Page(200, b"ok\n"),
@@ -137,9 +170,13 @@ class AdminPort:
         """A connection is gone."""
         self._open.discard(request)
 
-    def answer(self, head: bytes) -> bytes:
+    def answer(self, head: bytes, certificate: Any, peer: str) -> bytes:
         """Return the answer to the head of a request."""
-        return answer(head, self._pages, self._names)
+
+        def gate(asked: PageRequest) -> Page | None:
+            return self._gate(asked._replace(certificate=certificate, peer=peer))
+
+        return answer(head, self._pages, self._names, gate)
 
     def _or_ready(self, look: Callable[[], Page | None]) -> Callable[[], Page]:
         return lambda: look() or self._ready()
@@ -176,7 +213,10 @@ class _Request(asyncio.Protocol):
         if len(self._head) > REQUEST_BYTES_MAX:
             transport.write(_response(Page(431, b"the request is too long\n"), body=True))
         elif (end := self._head.find(_END)) >= 0:
-            transport.write(self._port.answer(bytes(self._head[:end])))
+            certificate = transport.get_extra_info("peercert")
+            peer = transport.get_extra_info("peername")
+            told = f"{peer[0]}:{peer[1]}" if peer else "-"
+            transport.write(self._port.answer(bytes(self._head[:end]), certificate, told))
         else:
             return
         transport.close()  # what was written leaves first, within the time there is
@@ -193,7 +233,12 @@ class _Request(asyncio.Protocol):
             self._transport.abort()
 
 
-def answer(head: bytes, pages: dict[str, Callable[[], Page]], names: frozenset[str]) -> bytes:
+def answer(
+    head: bytes,
+    pages: dict[str, Callable[[], Page]],
+    names: frozenset[str],
+    gate: Callable[[PageRequest], Page | None] = _everybody,
+) -> bytes:
     """Return the answer to the head of a request (without the empty line at its end)."""
     line, *rest = head.split(b"\r\n")
     request = _REQUEST.match(line)
@@ -202,18 +247,29 @@ def answer(head: bytes, pages: dict[str, Callable[[], Page]], names: frozenset[s
         return _response(Page(400, b"malformed\n"), body=True)
     method, target, minor = request.groups()
     body = method != b"HEAD"
-    hosts = [found[2].strip() for found in fields if found and found[1].lower() == b"host"]
+    hosts, shown = _named(fields, b"host"), _named(fields, b"authorization")
     if len(hosts) > 1 or (minor == b"1" and not hosts):
         return _response(Page(400, b"one Host is needed\n"), body=body)
     if hosts and not _meant(hosts[0].decode("latin-1"), names):
         return _response(Page(421, b"this is not the host asked for\n"), body=body)
     if method not in (b"GET", b"HEAD"):
         return _response(Page(405, b"read only\n"), body=True)
-    page = pages.get(target.decode("ascii").partition("?")[0])
+    path = target.decode("ascii").partition("?")[0]
+    page = pages.get(path)
     if page is None:
         listed = " ".join(pages)
         return _response(Page(404, f"there are {listed}\n".encode()), body=body)
+    if path not in _WORDS:
+        if len(shown) > 1:
+            return _response(Page(400, b"one Authorization is enough\n"), body=body)
+        refused = gate(PageRequest(path, shown[0].decode("latin-1") if shown else None))
+        if refused is not None:
+            return _response(refused, body=body)
     return _response(page(), body=body)
+
+
+def _named(fields: list[re.Match[bytes] | None], name: bytes) -> list[bytes]:
+    return [found[2].strip() for found in fields if found and found[1].lower() == name]
 
 
 def _meant(host: str, names: frozenset[str]) -> bool:
@@ -232,7 +288,7 @@ def _meant(host: str, names: frozenset[str]) -> bool:
 
 
 def _response(page: Page, *, body: bool) -> bytes:
-    allow = "Allow: GET, HEAD\r\n" if page.status == 405 else ""
+    allow = _MORE.get(page.status, "")
     head = (
         f"HTTP/1.1 {page.status} {_STATUS[page.status]}\r\n"
         f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{allow}"

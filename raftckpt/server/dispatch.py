@@ -42,6 +42,10 @@ _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
 _NONCE_BYTES: Final = 16
 _STATUS_SECONDS: Final = 0.05
 """For so long a status is told again: making one costs as much as fifty reads."""
+_NOT_MOVED: Final = {
+    Transferred.REFUSED: "who should take over is not connected, or another hand-over is under way",
+    Transferred.TIMED_OUT: "who should take over did not in time",
+}
 _TRANSFERS_AT_ONCE: Final = 4
 _TRANSFER_SECONDS: Final = 2.0
 """After so long one more may be asked for: each costs everybody the time of an election."""
@@ -252,24 +256,30 @@ class Dispatcher:
             self._replica.refuse_not_leader(client, request)
         elif node == self._info.node:
             client.value(request, "done")
-        elif self._drained(node):
-            why = f"{node} is drained: raftckpt cluster drain {node} --off"
-            client.refuse(request, _INVALID, "param", why)
+        elif unfit := self._unfit_to_lead(node):
+            client.refuse(request, _INVALID, "param", unfit)
         elif not self._may_transfer():
             client.refuse(request, _TRY_AGAIN, "transfer", "it was moved too often of late")
         else:
+            asked_at = self._transfers[-1]
 
             def done(outcome: Transferred) -> None:
+                if outcome is Transferred.REFUSED and asked_at in self._transfers:
+                    self._transfers.remove(asked_at)  # nothing was begun
                 if outcome is Transferred.DONE:
                     client.value(request, "done")
                 else:
-                    client.refuse(request, _TRY_AGAIN, "transfer", outcome.value)
+                    client.refuse(request, _TRY_AGAIN, "transfer", _NOT_MOVED[outcome])
 
             self._replica.transfer(node, done)
 
-    def _drained(self, node: str | None) -> bool:
+    def _unfit_to_lead(self, node: str | None) -> str:
         found = self._replica.log.status().configuration.named(node or "")
-        return found is not None and found.drained
+        if found is not None and found.drained:
+            return f"{node} is drained: raftckpt cluster drain {node} --off"
+        if found is not None and not found.voter:
+            return f"{node} is no voter: raftckpt cluster members"
+        return ""
 
     def _lately(self, client: Client, message: ops.LatelyRequest) -> None:
         client.value(message.request, self._info.lately())

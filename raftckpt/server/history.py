@@ -26,7 +26,7 @@ _WRITTEN: Final = int(ChangeKind.WRITTEN)
 _TRANSACTION: Final = int(ChangeKind.TRANSACTION)
 OVERHEAD_BYTES: Final = 256
 """What a change takes beside its data: tuple, numbers, id."""
-_TIDY_FROM: Final = 1024
+_TIDY_FROM: Final = 1024  # fewer than so many that are gone are not worth a copy of the others
 
 
 def _revision(change: Change) -> int:

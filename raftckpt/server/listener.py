@@ -36,7 +36,7 @@ log = EventLog("server")
 _SWEEP_S: Final = 1.0
 _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
 """A frame that was begun must be complete by then: 2 MiB at 70 KB/s."""
-_LOGGED_PER_SWEEP_MAX: Final = 10
+_LOGGED_PER_SWEEP_MAX: Final = 10  # a flood of strangers does not flood the log
 _EDGE: Final = EdgeLimits()
 
 

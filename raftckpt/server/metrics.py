@@ -19,6 +19,7 @@ from raftckpt.model.bounds import BOUNDS
 from raftckpt.node.health import Health
 from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
+from raftckpt.plain import plain
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
 from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
 from raftckpt.server.lasthour import Busy, LastHour
@@ -32,6 +33,7 @@ __all__ = [
     "MetricKind",
     "Seen",
     "Sources",
+    "details",
     "exposition",
     "readiness",
 ]
@@ -221,7 +223,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
 """All there are. A metric is added here and nowhere else."""
 
 
-_BEHIND_ENTRIES: Final = 10_000
+_BEHIND_ENTRIES: Final = 10_000  # entries are batches: several seconds of full load
 
 
 def readiness(replica: Replica) -> str:
@@ -232,6 +234,22 @@ def readiness(replica: Replica) -> str:
         return "cut-off"
     raft = replica.log.status()
     return "behind" if raft.commit_index - raft.applied_index > _BEHIND_ENTRIES else "ok"
+
+
+def details(sources: Sources) -> bytes:
+    """Return the word of /readyz and what is behind it: a line each."""
+    replica = sources.replica
+    raft = replica.log.status()
+    lines = [
+        sources.word(),
+        f"node {sources.info.node}",
+        f"leader {replica.leader or 'nobody'}",
+        f"term {raft.term}",
+        f"commit {raft.commit_index}",
+        f"applied {raft.applied_index}",
+        *(f"alarm {plain(text)}" for told in sources.alarms.values() for text in told()),
+    ]
+    return ("\n".join(lines) + "\n").encode("utf-8")
 
 
 def exposition(sources: Sources) -> bytes:

@@ -60,7 +60,7 @@ HEADER_BYTES: Final = 4096
 OWNER_BYTES: Final = 16
 _HEADER: Final = Struct("<8sI16sQQIIIQQQQQ")
 _CRC: Final = Struct("<I")
-_SECTOR: Final = 512
+_SECTOR: Final = 512  # what a disk writes whole, or not at all
 
 _WORD: Final = 0xC54A5200
 _WORD_TAIL: Final = b"RJ\xc5"

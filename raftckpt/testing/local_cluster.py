@@ -39,8 +39,11 @@ from raftckpt.testing.proxy import LinkProxy
 __all__ = ["ClusterNotReady", "LocalCluster"]
 
 _LOG_TAIL_LINES = 15
+_READY_S = 60.0
+"""A machine that does much else takes half a minute to start three interpreters."""
 _POLL_S = 0.02
 
+_CLIENT_FILES = {"ca": "authority.pem", "cert": "client.pem", "key": "client.key"}
 _live: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 
@@ -64,8 +67,15 @@ class LocalCluster:
         module: what a replica runs (``python -m MODULE``).
         auth: switch rights on when it is ready, with a principal ``operator`` that has all of them
             on all names; its token is in ``token_path``. A path: of a file with the token to use.
-        tls: what this class shows to the replicas; they show the same, and ask clients for a
-            certificate of that authority, unless ``settings`` say otherwise.
+        tls: True: all links and clients speak TLS, with certificates that are made below
+            ``certs/`` (needs the extra ``certs``); ``cluster.yaml`` says to clients what to show.
+            TlsOptions: what this class shows to the replicas; they show the same, and ask clients
+            for a certificate of that authority, unless ``settings`` say otherwise. None, and
+            settings that have ``tls.client``: it shows what the replicas show, which will do if
+            one authority signed both.
+        peers: what the replicas show to each other, unless ``settings`` say otherwise; a
+            certificate that names all of them (n1, n2, ...) as hosts, of an authority that signs
+            no clients.
 
     Example::
 
@@ -85,7 +95,8 @@ class LocalCluster:
         wrap: Mapping[str, Sequence[str]] | None = None,
         module: str = "raftckpt.node",
         auth: bool | str | os.PathLike[str] = False,
-        tls: TlsOptions | None = None,
+        tls: TlsOptions | bool | None = None,
+        peers: TlsOptions | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="raftckpt-")).absolute()
@@ -99,7 +110,7 @@ class LocalCluster:
         self._faults = faults
         self._wrap = dict(wrap or {})
         self._module = module
-        self._tls = tls
+        self._tls = tls if isinstance(tls, TlsOptions) else None
         self.token_path = self.data_dir / "operator.token"
         """File with the token of the principal ``operator``, if there is one."""
         if not isinstance(auth, bool):
@@ -108,9 +119,20 @@ class LocalCluster:
         self._auth = auth is not False or (self.data_dir / "rights").exists()
         self.config_path = self.data_dir / "cluster.yaml"
         if not self.config_path.exists():
-            shown = {} if tls is None else {"tls": {"client": _pem_files(tls)}}
-            self._write_new(replicas, durability, {**shown, **(settings or {})})
+            sides = {"peer": peers, "client": self._tls}
+            shown = {port: _pem_files(each) for port, each in sides.items() if each is not None}
+            tls_section = {"tls": shown} if shown else {}
+            self._write_new(replicas, durability, {**tls_section, **(settings or {})})
+            if tls is True:
+                self._certify()
         self._config: dict[str, Any] = yaml.safe_load(self.config_path.read_text("utf-8"))
+        client = self._config.pop("credentials", None)
+        self._certified = client is not None
+        if client is not None:
+            own = {name: str(self.data_dir / client[name]) for name in _CLIENT_FILES}
+            self._tls = TlsOptions(own["ca"], own["cert"], own["key"])
+        elif self._tls is None and "RAFTCKPT_CA" not in os.environ:
+            self._tls = _replicas_own(self._config, self.data_dir)
         self._addresses: dict[str, dict[str, str]] = dict(self._config["replicas"])
         self._nodes = list(self._addresses)
         ports = _free_ports(2 * spares)
@@ -118,6 +140,8 @@ class LocalCluster:
             client, peer = (f"127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
             spare = f"n{len(self._addresses) + 1}"
             self._addresses[spare] = {"client": client, "peer": peer}
+        if self._certified:
+            self._renew()
         _live.add(self)
 
     # --- what it is ------------------------------------------------------------------------
@@ -174,9 +198,17 @@ class LocalCluster:
 
     def status(self, node: str, timeout: float = 1.0) -> dict[str, Any] | None:
         """What a replica tells about itself, None if it does not answer within ``timeout`` s."""
-        return replica_status(
-            self.endpoint(node), timeout=timeout, token=self.token or "", tls=self._tls
-        )
+        told = self._ask_status(node, timeout, self.token or "")
+        if told is None and self._enables and self.token_path.exists():
+            # a state that was restored, or recovered, has rights on already
+            token = self.token_path.read_text("utf-8").strip()
+            told = self._ask_status(node, timeout, token)
+            if told is not None:
+                self._rights_are_on()
+        return told
+
+    def _ask_status(self, node: str, timeout: float, token: str) -> dict[str, Any] | None:
+        return replica_status(self.endpoint(node), timeout=timeout, token=token, tls=self._tls)
 
     @property
     def token(self) -> str | None:
@@ -223,7 +255,7 @@ class LocalCluster:
                 self._start(node)
         return self
 
-    def wait_ready(self, timeout: float = 20.0, nodes: Iterable[str] | None = None) -> None:
+    def wait_ready(self, timeout: float = _READY_S, nodes: Iterable[str] | None = None) -> None:
         """Wait until all running replicas (or ``nodes``) answer and agree on a leader that serves.
 
         Raises:
@@ -257,9 +289,12 @@ class LocalCluster:
         with connect(self.endpoints, token="", tls=self._tls) as service:
             rights = Rights(service)
             with contextlib.suppress(Exist):
-                rights.create_principal("operator", token)
+                rights.create_principal("operator", token, certificate=self._certified)
             rights.grant("", "operator", "read,write,create,drop,operate")
             rights.enable()
+        self._rights_are_on()
+
+    def _rights_are_on(self) -> None:
         (self.data_dir / "rights").touch()
         self._enables = False
 
@@ -333,7 +368,7 @@ class LocalCluster:
         self._paused.discard(node)
 
     def restart(
-        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = 20.0
+        self, node: str, *, rejoin: bool = False, wait: bool = True, timeout: float = _READY_S
     ) -> None:
         """Start a replica again (a running one is asked to leave first).
 
@@ -568,6 +603,26 @@ class LocalCluster:
         }
         self.config_path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
 
+    def _certify(self) -> None:
+        """Make certificates for all, and say in cluster.yaml what clients are to show."""
+        from raftckpt.node.issuing import CertificateStore, Spans  # wants an extra
+
+        store = CertificateStore(self.data_dir / "certs")
+        store.found(str(self.config_path), ["operator"], Spans())
+        where = {name: f"certs/clients/operator/{file}" for name, file in _CLIENT_FILES.items()}
+        text = yaml.safe_dump({"credentials": where}, sort_keys=False)
+        with self.config_path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def _renew(self) -> None:
+        """Have certificates for the spares, too, and none that ends soon."""
+        from raftckpt.node.issuing import CertificateStore, Spans
+
+        path = self.data_dir / "certs/cluster.yaml"
+        config = {**yaml.safe_load(path.read_text("utf-8")), "replicas": self._addresses}
+        path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+        CertificateStore(path.parent).renew(Spans())
+
     def _start_proxies(self) -> None:
         for source in self._addresses:
             for target in self._addresses:
@@ -583,7 +638,8 @@ class LocalCluster:
         return self._proxies[source, target], self._proxies[target, source]
 
     def _config_for(self, node: str) -> Path:
-        if not self._proxies and not self._addresses.keys() - self._config["replicas"].keys():
+        plain = not self._addresses.keys() - self._config["replicas"].keys()
+        if plain and not self._proxies and not self._certified:
             return self.config_path
         routes = {
             other: f"127.0.0.1:{proxy.port}"
@@ -593,6 +649,11 @@ class LocalCluster:
         path = self.data_dir / f"{node}.yaml"
         replicas = {member: self._addresses[member] for member in {*self._nodes, node}}
         config = {**self._config, "replicas": replicas, "routes": routes}
+        if self._certified:
+            certs = f"certs/hosts/{node}/tls"
+            files = {"cert": "replica.pem", "key": "replica.key", "ca": "authority.pem"}
+            files = {name: f"{certs}/{file}" for name, file in files.items()}
+            config["tls"] = {"peer": files, "client": dict(files)}
         text = yaml.safe_dump(config, sort_keys=False)
         path.write_text(text, "utf-8")
         return path
@@ -630,6 +691,8 @@ class LocalCluster:
 
     def _explain(self, what: str, nodes: Iterable[str]) -> str:
         parts = [what]
+        if self._tls is not None:
+            parts.append(f"asked over TLS, with {self._tls}; another tls= may be needed")
         for node in nodes:
             code = self.exit_code(node)
             state = "running" if code is None else f"ended with {code}"
@@ -661,11 +724,24 @@ def _pem_files(tls: TlsOptions) -> dict[str, str]:
     return {"cert": cert, "key": tls.key or cert, "ca": tls.ca}
 
 
+def _replicas_own(config: Mapping[str, Any], base: Path) -> TlsOptions | None:
+    """What the replicas of a configuration show to clients, as what a client shows to them."""
+    files = (config.get("tls") or {}).get("client")
+    if not files:
+        return None
+    cert, key = (str(base / files[name]) for name in ("cert", "key"))
+    ca = str(base / files["ca"]) if files.get("ca") else cert
+    return TlsOptions(ca, cert, key, check_hostname=False)
+
+
 def _free_ports(count: int) -> list[int]:
     # Below the ephemeral range: a port of that range, free while its replica is down, may become
     # the local port of some outgoing connection, and the replica could not come back.
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
-    candidates = random.sample(range(10_000, low), min(500, low - 10_000)) if low > 11_000 else []
+    # Each worker of pytest-xdist has ports of its own: those of a replica that is down look free.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(10_000 + worker, low, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    candidates = random.sample(own, min(500, len(own))) if low > 11_000 else []
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in [*candidates, *[0] * count]:

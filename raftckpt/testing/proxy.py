@@ -99,7 +99,8 @@ class LinkProxy:
         for writer in direction.writers - direction.ended:
             direction.ended.add(writer)
             if writer.can_write_eof() and not writer.is_closing():
-                writer.write_eof()
+                with contextlib.suppress(OSError):  # it was reset a moment ago
+                    writer.write_eof()
 
     def reset(self) -> None:
         """Break every connection at once (both ends see a reset)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,25 +39,16 @@ def _secured(files: Path, name: str) -> LocalCluster:
     return LocalCluster(3, durability="os", faults=False, settings={"tls": tls})
 
 
-@contextmanager
-def _running(cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """Who speaks no TLS cannot wait until it is ready; the programs do."""
-    try:
-        yield cluster.start()
-    finally:
-        cluster.__exit__(None, None, None)
-
-
 @pytest.fixture(scope="module")
 def secured(compiler: str, files: Path) -> Iterator[LocalCluster]:
-    with _running(_secured(files, "replica")) as cluster:
+    with _secured(files, "replica") as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def elsewhere(compiler: str, files: Path) -> Iterator[LocalCluster]:
     """Its certificate is that of another host."""
-    with _running(_secured(files, "elsewhere")) as cluster:
+    with _secured(files, "elsewhere") as cluster:
         yield cluster
 
 

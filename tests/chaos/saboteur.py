@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from raftckpt.model import content, machine, parts, queries
 from raftckpt.model.checkpoints import Checkpoint
+from raftckpt.node import replica
 from raftckpt.node.main import main
 from raftckpt.protocol import operations as ops
 from tests.sim import sabotage
@@ -94,7 +95,18 @@ def _reads_come_from_a_cache() -> None:
     queries.answer = answer
 
 
+def _compares_every_second() -> None:
+    replica.COMPARE_EVERY_S = 1.0  # type: ignore[misc]
+
+
+def _puts_otherwise() -> None:
+    _compares_every_second()
+    _executed_otherwise(ops.SectionPut, lambda state, c: replace(c, data=c.data + b"!"))
+
+
 PLANTS = {
+    "none, but compares every second": _compares_every_second,
+    "puts otherwise": _puts_otherwise,
     "reads come from a cache": _reads_come_from_a_cache,
     "vectors are torn": _vectors_are_torn,
     "transactions are torn": _transactions_are_torn,

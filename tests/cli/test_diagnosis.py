@@ -132,11 +132,9 @@ def guarded(tmp_path_factory) -> Iterator[tuple[LocalCluster, Authority, Path]]:
     path = tmp_path_factory.mktemp("authority")
     authority = Authority(path)
     files = authority.issue("replica", "n1", dns=["localhost"])
-    cluster = LocalCluster(1, path / "c", faults=False, settings={"tls": {"client": files}})
-    cluster.start("n1")  # the cluster's own probe speaks no TLS, and would wait in vain
-    until(lambda: "leader=n1" in cluster.log("n1"), "n1 leads", PATIENCE)
-    yield cluster, authority, path
-    cluster.stop()
+    settings = {"tls": {"client": files}}
+    with LocalCluster(1, path / "c", faults=False, settings=settings) as cluster:
+        yield cluster, authority, path
 
 
 def tls_of(files: dict[str, str], *names: str) -> list[str]:

@@ -17,10 +17,12 @@ from raftckpt_cli import main as cli_main
 import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.admin import get, metric, with_admin
+from tests.chaos.saboteur import VARIABLE
 from tests.programs import PATIENCE
 from tests.waiting import until
 
 MIB = 1 << 20
+ROOT = Path(__file__).parent.parent.parent
 
 
 def log_of(cluster: LocalCluster, node: str) -> list[str]:
@@ -141,6 +143,36 @@ def test_drill_a_full_disk(small_disks, capfd) -> None:
     assert "No alarms." in get(cluster, node, "/now")[1]
     assert any("disk_has_room" in line for line in log_of(cluster, node))
     until(lambda: "over</span>" in get(cluster, node, "/now")[1], "the end is told", PATIENCE)
+
+
+def test_drill_a_state_that_differs(tmp_path, monkeypatch, capfd) -> None:
+    """A replica executes something otherwise, which no version should: told, and kept in mind."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # replicas run in directories of their own
+    plants = dict.fromkeys(("n1", "n3"), "none, but compares every second")
+    wrap = {
+        node: ["env", f"{VARIABLE}={plant}"]
+        for node, plant in {**plants, "n2": "puts otherwise"}.items()
+    }
+    bad = LocalCluster(3, tmp_path / "c", faults=False, wrap=wrap, module="tests.chaos.saboteur")
+    with with_admin(bad) as cluster:
+        sample = 'raftckpt_alarms{source="consensus"}'
+        if cluster.leader() == "n2":
+            with raftckpt.connect(cluster.endpoints) as service:
+                service.transfer_leadership("n1")
+        assert metric(cluster, "n2", sample) == 0
+        with raftckpt.connect(cluster.endpoints) as service:
+            service.open("c", create=raftckpt.Attributes()).put("k", b"v")
+        until(lambda: metric(cluster, "n2", sample) == 1, "the alarm is raised", PATIENCE)
+        assert "the state of n2 at entry" in findings(cluster, capfd)
+        assert "the state of n2 at entry" in get(cluster, "n2", "/now")[1]
+        assert " state_differs index=" in cluster.log("n2")
+        cluster.restart("n2")
+        cluster.wait_ready()
+        assert metric(cluster, "n2", sample) == 1, "it is kept in mind"
+        words = ["cluster", "clear", "n2", "--endpoints", cluster.endpoints]
+        assert cli_main.run(words) == 0
+        until(lambda: metric(cluster, "n2", sample) == 0, "the alarm is gone", PATIENCE)
+        assert "the state of n2" not in findings(cluster, capfd)
 
 
 def test_drill_two_foundings(cluster, capfd) -> None:

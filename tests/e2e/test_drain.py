@@ -84,3 +84,19 @@ def test_nobody_is_drained_when_no_other_could_lead(cluster, capfd) -> None:
     assert "nobody else can" in said(capfd, cluster, "status")[1]
     cluster.start(leader)
     until(lambda: cluster.leader(PATIENCE) == leader, "who is not drained leads again", PATIENCE)
+
+
+def test_who_has_no_vote_is_not_handed_leadership_and_told_why(cluster, capfd) -> None:
+    leader = cluster.leader()
+    with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
+        at = {"peer": "127.0.0.1:1", "client": "127.0.0.1:2"}
+        service.add_member("n4", **at, token="secret-of-n4", learner=True)
+    code, told = said(capfd, cluster, "transfer", "n4")
+    assert code != 0
+    assert "n4 is no voter" in told
+    follower = next(node for node in cluster.nodes if node != leader)
+    cluster.kill(follower)
+    code, told = said(capfd, cluster, "transfer", follower)
+    assert code != 0
+    assert "not connected" in told
+    assert cluster.leader() == leader

@@ -9,8 +9,11 @@ import sys
 
 import pytest
 
+import raftckpt
+from raftckpt.rights import Rights
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.local_cluster import ClusterNotReady
+from tests.authority import Authority
 from tests.waiting import until
 
 
@@ -82,6 +85,42 @@ def test_replica_that_cannot_start_is_told_with_its_log(tmp_path) -> None:
     cluster = LocalCluster(1, tmp_path, settings={"durabilty": "fsync"})
     with pytest.raises(ClusterNotReady, match="unknown key durabilty"):
         cluster.__enter__()
+
+
+def test_replicas_whose_settings_speak_tls_get_ready(tmp_path) -> None:
+    """It shows what they show, unless it is told what to show."""
+    files = Authority(tmp_path).issue("replica", "n1", addresses=["10.9.9.9"])
+    settings = {"tls": {"client": files}}
+    with LocalCluster(1, tmp_path / "c", faults=False, settings=settings) as cluster:
+        assert cluster.leader() == "n1"
+        with cluster.connect() as service:
+            service.open("c", create=raftckpt.Attributes())
+    with LocalCluster(1, tmp_path / "c", faults=False) as again, again.connect() as service:
+        assert [each.name for each in service.checkpoints()] == ["c"]
+    other = Authority(tmp_path, "others").issue("other", "x")
+    tls = raftckpt.TlsOptions(other["ca"], other["cert"], other["key"])
+    cluster = LocalCluster(1, tmp_path / "d", faults=False, settings=settings, tls=tls)
+    try:
+        with pytest.raises(ClusterNotReady, match=r"asked over TLS, with .*another tls="):
+            cluster.start().wait_ready(2.0)
+    finally:
+        cluster.kill()
+        cluster.stop()
+
+
+def test_all_of_it_over_tls(tmp_path) -> None:
+    """Certificates for replicas, spares and clients; its file tells clients what to show."""
+    with LocalCluster(1, tmp_path, faults=False, tls=True) as cluster:
+        endpoints = cluster.endpoints
+    with LocalCluster(1, tmp_path, spares=1, auth=True) as cluster:
+        assert cluster.endpoints == endpoints
+        assert cluster.add() == "n2"
+        for node in cluster.nodes:
+            with pytest.raises(raftckpt.Unavailable):
+                raftckpt.connect(cluster.endpoint(node), timeout=1.0)
+        with raftckpt.connect(str(cluster.config_path)) as service:
+            assert Rights(service).whoami().principal == "operator"
+            service.open("c", create=raftckpt.Attributes())
 
 
 def test_faults_need_proxies() -> None:

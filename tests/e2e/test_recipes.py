@@ -9,14 +9,16 @@ import signal
 import socket
 import sqlite3
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 import raftckpt
+from raftckpt import ha
 from raftckpt.testing import LocalCluster
 from tests.programs import Program
 from tests.waiting import until
@@ -77,6 +79,43 @@ def test_one_scheduler_is_active_and_no_slot_is_left_out(cluster) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("program", "group"), [("scheduler.py", "scheduler"), ("dispatcher.py", "dispatchers")]
+)
+def test_who_lost_the_session_comes_back_by_itself(cluster, program: str, group: str) -> None:
+    with started(cluster, program) as only, ha.connect(cluster.endpoints) as service:
+        only.until_said("active")
+        only.signal(signal.SIGSTOP)
+        until(lambda: not ha.Group(service, group).status().members, "it is given up", 60)
+        only.signal(signal.SIGCONT)
+        only.until(
+            lambda: sum(line.startswith("active,") for line in only.lines) == 2,
+            "it is active again",
+        )
+        only.end()
+
+
+@pytest.mark.long
+def test_a_worker_that_lost_the_session_comes_back_by_itself(cluster) -> None:
+    pytest.importorskip("fastapi")
+    port = free_port()
+    with worker(cluster, port) as only, raftckpt.connect(cluster.endpoints) as service:
+        only.until_said("Uvicorn running on")
+        cookie, basket = shop(port, "POST", "/basket/apple")
+        ckpt = service.open("web-sessions")
+        only.signal(signal.SIGSTOP)
+        until(lambda: len(ckpt.status().openers) == 1, "it is given up", 60)
+        only.signal(signal.SIGCONT)
+
+        def served() -> bool:
+            with suppress(urllib.error.HTTPError):  # 503: it has not noticed, or is opening
+                return shop(port, "GET", "/basket", cookie)[1] == basket
+            return False
+
+        until(served, "it serves again", 60)
+
+
+@pytest.mark.long
 def test_the_storage_refuses_who_leads_no_more(cluster, tmp_path) -> None:
     file = tmp_path / "storage.db"
     with started(cluster, "fenced_leader.py", file) as first:
@@ -103,7 +142,7 @@ def test_visitors_stay_when_workers_and_replicas_die(cluster) -> None:
     ports = [free_port(), free_port()]
     with worker(cluster, ports[0]) as first, worker(cluster, ports[1]) as second:
         for each in (first, second):
-            each.until_said("Application startup complete")
+            each.until_said("Uvicorn running on")
         cookie, basket = shop(ports[0], "POST", "/basket/apple")
         assert basket == {"basket": ["apple"]}
         first.end()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import raftckpt
+import raftckpt.aio
 from raftckpt.rights import Rights, make_token
 from raftckpt.testing import LocalCluster
+from tests.admin import get, with_admin
 from tests.authority import Authority
 from tests.waiting import until
 
@@ -156,6 +162,70 @@ def test_a_rotated_token_goes_on_for_as_long_as_it_is_kept(secured: LocalCluster
             with pytest.raises(raftckpt.Access):
                 raftckpt.connect(secured.endpoints, token=token)
         raftckpt.connect(secured.endpoints, token=third.text).close()
+
+
+def test_the_admin_port_asks_for_the_right_to_operate(tmp_path: Path) -> None:
+    """Two words are for everybody, the rest for operators; metrics may be opened."""
+    cluster = with_admin(LocalCluster(1, tmp_path / "c", faults=False, auth=True))
+    pages = ("/", "/now", "/charts", "/metrics", "/status", "/page.js")
+
+    def codes(authorization: str = "") -> set[int]:
+        return {get(cluster, "n1", path, authorization)[0] for path in pages}
+
+    with cluster:
+        token = tenant(cluster, "web")
+        for path in ("/livez", "/readyz"):
+            assert get(cluster, "n1", path) == (200, "ok\n")
+        assert codes() == {401}
+        assert codes("Bearer " + make_token().text) == {401}
+        assert codes("Bearer " + token) == {403}
+        assert codes("Digest x") == {400}
+        assert "the page /metrics" in cluster.log("n1")
+        own = f"Bearer {cluster.token}"
+        assert codes(own) == {200}
+        assert get(cluster, "n1", "/status", own)[1].startswith("ok\nnode n1\nleader n1\nterm ")
+        assert codes("Basic " + b64encode(f"any:{cluster.token}".encode()).decode()) == {200}
+        with cluster.connect() as operator:
+            Rights(operator).revoke_principal("web")
+        assert codes("Bearer " + token) == {401}
+        text = cluster.config_path.read_text("utf-8")
+        cluster.config_path.write_text(text + "admin_open: metrics\n", "utf-8")
+        os.kill(cluster.pid("n1") or 0, signal.SIGHUP)
+        until(lambda: 'reloaded taken="admin_open' in cluster.log("n1"), "it is read")
+        assert get(cluster, "n1", "/metrics")[0] == 200
+        assert get(cluster, "n1", "/")[0] == 401
+        with cluster.connect() as operator:
+            Rights(operator).disable()
+        assert get(cluster, "n1", "/")[0] == 200
+        assert get(cluster, "n1", "/", own)[0] == 403  # it would not be looked at
+
+
+def test_the_awaitable_face(secured: LocalCluster) -> None:
+    secured.start()
+    secured.wait_ready()
+
+    async def scenario() -> None:
+        async with raftckpt.aio.connect(secured.endpoints, token=secured.token) as service:
+            rights = raftckpt.aio.Rights(service)
+            assert (await rights.status()).on
+            assert (await rights.whoami()).principal == "operator"
+            token = make_token()
+            revision = await rights.create_principal("awaited", token)
+            assert await rights.create_space("awaited/", expected=revision) == revision + 1
+            with pytest.raises(raftckpt.BadOperation):
+                await rights.grant("awaited/", "awaited", "read", expected=revision)
+            await rights.grant("awaited/", "awaited", TENANT)
+            spaces = {row.prefix: row.grants for row in (await rights.spaces())[1]}
+            assert spaces["awaited/"] == {"awaited": TENANT.split(",")}
+            async with raftckpt.aio.connect(secured.endpoints, token=token.text) as tenant:
+                await tenant.open("awaited/c", create=raftckpt.Attributes())
+            await rights.revoke("awaited/", "awaited", "drop")
+            await rights.rotate_token("awaited", make_token())
+            await rights.delete_space("awaited/")
+            await rights.revoke_principal("awaited")
+            assert "awaited" not in [row.name for row in (await rights.principals())[1]]
+
+    asyncio.run(scenario())
 
 
 def test_a_certificate_is_a_principal_and_another_clusters_is_none(tmp_path: Path) -> None:

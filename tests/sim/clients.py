@@ -8,6 +8,7 @@ without a word.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -76,6 +77,8 @@ class SimClient:
         self.world, self.name = world, name
         self.rng = random.Random(f"{world.seed}/{name}")
         self.frozen = False
+        self.reset_at = -math.inf
+        """When its connection broke last for its replica; who is cut off never hears of it."""
         self.core_secret = b""
         self._calm = calm
         self._held: list[Callable[[], None]] = []

@@ -105,6 +105,8 @@ class GroupTruth(TrackedTruth):
         now = world.queue.now
         proven, broke = (at / component.pace for at in (core._proven_at, core._broke_at))
         silent = now - proven - world.stood_still_since(proven)
+        if component.reset_at > proven:  # its replica saw that, whoever else did
+            broke = min(broke, component.reset_at)
         broken = now - broke - world.stood_still_since(broke)
         self.world.checks.expect(
             silent > 0.95 * SESSION_TIMEOUT_S or broken > 0.9 * GRACE_S,

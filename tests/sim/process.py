@@ -83,6 +83,7 @@ class Process:
         self.machine: Any = None
         self.storage: Any = None
         self.incarnation = 0
+        self.started_at = 0.0
         self.paused = False
         self.sync_s = (0.0001, 0.0005)
         self.pending: set[Write] = set()
@@ -122,6 +123,7 @@ class Process:
     def start(self) -> None:
         """Open the disk and run; refuses (stays down) when the disk kills it on the way."""
         self.incarnation += 1
+        self.started_at = self.world.queue.now
         self.stopped_because = None
         self.world.note("start", self.name, self.incarnation, self.joins)
         self.guarded(self._open)
@@ -416,11 +418,23 @@ class Process:
             checks.sometimes["levels raised"] += 1
             hosts = [p for p in self.world.processes.values() if p.id in now.directories]
             checks.expect(
-                all(p.levels[1] >= now.configuration.level or not p.running for p in hosts),
+                all(p.levels[1] >= now.configuration.level or self._could(p) for p in hosts),
                 "the level rises when all can",
                 self.name,
                 [(p.name, p.levels) for p in hosts],
             )
+
+    def _could(self, other: Process) -> bool:
+        """Whether a host may be believed to be what it was: it answered, and is another only now."""
+        recent = 1.1 * self.node._config.election_max_s  # clocks drift
+        engine = self.node._engine
+        heard = engine.last_heard(other.id)
+        return not other.running or (
+            heard is not None
+            and engine.match_index(other.id) > 0
+            and self.node._now() - heard <= recent
+            and self.world.queue.now - other.started_at <= recent
+        )
 
     def look_at_sizes(self) -> None:
         """What grows has a limit."""

@@ -15,17 +15,19 @@ from typing import Final, NamedTuple
 from tests.sim import crashpoints
 from tests.sim.life import LifeWorld
 from tests.sim.service import ServiceWorld
-from tests.sim.standbys import StandbyWorld
+from tests.sim.standbys import SilentWorld, StandbyWorld
 from tests.sim.world import Outcome, World
 
 CONSENSUS: Final = "consensus"
 SERVICE: Final = "service"
 STANDBYS: Final = "standbys"
+SILENCES: Final = "silences"
 LIFE: Final = "life"
 WORLDS: Final[dict[str, type[World]]] = {
     CONSENSUS: World,
     SERVICE: ServiceWorld,
     STANDBYS: StandbyWorld,
+    SILENCES: SilentWorld,
     LIFE: LifeWorld,
 }
 BOTH: Final = (CONSENSUS, SERVICE)
@@ -106,6 +108,7 @@ SOMETIMES: Final = {
         "fenced writes refused",
         "components hung",
     ),
+    SILENCES: ("actives cut off", "took over from the silent", "everybody stood still"),
 }
 """Rare states that a set of runs must have reached."""
 ENOUGH_SEEDS: Final = 60

@@ -335,6 +335,7 @@ class ServiceWorld(World):
             client.freeze(rng.choice((0.5, 2.0, 6.0)))
         elif dice < 0.6 and (pipe := client.connection) is not None:
             self.note("client reset", client.name)
+            client.reset_at = self.queue.now
             pipe._server_closes() if pipe.process.up else None
         else:
             self.client_cuts.add((client.name, node))

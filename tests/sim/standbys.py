@@ -27,6 +27,8 @@ _CUT_OFF_AT_S: Final = 4.0
 _CUT_OFF_S: Final = 7.0
 _FRESH_S: Final = 0.01
 _STANDSTILLS_AT_S: Final = (14.0, 24.0, 34.0)
+_SILENCES_S: Final = 42.0
+"""Until the last of them is over."""
 _STANDSTILL_S: Final = 6.0
 """Longer than a session lives in silence (4 s); each begins when the one before is over."""
 
@@ -262,3 +264,24 @@ class StandbyWorld(ServiceWorld):
         self.truth.groups_final()
         for tracker in self.trackers:
             tracker.final()
+
+
+class SilentWorld(StandbyWorld):
+    """Calm but for silences: somebody who works is cut off, later everybody stands still."""
+
+    def __init__(
+        self, seed: int, *, seconds: float, sabotage: str = "", echo: bool = False
+    ) -> None:
+        super().__init__(
+            seed,
+            seconds=max(seconds, _SILENCES_S),
+            sabotage=sabotage,
+            echo=echo,
+            service_groups=1,
+            trackers=1,
+            clients=1,
+            size=3,
+            founded=True,
+            families=set(),
+            silences=True,
+        )

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sim.standbys import PLANTS, SILENCE_PLANTS, StandbyWorld
+from tests.sim.standbys import PLANTS, SILENCE_PLANTS, SilentWorld, StandbyWorld
 
 SEEDS_MAX = 12
 SOON = {"history across images": 12, "fence off": 8, "gap not given": 5}
@@ -51,26 +51,11 @@ def test_planted_bug_is_found(bug: str) -> None:
     assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"
 
 
-def _in_silence(seed: int, bug: str = "") -> StandbyWorld:
-    return StandbyWorld(
-        seed,
-        seconds=42.0,
-        sabotage=bug,
-        service_groups=1,
-        trackers=1,
-        clients=1,
-        size=3,
-        founded=True,
-        families=set(),
-        silences=True,
-    )
-
-
 @pytest.mark.slow
 def test_silence_makes_two_active_never_and_a_standstill_ends_no_session() -> None:
     sums: Counter[str] = Counter()
     for seed in range(1, 4):
-        outcome = _in_silence(seed).run()
+        outcome = SilentWorld(seed, seconds=0.0).run()
         assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
         sums.update(outcome.counters)
     for name in ("actives cut off", "took over from the silent", "everybody stood still"):
@@ -81,5 +66,8 @@ def test_silence_makes_two_active_never_and_a_standstill_ends_no_session() -> No
 @pytest.mark.parametrize("bug", SILENCE_PLANTS)
 def test_planted_bug_of_silence_is_found(bug: str) -> None:
     first = SOON.get(bug, 1)
-    found = (_in_silence(seed, bug).run() for seed in range(first, first + SEEDS_MAX))
+    found = (
+        SilentWorld(seed, seconds=0.0, sabotage=bug).run()
+        for seed in range(first, first + SEEDS_MAX)
+    )
     assert any(outcome.violation for outcome in found), f"nobody noticed: {bug}"

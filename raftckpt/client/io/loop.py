@@ -214,7 +214,8 @@ class LoopPort:
                 dial.add_done_callback(_ignore)
 
     async def _connect(self, channel: _Channel, host: str, address: Address) -> None:
-        context = self.engine.context
+        renewed = self.engine.context
+        context = None if renewed is None else renewed()
         await self.engine.loop.create_connection(
             lambda: _Dialled(channel),
             *address,
@@ -248,14 +249,14 @@ class LoopEngine:
     """Drives any number of peers on the running loop.
 
     Arguments:
-        context: TLS context, None for plain TCP.
+        context: makes the TLS context of a connection; None: plain TCP.
 
     Attributes:
         closed: whether it has ended.
         outlived: whether the loop ended before anybody closed it.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext] | None) -> None:
         self.context = context
         self.loop = asyncio.get_running_loop()
         self.closed = False

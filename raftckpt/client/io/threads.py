@@ -40,7 +40,7 @@ _RECEIVE_BYTES: Final = 64 * 1024
 _POLL_SECONDS_MAX: Final = 60.0
 _DIAL_SECONDS_MAX: Final = 10.0
 """A connection that takes longer is of no use: the peer's patience is shorter."""
-_JOIN_SECONDS: Final = 2.0
+_JOIN_SECONDS: Final = 2.0  # a thread that ends does so in milliseconds
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     # little is said on some: let the kernel find out that a host is gone
@@ -115,13 +115,13 @@ class ThreadEngine:
     """Drives any number of peers.
 
     Arguments:
-        context: TLS context, None for plain TCP.
+        context: makes the TLS context of a connection; None: plain TCP.
 
     Raises:
         NoResources: no descriptors or threads are left.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext] | None) -> None:
         self._context = context
         self._would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if context is not None:
@@ -129,6 +129,8 @@ class ThreadEngine:
 
             self._would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self._pid = os.getpid()
+        self._threads = threading.Lock
+        """What the program's threads are, as far as one can see."""
         self._inbox: deque[tuple[ThreadPort | None, _Job]] = deque()
         self._sleeping = False
         self._stopping = False
@@ -162,7 +164,8 @@ class ThreadEngine:
 
         Raises:
             BadHandle: after a fork, or when the interpreter ends.
-            BadOperation: a finalizer runs in the engine's own thread.
+            BadOperation: a finalizer runs in the engine's own thread, or the program's threads
+                became green ones after this one was started.
             Library: the thread died.
         """
         if os.getpid() != self._pid:
@@ -174,6 +177,13 @@ class ThreadEngine:
                 f"{what}: called by a finalizer in the client's own thread, which cannot wait for "
                 "itself; nothing happened: have another thread do it",
                 reason="own_thread",
+            )
+        if threading.Lock is not self._threads:
+            raise BadOperation(
+                f"{what}: the program was patched for green threads (gevent, eventlet) after "
+                "connect(): they cannot wait for the client's thread, which is a real one; nothing "
+                "happened: patch first, then connect",
+                reason="patched",
             )
         self.alive(what, definite=True)
 
@@ -495,7 +505,7 @@ class ThreadEngine:
             for level, option, value in _OPTIONS:
                 sock.setsockopt(level, option, value)
             if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_hostname=stream.host)
+                sock = self._context().wrap_socket(sock, server_hostname=stream.host)
             sock.setblocking(False)
         except (OSError, ValueError) as error:
             why = reason_of(error) if isinstance(error, OSError) else str(error)

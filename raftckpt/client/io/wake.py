@@ -17,6 +17,8 @@ from raftckpt.errors import NoResources
 __all__ = ["Bell", "Wake", "no_resources", "poller_of"]
 
 _WAIT_SECONDS_MAX: Final = 1e6
+_RING: Final = (b"\0",)
+_DRAINED_BYTES: Final = 4096
 _LOOK_SECONDS: Final = 1.0
 """So often who waits looks whether those it waits for are still alive."""
 
@@ -32,6 +34,9 @@ def no_resources(error: Exception) -> NoResources:
 
 class Wake:
     """A pipe that wakes a poller; closed when nobody can use it any more.
+
+    Written and read as vectors: ``os.write`` and ``os.read`` of eventlet wait where these say at
+    once that nothing can be written or read.
 
     Raises:
         NoResources: there is no descriptor left.
@@ -69,7 +74,7 @@ class Wake:
         """
         self.check()
         try:  # noqa: SIM105 - three calls fewer for each call of a user
-            os.write(self.writing, b"\0")
+            os.writev(self.writing, _RING)
         except BlockingIOError:  # it is full of wake-ups already
             pass
 
@@ -77,7 +82,7 @@ class Wake:
         """Forget the wake-ups so far."""
         self.check()
         try:  # noqa: SIM105
-            os.read(self.reading, 4096)
+            os.readv(self.reading, [bytearray(_DRAINED_BYTES)])
         except BlockingIOError:
             pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raftckpt.chaos import search
 from raftckpt.chaos.history import ABSENT, DIRECTORY, ContentDigest, Kind, Outcome, payload
 from raftckpt.chaos.linearizability import judge
 from raftckpt.chaos.order import CLOCK_SLACK_NS
@@ -128,6 +129,38 @@ def test_expiry(book) -> None:
     book.read("b", (30, 40), 2, k="1")
     book.read("b", (50, 60), 3, k=None)
     good(book)
+
+
+def _looks(book: Book, cycles: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Configurations looked at: of each section nobody knows whether it expired or was deleted."""
+    for number in range(cycles):
+        at, revision = (10 + number) * 10**9, 2 + 2 * number
+        parts = [("k", 0, b"%d" % number)]
+        lives = {"revision": revision, "ttl_ns": CLOCK_SLACK_NS}
+        book.add("a", Kind.CREATE, parts, (at, at + 10), **lives)
+        book.lost("b", Kind.DELETE, [("k",)], at + 20)
+        book.read("c", (at + 10**8, at + 10**8 + 1), revision + 1, k=None)
+    looked = 0
+    add = search._Table.add
+
+    def counted(table: search._Table, new: search._Configuration) -> bool:
+        nonlocal looked
+        looked += 1
+        return add(table, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search._Table, "add", counted)
+        good(book)
+    return looked
+
+
+def test_what_expired_long_ago_does_not_make_the_search_longer(monkeypatch) -> None:
+    counts = []
+    for cycles in (8, 16):
+        book = Book()
+        book.open("c0", "name", UNIT, (0, 5), 1, made=True)
+        counts.append(_looks(book, cycles, monkeypatch))
+    assert counts[1] < 6 * counts[0], counts  # 2**8 and more times before
 
 
 def test_expiry_that_was_called_off(book) -> None:

@@ -144,6 +144,8 @@ class NaiveCluster:
                     "product": "0",
                 },
             )
+        elif tag == 121:
+            self.reply(connection, number, {"revision": len(self.effects)})
         elif not leads:
             where = None if self.leader is None else f"h:{self.leader + 1}"
             self.refuse(connection, number, 6, "not_leader", where)

@@ -323,7 +323,7 @@ def test_a_suspected_leader_is_kept_until_another_is_found(replica: LoopbackRepl
         endpoints = [replica.endpoint, other.endpoint]
         async with raftckpt.aio.connect(endpoints, session_timeout=0.6) as service:
             ckpt = await service.open("a", create=Attributes())
-            replica.replica.silent_tags = {24, 202}
+            replica.replica.silent_tags = {24, 121, 202}
             task = asyncio.create_task(ckpt.put("a", b"x"))
             while len(service._driver.core.wanted()) < 2:
                 await asyncio.sleep(0.01)
@@ -371,3 +371,19 @@ def test_tls(tmp_path: Any) -> None:
 
     asyncio.run(main())
     loopback.close()
+
+
+def test_a_program_is_told_how_its_client_fares(replica: LoopbackReplica) -> None:
+    states: list[str] = []
+
+    async def story(service: Service, ckpt: Checkpoint) -> None:
+        service.on_state = states.append
+        await ckpt.put("a", b"1")
+        replica.drop_connections()
+        while "searching" not in states:
+            await asyncio.sleep(0.001)
+        await ckpt.put("a", b"2")
+        service.on_state = None
+
+    play(replica, story)
+    assert states == ["connected", "searching", "connected"]

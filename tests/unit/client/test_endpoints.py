@@ -8,6 +8,7 @@ import pytest
 from raftckpt.client.calls import Call, Needs
 from raftckpt.client.connecting import Options
 from raftckpt.client.endpoints import (
+    RenewedContext,
     host_and_port,
     named_endpoints,
     parse_endpoints,
@@ -19,6 +20,7 @@ from raftckpt.client.routing import ENDPOINTS_MAX, Router
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam, Unavailable
 from raftckpt.protocol.frames import FrameDecoder, pack_messages
+from tests.authority import Authority
 from tests.messages import unpack_messages
 
 
@@ -71,6 +73,28 @@ def test_what_is_no_cluster_file(tmp_path: Path, content: str) -> None:
         parse_endpoints(str(path))
     with pytest.raises(InvalidParam, match=r"missing\.yml"):
         parse_endpoints(str(tmp_path / "missing.yml"))
+
+
+def test_files_that_change_are_read_for_the_next_connection(tmp_path: Path) -> None:
+    """A service outlives its certificate; half a copy changes nothing."""
+    authority = Authority(tmp_path)
+    files = authority.issue("app", "app")
+    former = authority.issue("former", "app")
+    renewed = RenewedContext(TlsOptions(files["ca"], files["cert"], files["key"]))
+    first = renewed()
+    assert renewed() is first
+    Path(files["key"]).write_bytes(Path(former["key"]).read_bytes())
+    assert renewed() is first
+    Path(files["cert"]).unlink()
+    assert renewed() is first
+    Path(files["cert"]).write_bytes(Path(former["cert"]).read_bytes())
+    second = renewed()
+    assert second is not first
+    assert renewed() is second
+    Path(files["ca"]).write_text("none", "ascii")
+    assert renewed() is second
+    with pytest.raises(InvalidParam):
+        RenewedContext(TlsOptions(files["ca"]))
 
 
 def test_tls_options(tmp_path: Path) -> None:

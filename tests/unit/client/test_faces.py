@@ -15,6 +15,7 @@ SERVICE = [
     "unlink",
     "checkpoints",
     "cluster",
+    "members",
     "close",
     "transfer_leadership",
     "check",

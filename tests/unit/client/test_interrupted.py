@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import resource
 import signal
@@ -251,25 +250,17 @@ def test_the_thread_that_died_is_told_of(
     assert time.monotonic() - started < 4.0
 
 
-@pytest.mark.parametrize("library", ["gevent", "eventlet"])
-def test_green_threads(replica: LoopbackReplica, library: str) -> None:
-    """Patched before anything is imported, the client's thread is green as the others are."""
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
-    patch = {
-        "gevent": "import gevent.monkey; gevent.monkey.patch_all()\n",
-        "eventlet": "import eventlet; eventlet.monkey_patch()\n",
-    }[library]
-    program = patch + (
-        "import raftckpt, threading\n"
-        f"with raftckpt.connect({replica.endpoint!r}) as service:\n"
-        "    ckpt = service.open('a', create=raftckpt.Attributes())\n"
-        "    threads = [threading.Thread(target=ckpt.put, args=(str(n), b'')) for n in range(5)]\n"
-        "    [thread.start() for thread in threads]\n"
-        "    [thread.join() for thread in threads]\n"
-        "    print(len(ckpt), service.cluster().leader)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30
-    )
-    assert done.stdout == "5 n1\n", done.stderr
+def test_threads_that_became_green_after_connect_are_refused_at_once(
+    replica: LoopbackReplica, ckpt: raftckpt.Checkpoint, monkeypatch: Any
+) -> None:
+    """A green thread would wait for the client's, which is a real one, in vain."""
+    monkeypatch.setattr(threading, "Lock", lambda: None)
+    seen = len(replica.replica.seen)
+    for call in (lambda: ckpt.put("a", b"x"), lambda: ckpt.track(), lambda: ckpt.get("a")):
+        with pytest.raises(raftckpt.BadOperation, match=r"patch first, then connect") as caught:
+            call()
+        assert caught.value.definite
+        assert caught.value.reason == "patched"
+    assert len(replica.replica.seen) == seen
+    monkeypatch.undo()
+    ckpt.put("a", b"x")

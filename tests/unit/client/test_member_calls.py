@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from raftckpt.client import operations
 from raftckpt.client.calls import Needs
+from raftckpt.client.types import ClusterStatus, MemberRecord, ReplicaStatus
+from raftckpt.errors import TryAgain
 from raftckpt.protocol import operations as ops
 
 
@@ -32,3 +36,22 @@ def test_whom_the_others_ask() -> None:
     assert (pin.needs, pin.message) == (Needs.LEADER, ops.LevelPin(0, True))
     assert (clear.needs, clear.message) == (Needs.ANY, ops.AlarmClear(0))
     assert all(call.decode("done") is None for call in (removal, pin, clear))
+
+
+def test_members_are_those_the_leader_has_in_force() -> None:
+    row = {"node": "n1", "client": "h:1", "peer": "h:2", "voter": True, "directory": "d1"}
+    place = {**row, "node": "n2", "voter": False, "directory": "", "promote": True}
+    said = [
+        ReplicaStatus("n1", "h:1", True, term=2, leader="n1", detail={"members": [row, place]}),
+        ReplicaStatus("n2", "h:3", True, term=1, leader="n2", detail={"members": []}),
+    ]
+    assert MemberRecord.all_in(ClusterStatus.of(said)) == (
+        MemberRecord("n1", "h:1", "h:2", "voter", "d1"),
+        MemberRecord("n2", "h:1", "h:2", "learner", ""),
+    )
+    with pytest.raises(TryAgain, match="nobody leads"):
+        MemberRecord.all_in(ClusterStatus.of([ReplicaStatus("n3", "h:4", True, term=3)]))
+    gone = ReplicaStatus("n1", "h:1", False)
+    follower = ReplicaStatus("n3", "h:4", True, term=3, leader="n1")
+    with pytest.raises(TryAgain, match="could not be asked"):
+        MemberRecord.all_in(ClusterStatus.of([gone, follower]))

@@ -591,3 +591,25 @@ def test_importing_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
     assert done.returncode == 0
+
+
+def test_a_program_is_told_how_its_client_fares(
+    service: raftckpt.Service, replica: LoopbackReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    states: list[str] = []
+
+    def told(state: str) -> None:
+        states.append(state)
+        raise ValueError("of the program")  # whoever reads for the client goes on
+
+    service.on_state = told
+    assert service.on_state is told
+    ckpt = service.open("c", create=Attributes())
+    replica.drop_connections()
+    wait_for(lambda: "searching" in states)
+    wait_for(lambda: states[-1] == "connected")
+    ckpt.put("a", b"x")
+    service.close()
+    assert states == ["connected", "searching", "connected", "closed"]
+    assert [record.message.split()[0] for record in caplog.records] == ["on_state_failed"] * 4
+    assert service.state == "closed"

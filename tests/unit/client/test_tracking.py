@@ -27,6 +27,7 @@ from raftckpt.errors import (
     InvalidParam,
     Library,
     NotExist,
+    SectionNotExist,
     SessionLost,
     TryAgain,
     Unavailable,
@@ -676,3 +677,50 @@ def test_changes_that_were_handed_over_count_until_they_are_released(
     assert script.core.hears(number)
     script.core.close()
     assert script.core.wanted() == {}
+
+
+# --- copies that are the caller's own -----------------------------------------------------------
+def test_a_change_of_a_copy_that_lost_a_section_is_refused_as_a_whole() -> None:
+    """The caller owns the copy, and may have taken something out of it."""
+    copy = {b"b": b"old"}
+    change = Change(
+        "transaction",
+        7,
+        parts=(
+            Part(b"b", 0, b"", "deleted"),
+            Part(b"c", 0, b"new", "created"),
+            Part(b"a", 1, b"x", "written"),
+        ),
+    )
+    with pytest.raises(SectionNotExist, match=r"revision 7 .*b'a'.*begin with an image") as caught:
+        change.apply_to(copy)
+    assert caught.value.definite
+    assert caught.value.reason == "section_missing"
+    assert copy == {b"b": b"old"}
+    with pytest.raises(KeyError):
+        Change("written", 8, parts=(Part(b"b", 0, b"y"), Part(b"a", 0, b"x"))).apply_to(copy)
+    assert copy == {b"b": b"old"}
+
+
+@pytest.mark.parametrize("kind", ["deleted", "expired"])
+def test_what_goes_may_be_gone_from_the_copy(kind: str) -> None:
+    copy = {b"b": b"old"}
+    Change(kind, 7, section=b"a").apply_to(copy)
+    assert copy == {b"b": b"old"}
+
+
+def test_parts_of_a_transaction_build_on_each_other() -> None:
+    copy = {b"a": b"12"}
+    Change(
+        "transaction",
+        7,
+        parts=(
+            Part(b"a", 3, b"x", "written"),
+            Part(b"a", 0, b"9", "written"),
+            Part(b"b", 0, b"", "created"),
+            Part(b"b", 0, b"", "deleted"),
+            Part(b"b", 0, b"new", "created"),
+            Part(b"b", 0, b"N", "written"),
+        ),
+    ).apply_to(copy)
+    assert copy == {b"a": b"92\0x", b"b": b"New"}

@@ -744,11 +744,69 @@ def test_goodbye_ends_the_session(world, client):
 
 def test_keepalive(world, client):
     world.replica.keepalive(client, record([202, 70]))
+    world.log.step()
     assert client.reply(70) == [world.replica.machine.revision]
-    world.replica.keepalive(NotingClient(), record([202, 71]))
+    other = NotingClient()
+    world.replica.keepalive(other, record([202, 71]))
+    world.log.step()
+    assert other.reason(71) == "not_leader"
     world.log.lose()
     world.replica.keepalive(client, record([202, 72]))
     assert client.reason(72) == "not_leader"
+
+
+def test_a_leader_that_was_deposed_unknowingly_proves_nobody_alive(world, client):
+    world.log.hold_reads = True
+    world.replica.keepalive(client, record([202, 70]))
+    world.log.step()
+    assert not client.replies[1:]
+    world.log.lose()
+    assert client.reason(70) == "not_leader"
+
+
+def test_nobody_is_proven_alive_while_its_end_is_on_its_way(world, client):
+    """It would believe that nobody else can be active, and the entry may be applied any time."""
+    session = client.session.id
+    world.log.hold = True
+    world.clock.pass_by(10.1)
+    world.log.step()
+    world.log.step()
+    other = NotingClient()
+    number = attach(world, other, session)
+    world.replica.keepalive(client, record([202, 70]))
+    world.log.step()
+    assert client.reason(70) == other.reason(number) == "ending"
+    assert other.session is None
+    contexts = [context for _, context in world.log.waiting]
+    world.log.waiting.clear()
+    world.replica.abandon(contexts)  # it was cut off
+    number = attach(world, other, session)
+    world.log.step()
+    assert other.reply(number)[1] == 10 * SECOND
+
+
+def test_who_is_back_in_time_lives_while_the_leader_makes_sure_that_it_leads(world, client):
+    session = client.session.id
+    world.replica.closed(client, by_client=True)
+    world.clock.pass_by(1.9)
+    world.log.hold_reads = True
+    other = NotingClient()
+    number = attach(world, other, session)
+    world.clock.pass_by(1.9)
+    world.log.run()
+    assert alive(world) == 1
+    world.log.hold_reads = False
+    world.log.run()
+    assert other.reply(number)[1] == 10 * SECOND
+
+
+def test_a_stranger_who_knows_no_secret_keeps_no_session_alive(world, client):
+    world.replica.closed(client, by_client=True)
+    world.clock.pass_by(1.9)
+    attach(world, NotingClient(), 1, b"x" * 16)
+    world.clock.pass_by(0.2)
+    world.log.run()
+    assert alive(world) == 0
 
 
 # --- due work, time, check ----------------------------------------------------------

@@ -540,7 +540,7 @@ def test_the_level_rises_by_one_when_all_can():
     assert leader.wait(EVERY_S).configuration.level == 3
 
 
-@pytest.mark.parametrize("who", ["own", "n3", "learner", "away", "pinned"])
+@pytest.mark.parametrize("who", ["own", "n3", "learner", "away", "half away", "not met yet", "pinned"])
 def test_the_level_waits_for_every_member_that_ever_came(who):
     leader = Leader(highest=2)
     match who:
@@ -554,6 +554,14 @@ def test_the_level_waits_for_every_member_that_ever_came(who):
             with_learner(leader, promote=False)
         case "away":
             leader.silence("n3")
+        case "half away":  # its end of the link is gone, and ours has yet to notice
+            leader.engine.heard["n3"] = leader.at
+            leader.at += 2 * RECENT_S
+            leader.engine.heard["n2"] = leader.at
+            assert leader.changes.next() is None
+            return
+        case "not met yet":  # who leads anew takes it that all have just answered
+            leader.engine.matches["n3"] = 0
         case _:
             leader.now_is(leader.configuration._replace(pinned=True))
     assert leader.wait(5) is None

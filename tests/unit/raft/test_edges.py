@@ -12,6 +12,7 @@ import pytest
 from raftckpt.raft.configuration import REGULAR
 from raftckpt.raft.messages import KINDS, Ack, Append, Chunk, ChunkAck
 from raftckpt.raft.node import SLOW_SYNC_S, SLOW_SYNC_TOLD_EVERY_S
+from raftckpt.raft.port import Role
 from tests.sim.bench import OurBench
 from tests.unit.raft.conftest import Make
 from tests.unit.raft.test_holes_ours import chunks, follow
@@ -149,3 +150,12 @@ def test_a_chunk_that_came_twice_changes_nothing(make: Make) -> None:
     bench.inject("b", image[0], image[1], image[0], image[1], *image[2:])
     bench.settle()
     assert bench.status.snapshot_index == 20
+
+
+def test_who_never_led_keeps_its_election_timer_when_it_votes(bench: OurBench) -> None:
+    """It became a candidate and a follower again, but nothing of a leader's is to be forgotten."""
+    bench.campaign()
+    fires_at, retries = bench.node._timer.fires_at, bench.node._timer._retries
+    bench.request_vote("b", bench.term + 1, (0, 0))
+    assert bench.status.role is Role.FOLLOWER
+    assert (bench.node._timer.fires_at, bench.node._timer._retries) == (fires_at, retries)

@@ -313,6 +313,24 @@ def test_half_a_handshake_is_closed_in_time(monkeypatch):
     run(scenario, "n1", "n2")
 
 
+def test_a_link_that_is_up_outlives_the_time_for_handshakes_and_speaks_at_once(monkeypatch):
+    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS_MAX", 0.1)
+
+    async def scenario(net):
+        nodes = [await net.node(name) for name in ("n1", "n2")]
+        await until(lambda: all(links.connected for links, _ in nodes))
+        quiet = await net.raw("n1")  # begun after the others: when it is cut, their time is over
+        assert await quiet.closed()
+        assert [event[0] for _, notes in nodes for event in notes.events] == ["up", "up"]
+        for links, _ in nodes:
+            (link,) = links._links.values()
+            options = link.transport.get_extra_info("socket")
+            assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert options.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    run(scenario, "n1", "n2")
+
+
 def test_nothing_is_reported_until_the_dialling_side_accepts():
     async def scenario(net):
         links, notes = await net.node("n1")
@@ -637,6 +655,24 @@ def test_mutual_tls_with_the_node_id_in_the_certificate(tmp_path):
         one.send("n2", b"\x00x")
 
     run(scenario, "n1", "n2")
+
+
+def test_a_renewed_certificate_is_shown_when_it_dials_again(tmp_path, caplog):
+    ca, other = trustme.CA(), trustme.CA()
+
+    async def scenario(net):
+        one, notes = await net.node("n1", tls=tls(tmp_path, ca, "n1"), dials=False)
+        two, _ = await net.node("n2", tls=tls(tmp_path, other, "n2"))
+        await until(lambda: 'peer=n1 why="cannot connect' in caplog.text)
+        two.tls = tls(tmp_path, ca, "n2")
+        await until(lambda: two.connected == ["n1"])
+        one.tls = tls(tmp_path, other, "n1")  # a link that is up goes on, whatever is renewed
+        two.send("n1", b"\x00x")
+        await until(lambda: ("body", "n2", b"\x00x") in notes.events)
+        assert [event[0] for event in notes.events] == ["up", "body"]
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario, "n1", "n2")
 
 
 def test_wrong_certificates_are_refused(tmp_path, caplog):

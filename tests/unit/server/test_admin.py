@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from raftckpt.model.access import OPERATING, READING, AccessTables, Principal
+from raftckpt.node.clock import SystemClock
 from raftckpt.server import admin
-from raftckpt.server.admin import AdminPort, Page, answer
+from raftckpt.server.admin import AdminPort, Page, PageRequest, answer
+from raftckpt.server.gate import AdminGate, shown_token
 
 PAGES = {"/a": lambda: Page(200, b"body"), "/no": lambda: Page(503, b"founding\n")}
 
@@ -70,6 +76,83 @@ def test_malformed_requests(head) -> None:
 )  # fmt: skip
 def test_a_page_elsewhere_cannot_have_its_name_lead_here(host, status) -> None:
     assert asked(get(host=host), frozenset({"n1.example"}))[0] == status
+
+
+def test_whoever_may_not_see_a_page_gets_the_gate_s_answer() -> None:
+    seen: list[PageRequest] = []
+
+    def gate(asked: PageRequest) -> Page | None:
+        seen.append(asked)
+        return None if asked.authorization == "Bearer x" else Page(401, b"no\n")
+
+    def status(head: bytes) -> tuple[int, bytes]:
+        told = answer(head, PAGES | {"/livez": PAGES["/a"], "/readyz": PAGES["/no"]}, names, gate)
+        return int(told.split()[1]), told
+
+    names: frozenset[str] = frozenset()
+    code, told = status(get())
+    assert (code, b"\r\nWWW-Authenticate: Basic " in told) == (401, True)
+    assert b"body" not in told
+    assert status(get() + b"\r\nAuthorization: Bearer x")[0] == 200
+    assert status(get("/a?x") + b"\r\nauthorization:Bearer x")[0] == 200
+    assert [each.path for each in seen] == ["/a"] * 3
+    twice = b"\r\nAuthorization: Bearer x" * 2
+    assert status(get() + twice)[0] == 400
+    assert status(get("/livez"))[0] == 200
+    assert status(get("/readyz"))[0] == 503
+    assert status(get("/b"))[0] == 404
+    assert len(seen) == 3
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+def test_tokens_in_headers() -> None:
+    assert shown_token(None) is None
+    assert shown_token("Bearer  t ") == "t"
+    assert shown_token("bearer t") == "t"
+    assert shown_token(basic("anybody:t:u")) == "t:u"
+    for wrong in ("", "Bearer", "Bearer ", "t", "Basic", "Basic !", basic("u"), basic("u:")):
+        with pytest.raises(ValueError):
+            shown_token(wrong)
+
+
+def test_a_certificate_proves_who_asks() -> None:
+    """Of a principal that takes one and may operate, while rights are on."""
+    access = AccessTables()
+    for number, name, rights in ((1, "ops", OPERATING), (2, "web", READING)):
+        access.add(Principal(number, name, certificate=True))
+        access.spaces[""][number] = rights
+    refused: list[tuple[str, ...]] = []
+    raft = SimpleNamespace(applied_index=1, commit_index=1)
+    replica = SimpleNamespace(
+        machine=SimpleNamespace(access=access, now_ns=0),
+        log=SimpleNamespace(status=lambda: raft),
+        leader="n1",
+        leading=False,
+    )
+    audit = SimpleNamespace(refused=lambda *told: refused.append(told))
+    sources: Any = SimpleNamespace(replica=replica, listener=SimpleNamespace(audit=audit))
+    gate = AdminGate(lambda: sources, "demo", frozenset, SystemClock())
+
+    def status(uri: str) -> int:
+        page = gate(PageRequest("/a", None, {"subjectAltName": (("URI", uri),)}, "p:1"))
+        return 200 if page is None else page.status
+
+    assert status("raftckpt://demo/client/nobody") == 200  # rights are off
+    access.on = True
+    assert status("raftckpt://demo/client/ops") == 200
+    assert status("raftckpt://other/client/ops") == 401
+    assert status("raftckpt://demo/replica/ops") == 401
+    assert refused == []
+    assert status("raftckpt://demo/client/web") == 403
+    assert status("raftckpt://demo/client/nobody") == 401
+    assert [told[:2] for told in refused] == [("p:1", "web"), ("p:1", "-")]
+    raft.commit_index = 2  # it may be of before
+    assert status("raftckpt://demo/client/web") == 503
+    sources = None
+    assert status("raftckpt://demo/client/web") == 200  # and answers "founding"
 
 
 # --- over sockets ---------------------------------------------------------------------------------

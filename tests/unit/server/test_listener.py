@@ -26,7 +26,7 @@ from raftckpt.node.driver import Driver
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import ReplicaInfo
+from raftckpt.server.dispatch import _NOT_MOVED, ReplicaInfo
 from raftckpt.server.listener import ClientListener, _doors
 from tests.directories import FOUNDING
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
@@ -761,6 +761,22 @@ def test_leadership_is_not_moved_without_end():
     run(scenario)
 
 
+def test_a_hand_over_that_was_not_begun_does_not_count():
+    from raftckpt.raft.port import Transferred
+
+    async def scenario(harness):
+        peer, log = await harness.connect(), harness.world.log
+        for number in range(9):
+            peer.send([122, 60 + number, "n2"])
+            async with asyncio.timeout(5):
+                while len(log.transfers) <= number:
+                    await asyncio.sleep(0)
+            log.transfers[number][1](Transferred.REFUSED)
+            assert "not connected" in (await peer.next(lambda m, n=number: m[1] == 60 + n))[3][1]
+
+    run(scenario)
+
+
 def test_half_frames_have_one_budget_for_all_connections():
     """Frames that lack their last bytes: who began first has to go, who ends is served."""
 
@@ -838,7 +854,7 @@ def test_transfer_tells_its_outcome(outcome, code):
         reply = await peer.next(lambda m: m[1] == 60)
         assert reply[2] == code
         if code != 1:
-            assert reply[3] == ["transfer", outcome, None]
+            assert reply[3] == ["transfer", _NOT_MOVED[Transferred(outcome)], None]
             assert reply[4] is True
         harness.world.log.lose()
         assert (await peer.call(122, None))[3][0] == "not_leader"

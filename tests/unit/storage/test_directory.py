@@ -537,6 +537,16 @@ def test_a_first_start_cut_short_anywhere_can_be_repeated(joins):
     assert call > 20
 
 
+def test_nothing_is_left_of_a_first_start_that_was_cut_short(disk):
+    directory = directory_of(disk)
+    directory.note_complete(FOUNDING, b"record")
+    for left in ("journal/00000000000000000009.journal", "snapshots/half.tmp"):
+        disk.put(f"{PATH}/{left}", b"half")
+    storage = log_of(directory)
+    storage.close()
+    assert [path for path in disk.files(PATH) if disk.content(path) == b"half"] == []
+
+
 def test_a_founding_cut_short_may_become_a_rejoining(disk):
     directory = directory_of(disk)
     disk.crash_at(label="identity.rename.before")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 import threading
 import time
 
@@ -112,6 +114,19 @@ def test_half_closed_stream_still_flows_the_other_way(link) -> None:
     assert dialer.recv(10) == b"still here"
     target.close()
     assert dialer.recv(1) == b""
+
+
+def test_half_closing_what_was_reset_a_moment_ago_is_no_error(link) -> None:
+    proxy, dialer, target = link
+
+    def both() -> None:  # in one go: the proxy's loop has not seen the reset yet
+        target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        target.close()
+        proxy.half_close(forward=True)
+
+    background.call(both)
+    with contextlib.suppress(ConnectionError):
+        assert dialer.recv(1) == b""
 
 
 def test_sliced_stream_arrives_whole(link) -> None:
