@@ -2,8 +2,8 @@
 
 Within one wake-up: take in what arrived (``take``) and reply, propose what gathered and let appends
 leave (``begin``: the transports write at once, so that followers work while our disk does), make it
-durable (``finish``). If commands wait to be proposed, their appends leave before the replies. What a
-peer says has its step at once, what clients ask in the next turn of the loop, together with what
+durable (``finish``). If commands wait to be proposed, their appends leave before the replies. What
+a peer says has its step at once, what clients ask in the next turn of the loop, together with what
 arrived beside it. A step is never re-entered and no step runs after a failure: what went wrong is
 handed to ``failed`` once.
 """

@@ -1,9 +1,10 @@
 """A Raft node: PySyncObj inside, the ReplicatedLog port outside, and the step between them.
 
-One step is: deliver what arrived (through the filters), commit, let appends leave, sync the journal,
-let everything else leave. What nobody waits for comes after what somebody does. Nothing that promises durability (acks, votes) leaves before the sync;
-the leader's own copy counts only together with a follower's ack to an append, which cannot arrive
-before the sync that ends the step. A follower applies after its acks have left.
+One step is: deliver what arrived (through the filters), commit, let appends leave, sync the
+journal, let everything else leave. What nobody waits for comes after what somebody does. Nothing
+that promises durability (acks, votes) leaves before the sync; the leader's own copy counts only
+together with a follower's ack to an append, which cannot arrive before the sync that ends the step.
+A follower applies after its acks have left.
 
 The node owns no thread, socket or clock. ``begin`` and ``finish`` are the two halves of a step:
 what ``begin`` sends travels while ``finish`` waits for the disk.
