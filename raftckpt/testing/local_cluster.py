@@ -208,7 +208,9 @@ class LocalCluster:
         return told
 
     def _ask_status(self, node: str, timeout: float, token: str) -> dict[str, Any] | None:
-        return replica_status(self.endpoint(node), timeout=timeout, token=token, tls=self._tls)
+        speaks = self._certified or "client" in (self._config.get("tls") or {})
+        tls = self._tls if speaks else False  # a developer's own RAFTCKPT_CA is for another cluster
+        return replica_status(self.endpoint(node), timeout=timeout, token=token, tls=tls)
 
     @property
     def token(self) -> str | None:

@@ -36,7 +36,8 @@ class ReplicaProbe:
         timeout: seconds for the connection and for each call.
         hello: whether to shake hands at once.
         token: credential; empty: none; None: that of ``RAFTCKPT_TOKEN_FILE``, if it is set.
-        tls: paths of PEM files; None: those of ``RAFTCKPT_CA`` and so on, if they are set.
+        tls: paths of PEM files; None: those of ``RAFTCKPT_CA`` and so on, if they are set; False:
+            it speaks no TLS, whatever is set.
 
     Raises:
         Unavailable: if nobody answers there in time.
@@ -49,11 +50,11 @@ class ReplicaProbe:
         timeout: float = 2.0,
         hello: bool = True,
         token: str | None = None,
-        tls: TlsOptions | None = None,
+        tls: TlsOptions | bool | None = None,
     ) -> None:
         host, _, port = endpoint.rpartition(":")
-        shown = credentials(endpoint, tls, token)
-        context, token = tls_context(shown.tls), shown.token
+        shown = credentials(endpoint, tls if isinstance(tls, TlsOptions) else None, token)
+        context, token = None if tls is False else tls_context(shown.tls), shown.token
         self.endpoint = endpoint
         self._timeout = timeout
         self._next_id = 0
@@ -174,7 +175,7 @@ def replica_status(
     *,
     timeout: float = 1.0,
     token: str | None = None,
-    tls: TlsOptions | None = None,
+    tls: TlsOptions | bool | None = None,
 ) -> dict[str, Any] | None:
     """Status of the replica at an endpoint, or None if it does not answer in time."""
     try:

@@ -425,7 +425,7 @@ class Process:
             )
 
     def _could(self, other: Process) -> bool:
-        """Whether a host may be believed to be what it was: it answered, and is another only now."""
+        """Whether a host may pass for what it was: it answered, and is another only now."""
         recent = 1.1 * self.node._config.election_max_s  # clocks drift
         engine = self.node._engine
         heard = engine.last_heard(other.id)

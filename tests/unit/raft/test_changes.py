@@ -540,7 +540,9 @@ def test_the_level_rises_by_one_when_all_can():
     assert leader.wait(EVERY_S).configuration.level == 3
 
 
-@pytest.mark.parametrize("who", ["own", "n3", "learner", "away", "half away", "not met yet", "pinned"])
+@pytest.mark.parametrize(
+    "who", ["own", "n3", "learner", "away", "half away", "not met yet", "pinned"]
+)
 def test_the_level_waits_for_every_member_that_ever_came(who):
     leader = Leader(highest=2)
     match who:
