@@ -212,7 +212,12 @@ class _Unit:
         high = order.ceiling(op.returned) if must else FAR
         fence = self._fence
         allowed = None if fence is None else (lambda position: fence.allows(position, op.session))
-        yield Floating(low, high, not op.kind.reads, must, _step(op, group), op, allowed)
+        alike = None
+        if not must and op.kind in (Kind.DELETE, Kind.EXPIRATION) and op.ttl_ns is None:
+            about = tuple((part.section, part.revision) for part in op.parts)
+            alike = (op.kind, about, None if fence is None else op.session)
+        step = _step(op, group)
+        yield Floating(low, high, not op.kind.reads, must, step, op, allowed, alike=alike)
 
     def _expiry(self, op: Operation, index: dict[str, int]) -> Iterable[Floating]:
         low = self._order.floor(op.invoked + (op.ttl_ns or 0) - CLOCK_SLACK_NS)

@@ -13,7 +13,7 @@ there the two are compared only if they have made the same.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from raftckpt.chaos.history import Operation
@@ -52,9 +52,11 @@ class Floating(NamedTuple):
         step: executes it.
         operation: for reports.
         allowed: whether it may have happened at a revision (fencing).
-        born: behind this revision it can only happen in a state of which ``lives`` is true (an
-            expiration, once the operation that set it has its place).
-        lives: see there.
+        lives: tells of what undoes itself whether a state allows it: an expiration can happen
+            while the section has it, and therefore only once.
+        born: behind this revision no state becomes one that ``lives`` is true of.
+        alike: of two that may have happened, have no end and do the same, the first to come is
+            tried alone: whatever the latter could do the former can, and the latter is left.
     """
 
     low: int
@@ -66,6 +68,7 @@ class Floating(NamedTuple):
     allowed: Callable[[int], bool] | None = None
     born: int = FAR
     lives: Callable[[State], bool] | None = None
+    alike: Hashable = None
 
 
 class Refuted(NamedTuple):
@@ -190,7 +193,8 @@ def search(
         survivors = after.all()
         if not survivors:
             return Refuted(event.operation, _states(table))
-        table = _buried(survivors, active, event.revision)
+        table = survivors
+        _buried(table, active, event.revision)
         before = event.revision
     return None
 
@@ -259,9 +263,12 @@ def _grow(
         later = waited(each)
         if later is not None and grown.add(later):
             fresh.append(later)
+        tried: set[Hashable] = set()
         for key, item in items.items():
-            if each.has(key):
+            if each.has(key) or item.alike in tried:
                 continue
+            if item.alike is not None:
+                tried.add(item.alike)
             patience -= 1
             if not patience:
                 patience = _PATIENCE
@@ -275,31 +282,26 @@ def _grow(
             state = item.step(each.state)
             if state is None:
                 continue
-            new = settled(each.made_by(key, item.must, state, position))
+            if item.lives is None:
+                new = each.made_by(key, item.must, state, position)
+            else:  # not noted: it would tell states apart for ever
+                new = each._replace(state=state, position=position)
+            new = settled(new)
             if grown.add(new):
                 fresh.append(new)
     return grown.all()
 
 
-def _buried(
-    table: list[_Configuration], active: dict[int, Floating], revision: int
-) -> list[_Configuration]:
-    """Forget what cannot happen again: that it did would tell states apart for ever."""
-    gone = frozenset(
+def _buried(table: list[_Configuration], active: dict[int, Floating], revision: int) -> None:
+    """Forget what cannot happen again."""
+    for key in [
         key
         for key, item in active.items()
         if item.lives is not None
         and item.born <= revision
         and not any(item.lives(each.state) for each in table)
-    )
-    if not gone:
-        return table
-    for key in gone:
+    ]:
         del active[key]
-    kept = _Table()
-    for each in table:
-        kept.add(each.without(gone))
-    return kept.all()
 
 
 def _retired(

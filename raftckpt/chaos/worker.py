@@ -54,6 +54,9 @@ _REGISTERS = [f"r{number}" for number in range(16)]
 _LASTING = [f"s{number}" for number in range(8)]
 """Registers that are never deleted, so that vector writes find them."""
 _SHORT_LIVED = [f"t{number}" for number in range(4)]
+_RENAMED_S = 120.0
+"""Others take their place after so long: what nobody knows of a section makes it harder to judge for
+ever, and after half an hour that is too much."""
 _SLOT = 12
 _SYNC_EVERY = 32
 _COUNTERS = [f"v{number}" for number in range(4)]
@@ -278,7 +281,7 @@ class _Client:
 
     async def _expiring(self, witness: SessionWitness, opened: Opened) -> None:
         dice = self._dice
-        section = dice.choice(_SHORT_LIVED)
+        section = f"{dice.choice(_SHORT_LIVED)}.{int(time.time() // _RENAMED_S)}"
         match dice.randrange(4):
             case 0 | 1:
                 life = dice.uniform(0.6, 3.0)
