@@ -55,8 +55,8 @@ _LASTING = [f"s{number}" for number in range(8)]
 """Registers that are never deleted, so that vector writes find them."""
 _SHORT_LIVED = [f"t{number}" for number in range(4)]
 _RENAMED_S = 120.0
-"""Others take their place after so long: what nobody knows of a section makes it harder to judge for
-ever, and after half an hour that is too much."""
+"""Others take their place after so long: what nobody knows of a section makes it harder to judge
+for ever, and after half an hour that is too much."""
 _SLOT = 12
 _SYNC_EVERY = 32
 _COUNTERS = [f"v{number}" for number in range(4)]
