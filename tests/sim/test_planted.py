@@ -38,11 +38,11 @@ def test_planted_bug_of_members_is_caught(bug: str) -> None:
     assert found is not None, f"{SEEDS_MAX} seeds did not find {bug!r}"
 
 
-@pytest.mark.parametrize("bug", MEMBERS_SCRIPTED)
-def test_planted_bug_of_members_fails_its_script(bug: str) -> None:
+@pytest.mark.parametrize("bug", SCRIPTED | MEMBERS_SCRIPTED)
+def test_planted_bug_fails_its_script(bug: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.sim.test_planted"]
     environment = os.environ | {PLANTED: bug}
-    test = MEMBERS_SCRIPTED[bug]
+    test = (SCRIPTED | MEMBERS_SCRIPTED)[bug]
     done = subprocess.run(
         [*command, test], capture_output=True, text=True, timeout=120, env=environment
     )

@@ -748,3 +748,12 @@ def test_an_answer_of_who_is_no_member_does_not_count(bench: OurBench) -> None:
     bench.inject("stranger", Append(KINDS[Append], term + 9, 1, 9, 0, 0, []))
     bench.tick()
     assert (bench.leads, bench.term) == (True, term)
+
+
+def test_a_vote_that_is_told_twice_counts_once(make: Make) -> None:
+    bench = make(peers=("b", "c", "d", "e"))
+    bench.campaign()
+    for voter in ("b", "b", "c"):
+        assert not bench.leads
+        bench.vote(voter, bench.term)
+    assert bench.leads
