@@ -4,9 +4,9 @@ pure        a processor and a scratch directory; no sockets, no replicas
 loopback    sockets on loopback, in the test's own process
 processes   replicas, programs or a compiler, as processes of their own
 
-Each test gets its ring as a marker. With ``-n 2`` all that is not pure runs in one worker, one
-after the other (``scheduling``): replicas that share two processors with other replicas have
-elections they should not have, and ports that were free a moment ago are taken.
+Each test gets its ring as a marker. With ``-n 2`` a file is run by one worker, and two clusters may
+share two processors: no test may depend on the time that something takes. Each worker has ports of
+its own.
 """
 
 from __future__ import annotations

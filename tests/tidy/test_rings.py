@@ -7,7 +7,6 @@ import socket
 import pytest
 
 from tests.rings import LONG, RINGS, SLOW, ring_of
-from tests.scheduling import scope_of
 from tests.tidy.source import ROOT
 from tools.gates import GATES, Gate, judged, share_of
 
@@ -26,14 +25,6 @@ def test_a_test_has_its_ring(request: pytest.FixtureRequest) -> None:
     marks = {mark.name for mark in request.node.iter_markers()}
     assert "pure" in marks
     assert not marks & {"loopback", "processes"}
-
-
-def test_all_that_is_not_pure_shares_a_worker() -> None:
-    impure = {"tests/e2e/test_kill.py::test_a", "tests/saf/test_table.py::test_b[1]"}
-    impure.add("tests/unit/server/test_listener.py::test_c")
-    assert len({scope_of(test) for test in impure}) == 1
-    pure = {"tests/unit/client/test_core.py::test_a", "tests/sim/test_runs.py::test_b"}
-    assert len({scope_of(test) for test in impure | pure}) == 3
 
 
 def test_a_pure_test_opens_no_port() -> None:
