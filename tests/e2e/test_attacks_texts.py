@@ -16,6 +16,7 @@ import pytest
 import raftckpt
 from raftckpt.protocol.frames import pack_messages
 from raftckpt.raft.hello import REFUSED
+from tests.authority import Authority
 from tests.e2e.test_attacks import address, attacked
 from tests.waiting import until
 
@@ -107,14 +108,15 @@ def test_a_file_that_is_none_is_refused_in_time(more: str, said: str, tmp_path: 
 def test_what_others_may_use_is_warned_of(tmp_path: Path) -> None:
     """Keys and secrets that others may read, directories they may write to, ``insecure``."""
     path = tmp_path / "cluster.yaml"
-    for name in ("n1.pem", "n1.key", "s"):
-        (tmp_path / name).write_text("0123456789abcdef" * 2)
+    tls = Authority(tmp_path).issue(
+        "n1", "n1", uris=["raftckpt://demo/replica/n1"], addresses=["127.0.0.1"]
+    )
+    (tmp_path / "s").write_text("0123456789abcdef" * 2)
+    for name in ("n1.key", "s"):
         (tmp_path / name).chmod(0o644)
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o777)
-    path.write_text(
-        GOOD + "peer_secret_file: s\ntls: {client: {cert: n1.pem, key: n1.key, ca: n1.pem}}\n"
-    )
+    path.write_text(GOOD + f"peer_secret_file: s\ntls: {{client: {json.dumps(tls)}}}\n")
     found = run("config", "check", str(path))
     assert found.returncode == 0
     for what in ("tls.client.key", "peer_secret_file", "other users may write to"):

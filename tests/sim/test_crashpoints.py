@@ -123,7 +123,8 @@ class Sweep:
         victim = next(p for p in self.all if p.up)
         victim.disk.crash_at(label="snapshot.sync.before")
         victim.compact()
-        self.until(lambda: not victim.up, 1.0)
+        if not self.until(lambda: not victim.up, 1.0):
+            return  # it had nothing to write: once more
         victim.disk.crash_at(label=name)
         victim.start()
 
