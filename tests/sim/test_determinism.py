@@ -8,19 +8,24 @@ import sys
 
 import pytest
 
-from tests.sim.runs import WORLDS, Job
+from tests.sim.runs import SILENCES, WORLDS, Job
 
 SECONDS = 4.0
 
 
-@pytest.mark.parametrize("world", WORLDS)
+EACH = [
+    pytest.param(world, marks=[pytest.mark.long] * (world == SILENCES)) for world in WORLDS
+]  # standbys, by and large, and twice as long
+
+
+@pytest.mark.parametrize("world", EACH)
 def test_same_seed_same_trace(world: str) -> None:
     expected = Job(world, 5, SECONDS).build().run().digest
     assert Job(world, 5, SECONDS).build().run().digest == expected
     assert Job(world, 6, SECONDS).build().run().digest != expected
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", EACH)
 def test_hash_seed_changes_nothing(world: str) -> None:
     """Sets, dictionaries of strings and ``hash()`` must not decide anything."""
     jobs = [Job(world, seed, SECONDS) for seed in (5, 7, 9)]
