@@ -97,7 +97,8 @@ PEER_CONNECTIONS_MAX: Final = 96
 PEER_CONNECTIONS_PER_ADDRESS_MAX: Final = 64
 PEER_STRANGERS_MAX: Final = 48
 """Of them before their handshake is over; one more, and the oldest of them is closed."""
-PEER_LINKS_MAX: Final = 64  # twice as many as members
+PEER_LINKS_MAX: Final = 64
+"""Twice as many as members."""
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 

@@ -7,7 +7,7 @@ import random
 import socket
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raftckpt.client.config import CoreConfig
 from raftckpt.client.core import ClientCore
@@ -16,9 +16,6 @@ from raftckpt.client.endpoints import RenewedContext, named_endpoints, tls_optio
 from raftckpt.client.types import TlsOptions, duration_ns
 from raftckpt.errors import InvalidParam
 from raftckpt.protocol import contract
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Options", "core_beside", "make_core"]
 

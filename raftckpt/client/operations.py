@@ -627,8 +627,8 @@ def on_checkpoint(name: str, opened: Opened, message: Any, bytes_: int = 1152) -
         name,
         _COMMAND,
         message,
-        subject=opened[1],
-        handle=opened[0],
+        subject=opened.name,
+        handle=opened.handle,
         decode=decode,
         bytes_=bytes_,
     )

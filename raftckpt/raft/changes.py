@@ -32,7 +32,7 @@ __all__ = ["Changes", "Wanted"]
 KEPT_UP_S: Final = 1.0
 DEAD_S: Final = 3.0
 """A member that was silent for so long is replaced before its successor votes, not after."""
-EVERY_S: Final = 0.05  # between looks at learners: a tenth of the second that they have to keep up
+EVERY_S: Final = 0.05  # between looks at learners, who have to keep up for twenty of them
 
 
 class Wanted:

@@ -288,10 +288,10 @@ def _meant(host: str, names: frozenset[str]) -> bool:
 
 
 def _response(page: Page, *, body: bool) -> bytes:
-    allow = _MORE.get(page.status, "")
+    more = _MORE.get(page.status, "")
     head = (
         f"HTTP/1.1 {page.status} {_STATUS[page.status]}\r\n"
-        f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{allow}"
+        f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n{more}"
         f"Content-Security-Policy: {_POLICY}\r\nReferrer-Policy: no-referrer\r\n"
         "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
