@@ -45,7 +45,7 @@ from raftckpt.protocol.operations import CheckpointOpen, SessionOpen
 from raftckpt.raft.engine import open_log
 from raftckpt.raft.links import PeerLinks, _Link
 from raftckpt.raft.node import RaftNode
-from raftckpt.raft.port import PeerInfo
+from raftckpt.raft.port import PeerInfo, StateMachine
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.connection import Connection
 from raftckpt.server.dispatch import ReplicaInfo
@@ -124,17 +124,9 @@ class Node:
         found(self.directory, founding_of("path", NAMES, level=1))
         self.id = self.directory.identity.directory
         cpu = CpuMeter(self.queue.call_soon)
-        self.replica = Replica(name, {}, clock, lambda: self.driver.wake(), failed=_fail)
-        info = ReplicaInfo(
-            name, "path", "f" * 32, self.id, {}, "fsync", 0.0, lambda: 0, lambda: 0
-        )  # fmt: skip
-        self.listener = ClientListener(self.replica, info, clock, working=cpu.working)
-        self.listener._loop = self.queue  # type: ignore[assignment]
         self.driver = Driver(
             self.queue,  # type: ignore[arg-type]
-            self.replica,
             clock,
-            self.listener.flush,
             _fail,
             working=cpu.working,
         )
@@ -146,18 +138,27 @@ class Node:
             f"{name}:1", f"{name}:2", (1, 1),
             heartbeat_s=NEVER_S / 100, election_min_s=NEVER_S, election_max_s=2 * NEVER_S,
         )  # fmt: skip
-        self.raft = RaftNode(
-            config,
-            self.replica,
-            open_log(self.directory),
-            self.links.send,
-            lambda: self.driver.wake(),
-            clock,
-            random.Random(name),
-        )
-        self.replica.attach_log(self.raft)
+
+        def consensus(machine: StateMachine) -> RaftNode:
+            self.raft = RaftNode(
+                config,
+                machine,
+                open_log(self.directory),
+                self.links.send,
+                self.driver.wake,
+                clock,
+                random.Random(name),
+            )
+            return self.raft
+
+        self.replica = Replica(name, {}, clock, self.driver.wake, consensus, failed=_fail)
+        info = ReplicaInfo(
+            name, "path", "f" * 32, self.id, {}, "fsync", 0.0, lambda: 0, lambda: 0
+        )  # fmt: skip
+        self.listener = ClientListener(self.replica, info, clock, working=cpu.working)
+        self.listener._loop = self.queue  # type: ignore[assignment]
         self.links.handler = self.raft  # type: ignore[assignment]
-        self.driver.start(self.raft)
+        self.driver.start(self.replica, self.listener.flush)
 
     def link(self, other: Node) -> None:
         link = _Link.__new__(_Link)

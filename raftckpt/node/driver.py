@@ -12,35 +12,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 from raftckpt.node.clock import Clock
+from raftckpt.node.digests import DigestJobs
 from raftckpt.node.memory import Gardener
 from raftckpt.node.replica import Replica
+from raftckpt.raft.port import ReplicatedLog
 
-__all__ = ["Driver", "Longest", "SteppedLog"]
+__all__ = ["Driver", "Longest"]
 
 _DIGEST_SLICE_S: Final = 0.002  # of work on a digest at a time,
 _DIGEST_PAUSE_S: Final = 0.004  # and twice as long for everybody else
 _IDLE_S: Final = 5.0  # between looks when nothing is due
 _TIMER_SLACK_S: Final = 0.001  # a timer that fires a hair too early would only be set again
 _MINUTE_S: Final = 60.0  # the longest step is told of the last minute
-
-
-class SteppedLog(Protocol):
-    """The half steps of a log."""
-
-    def take(self) -> None:
-        """Before what has gathered is proposed: deliver what arrived, apply what it commits."""
-
-    def begin(self) -> None:
-        """First half."""
-
-    def finish(self) -> None:
-        """Second half."""
-
-    def deadline(self) -> float:
-        """When the next step is due without input."""
 
 
 class Longest:
@@ -63,14 +49,21 @@ class Longest:
         return max(self._former, self._latter)
 
 
+class _Driven(NamedTuple):
+    """What is driven; see :meth:`Driver.start`."""
+
+    replica: Replica
+    log: ReplicatedLog
+    flush: Callable[[], None]
+    gardener: Gardener | None
+
+
 class Driver:
-    """Owner of the loop's turn.
+    """Owner of the loop's turn. What wakes it before it is started has its step then.
 
     Arguments:
         loop: the event loop.
-        replica: flushed before and asked for work after each step.
         clock: the clock the deadlines are of.
-        flush: sends the replies gathered.
         failed: told of the first exception; nothing runs after it.
         sync_s: seconds that the disk was waited for so far.
         working: told that something begins in this turn of the loop.
@@ -79,9 +72,7 @@ class Driver:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        replica: Replica,
         clock: Clock,
-        flush: Callable[[], None],
         failed: Callable[[BaseException], None],
         sync_s: Callable[[], float] = lambda: 0.0,
         working: Callable[[], None] = lambda: None,
@@ -89,12 +80,9 @@ class Driver:
         self._loop = loop
         self._sync_s = sync_s
         self._working = working
-        self._replica = replica
         self._clock = clock
-        self._flush = flush
         self._failed = failed
-        self._gardener: Gardener | None = None
-        self._log: SteppedLog | None = None
+        self._driven: _Driven | None = None
         self._scheduled = False
         self._held = False
         self._woken = False
@@ -107,16 +95,20 @@ class Driver:
         self.longest = Longest()
         """The longest step of late, in seconds, without its syncs."""
 
-    def tended_by(self, gardener: Gardener) -> None:
-        """Have garbage collected between steps."""
-        self._gardener = gardener
+    def start(
+        self, replica: Replica, flush: Callable[[], None], gardener: Gardener | None = None
+    ) -> None:
+        """Begin to drive.
 
-    def start(self, log: SteppedLog) -> None:
-        """Begin to drive ``log``."""
-        self._log = log
-        self._replica.answered = self._flush
+        Arguments:
+            replica: flushed before and asked for work after each step of its log.
+            flush: sends the replies gathered.
+            gardener: has garbage collected between steps.
+        """
+        replica.answered = flush
+        self._driven = _Driven(replica, replica.log, flush, gardener)
         self.wake()
-        self._idle()
+        self._idle(self._driven)
 
     def stop(self) -> None:
         """Drive no more."""
@@ -127,7 +119,7 @@ class Driver:
     def wake(self) -> None:
         """A step is due."""
         self._woken = True
-        if not (self._scheduled or self._held or self._stopped) and self._log is not None:
+        if not (self._scheduled or self._held or self._stopped) and self._driven is not None:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
@@ -157,44 +149,44 @@ class Driver:
             self._failed(error)
 
     def _step(self) -> None:
-        log, replica = self._log, self._replica
-        if self._stopped or log is None:
+        driven = self._driven
+        if self._stopped or driven is None:
             return
+        replica, log, flush, gardener = driven
         self._working()
         begun, synced = self._clock.monotonic(), self._sync_s()
         replica.stepping = True
         try:
             log.take()
             if not replica.proposes:
-                self._flush()  # nobody waits for what else this step does
+                flush()  # nobody waits for what else this step does
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()
-            self._flush()
+            flush()
             log.finish()
             replica.work()
-            self._flush()
+            flush()
         except Exception as error:  # whatever it is: the state can no longer be trusted
             self.fail(error)
             return
         finally:
             replica.stepping = False
         self.steps += 1
-        if self._gardener is not None:
-            self._gardener.tend(replica.machine.revision)
+        if gardener is not None:
+            gardener.tend(replica.machine.revision)
         now = self._clock.monotonic()
         self.longest.note(now, now - begun - (self._sync_s() - synced))
         if self._woken:
             self.wake()
             return
-        self._arm(log)
-        if self._replica.digests.busy and not self._digesting:
+        self._arm(min(log.deadline(), replica.deadline()))
+        if replica.digests.busy and not self._digesting:
             self._digesting = True
-            self._loop.call_soon(self._digest)
+            self._loop.call_soon(self._digest, replica.digests)
 
-    def _arm(self, log: SteppedLog) -> None:
+    def _arm(self, at: float) -> None:
         """Have the timer ring at the next deadline; one that rings too early is left as it is."""
-        at = min(log.deadline(), self._replica.deadline())
         if self._timer is not None and self._timer_at <= at:
             return
         if self._timer is not None:
@@ -207,25 +199,26 @@ class Driver:
         self._timer = None
         self.wake()
 
-    def _digest(self) -> None:
+    def _digest(self, digests: DigestJobs) -> None:
         self._digesting = False
         self._working()
         if self._stopped:
             return
         try:
-            self._replica.digests.work(_DIGEST_SLICE_S)
+            digests.work(_DIGEST_SLICE_S)
         except Exception as error:
             self.fail(error)
             return
-        if self._replica.digests.busy:
+        if digests.busy:
             self._digesting = True
-            self._loop.call_later(_DIGEST_PAUSE_S, self._digest)
+            self._loop.call_later(_DIGEST_PAUSE_S, self._digest, digests)
 
-    def _idle(self) -> None:
+    def _idle(self, driven: _Driven) -> None:
         """Every few seconds: if nothing was asked meanwhile, tidy up."""
         if self._stopped:
             return
-        if self._gardener is not None and self._replica.applied_commands == self._busy_at:
-            self._gardener.tend_idle()
-        self._busy_at = self._replica.applied_commands
-        self._loop.call_later(_IDLE_S, self._idle)
+        applied_commands = driven.replica.applied_commands
+        if driven.gardener is not None and applied_commands == self._busy_at:
+            driven.gardener.tend_idle()
+        self._busy_at = applied_commands
+        self._loop.call_later(_IDLE_S, self._idle, driven)

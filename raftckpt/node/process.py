@@ -38,7 +38,7 @@ from raftckpt.raft.founding import FoundingState, Verdict
 from raftckpt.raft.links import PeerLinks
 from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
-from raftckpt.raft.port import Transferred
+from raftckpt.raft.port import ReplicatedLog, Transferred
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
@@ -197,15 +197,15 @@ class ReplicaProcess:
                 )
             return
         storage = open_log(directory, fsync=config.fsync, segment_bytes=self._segment_bytes)
-        replica, raft, listener, driver = self._build(storage, peering, links, cpu)
+        replica, listener, driver = self._build(storage, peering, links, cpu)
         gc_tamed = Gardener()
-        driver.tended_by(gc_tamed)
+        raft = replica.log
         peering.hand_over(raft)
         self._look_at_disk(replica, raft, storage)
         if self._sources is not None:
             self._record(self._sources.recorder, replica)
         await listener.start(*at.listens(at.client))
-        driver.start(raft)
+        driver.start(replica, listener.flush, gc_tamed)
         self._reload = lambda config: self._take(config, replica, raft, listener, links, admin)
         self._notifier.ready()
         self._tell_status()
@@ -320,17 +320,17 @@ class ReplicaProcess:
 
     def _build(
         self, storage: Storage, peering: Peering, links: PeerLinks, cpu: CpuMeter
-    ) -> tuple[Replica, RaftNode, ClientListener, Driver]:
+    ) -> tuple[Replica, ClientListener, Driver]:
         config, node, clock = self._config, self._node, self._clock
         endpoints: dict[str, str] = {}
-        driver: Driver
         recorder: LastHour
-
-        def wake() -> None:
-            driver.wake()
-
-        def fail(error: BaseException) -> None:
-            driver.fail(error)
+        driver = Driver(
+            asyncio.get_running_loop(),
+            clock,
+            self._on_failure,
+            lambda: self._fs.sync_s,
+            cpu.working,
+        )
 
         notes = storage.directory.notes
 
@@ -346,9 +346,18 @@ class ReplicaProcess:
             node,
             endpoints,
             clock,
-            wake,
+            driver.wake,
+            lambda machine: RaftNode(
+                self._raft_config(),
+                machine,
+                storage,
+                links.send,
+                driver.wake,
+                clock,
+                random.Random(),
+            ),
             data_bytes=config.limits.data_bytes or memory_for_data(),
-            failed=fail,
+            failed=driver.fail,
             configured=peering.configured,
             differs=differs,
         )
@@ -378,25 +387,7 @@ class ReplicaProcess:
             working=cpu.working,
             history_bytes=memory_share(limits.HISTORY_BYTES_MAX),
         )
-        driver = Driver(
-            asyncio.get_running_loop(),
-            replica,
-            clock,
-            listener.flush,
-            self._on_failure,
-            lambda: self._fs.sync_s,
-            cpu.working,
-        )
-        raft = RaftNode(
-            self._raft_config(),
-            replica,
-            storage,
-            links.send,
-            wake,
-            clock,
-            random.Random(),
-        )
-        replica.attach_log(raft)
+        raft = replica.log
         self._fs.synced = replica.meters.fsync.observe
         self._fs.waiting.meanwhile = raft.wait_for_disk
         alarms = {
@@ -423,9 +414,9 @@ class ReplicaProcess:
         self._fs.taken = lambda: self._room_taken(replica, storage)
         storage.snapshots.fits = lambda size: self._fits(size, replica)
         self._driver = driver
-        return replica, raft, listener, driver
+        return replica, listener, driver
 
-    def _look_at_disk(self, replica: Replica, raft: RaftNode, storage: Storage) -> None:
+    def _look_at_disk(self, replica: Replica, raft: ReplicatedLog, storage: Storage) -> None:
         """Now and then: what is free decides what is admitted."""
         if self._stop.is_set():
             return
@@ -519,7 +510,7 @@ class ReplicaProcess:
         self,
         config: ClusterConfig,
         replica: Replica,
-        raft: RaftNode,
+        raft: ReplicatedLog,
         listener: ClientListener,
         links: PeerLinks,
         admin: AdminPort | None,
@@ -550,7 +541,7 @@ class ReplicaProcess:
     async def _leave(
         self,
         replica: Replica,
-        raft: RaftNode,
+        raft: ReplicatedLog,
         listener: ClientListener,
         links: PeerLinks,
         driver: Driver,
@@ -571,7 +562,7 @@ class ReplicaProcess:
         raft.close()
         log.info("stopped")
 
-    async def _hand_over(self, replica: Replica, raft: RaftNode) -> None:
+    async def _hand_over(self, replica: Replica, raft: ReplicatedLog) -> None:
         """Transfer leadership, unless too few are left to lead (everybody is stopping)."""
         handed: asyncio.Future[Transferred] = asyncio.get_running_loop().create_future()
 

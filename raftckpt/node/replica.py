@@ -51,7 +51,7 @@ from raftckpt.protocol.operations import (
 from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import Change as MembersChange
-from raftckpt.raft.port import Changed, RaftStatus, ReplicatedLog, Transferred
+from raftckpt.raft.port import Changed, RaftStatus, ReplicatedLog, StateMachine, Transferred
 from raftckpt.version import BATCH_VERSION
 
 __all__ = ["Feed", "Listener", "Replica"]
@@ -155,6 +155,7 @@ class Replica:
         endpoints: client address of each node, for redirects; follows the configuration.
         clock: monotonic time.
         wake: called when a step of the log is due because there is new work.
+        consensus: makes the log of this state machine; it may restore and configure it meanwhile.
         machine: the state to begin with (default: empty).
         configured: told of each configuration as it is applied.
         differs: told that a comparison came out otherwise here: (index, own digest, the leader's).
@@ -169,6 +170,7 @@ class Replica:
         endpoints: dict[str, str],
         clock: Clock,
         wake: Callable[[], None],
+        consensus: Callable[[StateMachine], ReplicatedLog],
         machine: CheckpointMachine | None = None,
         *,
         configured: Callable[[Configuration], None] = lambda configuration: None,
@@ -202,7 +204,6 @@ class Replica:
         self._rights_revision = self.machine.access.revision
         self._clock = clock
         self._wake = wake
-        self._log: ReplicatedLog | None = None
         self._leadership: Leadership | None = None
         self._witnesses = Witnesses()
         self._last_check: Any = None
@@ -225,18 +226,8 @@ class Replica:
         connection is looked at."""
         self._late: FairQueue[Requester, Any] = FairQueue()
         """Confirmed reads for which there was no time yet."""
-
-    def attach_log(self, log: ReplicatedLog) -> None:
-        """Connect the consensus (constructed after the replica, which it needs)."""
-        self._log = log
-
-    @property
-    def log(self) -> ReplicatedLog:
+        self.log = consensus(self)
         """The replicated log."""
-        log = self._log
-        if log is None:
-            raise RuntimeError("attach_log was not called")
-        return log
 
     @property
     def leading(self) -> bool:

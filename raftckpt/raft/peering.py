@@ -12,8 +12,7 @@ from raftckpt.raft.configuration import Configuration, decode_configuration
 from raftckpt.raft.founding import Founding, FoundingState, Verdict
 from raftckpt.raft.hello import Hello, objection_to
 from raftckpt.raft.messages import Noted, PeerProtocolError, decode_body, encode, join_bodies
-from raftckpt.raft.node import RaftNode
-from raftckpt.raft.port import PeerInfo
+from raftckpt.raft.port import PeerInfo, ReplicatedLog
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.storage import DataDirectory
 from raftckpt.version import PEER_PROTOCOL
@@ -60,7 +59,7 @@ class Peering:
         self._told: dict[str, str] = {}  # node id -> address it told of itself
         self._members: dict[str, str] = {}
         self._names: dict[str, str] = {}  # directory of a member -> its node id
-        self._raft: RaftNode | None = None
+        self._raft: ReplicatedLog | None = None
         self._foundings: dict[str, str] = {}
         self.level = 0
         """The level in force (0: there is none yet)."""
@@ -209,7 +208,7 @@ class Peering:
         """Whether the log may be opened."""
         return self.verdict().outcome is FoundingState.COMPLETE
 
-    def hand_over(self, raft: RaftNode) -> None:
+    def hand_over(self, raft: ReplicatedLog) -> None:
         """From here on consensus hears what peers say, beginning with who is here."""
         self._raft = raft
         for peer in list(self._linked.values()):

@@ -1,8 +1,8 @@
 """What the rest of the program believes about consensus: the ReplicatedLog port.
 
 The room behind the port knows PySyncObj; nobody else does. Everything is single-threaded and
-driven from outside: the owner feeds messages and link events, calls :meth:`ReplicatedLog.step`
-when it was woken or the deadline has come, and sends what the step released.
+driven from outside: the owner feeds messages and link events, takes a step (``take``, ``begin``,
+``finish``) when it was woken or the deadline has come, and sends what the step released.
 """
 
 from __future__ import annotations
@@ -228,11 +228,30 @@ class ReplicatedLog(Protocol):
     def disconnected(self, directory: str, broken: bool) -> None:
         """The connection with it is gone; ``broken``: closed or reset by the other side."""
 
-    def step(self) -> None:
-        """Deliver what arrived, tick, persist, apply, and hand released frames to the sender."""
+    def take(self) -> None:
+        """Begin a step: deliver what arrived, apply what it commits; then is when to propose."""
+
+    def begin(self) -> None:
+        """First half: tick, and let appends leave."""
+
+    def finish(self) -> None:
+        """Second half: persist, hand released frames to the sender, apply as a follower."""
+
+    def wait_for_disk(self, waited_s: float) -> None:
+        """Called while a sync of :meth:`finish` takes long; nothing else may be called then."""
 
     def deadline(self) -> float:
-        """Time (the clock of the constructor) at which ``step`` must be called at the latest."""
+        """Time (the clock of the constructor) at which a step must be taken at the latest."""
+
+    def retime(self, heartbeat_s: float, election_min_s: float, election_max_s: float) -> None:
+        """Take other timings (seconds) from now on; nothing that is safe depends on them."""
+
+    def objection(self, peer: PeerInfo) -> str | None:
+        """Why there must be no connection with a directory, by what it told in a former run."""
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """(term, index of the last entry), as they are on disk or soon will be."""
 
     def status(self) -> RaftStatus:
         """Describe the current state."""

@@ -60,8 +60,14 @@ class Sessions(RuleBasedStateMachine):
 
     def lead(self, machine: CheckpointMachine) -> None:
         """A replica with this state leads; nobody is attached to it yet."""
-        replica = Replica("n1", dict(ENDPOINTS), self.clock, lambda: None, machine)
-        self.log = OneNodeLog(replica, self.clock)
+        self.log = Replica(
+            "n1",
+            dict(ENDPOINTS),
+            self.clock,
+            lambda: None,
+            lambda replica: OneNodeLog(replica, self.clock),
+            machine,
+        ).log
         self.log.index = machine.applied_index + 1
         self.log.lead()
         self.log.run()

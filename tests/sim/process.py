@@ -185,8 +185,7 @@ class Process:
     def _open_log(self) -> None:
         world = self.world
         storage = world.open_storage(self)
-        machine = self.make_machine()
-        self.storage, self.machine = storage, machine
+        self.storage = storage
         meta = storage.snapshots.latest()
         journal = storage.journal
         world.checks.restarted(
@@ -195,9 +194,10 @@ class Process:
         self._note_durable()  # opening made all that it found durable
         self.disk.on_synced = self._journal_synced
         rng = random.Random(self._rng.random())
-        self.node = world.build_node(self, machine, storage, rng)
+        self.machine, self.node = self.make_machine(
+            lambda machine: world.build_node(self, machine, storage, rng)
+        )
         self._measures_its_disk()
-        self.attach_machine()
         self.peering.hand_over(self.node)
 
     def _measures_its_disk(self) -> None:
@@ -206,11 +206,10 @@ class Process:
         synced = disks.synced
         disks.synced = lambda _took: synced(self._sync_takes)
 
-    def make_machine(self) -> Any:
-        return ListMachine(self, ballast=self.world.ballast)
-
-    def attach_machine(self) -> None:
-        """The node is built."""
+    def make_machine(self, build: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """Make the state machine and the node of it."""
+        machine = ListMachine(self, ballast=self.world.ballast)
+        return machine, build(machine)
 
     def _journal_synced(self) -> None:
         self._note_durable()

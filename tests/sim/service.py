@@ -32,7 +32,9 @@ FLYING_MAX: Final = 48
 class WatchedReplica(Replica):
     """A replica whose state machine calls are checked."""
 
-    process: ReplicaProcess
+    def __init__(self, process: ReplicaProcess, *args: Any, **options: Any) -> None:
+        self.process = process
+        super().__init__(*args, **options)
 
     def apply(self, index: int, term: int, payload: bytes, context: Any) -> None:
         super().apply(index, term, payload, context)
@@ -87,19 +89,20 @@ class ReplicaProcess(Process):
         super().__init__(*args)
         self.pipes = []
 
-    def make_machine(self) -> Any:
+    def make_machine(self, build: Callable[[Any], Any]) -> tuple[Any, Any]:
         self.pipes = []
         endpoints: dict[str, str] = {}
         clocks = Clocks(self)
         replica = WatchedReplica(
+            self,
             self.node_id,
             endpoints,
             clocks,
             self.wake,
+            build,
             configured=self.configured,
             differs=self.differs,
         )
-        replica.process = self
         info = ReplicaInfo(
             self.node_id,
             "sim",
@@ -113,13 +116,10 @@ class ReplicaProcess(Process):
         )
         self.listener = SimListener(replica, info, clocks)
         self.listener.process = self
-        return replica
+        return replica, replica.log
 
     def differs(self, index: int, own: str, leaders: str) -> None:
         self.world.checks.fail("equal digests", self.name, index, own, leaders)
-
-    def attach_machine(self) -> None:
-        self.machine.attach_log(self.node)
 
     def look_at_sizes(self) -> None:
         super().look_at_sizes()

@@ -38,15 +38,15 @@ class StandbyProcess(ReplicaProcess):
 
     world: StandbyWorld
 
-    def make_machine(self) -> Any:
-        replica = super().make_machine()
+    def make_machine(self, build: Callable[[Any], Any]) -> tuple[Any, Any]:
+        made = super().make_machine(build)
         tracking = self.listener.tracking
         tracking.__class__ = WatchedTracking
         tracking.world, tracking.name = self.world, self.name
         if self.world.history_changes:
             tracking.history._changes_max = self.world.history_changes
         self.world.queue.after(SWEEP_S, self._sweep, self.incarnation)
-        return replica
+        return made
 
     def _sweep(self, incarnation: int) -> None:
         if self.up and incarnation == self.incarnation:

@@ -67,7 +67,6 @@ class OneNodeLog:
         self.why_waiting = ""
         self.told_memories: list[int] = []
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
-        replica.attach_log(self)
 
     def propose(self, payload: bytes, context: Any = None) -> bool:
         if not self.accepts:
@@ -240,16 +239,20 @@ class LoneReplica:
     ) -> None:
         self.clock = ManualClock()
         self.wakes = 0
+        self.woken: Callable[[], None] = lambda: None
+        """Called whenever a step is due."""
         self.failures: list[BaseException] = []
+        self.failed: Callable[[BaseException], None] = self.failures.append
         self.replica = Replica(
             "n1",
             dict(ENDPOINTS),
             self.clock,
             self._wake,
+            lambda replica: OneNodeLog(replica, self.clock, voters),
             data_bytes=data_bytes,
-            failed=self.failures.append,
+            failed=lambda error: self.failed(error),
         )
-        self.log = OneNodeLog(self.replica, self.clock, voters)
+        self.log = self.replica.log
         self.number = 0
         self.clock.heartbeat = self._heartbeat
         if lead:
@@ -257,6 +260,7 @@ class LoneReplica:
 
     def _wake(self) -> None:
         self.wakes += 1
+        self.woken()
 
     def _heartbeat(self) -> None:
         if self.replica._leadership is not None:

@@ -61,14 +61,8 @@ def test_replies_made_outside_of_a_step_are_sent_at_once() -> None:
     async def scenario() -> None:
         world = LoneReplica()
         assert not world.replica.stepping
-        driver = Driver(
-            asyncio.get_running_loop(),
-            world.replica,
-            world.clock,
-            lambda: stepping.append(world.replica.stepping),
-            world.failures.append,
-        )
-        driver.start(world.log)
+        driver = Driver(asyncio.get_running_loop(), world.clock, world.failures.append)
+        driver.start(world.replica, lambda: stepping.append(world.replica.stepping))
         async with asyncio.timeout(5):
             while not driver.steps:
                 await asyncio.sleep(0)
@@ -109,11 +103,8 @@ def test_what_is_left_behind_is_tended_between_steps() -> None:
 
     async def scenario() -> None:
         world = LoneReplica()
-        driver = Driver(
-            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, lambda error: None
-        )
-        driver.tended_by(gardener)  # type: ignore[arg-type]
-        driver.start(world.log)
+        driver = Driver(asyncio.get_running_loop(), world.clock, lambda error: None)
+        driver.start(world.replica, lambda: None, gardener)  # type: ignore[arg-type]
         async with asyncio.timeout(5):
             while driver.steps < 1:
                 await asyncio.sleep(0)
@@ -135,15 +126,12 @@ def test_only_who_was_asked_nothing_tidies_up(monkeypatch, busy: bool) -> None:
 
     async def scenario() -> None:
         world = LoneReplica()
-        driver = Driver(
-            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, lambda error: None
-        )
+        driver = Driver(asyncio.get_running_loop(), world.clock, lambda error: None)
         gardener = SimpleNamespace(
             tend=lambda changes: None,
             tend_idle=lambda: tidied.append(world.replica.applied_commands),
         )
-        driver.tended_by(gardener)  # type: ignore[arg-type]
-        driver.start(world.log)
+        driver.start(world.replica, lambda: None, gardener)  # type: ignore[arg-type]
         for _ in range(20):
             world.replica.applied_commands += busy
             await asyncio.sleep(0)

@@ -121,9 +121,9 @@ def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
         loop = asyncio.get_running_loop()
         world = LoneReplica()
         failures = []
-        driver = Driver(loop, world.replica, world.clock, lambda: None, failures.append)
-        world.replica._wake = driver.wake
-        driver.start(world.log)
+        driver = Driver(loop, world.clock, failures.append)
+        world.woken = driver.wake
+        driver.start(world.replica, lambda: None)
         client = world.open_session()
         handle = world.open_checkpoint(client)
         number = world.put(client, handle, 2)
@@ -159,12 +159,7 @@ def test_the_longest_step_does_not_count_its_syncs():
         world = LoneReplica()
         synced = [0.0]
         driver = Driver(
-            asyncio.get_running_loop(),
-            world.replica,
-            world.clock,
-            lambda: None,
-            lambda error: None,
-            lambda: synced[0],
+            asyncio.get_running_loop(), world.clock, lambda error: None, lambda: synced[0]
         )
         finish = world.log.finish
 
@@ -174,7 +169,7 @@ def test_the_longest_step_does_not_count_its_syncs():
             synced[0] += 3.0
 
         world.log.finish = slow
-        driver.start(world.log)
+        driver.start(world.replica, lambda: None)
         async with asyncio.timeout(5):
             while not driver.steps:
                 await asyncio.sleep(0)
@@ -200,14 +195,11 @@ def test_what_a_request_raises_stops_the_driver(monkeypatch):
     async def scenario():
         world = LoneReplica()
         failures = []
-        driver = Driver(
-            asyncio.get_running_loop(), world.replica, world.clock, lambda: None, failures.append
-        )
-        world.replica._wake = driver.wake
-        world.replica.failed = driver.fail
+        driver = Driver(asyncio.get_running_loop(), world.clock, failures.append)
+        world.woken, world.failed = driver.wake, driver.fail
         client = world.open_session()
         handle = world.open_checkpoint(client, flags=2)
-        driver.start(world.log)
+        driver.start(world.replica, lambda: None)
 
         def broken(*arguments):
             raise LookupError("planted")
@@ -221,13 +213,6 @@ def test_what_a_request_raises_stops_the_driver(monkeypatch):
         assert driver.steps == 0
 
     asyncio.run(scenario())
-
-
-def test_replica_without_a_log_says_so():
-    from raftckpt.node.replica import Replica
-
-    with pytest.raises(RuntimeError):
-        _ = Replica("n1", {}, ManualClock(), lambda: None).log
 
 
 def test_gardener_freezes_what_many_changes_left_behind(monkeypatch):

@@ -52,11 +52,11 @@ class Harness:
         )  # fmt: skip
         clock = self.options.pop("clock", world.clock)
         self.listener = ClientListener(world.replica, info, clock, **self.options)
-        driver = Driver(loop, world.replica, world.clock, self.listener.flush, self.failures.append)
-        world.replica._wake = driver.wake
+        driver = Driver(loop, world.clock, self.failures.append)
+        world.woken = driver.wake
         self.driver = driver
         self.address = await self.listener.start("127.0.0.1", 0)
-        driver.start(world.log)
+        driver.start(world.replica, self.listener.flush)
 
     async def connect(self, *, hello: bool = True, **options: Any) -> Peer:
         reader, writer = await asyncio.open_connection(*self.address, **options)
