@@ -59,6 +59,7 @@ def replica() -> int:
 
 def _wrap(notes: array[int]) -> None:
     from raftckpt.node.driver import Driver
+    from raftckpt.node.reads import WaitingReads
     from raftckpt.node.replica import Replica
     from raftckpt.raft.links import PeerLinks, _Link
     from raftckpt.server.connection import Connection
@@ -95,7 +96,7 @@ def _wrap(notes: array[int]) -> None:
     around(_RealFile, "sync", SYNC_BEGINS, SYNCED)
     around(Journal, "append_entry", None, ENTRY)
     around(Replica, "apply", COMMITTED, None)
-    around(Replica, "_confirmed", COMMITTED, None)
+    around(WaitingReads, "_confirmed", COMMITTED, None)
 
 
 class Notes:

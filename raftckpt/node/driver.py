@@ -174,7 +174,7 @@ class Driver:
             replica.stepping = False
         self.steps += 1
         if gardener is not None:
-            gardener.tend(replica.machine.revision)
+            gardener.tend(replica.situation.machine.revision)
         now = self._clock.monotonic()
         self.longest.note(now, now - begun - (self._sync_s() - synced))
         if self._woken:

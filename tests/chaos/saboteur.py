@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from raftckpt.model import content, machine, parts, queries
 from raftckpt.model.checkpoints import Checkpoint
-from raftckpt.node import replica
+from raftckpt.node import comparisons
 from raftckpt.node.main import main
 from raftckpt.protocol import operations as ops
 from tests.sim import sabotage
@@ -96,7 +96,7 @@ def _reads_come_from_a_cache() -> None:
 
 
 def _compares_every_second() -> None:
-    replica.COMPARE_EVERY_S = 1.0  # type: ignore[misc]
+    comparisons.COMPARE_EVERY_S = 1.0  # type: ignore[misc]
 
 
 def _puts_otherwise() -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, NamedTuple
 
+from raftckpt.node.flight import Flight
+from raftckpt.node.reads import WaitingReads
 from raftckpt.node.replica import Replica
 from raftckpt.raft.elections import Voting
 from raftckpt.raft.engine import Engine, LogSeam
@@ -115,8 +117,8 @@ _HOOKS: Final = (
     Hook(Journal, "_resume", "start.checked", "start.resumed"),
 )
 _SERVICE_HOOKS: Final = (
-    Hook(Replica, "_propose", "batch.cut", "batch.proposed"),
-    Hook(Replica, "_attach", "", "session.attached"),
+    Hook(Flight, "propose", "batch.cut", "batch.proposed"),
+    Hook(WaitingReads, "_attach", "", "session.attached"),
     Hook(Replica, "_step_down", "", "replica.stepped.down"),
 )
 APPLIED: Final = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt import limits
 from raftckpt.client import operations, parts
-from raftckpt.node import replica
+from raftckpt.node import comparisons
 from raftckpt.protocol import contract
 from raftckpt.raft import node, sending
 from raftckpt.raft.configuration import ClusterMember, Configuration, encode_configuration
@@ -74,7 +74,7 @@ class Tuning(NamedTuple):
             (sending, "SNAPSHOT_WINDOW_BYTES", 3 * self.chunk_bytes),
             (limits, "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             (node, "APPLY_ENTRIES", self.apply_entries),
-            (replica, "COMPARE_EVERY_S", 3.0),
+            (comparisons, "COMPARE_EVERY_S", 3.0),
             (operations, "_INLINE_MAX", INLINE_BYTES),
             (parts, "INLINE_WRITE_BYTES_MAX", INLINE_BYTES),
             (contract, "STAGE_CHUNK_BYTES", INLINE_BYTES // 2),

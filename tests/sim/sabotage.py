@@ -19,7 +19,8 @@ from raftckpt.client import outcomes, session
 from raftckpt.model import checkpoints, content, parts, replies
 from raftckpt.model.changes import ChangeKind
 from raftckpt.model.types import Result
-from raftckpt.node import liveness, replica, stamps
+from raftckpt.node import flight, liveness, stamps
+from raftckpt.node.reads import WaitingReads
 from raftckpt.protocol.kinds import PartKind
 from raftckpt.protocol.operations import Due
 from raftckpt.raft import elections, following, node, reads, sending
@@ -311,7 +312,7 @@ def _abandoned_is_definite() -> Iterator[tuple[Any, str, Any]]:
                 if owner is not None:
                     owner.refuse(request, 6, "leadership_lost", None, definite=True)
 
-    yield replica.Replica, "abandon", abandon
+    yield flight.Flight, "abandon", abandon
 
 
 def _time_outs_are_definite() -> Iterator[tuple[Any, str, Any]]:
@@ -330,7 +331,7 @@ def _reads_skip_the_round() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _own_reads_do_not_wait() -> Iterator[tuple[Any, str, Any]]:
-    yield replica.Replica, "_caught_up", lambda self, state, sequence: True
+    yield WaitingReads, "_caught_up", lambda self, state, sequence: True
 
 
 def _accepted_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
@@ -384,14 +385,14 @@ def _dead_sessions_are_kept() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _what_is_due_is_forgotten() -> Iterator[tuple[Any, str, Any]]:
-    original = replica.Replica._enqueue
+    original = flight.Flight.enqueue
 
     def enqueue(self: Any, owner: Any, request: int, command: Any, *rest: Any) -> Any:
         if type(command) is not Due:
             return original(self, owner, request, command, *rest)
         return None
 
-    yield replica.Replica, "_enqueue", enqueue
+    yield flight.Flight, "enqueue", enqueue
 
 
 def _unfenced(original: Any) -> Callable[..., Any]:

@@ -126,9 +126,9 @@ class ReplicaProcess(Process):
         replica = self.machine
         staged = sum(s.staged_bytes for s in replica.machine.sessions.values())
         self.world.checks.expect(
-            replica._flying_batches <= FLYING_MAX and staged == replica.machine.staged_bytes,
+            replica._flight.batches <= FLYING_MAX and staged == replica.machine.staged_bytes,
             "queues stay within limits", self.name,
-            replica._flying_batches, staged, replica.machine.staged_bytes,
+            replica._flight.batches, staged, replica.machine.staged_bytes,
         )  # fmt: skip
 
     def begin(self) -> None:

@@ -43,7 +43,7 @@ class Log:
         leader = self.leader()
         truth = self.world.truth.machine
         before = truth.applied_index
-        time = leader.machine._leadership.time
+        time = leader.machine.situation.leadership.time
         payload = encode_batch(time.stamp(leader.machine.monotonic()), commands)
         leader._ask(lambda: leader.node.propose(payload, None))
         end = self.world.queue.now + 5.0

@@ -14,6 +14,7 @@ from tests.messages import record
 
 SECOND = 1_000_000_000
 EPOCH_NS = 1_700_000_000 * SECOND
+ASYNC = 2
 ENDPOINTS = {"n1": "127.0.0.1:7401", "n2": "127.0.0.1:7402", "n3": "127.0.0.1:7403"}
 
 
@@ -263,8 +264,8 @@ class LoneReplica:
         self.woken()
 
     def _heartbeat(self) -> None:
-        if self.replica._leadership is not None:
-            self.replica._leadership.stepped(self.clock.now)
+        if self.replica.situation.leadership is not None:
+            self.replica.situation.leadership.stepped(self.clock.now)
 
     def next(self) -> int:
         self.number += 1
@@ -291,6 +292,12 @@ class LoneReplica:
         self.log.step()
         client.reply(number)
         return client
+
+    def attach(self, client: NotingClient, session: int, secret: bytes = b"s" * 16) -> int:
+        """Ask for a session; returns the request number."""
+        number = self.next()
+        self.replica.attach(client, record([201, number, session, secret]))
+        return number
 
     def open_checkpoint(
         self, client: NotingClient, sequence: int = 1, *, flags: int = 1, sections: int = 100

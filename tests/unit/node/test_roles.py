@@ -160,7 +160,7 @@ def test_a_hung_component_is_replaced(world, two):
     assert [a.roles[-1][1], b.roles[-1][1]] == [1, 2]
     world.clock.pass_by(5.0)
     world.log.run()
-    assert world.replica._leadership.roles.deadline() == float("inf")
+    assert world.replica.situation.leadership.roles.deadline() == float("inf")
 
 
 def test_signs_of_life_are_the_components_own(world, two):
@@ -185,7 +185,7 @@ def test_a_pile_of_old_answers_is_cleared_away(world, two):
         for part in (a, b):
             part.answer()
             part.client.replies.clear()
-    assert len(world.replica._leadership.roles._heap) < 1100
+    assert len(world.replica.situation.leadership.roles._heap) < 1100
 
 
 # --- second connections -------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_ended_sessions_are_forgotten(world, two):
     world.log.lead("n2")
     for part in (a, a):
         world.replica.closed(witness(world, part), by_client=True)
-    witnesses = world.replica._witnesses
+    witnesses = world.replica._presence.witnesses
     witnesses.deserted.update(dict.fromkeys(range(10**6, 10**6 + 2000), 0.0))
     world.replica.closed(witness(world, a), by_client=True)
     assert set(witnesses.deserted) == {a.session}

@@ -26,7 +26,7 @@ class Place:
         self.handle = self.session.open("big", fields=attributes(sections=1000, section=1 << 20))
         for number in range(8):
             assert self.session.put(self.handle, b"%d" % number, b"x" * 200_000).ok
-        world.replica.machine = self.driven.machine
+        world.replica.situation.machine = self.driven.machine
         self.waiting: list[tuple[float, Callable[[], None]]] = []
         self.copies = Copies(world.replica, self.clock, self._later)
         self.requests = 0
