@@ -47,7 +47,7 @@ _now = time.monotonic_ns
 # --- inside a replica -----------------------------------------------------------------------------
 def replica() -> int:
     """Run a replica whose methods take notes; they are kept when it leaves."""
-    from raftckpt.node.main import main
+    from raftckpt.process.main import main
 
     notes = array("q")
     _wrap(notes)

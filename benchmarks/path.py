@@ -132,7 +132,7 @@ class Node:
         )
         self.links = PeerLinks.__new__(PeerLinks)
         self.links._links, self.links._frame = {}, (b"", b"")
-        self.links.working = lambda: (cpu.working(), self.driver.hold())  # type: ignore[assignment]
+        self.links.working = self.driver.hold
         self.links.worked = self.driver.go_on
         config = RaftConfig(
             f"{name}:1", f"{name}:2", (1, 1),

@@ -45,7 +45,7 @@ def serve(
       raftckpt serve --config cluster.yaml --node n2 --rejoin     # after its disk was replaced
       raftckpt serve --config cluster.yaml --node n4 --join TOKEN # after `raftckpt cluster add n4`
     """  # noqa: D301
-    from raftckpt.node.main import main
+    from raftckpt.process.main import main
 
     arguments = ["--config", os.fspath(config), "--node", node]
     if data_dir is not None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from raftckpt.node.main import EXIT_DISK, EXIT_REFUSED
+from raftckpt.process.main import EXIT_DISK, EXIT_REFUSED
 from raftckpt.testing.local_cluster import ClusterNotReady
 
 __all__ = ["ENDS_MAX", "Keeper", "Replicas", "state_of"]

@@ -60,7 +60,7 @@ class Plan:
     pace: float = 1200.0
     judge_s: float = 120.0
     recovery_s: float = 60.0
-    module: str = "raftckpt.node"
+    module: str = "raftckpt.process"
     only: tuple[str, ...] = ()
     members: bool = False
     other_version: tuple[str, ...] = ()

@@ -139,7 +139,7 @@ class ChaosStage:
         clients: int,
         dice: random.Random,
         *,
-        module: str = "raftckpt.node",
+        module: str = "raftckpt.process",
         pace: float = 1200.0,
         spares: int = 0,
         other_version: Sequence[str] = (),

@@ -125,6 +125,7 @@ class Driver:
 
     def hold(self) -> None:
         """What a peer said is being taken in: who calls this calls :meth:`go_on` after it."""
+        self._working()
         self._held = True
 
     def go_on(self) -> None:

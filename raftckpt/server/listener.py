@@ -51,7 +51,7 @@ class ClientListener:
         edge: how much it takes on.
         handshake_s: time for TLS, and for HELLO behind it.
         working: told that something begins in this turn of the loop.
-        history_bytes: of the latest changes that are kept for trackers.
+        history: of the latest changes, for trackers.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ClientListener:
         edge: EdgeLimits = _EDGE,
         handshake_s: float = limits.HANDSHAKE_SECONDS_MAX,
         working: Callable[[], None] = lambda: None,
-        history_bytes: int = limits.HISTORY_BYTES_MAX,
+        history: History | None = None,
     ) -> None:
         self.working = working
         self.replica = replica
@@ -80,7 +80,7 @@ class ClientListener:
         self.tracking = Tracking(
             lambda: replica.machine,
             clock.monotonic,
-            History(history_bytes),
+            history if history is not None else History(limits.HISTORY_BYTES_MAX),
             cut_off=lambda: cut_off(replica),
         )
         self.tracking.restored(replica.machine.revision)

@@ -415,25 +415,27 @@ class Waiting:
 class RealFileSystem:
     """The operating system's file system.
 
+    Arguments:
+        relief: told which file has no room; returns whether it made some.
+
     Attributes:
         sync_s: seconds that all syncs took so far.
         synced: told how many seconds each sync of a file took.
-        relief: told which file has no room; returns whether it made some.
         taken: told that room was reserved for a file.
         waiting: how the disk is waited for.
     """
 
     sync_s = 0.0
     synced: Callable[[float], None] = staticmethod(lambda seconds: None)
-    relief: Callable[[str], bool] | None = None
     taken: Callable[[], None] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, relief: Callable[[str], bool] = lambda path: False) -> None:
         self.waiting = Waiting()
+        self._relief = relief
 
     def relieved(self, path: str, error: OSError) -> bool:
         """Whether what failed for want of room may be tried again."""
-        return error.errno in _NO_ROOM and self.relief is not None and self.relief(path)
+        return error.errno in _NO_ROOM and self._relief(path)
 
     def point(self, name: str) -> None:
         """Do nothing: crash points are for simulated disks."""

@@ -93,7 +93,7 @@ class LocalCluster:
         spares: int = 0,
         settings: Mapping[str, Any] | None = None,
         wrap: Mapping[str, Sequence[str]] | None = None,
-        module: str = "raftckpt.node",
+        module: str = "raftckpt.process",
         auth: bool | str | os.PathLike[str] = False,
         tls: TlsOptions | bool | None = None,
         peers: TlsOptions | None = None,

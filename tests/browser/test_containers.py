@@ -123,7 +123,7 @@ mount -o remount,ro,bind /
 for each in /tmp /var /run /dev/shm; do mount -o remount,ro,bind $each 2>/dev/null; done
 exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs \
     --inh-caps -all,+dac_read_search --ambient-caps -all,+dac_read_search \
-    --bounding-set -all,+dac_read_search "$PYTHON" -m raftckpt.node --node n1 --found
+    --bounding-set -all,+dac_read_search "$PYTHON" -m raftckpt.process --node n1 --found
 """
 """What an engine does: namespaces, a read-only root, a volume, a user. The one capability has the
 interpreter found where it is: below the home of somebody else, perhaps."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from raftckpt.model import content, machine, parts, queries
 from raftckpt.model.checkpoints import Checkpoint
 from raftckpt.node import comparisons
-from raftckpt.node.main import main
+from raftckpt.process.main import main
 from raftckpt.protocol import operations as ops
 from tests.sim import sabotage
 

@@ -92,7 +92,7 @@ def test_client_that_does_not_read_costs_bounded_memory(cluster) -> None:
 
 def run_replica(config, node: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a replica that is expected to refuse."""
-    command = [sys.executable, "-m", "raftckpt.node", "--config", str(config), "--node", node]
+    command = [sys.executable, "-m", "raftckpt.process", "--config", str(config), "--node", node]
     return subprocess.run([*command, *more], capture_output=True, text=True, timeout=20)
 
 

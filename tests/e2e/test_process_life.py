@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 import raftckpt
-from raftckpt.node.main import (
+from raftckpt.process.main import (
     EXIT_CONFIG,
     EXIT_DISK,
     EXIT_NOT_NOW,

@@ -82,7 +82,7 @@ class Night:
         with (self.path / "served.log").open("ab") as log:
             self._served.append(
                 background.spawn(
-                    ["-m", "raftckpt.node", *arguments[1:]], stdout=log, stderr=log,
+                    ["-m", "raftckpt.process", *arguments[1:]], stdout=log, stderr=log,
                     env=environment(), prefix=["env", "-C", str(self.path)],
                 )
             )  # fmt: skip

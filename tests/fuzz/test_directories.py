@@ -89,7 +89,7 @@ def damage(rng: random.Random, node: Path) -> str:
 
 def start(config: Path, data_dir: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "raftckpt.node", "--config", str(config), "--node", "n1",
+        [sys.executable, "-m", "raftckpt.process", "--config", str(config), "--node", "n1",
          "--data-dir", str(data_dir)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -62,11 +62,15 @@ ROOMS: Final = {
     ),
     "copies": Room(("raftckpt/copies",), ("tests/unit/copies", "tests/cli/test_data.py")),
     "node": Room(
-        ("raftckpt/node",),
+        ("raftckpt/node", "raftckpt/process"),
         ("tests/unit/node", "tests/fuzz/test_config.py", *_STORIES),
         apart=tuple(
-            (f"raftckpt/node/{name}.py", "tests/unit/node/test_process.py")
-            for name in ("__main__", "early", "founding", "logs", "main", "peers", "process", "tls")
+            (f"raftckpt/{name}.py", "tests/unit/process/test_life.py")
+            for name in (
+                *(f"node/{name}" for name in ("early", "logs", "tls")),
+                *(f"process/{name}" for name in ("__main__", "assemble", "desk", "disk", "life")),
+                *(f"process/{name}" for name in ("main", "reload")),
+            )
         ),
     ),
     "client": Room(

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from raftckpt.chaos.keeper import ENDS_MAX, Keeper, state_of
-from raftckpt.node.main import EXIT_DISK, EXIT_FAILED, EXIT_REFUSED
+from raftckpt.process.main import EXIT_DISK, EXIT_FAILED, EXIT_REFUSED
 from tests.unit.chaos.fake_cluster import FakeCluster
 
 KILLED = -signal.SIGKILL

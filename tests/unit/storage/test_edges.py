@@ -130,9 +130,8 @@ def test_what_finds_no_room_is_tried_again_when_there_is_some(
     tmp_path, monkeypatch, call, relieved
 ):
     """The reserve is given up for it, once."""
-    fs = RealFileSystem()
     asked: list[str] = []
-    fs.relief = lambda path: asked.append(path) or relieved  # type: ignore[func-returns-value]
+    fs = RealFileSystem(lambda path: asked.append(path) or relieved)  # type: ignore[func-returns-value]
     file = fs.open(str(tmp_path / "file"), create=True)
     real, failed = getattr(os, call), []
 

@@ -1,4 +1,4 @@
-"""``python -m raftckpt.node``: one replica in the foreground. Exit codes are part of the interface.
+"""``python -m raftckpt.process``: one replica in the foreground. Exit codes are an interface.
 
 0 stopped by a signal · 1 refused: the data directory is not to be used · 2 usage or configuration ·
 70 stopped itself: a broken belief (our bug) · 74 the disk failed or is full · 75 not now: an
@@ -23,7 +23,7 @@ from raftckpt.events import EventLog
 from raftckpt.node import logs
 from raftckpt.node.config import ClusterConfig, ConfigError, load
 from raftckpt.node.descriptors import raise_descriptors
-from raftckpt.node.process import ReplicaProcess
+from raftckpt.process.life import ReplicaProcess
 from raftckpt.raft.peering import StartRefused
 from raftckpt.raft.port import Removal
 from raftckpt.storage import REJOINS, DiskFailed, DiskFull, InUse, StorageError, Unsupported

@@ -19,13 +19,13 @@ import yaml
 
 import raftckpt
 from raftckpt.errors import CheckpointError
-from raftckpt.node.main import EXIT_FAILED, EXIT_NOT_NOW, EXIT_REFUSED
+from raftckpt.process.main import EXIT_FAILED, EXIT_NOT_NOW, EXIT_REFUSED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
 from tests.programs import PATIENCE
 from tests.waiting import until
 
-COMMAND = [sys.executable, "-m", "raftckpt.node"]
+COMMAND = [sys.executable, "-m", "raftckpt.process"]
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_a_second_process_with_the_same_id_and_an_empty_directory(cluster, tmp_p
 
 
 def test_what_a_request_raises_ends_the_process_what_breaks_a_connection_does_not(tmp_path):
-    with LocalCluster(1, tmp_path, faults=False, module="tests.unit.node.broken") as cluster:
+    with LocalCluster(1, tmp_path, faults=False, module="tests.unit.process.broken") as cluster:
         host, _, port = cluster.endpoint("n1").rpartition(":")
         for garbage in (b"\xff" * 64, b"\0\0\0\x10" + b"x" * 20):
             with socket.create_connection((host, int(port)), 2.0) as broken:

@@ -1,4 +1,4 @@
-"""``python -m tests.unit.node.broken``: a replica in which every request raises."""
+"""``python -m tests.unit.process.broken``: a replica in which every request raises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from raftckpt.node.early import EarlyAcceptance
-from raftckpt.node.main import main
+from raftckpt.process.main import main
 
 
 def _consider(*_: object) -> NoReturn:

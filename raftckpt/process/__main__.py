@@ -1,10 +1,10 @@
-"""``python -m raftckpt.node``."""
+"""``python -m raftckpt.process``."""
 
 from __future__ import annotations
 
 import sys
 
-from raftckpt.node.main import main
+from raftckpt.process.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

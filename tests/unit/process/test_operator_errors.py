@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import raftckpt
-from raftckpt.node.main import EXIT_REFUSED
+from raftckpt.process.main import EXIT_REFUSED
 from raftckpt.testing import LocalCluster
 from tests.programs import PATIENCE
 from tests.waiting import until
@@ -57,7 +57,7 @@ def free_addresses() -> dict[str, str]:
 def serve(path: Path, node: str) -> subprocess.CompletedProcess[str]:
     """Run a replica that ends by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "raftckpt.node", "--config", str(path), "--node", node],
+        [sys.executable, "-m", "raftckpt.process", "--config", str(path), "--node", node],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
