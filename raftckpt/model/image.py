@@ -408,8 +408,7 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
         "the corrupted sections",
     )
     checkpoint.regard()
-    state.checkpoints[uid] = checkpoint
-    state.footprint += checkpoint.footprint
+    state.take_on(checkpoint)
     if not unlinked:
         state.names[name] = checkpoint
     if retention_until_ns is not None:
