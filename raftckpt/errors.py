@@ -408,10 +408,14 @@ def error_for(
     except ValueError:
         cls = Library
     special, text = REASONS.get(reason, (None, ""))
+    try:
+        text = text.format(detail)
+    except (LookupError, TypeError):  # the detail is not what this version knows it as
+        text = ""
     if special is not None and issubclass(special, cls):
         cls = special
     return cls(
-        message or text.format(detail) or reason,
+        message or text or reason,
         definite=definite,
         reason=reason,
         index=index,

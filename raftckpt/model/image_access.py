@@ -1,4 +1,7 @@
-"""Principals and spaces in an image: one object, which is not there if there never were any."""
+"""Principals and spaces in an image: one object, which is not there if there never were any.
+
+What is used of quotas is not in it: it is counted when it is read.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def part(kind: int, section_id: bytes | None, data: bytes = b"", offset: int = 0
     return [kind, section_id, offset, data, None, NEVER, None]
 
 
-class Tenant:
+class BoundedTenant:
     """A session with spaces, and a checkpoint in one of them that holds a section of ten bytes."""
 
     def __init__(self, flags: int = ALL) -> None:
@@ -115,7 +115,7 @@ CREATING = {
 @pytest.mark.parametrize("flags", [ALL, ACTIVE])
 def test_bytes_are_held(fields: tuple[Any, ...], flags: int) -> None:
     """Each of them takes five bytes: fourteen are too few, fifteen are enough."""
-    tenant = Tenant(flags)
+    tenant = BoundedTenant(flags)
     client, machine = tenant.client, tenant.machine
     tenant.quota(bytes=14)
     before = machine.revision, digest_of_content(machine)
@@ -130,7 +130,7 @@ def test_bytes_are_held(fields: tuple[Any, ...], flags: int) -> None:
 @pytest.mark.parametrize("fields", CREATING.values(), ids=CREATING)
 @pytest.mark.parametrize("flags", [ALL, ACTIVE])
 def test_sections_are_held(fields: tuple[Any, ...], flags: int) -> None:
-    tenant = Tenant(flags)
+    tenant = BoundedTenant(flags)
     tenant.quota(sections=1)
     result = tenant.client.do(fields[0], tenant.handle, *fields[1:])
     assert full(result) == ("sections", 1, "t/")
@@ -145,7 +145,7 @@ def digest_of_content(machine: CheckpointMachine) -> list[Any]:
 
 
 def test_checkpoints_are_held() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client = tenant.client
     tenant.quota(checkpoints=1)
     assert full(client.do(10, "t/b", 7, WIDE)) == ("checkpoints", 1, "t/")
@@ -157,7 +157,7 @@ def test_checkpoints_are_held() -> None:
 
 
 def test_the_default_section_is_a_section() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client = tenant.client
     tenant.quota(sections=1)
     assert full(client.do(10, "t/b", 7, STARTED)) == ("sections", 1, "t/")
@@ -168,7 +168,7 @@ def test_the_default_section_is_a_section() -> None:
 
 
 def test_what_is_staged_counts_when_it_comes_into_a_section() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, handle = tenant.client, tenant.handle
     tenant.quota(bytes=110)
     for stage in (1, 2, 3):
@@ -181,7 +181,7 @@ def test_what_is_staged_counts_when_it_comes_into_a_section() -> None:
 
 
 def test_all_of_a_space_count_together_whoever_writes() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     tenant.quota(bytes=20)
     other = tenant.cluster.session()
     handle = other.open("t/b", fields=WIDE)
@@ -196,7 +196,7 @@ def test_all_of_a_space_count_together_whoever_writes() -> None:
 
 
 def test_a_quota_below_what_is_used_takes_nothing_and_shrinking_goes_on() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, handle = tenant.client, tenant.handle
     for name in (b"a", b"b", b"c", b"brief"):
         due = tenant.cluster.now + SECOND if name == b"brief" else NEVER
@@ -229,7 +229,7 @@ def test_a_quota_below_what_is_used_takes_nothing_and_shrinking_goes_on() -> Non
 
 
 def test_what_is_unlinked_counts_until_it_is_destroyed() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     tenant.quota(checkpoints=1, bytes=10)
     assert tenant.client.do(12, "t/a").ok
     assert full(tenant.client.do(10, "t/a", 7, WIDE))[0] == "checkpoints"
@@ -242,7 +242,7 @@ def test_what_is_unlinked_counts_until_it_is_destroyed() -> None:
 
 
 def test_retention_ends_what_counts() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     handle = tenant.client.open("t/kept", fields=attributes(retention=SECOND))
     tenant.quota(checkpoints=2)
     assert tenant.client.do(11, handle).ok
@@ -255,7 +255,7 @@ def test_retention_ends_what_counts() -> None:
 
 
 def test_the_longest_prefix_decides_alone() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client = tenant.client
     tenant.space("t/deep/")
     tenant.quota("", checkpoints=1)
@@ -269,7 +269,7 @@ def test_the_longest_prefix_decides_alone() -> None:
 
 
 def test_spaces_that_come_and_go_take_what_is_theirs() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, machine = tenant.client, tenant.machine
     deep = client.open("t/deep/a", fields=WIDE)
     assert client.put(deep, b"x", bytes(7)).ok
@@ -297,7 +297,7 @@ def test_spaces_that_come_and_go_take_what_is_theirs() -> None:
 
 
 def test_they_hold_whether_rights_are_on_or_off() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, cluster = tenant.client, tenant.cluster
     tenant.quota(bytes=10)
     token = ["ops", "t1", b"d" * 32, NEVER, False, None]
@@ -317,7 +317,7 @@ def test_they_hold_whether_rights_are_on_or_off() -> None:
 
 
 def test_a_change_is_for_the_tables_it_was_made_for() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, access = tenant.client, tenant.machine.access
     revision = access.revision
     assert why(client.do(71, "t/", [["bytes", 5]], revision + 1)) == (
@@ -337,7 +337,7 @@ def test_a_change_is_for_the_tables_it_was_made_for() -> None:
 
 @pytest.mark.parametrize("values", [[["sessions", 5]], [["bytes", 5], ["Bytes", 5]]])
 def test_there_are_no_others(values: list[Any]) -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     result = tenant.client.do(71, "t/", values, None)
     assert why(result)[:2] == (INVALID, "param")
     assert not tenant.machine.access.quotas, "all or none"
@@ -345,7 +345,7 @@ def test_there_are_no_others(values: list[Any]) -> None:
 
 @pytest.mark.parametrize("values", [[], [["bytes", -1]], [["", 5]], [["x" * 33, 5]], [["bytes"]]])
 def test_what_is_no_quota_is_refused_as_it_arrives(values: list[Any]) -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     assert not tenant.client.do(71, "t/", values, None).ok
     assert not tenant.machine.access.quotas
 
@@ -354,7 +354,7 @@ def test_what_is_no_quota_is_refused_as_it_arrives(values: list[Any]) -> None:
 
 
 def test_the_express_lane_asks_and_counts() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     client, handle = tenant.client, tenant.handle
     tenant.quota(bytes=10)
     assert client.put(handle, b"old", b"9876543210").ok
@@ -369,7 +369,7 @@ def test_the_express_lane_asks_and_counts() -> None:
 def test_what_may_be_promised_is_the_least_that_is_left() -> None:
     from raftckpt.protocol.operations import SectionPut
 
-    tenant = Tenant(ACTIVE)
+    tenant = BoundedTenant(ACTIVE)
     machine = tenant.machine
 
     def early(section_id: bytes, data: bytes) -> Any:
@@ -389,7 +389,7 @@ def test_what_may_be_promised_is_the_least_that_is_left() -> None:
 
 
 def test_an_image_has_them_and_one_without_is_as_before() -> None:
-    tenant = Tenant()
+    tenant = BoundedTenant()
     before = b"".join(tenant.machine.freeze())
     tenant.quota(sections=9, bytes=99)
     restored = tenant.cluster.restored()
@@ -434,7 +434,7 @@ def access_of(image: bytes) -> list[Any]:
 def test_damaged_quotas_are_refused(quotas: Any) -> None:
     from raftckpt.model import image_access
 
-    tenant = Tenant()
+    tenant = BoundedTenant()
     fields = list(image_access.frozen(tenant.machine) or ())
     fields[4] = [["", []], ["t/", [], quotas]]
     with pytest.raises((ValueError, TypeError, LookupError)):
@@ -453,7 +453,7 @@ def test_random_changes_within_quotas_count_what_there_is() -> None:
     reasons: dict[str, int] = dict.fromkeys(QUOTAS, 0)
     for seed in range(25):
         rng = random.Random(f"quotas/{seed}")
-        tenant = Tenant()
+        tenant = BoundedTenant()
         cluster, client = tenant.cluster, tenant.client
         told = cluster.apply
 
