@@ -164,9 +164,14 @@ class State:
     def regroup(self, prefix: str) -> None:
         """Count the checkpoints of a prefix where they belong by what spaces and quotas are now."""
         quotas_of = self.access.quotas_of
-        for checkpoint in self.checkpoints.values():
-            if checkpoint.name.startswith(prefix):
-                self._count_in(checkpoint, quotas_of(checkpoint.name))
+        if len(self.names) < len(self.checkpoints):  # unlinked ones are not in the order
+            for checkpoint in self.checkpoints.values():
+                if checkpoint.unlinked and checkpoint.name.startswith(prefix):
+                    self._count_in(checkpoint, quotas_of(checkpoint.name))
+        for name in self.order.begin(prefix):
+            if not name.startswith(prefix):
+                break
+            self._count_in(self.names[name], quotas_of(name))
 
     def _count_in(self, checkpoint: Checkpoint, quotas: SpaceQuotas | None) -> None:
         """Count a checkpoint in these quotas, and no longer in those it was in."""
