@@ -70,6 +70,9 @@ def _no_settings_from_outside(monkeypatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        # what is measured are the tests' own processes, not replicas, which are killed anyway
+        os.environ.pop("COVERAGE_PROCESS_START", None)
     if config.getoption("--secure"):
         config.add_cleanup(secure().cleanup)
 

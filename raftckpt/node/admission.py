@@ -1,7 +1,7 @@
 """What is looked at before a command is queued: who leads, level, rights, room, limits, sequence.
 
 What is refused here is in no log: it certainly did not happen, and it has not used its sequence
-number up. Limits of the state and of principals decide in ``apply``; here is what a replica has.
+number up. Limits of the state and quotas decide in ``apply``; here is what a replica has.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _ON_RIGHTS: Final = frozenset(
         ops.SpaceGrant,
         ops.SpaceRevoke,
         ops.SpaceDelete,
+        ops.SpaceQuota,
     )
 )
 _OPERATING: Final = frozenset(
@@ -127,7 +128,7 @@ class Admission:
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
                     sure = sequence > proposed and promised < bounds.high
-                    arriving = pending + cost + space.reached
+                    arriving = pending + cost + space.reached + machine.staged_bytes
                     early.consider(machine, owner, state, request, message, sure, arriving)
                 if kind in STRUCTURAL:
                     early.structural(machine, message)

@@ -203,3 +203,41 @@ def test_drill_two_foundings(cluster, capfd) -> None:
     cluster.kill("n1", "n2", "n3")
     cluster.start("n3")  # an alarm of peers lasts until they are met no more
     until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)
+
+
+def test_drill_logs_that_contradict(cluster, tmp_path, capfd) -> None:
+    """Old copies of two disks are put back and serve on; the third replica knows what they lost."""
+
+    def write(count: int, *nodes: str) -> None:
+        cluster.start(*nodes)
+        cluster.wait_ready()
+        with raftckpt.connect(cluster.endpoints) as service:
+            checkpoint = service.open("c", create=raftckpt.Attributes())
+            for number in range(count):
+                checkpoint.put("k", b"%d" % number)
+        cluster.stop()
+
+    write(1)
+    for node in ("n1", "n2"):
+        shutil.copytree(cluster.node_dir(node), tmp_path / node)
+    write(100)
+    for node in ("n1", "n2"):
+        shutil.rmtree(cluster.node_dir(node))
+        shutil.copytree(tmp_path / node, cluster.node_dir(node))
+    write(1, "n1", "n2")
+    write(200, "n1", "n2")  # of copies so old, two starts later nobody sees any more that they are
+    cluster.start()
+    sample = 'raftckpt_alarms{source="consensus"}'
+    until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised", PATIENCE)
+    said = "contradicts what is committed here"
+    until(lambda: said in findings(cluster, capfd), "status tells it", PATIENCE)
+    assert said in get(cluster, "n3", "/now")[1]
+    assert " contradiction peer=" in cluster.log("n3")
+    cluster.restart("n3", wait=False)  # it follows none that contradicts it
+    until(lambda: metric(cluster, "n3", sample) >= 1, "it is kept in mind", PATIENCE)
+    cluster.kill("n3")  # the others agree with each other: it does what the alarm says
+    cluster.node_dir("n3").rename(tmp_path / "n3")
+    cluster.restart("n3", rejoin=True)
+    cluster.wait_ready()
+    until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)
+    until(lambda: said not in findings(cluster, capfd), "status too", PATIENCE)
