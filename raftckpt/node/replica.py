@@ -27,7 +27,6 @@ from raftckpt.node.presence import Presence
 from raftckpt.node.reads import WaitingReads
 from raftckpt.node.room import Room
 from raftckpt.node.situation import Situation
-from raftckpt.protocol.operations import OPERATIONS
 from raftckpt.raft.configuration import Configuration
 from raftckpt.raft.port import Change as MembersChange
 from raftckpt.raft.port import Changed, RaftStatus, ReplicatedLog, StateMachine, Transferred
@@ -108,7 +107,9 @@ class Replica:
         answered: called when nobody's command is on its way any more: replies may leave at once.
         stepping: whether a step is being taken: replies made meanwhile are sent by who takes it.
         alarms: sentences of what is wrong with what was applied.
-        submit, query, ...: what connections say; see the methods of who takes it.
+        submit, start_check, set_limits: of :class:`Admission`.
+        query, attach, keepalive: of :class:`WaitingReads`.
+        closed, witness, component_alive: of :class:`Presence`.
     """
 
     def __init__(
@@ -126,7 +127,6 @@ class Replica:
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
-        self.endpoints = endpoints
         self.listener: Listener | None = None
         self.answered: Callable[[], None] = lambda: None
         self.feed: Feed | None = None
@@ -321,12 +321,7 @@ class Replica:
 
     def configured(self, configuration: Configuration) -> None:
         """Another configuration holds from here on: its members, its level."""
-        self.situation.machine.level = configuration.level
-        self.endpoints.clear()
-        self.endpoints.update({m.node: m.client for m in configuration.members if m.client})
-        self.situation.above = frozenset(
-            operation for operation, spec in OPERATIONS.items() if spec.since > configuration.level
-        )
+        self.situation.configured(configuration)
         self._admission.level_changed()
         self._tell_configured(configuration)
 

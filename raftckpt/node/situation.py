@@ -15,6 +15,7 @@ from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import OPERATIONS
+from raftckpt.raft.configuration import Configuration
 
 __all__ = ["Situation"]
 
@@ -57,6 +58,15 @@ class Situation:
         if self.leader is None:
             return None
         return self.endpoints.get(self.leader) or self._client_address(self.leader)
+
+    def configured(self, configuration: Configuration) -> None:
+        """Another configuration holds from here on: its members, its level."""
+        self.machine.level = configuration.level
+        self.endpoints.clear()
+        self.endpoints.update({m.node: m.client for m in configuration.members if m.client})
+        self.above = frozenset(
+            operation for operation, spec in OPERATIONS.items() if spec.since > configuration.level
+        )
 
     def is_its_own(self, owner: Requester, message: ops.Attach | ops.WitnessRequest) -> bool:
         """Whether a session is that of who asks for it."""

@@ -582,7 +582,7 @@ def test_importing_is_light() -> None:
     program = (
         "import sys, raftckpt\n"
         "heavy = ['asyncio', 'ssl', 'yaml', 'click', 'uvloop', 'pysyncobj', 'raftckpt.server',\n"
-        "         'raftckpt.node', 'raftckpt.raft', 'raftckpt.storage']\n"
+        "         'raftckpt.process', 'raftckpt.node', 'raftckpt.raft', 'raftckpt.storage']\n"
         "print([name for name in heavy if name in sys.modules])\n"
         "assert raftckpt.aio.connect\n"
         "assert not hasattr(raftckpt, 'nonsense')\n"

@@ -141,7 +141,7 @@ def test_redirects_follow_the_configuration(world):
     configuration = founding_of("test", ["n1", "n4", "n5"])
     one, four, five = configuration.members
     world.replica.configured(configuration.with_members([one, four, five._replace(client="")]))
-    assert world.replica.endpoints == {"n1": "n1:2", "n4": "n4:2"}
+    assert world.replica.situation.endpoints == {"n1": "n1:2", "n4": "n4:2"}
     world.log.lead("n4")
     assert world.replica.leader_endpoint == "n4:2"
     world.log.lead("n5")

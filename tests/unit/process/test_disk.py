@@ -9,7 +9,7 @@ from raftckpt.process.disk import DiskWatch
 from tests.unit.node.fakes import LoneReplica
 
 
-class Disk:
+class RoomDouble:
     """What a disk room says."""
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Disk:
         return size <= self.free
 
 
-class Scene:
+class DiskScene:
     def __init__(self) -> None:
         self.world = LoneReplica()
-        self.disk, self.syncs, self.compacted = Disk(), 0, 0
+        self.disk, self.syncs, self.compacted = RoomDouble(), 0, 0
         self.fs = SimpleNamespace(waiting=SimpleNamespace())
         self.storage = SimpleNamespace(
             journal=SimpleNamespace(bytes_on_disk=1, dirty=False, sync=self._sync),
@@ -54,8 +54,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def scene() -> DiskScene:
+    return DiskScene()
 
 
 def test_room_that_is_taken_is_known_at_once(scene) -> None:

@@ -915,7 +915,7 @@ def test_a_service_saves_it_to_a_file(tmp_path, consistency):
             assert (await peer.command(24, peer.handle, b"%d" % number, b"x" * 200_000))[2] == 1
         machine = harness.world.replica.machine
         host, port = harness.address
-        harness.world.replica.endpoints.clear()  # those of the double are nowhere
+        harness.world.replica.situation.endpoints.clear()  # those of the double are nowhere
         async with aio.connect(f"{host}:{port}", session=False, timeout=10) as service:
             saved = await service.snapshot(tmp_path / "saved", consistency=consistency)
         head, loaded = load_snapshot(str(tmp_path / "saved"))
