@@ -1,50 +1,43 @@
-"""A client's connection: bytes in, messages to the dispatcher, replies gathered and flushed.
+"""A client's connection: bytes in, messages to the dispatcher, replies out of its outbox.
 
-Owns the framing of one connection, its handshake, its bounds and its backpressure in both
-directions. What a message means is the dispatcher's business.
+Owns the framing of one connection, its handshake, its bounds and when it is read. What a message
+means is the dispatcher's business, how replies leave the outbox's.
 
-Invariants: nothing but HELLO is accepted first; every request gets exactly one final reply, or the
-connection is closed; at most one fragmented reply is under way; a client that does not read its
-replies costs bounded memory, and its reading is stopped, nobody else's; no mix of replies, however
-large, fails to be sent.
+Invariants: nothing but HELLO is accepted first; a client that does not read its replies, or asks
+for more than it has room for, is not read any further, and nobody else is.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
+from weakref import ref
 
 from raftckpt import limits
-from raftckpt.errors import SaAisError
 from raftckpt.model.access import NOBODY, ProvenIdentity
-from raftckpt.model.types import Result
 from raftckpt.net.certificates import client_name
 from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.replica import Replica
-from raftckpt.protocol import contract
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.check import Malformed, read_requests
 from raftckpt.protocol.frames import (
     FrameDecoder,
     FrameError,
-    message_frames,
-    reply_frames,
-    try_pack,
 )
 from raftckpt.protocol.operations import COMMANDS, QUERIES
-from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
+from raftckpt.protocol.replies import CONSISTENCY_LOCAL
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.outbox import Outbox
 from raftckpt.server.tracking import Subscription
 from raftckpt.server.turns import SLICE_S, Turns
 
 __all__ = ["Connection", "Port"]
 
-_OK: Final = int(SaAisError.OK)
 _LISTINGS: Final = frozenset(
     (
         ops.ReadAll,
@@ -63,20 +56,7 @@ _SURE: Final = 16
 _SURE_BYTES: Final = 64 * limits.KIB
 _LISTINGS_MAX: Final = 4
 """Listings of one connection under way: each may keep a past state of a million sections alive."""
-_MESSAGES_PER_REPLY_FRAME: Final = 256
-_REPLY_FRAME_BYTES: Final = limits.FRAGMENT_BYTES
-"""Data that is sent at the next flush, and in one frame: what exceeds it waits for the client."""
-_STREAM_ABOVE_BYTES: Final = contract.PAGE_BYTES
-_TINY_BYTES: Final = limits.KIB
-"""A reply that does not wait in the queue, even if the client does not read: see the flood."""
-_LIST_FRAGMENT_BYTES: Final = 64 * limits.KIB
-"""Fragments of replies with many small items: encoding one must not hold the loop."""
-_PUSHES_PER_TURN: Final = 4
-"""Small messages to trackers, written at once; then others have their turn."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
-_ANSWERED: Final = "answered"
-_NOT_GRANTED: Final = "not_granted"
-_REPLY: Final = int(ReplyKind.REPLY)
 
 
 class Port(Protocol):
@@ -122,52 +102,50 @@ class Connection(asyncio.Protocol):
     """Protocol of the client port; implements ``node.liveness.Requester``."""
 
     __slots__ = (
-        "_answered",
+        "__weakref__",
         "_attaching",
         "_bodies",
         "_by_client",
         "_by_us",
-        "_dirty",
         "_held",
         "_known",
         "_listener",
-        "_listings",
-        "_out",
-        "_out_bytes",
-        "_queue",
-        "_queue_bytes",
         "_reading",
         "_releasing",
-        "_stream",
-        "_streamed",
         "_transport",
         "_unpumped",
-        "_writable",
+        "accepted",
         "address",
+        "answer",
+        "answer_all",
         "broken",
         "client_name",
         "decoder",
+        "deliver",
         "gone",
         "greeted",
         "guest",
         "held_bytes",
         "identity",
-        "inflight",
         "inflight_bytes",
         "opened_at",
+        "outbox",
         "partial_since",
         "peer",
         "principal",
         "private",
+        "pushable",
+        "refuse",
+        "revoke",
         "session",
         "stalled_at",
         "subscription",
+        "value",
         "witness",
     )
 
     def __init__(self, listener: Port) -> None:
         self.session: SessionState | None = None
-        self.inflight = 0
         self.inflight_bytes = 0
         self.witness = 0
         self.identity = ProvenIdentity(NOBODY)
@@ -188,12 +166,7 @@ class Connection(asyncio.Protocol):
         self.decoder = FrameDecoder(limits.GREETING_BYTES_MAX)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._out: list[list[Any]] = []
-        self._out_bytes = 0
-        self._answered = 0
-        self._dirty = False
         self._reading = True
-        self._writable = True
         self._by_client = False
         self._by_us = False
         self._attaching = False
@@ -201,17 +174,22 @@ class Connection(asyncio.Protocol):
         self._held: deque[Any] = deque()
         self._known = False
         self._releasing = False
-        self._listings: list[int] = []
-        self._queue: deque[tuple[list[Any], int]] = deque()
-        self._queue_bytes = 0
-        self._stream: Iterator[bytes] | None = None
-        self._streamed: list[list[Any]] = []
         self._unpumped = True
+        self.outbox = outbox = Outbox(ref(self), listener.mark, listener.packed, listener.refusals)
+        # its own, so that no reply takes a call more
+        self.answer = outbox.answer
+        self.answer_all = outbox.answer_all
+        self.deliver = outbox.deliver
+        self.accepted = outbox.accepted
+        self.refuse = outbox.refuse
+        self.value = outbox.value
+        self.revoke = outbox.revoke
+        self.pushable = outbox.pushable
 
     @property
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
-        return self.inflight + len(self._held) + len(self._bodies)
+        return self.outbox.owed + len(self._held) + len(self._bodies)
 
     @property
     def certificate(self) -> Any:
@@ -302,32 +280,28 @@ class Connection(asyncio.Protocol):
         )
         self._transport = None
         self.gone = True
-        self._out = []
+        self.outbox.close()
         self._bodies.clear()
         self._held.clear()
-        self._queue.clear()
-        self._stream = None
-        self._streamed = []
         self._listener.closed(self, by_client=by_client)
 
     def pause_writing(self) -> None:
         """The client reads too slowly: streams wait."""
-        self._writable = False
+        self.outbox.reads = False
         self.stalled_at = self._listener.clock.monotonic()
 
     def resume_writing(self) -> None:
         """The client took something, which is a sign of life."""
-        self._writable = True
+        self.outbox.reads = True
         self.stalled_at = None
         if self.session is not None:
             self.session.seen = self._listener.clock.monotonic()
-        self._pump_soon()
+        self.pump_soon()
         self._maybe_resume()
 
     # --- in -----------------------------------------------------------------------------------
     def _take(self) -> None:
         """Begin what was received, as much as the bounds and this turn's time allow."""
-        self._listener.working()
         bodies, held = self._bodies, self._held
         decoded = False
         while True:
@@ -352,7 +326,8 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         commands: list[Any] = []
         turns = listener.turns
-        room = _SURE - self.inflight
+        outbox = self.outbox
+        room = _SURE - outbox.owed
         if len(held) > room:
             room = self._room()
         began, looked = 0.0, 0
@@ -372,17 +347,17 @@ class Connection(asyncio.Protocol):
                 if not self._admit(message):
                     held.appendleft(message)
                     break
-                self.inflight += 1
+                outbox.owed += 1
                 room -= 1
                 listener.replica.query(self, message)  # which only notes it
                 continue
             began = began or turns.now()
             if kind is Malformed:
-                self.inflight += 1
+                outbox.owed += 1
                 code, reason, detail, _ = message.problem
-                self.refuse(message.content[1], code, reason, detail)
+                outbox.refuse(message.content[1], code, reason, detail)
             elif self._admit(message):
-                self.inflight += 1
+                outbox.owed += 1
                 listener.dispatcher.handle(self, message)
             else:
                 held.appendleft(message)
@@ -399,22 +374,17 @@ class Connection(asyncio.Protocol):
             self._submit(commands)
 
     def _submit(self, commands: list[Any]) -> None:
-        self.inflight += len(commands)
+        self.outbox.owed += len(commands)
         self._listener.replica.submit(self, commands)
 
     def _admit(self, message: Any) -> bool:
         """Count a listing that is to begin; False: too many are under way."""
         kind = type(message)
         if kind in _LISTINGS or (kind is ops.Read and len(message.vector) > _WIDE_ELEMENTS):
-            if len(self._listings) >= _LISTINGS_MAX:
+            if len(self.outbox.listings) >= _LISTINGS_MAX:
                 return False
-            self._listings.append(message.request)
+            self.outbox.listings.append(message.request)
         return True
-
-    def _listed(self, request: int) -> None:
-        """A request is answered for good: if it was a listing, another one may begin."""
-        if request in self._listings:
-            self._listings.remove(request)
 
     def _may_go_on(self, message: Any) -> bool:
         """Close on what cannot be answered: no id to reply to, or no HELLO first."""
@@ -452,6 +422,7 @@ class Connection(asyncio.Protocol):
             return
         if self.session is not None:  # it was our doing that nothing was heard of it
             self.session.seen = self._listener.clock.monotonic()
+        self._listener.working()
         self._take()
         self._maybe_resume(released=True)
 
@@ -468,7 +439,7 @@ class Connection(asyncio.Protocol):
 
         It may be less than none.
         """
-        inflight = self.inflight
+        inflight = self.outbox.owed
         left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
         return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, _SURE - inflight))
 
@@ -481,7 +452,7 @@ class Connection(asyncio.Protocol):
 
     def _overloaded(self) -> bool:
         return (
-            (self.inflight >= _SURE and self._room() <= 0)
+            (self.outbox.owed >= _SURE and self._room() <= 0)
             or (self.inflight_bytes >= _SURE_BYTES and self._room_bytes() <= 0)
             or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
         )
@@ -494,7 +465,7 @@ class Connection(asyncio.Protocol):
     def _unsent(self) -> int:
         """Reply bytes that wait, but for the stream under way: it is only a view of the state."""
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return buffered + self._queue_bytes + self._out_bytes
+        return buffered + self.outbox.queued_bytes + self.outbox.gathered_bytes
 
     def _pause(self) -> None:
         if self._reading and self._transport is not None:
@@ -504,7 +475,7 @@ class Connection(asyncio.Protocol):
     def _may_resume(self) -> bool:
         return (
             not self._attaching
-            and self.inflight <= self._room()
+            and self.outbox.owed <= self._room()
             and self.inflight_bytes <= self._room_bytes()
             and self._unsent() * 2 <= limits.CONNECTION_SEND_BYTES_MAX
         )
@@ -525,96 +496,6 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     # --- out ------------------------------------------------------------------------------------
-    def answer(self, request: int, result: Result) -> None:
-        """Reply with the outcome of a command."""
-        code, value = result
-        if code == _OK:
-            self._out.append([0, request, 1, value])
-        else:
-            self._out.append(self._refusal(request, code, value))
-        self._answered += 1
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def _refusal(self, request: int, code: int, value: Any) -> list[Any]:
-        """The message that tells a refusal."""
-        if value[0] == _NOT_GRANTED:
-            self._listener.refused(self, f"the right to {value[1]} is not granted")
-        # the attempt answered here did nothing, but an earlier one under its number may have
-        return [_REPLY, request, code, value, value[0] != _ANSWERED]
-
-    def answer_all(self, requests: list[int], results: list[Result]) -> None:
-        """Reply with the outcomes of consecutive commands."""
-        self._out += [
-            [0, request, 1, value] if code == _OK else self._refusal(request, code, value)
-            for request, (code, value) in zip(requests, results, strict=True)
-        ]
-        self._answered += len(requests)
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def deliver(self, request: int, result: Result) -> None:
-        """Reply with the outcome of a query; many or large ones wait until the client reads."""
-        if self._transport is None:
-            return
-        size = _size(result.value)
-        if (
-            size < _STREAM_ABOVE_BYTES
-            and self._out_bytes + size <= _REPLY_FRAME_BYTES
-            and (size <= _TINY_BYTES or (self._writable and not self._queue))
-        ):
-            self._out_bytes += size
-            self.answer(request, result)
-            if self._listings:
-                self._listed(request)
-            return
-        code, value = result
-        if code == _OK:
-            self._enqueue([_REPLY, request, code, value], size)
-        else:
-            self._enqueue(self._refusal(request, code, value), size)
-
-    def _enqueue(self, message: list[Any], size: int) -> None:
-        """Have a message sent when those before it are, and the client reads."""
-        self._queue.append((message, size))
-        self._queue_bytes += size
-        if self._stream is None:
-            self._pump_soon()
-
-    def accepted(self, request: int) -> None:
-        """Tell that a command is accepted; its final reply follows."""
-        self._out.append([1, request])
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def refuse(
-        self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
-    ) -> None:
-        """Reply that nothing was done (or, not ``definite``, that it is unknown)."""
-        self._listener.refusals[reason] += 1
-        self._out.append([0, request, int(code), [reason, detail, None], definite])
-        self._answered += 1
-        if self._listings:
-            self._listed(request)
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def value(self, request: int, value: Any) -> None:
-        """Reply with a value that is no result of the model."""
-        self.answer(request, Result(_OK, value))
-
-    def revoke(self, request: int) -> None:
-        """Tell that what was begun under a number, and answered, is over for lack of a right."""
-        refusal = ["revoked", None, None]
-        self._out.append([_REPLY, request, int(SaAisError.ERR_ACCESS), refusal, True])
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
     def attached(self) -> None:
         """The ATTACH under way was answered (or refused): go on with what followed it."""
         if self._attaching:
@@ -623,10 +504,7 @@ class Connection(asyncio.Protocol):
     def notice(self, kind: str, value: Any) -> None:
         """Tell something that nobody asked for."""
         if self.greeted:
-            self._out.append([2, kind, value])
-            if not self._dirty:
-                self._dirty = True
-                self._listener.mark(self)
+            self.outbox.notice(kind, value)
 
     def detached(self) -> None:
         """Another connection took the session over: close this one."""
@@ -640,138 +518,34 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def flush(self) -> None:
-        """Send the replies gathered as one frame (more only beyond the frame's bounds)."""
-        self._dirty = False
-        out, self._out = self._out, []
-        self._out_bytes = 0
-        self.inflight -= self._answered
-        self._answered = 0
-        transport = self._transport
-        if transport is None or not out:
+        """Send the replies gathered."""
+        frames, transport = self.outbox.flush(), self._transport
+        if transport is None or not frames:
             return
-        for start in range(0, len(out), _MESSAGES_PER_REPLY_FRAME):
-            messages = out[start : start + _MESSAGES_PER_REPLY_FRAME]
-            frame = try_pack(messages)
-            if frame is not None:
-                transport.write(frame)
-                continue
-            for message in messages:  # long after all: there they are cut to fit
-                self.inflight += message[0] == _REPLY
-                self._enqueue(message, _size(message))
+        for frame in frames:
+            transport.write(frame)
         if not self._reading:
             self._maybe_resume()
 
-    # --- the queue ------------------------------------------------------------------------------
-    def _next_stream(self) -> Iterator[bytes] | None:
-        """Begin with the next large reply, or with the next small ones that share a frame."""
-        queue = self._queue
-        if not queue:
-            return self._next_changes()
-        message, size = queue.popleft()
-        self._queue_bytes -= size
-        self._streamed = messages = [message]
-        if size >= _STREAM_ABOVE_BYTES:
-            few = message[0] != _REPLY or _few(message[3])
-            return reply_frames(message, limits.FRAGMENT_BYTES if few else _LIST_FRAGMENT_BYTES)
-        while queue and len(messages) < _MESSAGES_PER_REPLY_FRAME:
-            message, more = queue[0]
-            size += more
-            if more >= _STREAM_ABOVE_BYTES or size > _REPLY_FRAME_BYTES:
-                break
-            queue.popleft()
-            self._queue_bytes -= more
-            messages.append(message)
-        return message_frames(messages)
-
-    def _next_changes(self) -> Iterator[bytes] | None:
-        """Begin with what the trackers have, now that nothing else waits."""
-        subscription, transport = self.subscription, self._transport
-        if subscription is None or transport is None:
-            return None
-        for _ in range(_PUSHES_PER_TURN):
-            messages, size = subscription.pull()
-            if not messages:
-                return None
-            self._streamed = messages
-            if size >= _STREAM_ABOVE_BYTES and len(messages) == 1:
-                return reply_frames(messages[0], _LIST_FRAGMENT_BYTES)
-            frame = self._listener.packed(messages)
-            if frame is None:
-                return message_frames(messages)
-            transport.write(frame)
-            self._sent()
-            if not self._writable:
-                return None
-        self._pump_soon()
-        return None
-
-    def pushable(self) -> None:
-        """A tracker may have something to send."""
-        if self._writable and self._stream is None:
-            self._pump_soon()
-
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
+        """Have what is queued sent in the next turn of the loop."""
         if self._unpumped:
             self._unpumped = False
             self._listener.soon(self._pump)
 
     def _pump(self) -> None:
-        """Write one frame of the queue per iteration of the loop, as long as the client reads."""
+        """Write what is queued for this turn of the loop, as long as the client reads."""
         self._unpumped = True
         self._listener.working()
-        transport = self._transport
-        if transport is None or transport.is_closing() or not self._writable:
+        transport, outbox = self._transport, self.outbox
+        if transport is None or transport.is_closing() or not outbox.reads:
             return
-        if self._stream is None:
-            self._stream = self._next_stream()
-            if self._stream is None:
-                return
-        frame = next(self._stream, None)
-        if frame is None:
-            self._stream = None
-            self._sent()
-        elif frame:  # else it only says that others may go first
+        for frame in outbox.turn(self.subscription):
             transport.write(frame)
-            if not self._reading and self.session is not None:
+            if outbox.streams and not self._reading and self.session is not None:
                 # its signs of life may wait unread behind what it takes
                 self.session.seen = self._listener.clock.monotonic()
-        self._pump_soon()
-
-    def _sent(self) -> None:
-        """All frames of what was taken from the queue are written."""
-        streamed, self._streamed = self._streamed, []
-        for message in streamed:
-            if message[0] == _REPLY:
-                self.inflight -= 1
-                if self._listings:
-                    self._listed(message[1])
-        self._maybe_resume()
-
-
-def _size(value: Any) -> int:
-    """Approximate encoded size; not more exact than needed to tell small from large."""
-    kind = type(value)
-    if kind is bytes or kind is str:
-        return len(value)
-    if kind is int:
-        return 8
-    if hasattr(value, "rows"):
-        return max(_STREAM_ABOVE_BYTES, 16 * len(value))  # not to be encoded in one go
-    if isinstance(value, list | tuple):
-        total = 0
-        for item in value:
-            total += 8 + _size(item)
-            if total >= _STREAM_ABOVE_BYTES and len(value) > 64:
-                return max(total, 8 * len(value))
-        return total
-    return len(value) if hasattr(value, "__len__") else 8
-
-
-def _few(value: Any) -> bool:
-    """Whether the reply consists of few, large items."""
-    return not (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and (hasattr(value[1], "rows") or isinstance(value[1], list | tuple))
-        and len(value[1]) > 1024
-    )
+        if not outbox.streams:
+            self._maybe_resume()
+        if outbox.more:
+            self.pump_soon()

@@ -169,7 +169,7 @@ def test_a_tracker_whose_right_is_taken_away_ends_with_the_reason() -> None:
         [7777, ACCESS, ["revoked", None, None]],
     ]
     connection = port.connection("tenant")
-    assert connection.inflight == 0
+    assert connection.outbox.owed == 0
     assert port.listener.tracking.count == 0
     tenant.do(24, 1, b"x", b"not seen")
     assert all(message[0] != 3 for message in port.told("tenant", [202, 8889]))
