@@ -1,16 +1,16 @@
-"""A client's connection: bytes in, messages to the dispatcher, replies out of its outbox.
+"""A client's connection: its socket, and what goes through it into inbound and out of outbox.
 
-Owns the framing of one connection, its handshake, its bounds and when it is read. What a message
-means is the dispatcher's business, how replies leave the outbox's.
+Owns when the socket is read and written, signs of life of its session, and its end. What may
+begin the inbound decides, what leaves the outbox; neither knows a socket.
 
-Invariants: nothing but HELLO is accepted first; a client that does not read its replies, or asks
-for more than it has room for, is not read any further, and nobody else is.
+Invariants: whoever sends more than may begin, or does not read its replies, is not read any
+further, and nobody else is; whatever breaks the protocol ends this connection alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 from weakref import ref
@@ -23,39 +23,15 @@ from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.replica import Replica
-from raftckpt.protocol import operations as ops
-from raftckpt.protocol.check import Malformed, read_requests
-from raftckpt.protocol.frames import (
-    FrameDecoder,
-    FrameError,
-)
-from raftckpt.protocol.operations import COMMANDS, QUERIES
-from raftckpt.protocol.replies import CONSISTENCY_LOCAL
+from raftckpt.protocol.frames import FrameError
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.inbound import Inbound
 from raftckpt.server.outbox import Outbox
 from raftckpt.server.tracking import Subscription
-from raftckpt.server.turns import SLICE_S, Turns
+from raftckpt.server.turns import Turns
 
 __all__ = ["Connection", "Port"]
 
-_LISTINGS: Final = frozenset(
-    (
-        ops.ReadAll,
-        ops.Sections,
-        ops.Checkpoints,
-        ops.SectionIds,
-        ops.SectionIdPage,
-        ops.SectionPage,
-        ops.CheckpointPage,
-    )
-)
-_WIDE_ELEMENTS: Final = 64
-"""A READ of more elements counts as a listing."""
-_SURE: Final = 16
-"""Requests that every connection may have on their way, however many others there are."""
-_SURE_BYTES: Final = 64 * limits.KIB
-_LISTINGS_MAX: Final = 4
-"""Listings of one connection under way: each may keep a past state of a million sections alive."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
 
 
@@ -103,12 +79,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
-        "_attaching",
-        "_bodies",
         "_by_client",
         "_by_us",
-        "_held",
-        "_known",
         "_listener",
         "_reading",
         "_releasing",
@@ -120,17 +92,15 @@ class Connection(asyncio.Protocol):
         "answer_all",
         "broken",
         "client_name",
-        "decoder",
         "deliver",
         "gone",
-        "greeted",
         "guest",
         "held_bytes",
         "identity",
+        "inbound",
         "inflight_bytes",
         "opened_at",
         "outbox",
-        "partial_since",
         "peer",
         "principal",
         "private",
@@ -150,7 +120,6 @@ class Connection(asyncio.Protocol):
         self.witness = 0
         self.identity = ProvenIdentity(NOBODY)
         self.principal = NOBODY
-        self.greeted = False
         self.private = False
         self.guest: Guest | None = None
         self.address = ""
@@ -160,22 +129,17 @@ class Connection(asyncio.Protocol):
         self.client_name = ""
         self.peer = "?"
         self.opened_at = listener.clock.monotonic()
-        self.partial_since: float | None = None
         self.stalled_at: float | None = None
         self.subscription: Subscription | None = None
-        self.decoder = FrameDecoder(limits.GREETING_BYTES_MAX)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._by_client = False
         self._by_us = False
-        self._attaching = False
-        self._bodies: deque[bytes] = deque()
-        self._held: deque[Any] = deque()
-        self._known = False
         self._releasing = False
         self._unpumped = True
         self.outbox = outbox = Outbox(ref(self), listener.mark, listener.packed, listener.refusals)
+        self.inbound = Inbound(outbox, listener.replica, listener.dispatcher, listener.turns)
         # its own, so that no reply takes a call more
         self.answer = outbox.answer
         self.answer_all = outbox.answer_all
@@ -189,7 +153,17 @@ class Connection(asyncio.Protocol):
     @property
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
-        return self.outbox.owed + len(self._held) + len(self._bodies)
+        inbound = self.inbound
+        return self.outbox.owed + len(inbound.requests) + len(inbound.bodies)
+
+    @property
+    def greeted(self) -> bool:
+        """Whether it said HELLO."""
+        return self.inbound.greeted
+
+    def greet(self) -> None:
+        """It said HELLO."""
+        self.inbound.welcome()
 
     @property
     def certificate(self) -> Any:
@@ -228,38 +202,27 @@ class Connection(asyncio.Protocol):
         self._listener.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Decode and dispatch what arrived."""
-        self._listener.working()
+        """Begin what arrived, or have it wait."""
+        listener, inbound, transport = self._listener, self.inbound, self._transport
+        listener.working()
+        now = listener.clock.monotonic()
         try:
-            bodies = self.decoder.feed(data)
+            inbound.receive(data, now)
+            if self.session is not None:
+                self.session.seen = now
+            if self._reading and inbound.bodies and (not listener.turns.left or inbound.take(self)):
+                self._release_later()
         except FrameError as error:
             self.break_off(str(error))
             return
-        self._bodies += bodies
-        if self._reading and bodies:
-            if self._listener.turns.left:
-                self._take()
-                if self.broken:
-                    return
-            else:
-                self._pause()
-                self._release_later()
-        now = self._listener.clock.monotonic()
-        if self.session is not None:
-            self.session.seen = now
-        held = self.decoder.held_bytes
-        if not held:
-            self.partial_since = None
-        elif bodies or self.partial_since is None:
-            self.partial_since = now
-        if held != self.held_bytes:
-            more, self.held_bytes = held - self.held_bytes, held
-            self._listener.receiving(more)
-        if not self._known and self.greeted:
-            self._known = True
-            self.decoder.allow(limits.FRAME_BYTES_MAX)
-        if self._reading and self._overloaded():
-            self._pause()
+        if inbound.held_bytes != self.held_bytes:
+            more, self.held_bytes = inbound.held_bytes - self.held_bytes, inbound.held_bytes
+            listener.receiving(more)
+        if transport is None or self.broken or not self._reading:
+            return
+        if inbound.requests or inbound.bodies or inbound.overloaded(self):
+            self._reading = False
+            transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client's side closed: so do we, what it asked for goes on."""
@@ -281,8 +244,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self.gone = True
         self.outbox.close()
-        self._bodies.clear()
-        self._held.clear()
+        self.inbound.close()
         self._listener.closed(self, by_client=by_client)
 
     def pause_writing(self) -> None:
@@ -297,118 +259,21 @@ class Connection(asyncio.Protocol):
         if self.session is not None:
             self.session.seen = self._listener.clock.monotonic()
         self.pump_soon()
-        self._maybe_resume()
+        self._go_on()
 
     # --- in -----------------------------------------------------------------------------------
-    def _take(self) -> None:
-        """Begin what was received, as much as the bounds and this turn's time allow."""
-        bodies, held = self._bodies, self._held
-        decoded = False
-        while True:
-            if held:
-                self._begin()
-            if held or not bodies or self._attaching or self.broken:
-                break
-            if decoded and not self._listener.turns.left:
-                self._release_later()
-                break
-            decoded = True
-            try:
-                held.extend(read_requests(bodies.popleft()))
-            except FrameError as error:
-                self.break_off(str(error))
-        if (held or bodies) and not self.broken:
-            self._pause()
-
-    def _begin(self) -> None:
-        """Begin the requests held, as many as the bounds allow; the others wait their turn."""
-        held = self._held
-        listener = self._listener
-        commands: list[Any] = []
-        turns = listener.turns
-        outbox = self.outbox
-        room = _SURE - outbox.owed
-        if len(held) > room:
-            room = self._room()
-        began, looked = 0.0, 0
-        while held and room > 0 and not self._attaching:
-            message = held.popleft()
-            kind = type(message)
-            if kind in COMMANDS and self.greeted:
-                commands.append(message)
-                room -= 1
-                continue
-            if (kind is Malformed or not self.greeted) and not self._may_go_on(message):
-                return
-            if commands:  # a query that follows its commands must find them submitted
-                self._submit(commands)
-                commands = []
-            if kind in QUERIES and message.consistency != CONSISTENCY_LOCAL:
-                if not self._admit(message):
-                    held.appendleft(message)
-                    break
-                outbox.owed += 1
-                room -= 1
-                listener.replica.query(self, message)  # which only notes it
-                continue
-            began = began or turns.now()
-            if kind is Malformed:
-                outbox.owed += 1
-                code, reason, detail, _ = message.problem
-                outbox.refuse(message.content[1], code, reason, detail)
-            elif self._admit(message):
-                outbox.owed += 1
-                listener.dispatcher.handle(self, message)
-            else:
-                held.appendleft(message)
-                break
-            # one frame may ask for a thousand times its size: look after each request
-            room = 0 if self._overloaded() else room - 1
-            looked += 1
-            if (looked & 3 == 0 or kind in _LISTINGS) and turns.now() - began >= SLICE_S:
-                self._release_later()
-                break
-        if began:
-            turns.spend(began)
-        if commands:
-            self._submit(commands)
-
-    def _submit(self, commands: list[Any]) -> None:
-        self.outbox.owed += len(commands)
-        self._listener.replica.submit(self, commands)
-
-    def _admit(self, message: Any) -> bool:
-        """Count a listing that is to begin; False: too many are under way."""
-        kind = type(message)
-        if kind in _LISTINGS or (kind is ops.Read and len(message.vector) > _WIDE_ELEMENTS):
-            if len(self.outbox.listings) >= _LISTINGS_MAX:
-                return False
-            self.outbox.listings.append(message.request)
-        return True
-
-    def _may_go_on(self, message: Any) -> bool:
-        """Close on what cannot be answered: no id to reply to, or no HELLO first."""
-        malformed = type(message) is Malformed
-        fields: Any = message.content if malformed else None
-        if malformed and (
-            type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
-        ):
-            self.break_off("a message without tag and id")
-        elif not self.greeted and type(message) is not ops.HelloRequest:
-            self.break_off("the first message is not a well-formed HELLO")
-        elif malformed and not -(1 << 63) <= fields[1] < 1 << 63:
-            self.break_off("an id out of range")
-        else:
-            return True
-        return False
-
     def attaching(self) -> None:
         """An ATTACH is under way: what follows it belongs to that session, and waits."""
-        self._attaching = True
+        self.inbound.attaching = True
+
+    def attached(self) -> None:
+        """The ATTACH under way was answered (or refused): go on with what followed it."""
+        if self.inbound.attaching:
+            self._listener.soon(self._attach_over)
 
     def _attach_over(self) -> None:
-        self._attaching = False
-        self._maybe_resume()
+        self.inbound.attaching = False
+        self._go_on()
 
     def _release_later(self) -> None:
         if not self._releasing:
@@ -416,15 +281,32 @@ class Connection(asyncio.Protocol):
             self._listener.turns.later(self._release)
 
     def _release(self) -> None:
-        """Begin what was held, unless there is a reason again to hold it."""
+        """Begin what waits, unless there is a reason again to have it wait."""
         self._releasing = False
-        if self._transport is None or self.broken or not self._may_resume():
+        if self._transport is None or self.broken or not self.inbound.may_go_on(self):
             return
         if self.session is not None:  # it was our doing that nothing was heard of it
             self.session.seen = self._listener.clock.monotonic()
         self._listener.working()
-        self._take()
-        self._maybe_resume(released=True)
+        try:
+            if self.inbound.take(self):
+                self._release_later()
+        except FrameError as error:
+            self.break_off(str(error))
+        self._go_on(released=True)
+
+    def _go_on(self, *, released: bool = False) -> None:
+        """Go on with what waits and, when nothing does, with reading."""
+        inbound, transport = self.inbound, self._transport
+        waits = inbound.requests or inbound.bodies
+        if transport is None or (self._reading and not waits) or not inbound.may_go_on(self):
+            return
+        if not waits:
+            self._reading = True
+            if not transport.is_closing():
+                transport.resume_reading()
+        elif not released:  # not at once: who calls may be in the middle of sending replies
+            self._release_later()
 
     def break_off(self, why: str) -> None:
         """Close the connection for breaking the protocol; nobody else is disturbed."""
@@ -433,73 +315,16 @@ class Connection(asyncio.Protocol):
             self._listener.protocol_error(self, why)
             self._transport.abort()
 
-    # --- backpressure ---------------------------------------------------------------------------
-    def _room(self) -> int:
-        """Requests it may begin: not more than others would find room for after that.
-
-        It may be less than none.
-        """
-        inflight = self.outbox.owed
-        left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
-        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, _SURE - inflight))
-
-    def _room_bytes(self) -> int:
-        inflight = self.inflight_bytes
-        left = limits.PENDING_BYTES_MAX - self._listener.replica.pending_bytes - inflight
-        return min(
-            limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, _SURE_BYTES - inflight)
-        )
-
-    def _overloaded(self) -> bool:
-        return (
-            (self.outbox.owed >= _SURE and self._room() <= 0)
-            or (self.inflight_bytes >= _SURE_BYTES and self._room_bytes() <= 0)
-            or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
-        )
-
+    # --- out ------------------------------------------------------------------------------------
     @property
     def buffered(self) -> int:
         """Bytes that its client's not reading costs."""
-        return min(self._unsent(), 2 * limits.CONNECTION_SEND_BYTES_MAX)
+        return min(self.unsent(), 2 * limits.CONNECTION_SEND_BYTES_MAX)
 
-    def _unsent(self) -> int:
+    def unsent(self) -> int:
         """Reply bytes that wait, but for the stream under way: it is only a view of the state."""
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return buffered + self.outbox.queued_bytes + self.outbox.gathered_bytes
-
-    def _pause(self) -> None:
-        if self._reading and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _may_resume(self) -> bool:
-        return (
-            not self._attaching
-            and self.outbox.owed <= self._room()
-            and self.inflight_bytes <= self._room_bytes()
-            and self._unsent() * 2 <= limits.CONNECTION_SEND_BYTES_MAX
-        )
-
-    def _maybe_resume(self, *, released: bool = False) -> None:
-        """Go on with what is held and, when nothing is, with reading."""
-        if self._transport is None or not (self._held or self._bodies or not self._reading):
-            return
-        if not self._may_resume():
-            return
-        if self._held or self._bodies:
-            # not at once: who calls may be in the middle of sending replies
-            if not released:
-                self._release_later()
-        else:
-            self._reading = True
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-
-    # --- out ------------------------------------------------------------------------------------
-    def attached(self) -> None:
-        """The ATTACH under way was answered (or refused): go on with what followed it."""
-        if self._attaching:
-            self._listener.soon(self._attach_over)
 
     def notice(self, kind: str, value: Any) -> None:
         """Tell something that nobody asked for."""
@@ -525,7 +350,7 @@ class Connection(asyncio.Protocol):
         for frame in frames:
             transport.write(frame)
         if not self._reading:
-            self._maybe_resume()
+            self._go_on()
 
     def pump_soon(self) -> None:
         """Have what is queued sent in the next turn of the loop."""
@@ -546,6 +371,6 @@ class Connection(asyncio.Protocol):
                 # its signs of life may wait unread behind what it takes
                 self.session.seen = self._listener.clock.monotonic()
         if not outbox.streams:
-            self._maybe_resume()
+            self._go_on()
         if outbox.more:
             self.pump_soon()

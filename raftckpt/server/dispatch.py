@@ -62,12 +62,18 @@ _OPERATING: Final = frozenset(
 class Client(Requester, Subscriber, Protocol):
     """A connection as the dispatcher sees it."""
 
-    greeted: bool
     client_name: str
     identity: ProvenIdentity
     """Who it proved to be."""
     private: bool
     """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether it said HELLO."""
+
+    def greet(self) -> None:
+        """It said HELLO."""
 
     def value(self, request: int, value: Any) -> None:
         """Reply with a value."""
@@ -222,7 +228,7 @@ class Dispatcher:
 
     def _hello(self, client: Client, message: ops.HelloRequest) -> None:
         first = not client.greeted
-        client.greeted = True  # also if it is refused, so that the refusal can leave
+        client.greet()  # also if it is refused, so that the refusal can leave
         if CLIENT_PROTOCOL not in message.versions:
             client.refuse(message.request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
             client.close()

@@ -241,7 +241,7 @@ class ClientListener:
         begun = sorted(
             (since, position, connection)
             for position, connection in enumerate(self.connections)
-            if (since := connection.partial_since) is not None
+            if (since := connection.inbound.partial_since) is not None
         )
         for _, _, connection in begun:
             if self.receiving_bytes <= self.edge.receive_bytes:
@@ -283,8 +283,8 @@ class ClientListener:
             if not connection.greeted and now - connection.opened_at > self._handshake_s:
                 connection.break_off("no HELLO in time")
             elif (
-                connection.partial_since is not None
-                and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
+                connection.inbound.partial_since is not None
+                and now - connection.inbound.partial_since > _PARTIAL_FRAME_SECONDS_MAX
             ):
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)

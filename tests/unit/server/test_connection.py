@@ -56,6 +56,7 @@ class Loop:
         self.calls: deque[Callable[[], None]] = deque()
         self.clock = self
         self.replica = LoneReplica().replica
+        self.dispatcher: Any = None
         self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
         self.refusals: Counter[str] = Counter()
 
@@ -93,7 +94,7 @@ def loop() -> Loop:
 def connection(loop: Loop) -> Connection:
     connection = Connection(loop)  # type: ignore[arg-type]
     connection.connection_made(Transport())  # type: ignore[arg-type]
-    connection.greeted = True
+    connection.greet()
     return connection
 
 
@@ -111,7 +112,7 @@ def test_who_does_not_read_is_sent_nothing_and_read_no_further(
         connection.flush()
         loop.run()
     assert connection._transport.frames == []
-    assert connection._overloaded()
+    assert connection.inbound.overloaded(connection)
     connection.resume_writing()
     loop.run()
     assert len(received(connection)) == 1000
@@ -142,8 +143,8 @@ def test_one_frame_of_reads_costs_bounded_memory(consistency: int) -> None:
                 assert (await other.call(121))[2] == 1
             assert connection.unanswered > 0, "nobody reads: they cannot all be answered"
             if consistency:
-                assert connection._unsent() < limits.CONNECTION_SEND_BYTES_MAX + size
-                assert connection._held
+                assert connection.unsent() < limits.CONNECTION_SEND_BYTES_MAX + size
+                assert connection.inbound.requests
             # the requests themselves, decoded, are some hundred bytes each
             assert tracemalloc.get_traced_memory()[1] < 20 * limits.MIB
         finally:

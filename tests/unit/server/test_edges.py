@@ -47,25 +47,8 @@ def loop() -> Loop:
 def connection(loop: Loop) -> Connection:
     made = Connection(loop)  # type: ignore[arg-type]
     made.connection_made(Transport())  # type: ignore[arg-type]
-    made.greeted = True
+    made.greet()
     return made
-
-
-@pytest.mark.parametrize(
-    ("where", "bound"),
-    [
-        ("outbox.owed", limits.PENDING_SHARED - 1),  # one is left for the others
-        ("inflight_bytes", limits.CONNECTION_INFLIGHT_BYTES_MAX),
-        ("outbox.queued_bytes", limits.CONNECTION_SEND_BYTES_MAX),
-    ],
-)
-def test_each_bound_stops_the_reading_alone(connection: Connection, where: str, bound: int) -> None:
-    *path, what = where.split(".")
-    who = getattr(connection, path[0]) if path else connection
-    setattr(who, what, bound - 1)
-    assert not connection._overloaded()
-    setattr(who, what, bound)
-    assert connection._overloaded()
 
 
 @pytest.mark.parametrize("error", [None, OSError("lost afterwards")])

@@ -337,7 +337,7 @@ def test_a_frame_that_never_ends_is_closed():
         frame = pack_messages([[202, 9]])
         peer.writer.write(frame[:6])
         async with asyncio.timeout(5):
-            while not any(c.partial_since for c in harness.listener.connections):
+            while not any(c.inbound.partial_since for c in harness.listener.connections):
                 await asyncio.sleep(0)
             harness.world.clock.pass_by(20)
             peer.writer.write(frame[6:8])  # dripping does not help
