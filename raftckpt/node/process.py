@@ -42,12 +42,12 @@ from raftckpt.raft.port import Transferred
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server import page
 from raftckpt.server.admin import AdminPort, Page
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.gate import AdminGate
 from raftckpt.server.lasthour import EVERY_S as RECORD_EVERY_S
 from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources, details, exposition, readiness
+from raftckpt.server.status import ReplicaInfo
 from raftckpt.storage import DataDirectory, Missing, RealFileSystem, Storage, StorageError
 from raftckpt.version import VERSION
 

@@ -24,8 +24,9 @@ from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.audit import AuditTrail
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
-from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.dispatch import Dispatcher
 from raftckpt.server.history import History
+from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -85,9 +86,10 @@ class ClientListener:
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
-        self.dispatcher = Dispatcher(
-            replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
+        self.status = StatusReport(
+            replica, info, clock, self.tracking, self.copies, lambda: len(self.connections)
         )
+        self.dispatcher = Dispatcher(replica, info, clock, self.tracking, self.copies, self.status)
         self.tls = tls
         self._cluster = info.cluster
         self._handshake_s = handshake_s

@@ -21,9 +21,9 @@ from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
 from raftckpt.plain import plain
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
-from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
 from raftckpt.server.lasthour import Busy, LastHour
 from raftckpt.server.listener import ClientListener, cut_off
+from raftckpt.server.status import ReplicaInfo, resident_bytes
 from raftckpt.version import VERSION
 
 __all__ = [

@@ -26,8 +26,9 @@ from raftckpt.node.driver import Driver
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import _NOT_MOVED, ReplicaInfo
+from raftckpt.server.dispatch import _NOT_MOVED
 from raftckpt.server.listener import ClientListener, _doors
+from raftckpt.server.status import ReplicaInfo
 from tests.directories import FOUNDING
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
@@ -706,10 +707,10 @@ def test_expensive_requests_of_one_read_do_not_hold_the_others(monkeypatch, per_
     """By the clock a status takes longer than a turn: a few, then others have theirs."""
 
     async def scenario(harness):
-        dispatcher, clock = harness.listener.dispatcher, harness.world.clock
+        status, clock = harness.listener.status, harness.world.clock
         made = []
-        status = {"leader": "n1"}
-        monkeypatch.setattr(dispatcher, "status", lambda: made.append(clock.pass_by(0.1)) or status)
+        told = {"leader": "n1"}
+        monkeypatch.setattr(status, "describe", lambda: made.append(clock.pass_by(0.1)) or told)
         hog, other = await harness.connect(), await harness.connect()
         for start in range(0, 500, per_frame):
             hog.send(*[[121, 1000 + start + i] for i in range(per_frame)])
@@ -726,8 +727,8 @@ def test_a_status_is_told_again_for_a_while():
     async def scenario(harness):
         peer = await harness.connect()
         calls = []
-        status = harness.listener.dispatcher.status
-        harness.listener.dispatcher.status = lambda: calls.append(1) or status()
+        describe = harness.listener.status.describe
+        harness.listener.status.describe = lambda: calls.append(1) or describe()
         for _ in range(10):
             assert (await peer.call(121))[3]["node"] == "n1"
         assert len(calls) == 1
