@@ -17,7 +17,6 @@ from weakref import ref
 
 from raftckpt import limits
 from raftckpt.model.access import NOBODY, ProvenIdentity
-from raftckpt.net.certificates import client_name
 from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
@@ -169,10 +168,6 @@ class Connection(asyncio.Protocol):
     def certificate(self) -> Any:
         """The client's certificate as ``ssl`` returns it; None without one."""
         return self._transport.get_extra_info("peercert") if self._transport is not None else None
-
-    def certified(self, cluster: str) -> str | None:
-        """Name of the client of ``cluster`` that its certificate is for."""
-        return client_name(self.certificate, cluster)
 
     def identify(self, identity: ProvenIdentity) -> None:
         """Take note of who it is."""

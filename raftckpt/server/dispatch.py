@@ -1,4 +1,4 @@
-"""What the messages of a client mean that are no commands: greeting, queries, admin."""
+"""What the messages of a client mean that are no commands: who answers each, and admin."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model.access import ProvenIdentity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
-from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import OPERATIONS, Right
@@ -26,9 +24,9 @@ from raftckpt.raft.port import (
 )
 from raftckpt.server.audit import audit
 from raftckpt.server.copies import Copies
+from raftckpt.server.greeting import Greeting, Newcomer
 from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.server.tracking import Subscriber, Tracking
-from raftckpt.version import CLIENT_PROTOCOL, VERSION
 
 __all__ = ["Client", "Dispatcher"]
 
@@ -52,39 +50,11 @@ _OPERATING: Final = frozenset(
 """What is outside the log and of the state, and needs the right over the cluster."""
 
 
-class Client(Requester, Subscriber, Protocol):
+class Client(Newcomer, Subscriber, Protocol):
     """A connection as the dispatcher sees it."""
-
-    client_name: str
-    identity: ProvenIdentity
-    """Who it proved to be."""
-    private: bool
-    """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
-
-    @property
-    def greeted(self) -> bool:
-        """Whether it said HELLO."""
-
-    def greet(self) -> None:
-        """It said HELLO."""
-
-    def value(self, request: int, value: Any) -> None:
-        """Reply with a value."""
 
     def attaching(self) -> None:
         """An ATTACH begins: hold what follows it."""
-
-    def close(self) -> None:
-        """Send what is gathered and close."""
-
-    def certified(self, cluster: str) -> str | None:
-        """Name of the client of ``cluster`` that its certificate is for."""
-
-    def identify(self, identity: ProvenIdentity) -> None:
-        """Take note of who it is."""
-
-    def audited(self, why: str) -> None:
-        """Have it written down that it was refused."""
 
     def operates(self, operation: str) -> None:
         """Have it written down that it does what needs the right to operate."""
@@ -98,6 +68,7 @@ class Dispatcher:
         replica: Replica,
         info: ReplicaInfo,
         clock: Clock,
+        greeting: Greeting,
         tracking: Tracking,
         copies: Copies,
         status: StatusReport,
@@ -107,7 +78,7 @@ class Dispatcher:
         self._clock = clock
         self._transfers: deque[float] = deque(maxlen=_TRANSFERS_AT_ONCE)
         self._handlers: dict[type[Any], Callable[[Client, Any], None]] = {
-            ops.HelloRequest: self._hello,
+            ops.HelloRequest: greeting.hello,
             ops.Attach: self._attach,
             ops.Keepalive: replica.keepalive,
             ops.ComponentAlive: replica.component_alive,
@@ -154,64 +125,6 @@ class Dispatcher:
         if type(message) is not ops.SnapshotPiece:  # its BEGIN is enough
             client.operates(OPERATIONS[type(message)].name)
         return True
-
-    def _identified(self, client: Client, message: ops.HelloRequest, first: bool) -> bool:
-        """Find out who it is; refuse whoever is nobody."""
-        access = self._replica.machine.access
-        if not access.on:
-            if message.token is None:
-                return True
-            # whoever shows one believes that it is looked at
-            self._refuse_credential(client, message, "token")
-            return False
-        certified = client.certified(self._info.cluster)
-        identity = access.prove(message.token, certified, self._now_ns())
-        if identity is None or not (first or identity == client.identity):
-            self._refuse_credential(client, message, "credentials")
-            client.audited("it shows no credential that is known, or one that has ended")
-            return False
-        client.identify(identity)
-        return True
-
-    def _refuse_credential(self, client: Client, message: ops.HelloRequest, reason: str) -> None:
-        """Refuse, for good only if what is known here is all that is committed, as far as we know.
-
-        A replica that was just started may be of before the credential, or before rights were on.
-        """
-        replica, raft = self._replica, self._replica.log.status()
-        behind = replica.leader is None or raft.applied_index < raft.commit_index
-        if behind and not replica.leading:
-            client.refuse(message.request, _TRY_AGAIN, "behind", replica.machine.revision)
-        else:
-            client.refuse(message.request, SaAisError.ERR_ACCESS, reason)
-
-    def _now_ns(self) -> int:
-        """Time by which credentials end: an idle cluster's own stands still."""
-        return max(self._replica.machine.now_ns, self._clock.wall_ns())
-
-    def _hello(self, client: Client, message: ops.HelloRequest) -> None:
-        first = not client.greeted
-        client.greet()  # also if it is refused, so that the refusal can leave
-        if CLIENT_PROTOCOL not in message.versions:
-            client.refuse(message.request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
-            client.close()
-            return
-        if not self._identified(client, message, first):
-            client.close()
-            return
-        client.client_name = message.client_name
-        client.value(
-            message.request,
-            {
-                "version": CLIENT_PROTOCOL,
-                "node": self._info.node,
-                "cluster": self._info.cluster,
-                "founding": self._info.founding,
-                "leader": self._replica.leader,
-                "endpoints": dict(self._info.endpoints),
-                "product": VERSION,
-            },
-        )
 
     def _attach(self, client: Client, message: ops.Attach) -> None:
         client.attaching()

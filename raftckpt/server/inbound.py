@@ -71,20 +71,6 @@ class Inbound:
         held_bytes, partial_since: of a frame that is not complete, and when it was begun.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_dispatcher",
-        "_outbox",
-        "_replica",
-        "_turns",
-        "attaching",
-        "bodies",
-        "greeted",
-        "held_bytes",
-        "partial_since",
-        "requests",
-    )
-
     def __init__(
         self, outbox: Outbox, replica: Replica, dispatcher: Dispatcher, turns: Turns
     ) -> None:

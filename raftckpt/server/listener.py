@@ -25,6 +25,7 @@ from raftckpt.server.audit import AuditTrail
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.greeting import Greeting, Identification
 from raftckpt.server.history import History
 from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.server.tracking import Tracking
@@ -89,7 +90,11 @@ class ClientListener:
         self.status = StatusReport(
             replica, info, clock, self.tracking, self.copies, lambda: len(self.connections)
         )
-        self.dispatcher = Dispatcher(replica, info, clock, self.tracking, self.copies, self.status)
+        self.identification = Identification(replica, info.cluster, clock)
+        greeting = Greeting(replica, info, self.identification)
+        self.dispatcher = Dispatcher(
+            replica, info, clock, greeting, self.tracking, self.copies, self.status
+        )
         self.tls = tls
         self._cluster = info.cluster
         self._handshake_s = handshake_s
@@ -359,7 +364,7 @@ class ClientListener:
         access = self.replica.machine.access
         if not access.on:
             return
-        now_ns = max(self.replica.machine.now_ns, self.clock.wall_ns())
+        now_ns = self.identification.now_ns()
         for connection in list(self.connections):
             if connection.greeted and not access.holds(connection.identity, now_ns):
                 connection.notice("session_lost", "revoked")

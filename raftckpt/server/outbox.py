@@ -71,25 +71,6 @@ class Outbox:
             a view of the state.
     """
 
-    __slots__ = (
-        "_answered",
-        "_closed",
-        "_mark",
-        "_pack",
-        "_queue",
-        "_refusals",
-        "_replier",
-        "_replies",
-        "_stream",
-        "_streamed",
-        "gathered_bytes",
-        "listings",
-        "more",
-        "owed",
-        "queued_bytes",
-        "reads",
-    )
-
     def __init__(
         self,
         replier: ReferenceType[Replier],
