@@ -48,6 +48,17 @@ _OPERATING: Final = frozenset(
     if OPERATIONS[record].needs is Right.OPERATE
 )
 """What is outside the log and of the state, and needs the right over the cluster."""
+_LOCAL: Final = frozenset(
+    (
+        ops.MemberAdd,
+        ops.MemberRemove,
+        ops.MemberDrain,
+        ops.LevelPin,
+        ops.LimitsChange,
+        ops.AlarmClear,
+    )
+)
+"""What of it is refused, while rights are off, to whoever comes from elsewhere without TLS."""
 
 
 class Client(Newcomer, Subscriber, Protocol):
@@ -124,6 +135,9 @@ class Dispatcher:
             return False
         if type(message) is not ops.SnapshotPiece:  # its BEGIN is enough
             client.operates(OPERATIONS[type(message)].name)
+        if type(message) in _LOCAL and not (client.private or self._replica.machine.access.on):
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
+            return False
         return True
 
     def _attach(self, client: Client, message: ops.Attach) -> None:
@@ -169,9 +183,6 @@ class Dispatcher:
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
         request, replica = message.request, self._replica
-        if not (client.private or replica.machine.access.on):
-            client.refuse(request, SaAisError.ERR_ACCESS, "not_local")
-            return
         if not replica.leading:
             replica.refuse_not_leader(client, request)
             return
@@ -214,15 +225,9 @@ class Dispatcher:
         replica.change(change, done)
 
     def _limits(self, client: Client, message: ops.LimitsChange) -> None:
-        if not (client.private or self._replica.machine.access.on):
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
-            return
         self._replica.set_limits(client, message.request, message.values)
 
     def _clear(self, client: Client, message: ops.AlarmClear) -> None:
-        if not (client.private or self._replica.machine.access.on):
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
-            return
         self._info.clear_alarms()
         client.value(message.request, "done")
 

@@ -13,6 +13,8 @@ from raftckpt.model import queries
 from raftckpt.net.certificates import client_name
 from raftckpt.protocol.batch import encode_batch
 from raftckpt.protocol.frames import pack_messages
+from raftckpt.protocol.operations import OPERATIONS
+from raftckpt.server import dispatch
 from tests.golden.product import GoldenPort
 from tests.unit.server.rights_port import ALL_RIGHTS, NEVER, RightsPort, token_of
 
@@ -119,6 +121,21 @@ def test_a_token_that_ended_lets_nobody_in_and_ends_who_is_in() -> None:
     port.told("operator", [202, 9999])
     assert ("brief", ["session_lost", "revoked"]) in port.notices
     assert refusal(port.caller("late", token_of("brief")).hello) == (ACCESS, "credentials")
+
+
+@pytest.mark.parametrize("record", sorted(dispatch._LOCAL, key=lambda record: record.__name__))
+def test_a_cluster_without_rights_is_changed_over_a_private_port(record: type[Any]) -> None:
+    spec = OPERATIONS[record]
+    good = next(spec.examples())
+    fields = [getattr(good, name) for name in spec.fields]
+    port = RightsPort()
+    assert port.operator.do(60, False, None)[2] == 1
+    stranger = port.caller("stranger", None)
+    port.connection("stranger").private = False
+    assert refusal(stranger.send(record, fields)) == (ACCESS, "not_local")
+    port.connection("stranger").private = True
+    reply = stranger.send(record, fields)
+    assert reply[2] == 1 or refusal(reply)[1] != "not_local"
 
 
 def test_rights_are_changed_over_a_private_port_only_while_they_are_off() -> None:
