@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -183,9 +184,15 @@ def test_a_frame_is_decoded_when_all_before_it_has_begun(asking: Asking) -> None
     asking.outbox.owed = asking.pending_commands = 0
     asking.take()
     assert asking.begins() == "w1 w2"
+
+
+def test_who_is_gone_begins_nothing_more(asking: Asking) -> None:
+    asking.inbound.attaching = True
+    asking.inbound.requests.append(None)
     asking.inbound.receive(pack_messages([write(3)]), 0.0)
     asking.inbound.close()
-    asking.take()
+    asking.inbound.attaching = False
+    assert not asking.take()
     assert asking.begins() == ""
 
 
@@ -201,9 +208,31 @@ def test_no_more_begin_than_others_find_room_for(asking: Asking) -> None:
     assert other.outbox.owed == count // 4
 
 
-def test_a_few_begin_however_many_others_there_are(asking: Asking) -> None:
+def test_no_connection_has_more_than_its_part_of_what_is_under_way(asking: Asking) -> None:
+    asker: Any = asking
+    asking.outbox.owed = 2000
+    asking.pending_commands = -100_000
+    assert not asking.inbound.overloaded(asker)
+    asking.outbox.owed = limits.CONNECTION_INFLIGHT_MAX
+    assert asking.inbound.overloaded(asker)
+
+
+def test_bytes_of_others_leave_less_for_it(asking: Asking) -> None:
+    asker: Any = asking
+    asking.inflight_bytes = limits.MIB
+    assert not asking.inbound.overloaded(asker)
+    asking.pending_bytes = limits.PENDING_BYTES_MAX - limits.MIB
+    assert asking.inbound.overloaded(asker)
+    asking.inflight_bytes = 64 * limits.KIB - 1
+    assert not asking.inbound.overloaded(asker), "a little everybody may have"
+
+
+@pytest.mark.parametrize("make", [write, lambda n: read(n, LINEARIZABLE), keepalive])
+def test_a_few_begin_however_many_others_there_are(
+    asking: Asking, make: Callable[[int], list[Any]]
+) -> None:
     asking.pending_commands = limits.PENDING_COMMANDS_MAX
-    asking.hears(*[write(number) for number in range(1, 40)])
+    asking.hears(*[make(number) for number in range(1, 40)])
     assert asking.outbox.owed == 16
 
 

@@ -75,6 +75,11 @@ def page_rows(count: int) -> Listing:
 
 
 # --- gathered -----------------------------------------------------------------------------------
+def test_nothing_waits_at_first(replies: Replies) -> None:
+    assert replies.nothing_is_left()
+    assert replies.outbox.flush() == []
+
+
 def test_what_is_gathered_leaves_in_one_frame_and_is_told_once(replies: Replies) -> None:
     outbox = replies.outbox
     outbox.owed = 5
@@ -99,11 +104,36 @@ def test_what_is_gathered_leaves_in_one_frame_and_is_told_once(replies: Replies)
     ]
     assert outbox.owed == 0, "that a command is accepted is no reply to it, a notice neither"
     assert replies.refusals == {"busy": 1}
-    outbox.revoke(2)
-    assert replies.marked == 2
-    replies.flush()
-    assert outbox.owed == 0, "it was answered before"
     assert replies.outbox.flush() == []
+
+
+@pytest.mark.parametrize(
+    ("how", "arguments", "said"),
+    [
+        ("answer", (3, success([7])), [0, 3, 1, [7]]),
+        ("answer_all", ([3], [success([7])]), [0, 3, 1, [7]]),
+        ("deliver", (3, success([7])), [0, 3, 1, [7]]),
+        ("value", (3, "v"), [0, 3, 1, "v"]),
+        ("accepted", (3,), [1, 3]),
+        ("refuse", (3, 18, "limit", "of it"), [0, 3, 18, ["limit", "of it", None], True]),
+        ("revoke", (3,), [0, 3, 11, ["revoked", None, None], True]),
+        ("notice", ("leader", None), [2, "leader", None]),
+    ],
+)
+def test_each_reply_is_flushed_by_itself(
+    replies: Replies, how: str, arguments: Any, said: list[Any]
+) -> None:
+    getattr(replies.outbox, how)(*arguments)
+    assert replies.marked == 1
+    replies.flush()
+    assert replies.received() == [said]
+    answers = said[0] == 0 and how != "revoke"
+    assert replies.outbox.owed == -answers, "what is revoked was answered before"
+
+
+def test_there_is_a_result_for_each_request(replies: Replies) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        replies.outbox.answer_all([1, 2], [success(None)])
 
 
 def test_a_right_that_is_not_granted_is_audited(replies: Replies) -> None:
@@ -195,15 +225,28 @@ def test_no_mix_of_replies_fails_to_be_sent(replies: Replies, names: list[str]) 
 def test_a_listing_ends_with_its_reply(replies: Replies, how: str) -> None:
     outbox = replies.outbox
     outbox.listings = [3, 4]
-    outbox.owed = 2
-    if how == "refused":
-        outbox.refuse(4, NO_RESOURCES, "limit")
-    else:
-        outbox.deliver(4, success([1, page_rows(5000 if how == "queued" else 0)]))
-        assert outbox.listings == [3, 4], "its rows have not left"
+    outbox.owed = 4
+    for number in (8, 4):  # the first is no listing
+        if how == "refused":
+            outbox.refuse(number, NO_RESOURCES, "limit")
+        elif how == "gathered":
+            outbox.deliver(number, success([1, []]))
+        else:
+            outbox.deliver(number, success([1, page_rows(5000)]))
+            assert outbox.listings == [3, 4], "its rows have not left"
     replies.run()
     assert outbox.listings == [3]
-    assert outbox.owed == 1
+    assert outbox.owed == 2
+
+
+def test_long_listings_are_cut_to_shorter_frames_than_large_data(replies: Replies) -> None:
+    replies.outbox.deliver(1, success([1, [b"%06d" % row for row in range(60_000)]]))
+    replies.run()
+    assert 60 * limits.KIB < max(map(len, replies.frames)) < 70 * limits.KIB
+    replies.frames.clear()
+    replies.outbox.deliver(2, success([1, [b"x" * 60_000] * 8]))
+    replies.run()
+    assert max(map(len, replies.frames)) > 200 * limits.KIB
 
 
 # --- a client that does not read ----------------------------------------------------------------
@@ -217,6 +260,16 @@ def test_replies_wait_while_the_client_does_not_read(replies: Replies) -> None:
     replies.outbox.reads = True
     replies.run()
     assert len(replies.received()) == 1000
+
+
+def test_a_reply_waits_behind_those_that_are_queued_unless_it_is_tiny(replies: Replies) -> None:
+    replies.outbox.deliver(1, success([1, [b"x" * 5000]]))
+    replies.flush()
+    assert [message[1] for message in replies.received()] == [1]
+    for number, size in ((2, 300_000), (3, 5000), (4, 500)):
+        replies.outbox.deliver(number, success([1, [b"x" * size]]))
+    replies.run()
+    assert [message[1] for message in replies.received()] == [1, 4, 2, 3]
 
 
 def test_tiny_replies_do_not_wait_for_it(replies: Replies) -> None:
@@ -290,6 +343,7 @@ def test_nothing_is_sent_to_nobody(replies: Replies) -> None:
     outbox = replies.outbox
     outbox.deliver(1, success([1, [b"x" * 300_000]]))
     replies.turn()
+    outbox.answer(4, success(None))
     outbox.close()
     outbox.answer(2, success(None))
     outbox.deliver(3, success([1, [b"x" * 300_000]]))
