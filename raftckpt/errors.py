@@ -224,7 +224,7 @@ class Exist(CheckpointError):
 
 @_code(SaAisError.ERR_NO_SPACE)
 class NoSpace(CheckpointError):
-    """A checkpoint holds all that it may (sections, quota), or the memory for data is used up."""
+    """A checkpoint or space holds all that it may, or the memory for data is used up."""
 
 
 @_code(SaAisError.ERR_NO_RESOURCES)
@@ -294,6 +294,7 @@ REASONS: Final[dict[str, tuple[type[CheckpointError] | None, str]]] = {
     "default_section": (None, "the default section cannot be created, deleted or expired"),
     "sections_full": (None, "the checkpoint holds its maximum of {0} sections"),
     "checkpoint_full": (None, "the checkpoint has a quota of {0} bytes (its size)"),
+    "space_quota": (None, "the space {0[2]!r} has a quota of {0[1]} {0[0]}"),
     "memory": (
         None,
         "the cluster has a limit of {0} bytes for data, and is near it: delete some, let it "
@@ -407,10 +408,14 @@ def error_for(
     except ValueError:
         cls = Library
     special, text = REASONS.get(reason, (None, ""))
+    try:
+        text = text.format(detail)
+    except (LookupError, TypeError):  # the detail is not what this version knows it as
+        text = ""
     if special is not None and issubclass(special, cls):
         cls = special
     return cls(
-        message or text.format(detail) or reason,
+        message or text or reason,
         definite=definite,
         reason=reason,
         index=index,

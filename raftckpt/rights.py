@@ -15,6 +15,7 @@ from raftckpt.client.access_operations import (
     Caller,
     NewToken,
     PrincipalRow,
+    QuotaUse,
     SpaceRow,
 )
 from raftckpt.client.sync_rights import Rights
@@ -24,6 +25,7 @@ __all__ = [
     "Caller",
     "NewToken",
     "PrincipalRow",
+    "QuotaUse",
     "Rights",
     "SpaceRow",
     "known_token",

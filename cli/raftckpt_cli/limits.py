@@ -13,7 +13,7 @@ from raftckpt_cli.output import ExitCode, print_json, print_table, show_size
 if TYPE_CHECKING:
     from raftckpt import ClusterLimits
 
-__all__ = ["limits"]
+__all__ = ["Size", "limits", "show_amount"]
 
 _SIZE: Final = re.compile(r"([0-9]{1,19})\s*([KMGT]i?B?|B)?\Z", re.IGNORECASE)
 _FACTORS: Final = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -114,8 +114,10 @@ def _tell(target: ClusterTarget, found: ClusterLimits) -> None:
         [
             [
                 name,
-                "none" if name == "memory" and not each.value else _shown(each.value, each.unit),
-                "-" if each.used is None else _shown(each.used, each.unit),
+                "none"
+                if name == "memory" and not each.value
+                else show_amount(each.value, each.unit),
+                "-" if each.used is None else show_amount(each.used, each.unit),
                 _ABOUT.get(name, ""),
             ]
             for name, each in found.limits.items()
@@ -125,7 +127,8 @@ def _tell(target: ClusterTarget, found: ClusterLimits) -> None:
         click.echo("full: no new data is taken until less than low is used; deletes go on")
 
 
-def _shown(value: int, unit: str) -> str:
+def show_amount(value: int, unit: str) -> str:
+    """A limit as people read it: what is above a MiB is rounded down to KiB."""
     if unit == "bytes":
         return show_size(value if value < 1 << 20 else value >> 10 << 10)
     return f"{value} %" if unit == "percent" else str(value)

@@ -107,6 +107,7 @@ _REMEDIES_OF_REASONS = {
     "no_standby": _SHOW_GROUP,
     "memory": "raftckpt cluster limits show; delete, or raise the limit",
     "full": "raftckpt cluster limits show; delete, or make room on the disks",
+    "space_quota": "delete what is not needed, or ask an operator: raftckpt space quota",
     "checkpoint_full": "delete sections, or use a checkpoint with a larger --size",
     "component_exists": "choose another --name, or end the one that has it",
 }

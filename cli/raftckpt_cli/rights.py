@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftckpt.errors import Exist
+from raftckpt_cli.limits import Size, show_amount
 from raftckpt_cli.options import ClusterTarget, cluster_options, confirm
 from raftckpt_cli.output import (
     ExitCode,
@@ -23,7 +24,7 @@ from raftckpt_cli.output import (
 )
 
 if TYPE_CHECKING:
-    from raftckpt.rights import NewToken, Rights
+    from raftckpt.rights import NewToken, Rights, SpaceRow
 
 __all__ = ["auth", "principal", "space"]
 
@@ -384,7 +385,7 @@ def list_principals(target: ClusterTarget) -> None:
 
 @click.group()
 def space() -> None:
-    """Make spaces of names, and grant rights on them.
+    """Make spaces of names, grant rights on them, and say how much they may hold.
 
     A space is a prefix of names of checkpoints, groups and locks; the longest one that fits decides
     on a name, alone. The space '' is that of all names that no other one fits.
@@ -449,15 +450,70 @@ def revoke(
     _tell(target, revision, f"{principal} has no {rights} on {_shown(prefix)}")
 
 
+class _Quota(click.ParamType[tuple[str, int]]):
+    """``bytes=10GiB``, ``checkpoints=100``, ``sections=none``."""
+
+    name = "quota=most"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Return name and number; 0: none."""
+        name, _, most = value.partition("=")
+        if name == "bytes":
+            return name, Size().convert(most, param, ctx)
+        if not (most == "none" or most.isdecimal()):
+            self.fail(f"{value!r} is no quota: bytes=10GiB, checkpoints=100 or none", param, ctx)
+        return name, 0 if most == "none" else int(most)
+
+
+@space.command("quota")
+@click.argument("prefix")
+@click.argument("quotas", type=_Quota(), nargs=-1, required=True, metavar="QUOTA=MOST...")
+@_expected_option
+@cluster_options
+def quota(
+    target: ClusterTarget, prefix: str, quotas: tuple[tuple[str, int], ...], expected: int | None
+) -> None:
+    """Set quotas of a space: checkpoints, sections, bytes of content; none takes one away.
+
+    What would grow beyond one is refused, whether rights are on or off. A quota below what is used
+    takes nothing away.
+
+    \b
+    Examples:
+      raftckpt space quota billing/ bytes=10GiB checkpoints=100
+      raftckpt space quota billing/ bytes=none
+    """  # noqa: D301
+    with target.connect() as service:
+        revision = _rights(service).set_quota(prefix, dict(quotas), expected=expected)
+    _tell(target, revision, f"space {_shown(prefix)} has other quotas")
+
+
 def _spaces(target: ClusterTarget) -> Any:
     with target.connect(session=False) as service:
         return _rights(service).spaces()
 
 
+def _told(each: SpaceRow) -> dict[str, Any]:
+    quotas = {name: found._asdict() for name, found in each.quotas.items()}
+    return {"prefix": each.prefix, "grants": each.grants, "quotas": quotas}
+
+
+def _amounts(name: str, most: int, used: int) -> tuple[str, str]:
+    unit = "bytes" if name == "bytes" else ""
+    return show_amount(most, unit), show_amount(used, unit)
+
+
+def _quotas_in_short(each: SpaceRow) -> str:
+    told = [(name, *_amounts(name, *found)) for name, found in each.quotas.items()]
+    return ", ".join(f"{name} {used} of {most}" for name, most, used in told) or "none"
+
+
 @space.command("list")
 @cluster_options
 def list_spaces(target: ClusterTarget) -> None:
-    """List spaces.
+    """List spaces, with what is used of their quotas.
 
     \b
     Examples:
@@ -465,12 +521,14 @@ def list_spaces(target: ClusterTarget) -> None:
     """  # noqa: D301
     revision, found = _spaces(target)
     if target.json:
-        rows = [{"prefix": each.prefix, "grants": each.grants} for each in found]
-        print_json({"revision": revision, "spaces": rows})
+        print_json({"revision": revision, "spaces": [_told(each) for each in found]})
         return
     print_table(
-        ["space", "principals"],
-        [[_shown(each.prefix), ", ".join(each.grants) or "none"] for each in found],
+        ["space", "principals", "quotas"],
+        [
+            [_shown(each.prefix), ", ".join(each.grants) or "none", _quotas_in_short(each)]
+            for each in found
+        ],
     )
 
 
@@ -478,15 +536,15 @@ def list_spaces(target: ClusterTarget) -> None:
 @click.argument("prefix")
 @cluster_options
 def show(target: ClusterTarget, prefix: str) -> None:
-    """Show who has which rights on a space.
+    """Show who has which rights on a space, and what is used of its quotas.
 
     \b
     Examples:
       raftckpt space show billing/
     """  # noqa: D301
     _, found = _spaces(target)
-    grants = next((each.grants for each in found if each.prefix == prefix), None)
-    if grants is None:
+    shown = next((each for each in found if each.prefix == prefix), None)
+    if shown is None:
         raise Failure(
             f"there is no space {prefix!r}",
             "no space has exactly this prefix",
@@ -494,9 +552,13 @@ def show(target: ClusterTarget, prefix: str) -> None:
             ExitCode.NOT_FOUND,
         )
     if target.json:
-        print_json({"prefix": prefix, "grants": grants})
+        print_json(_told(shown))
         return
-    print_table(["principal", "rights"], [[name, ",".join(each)] for name, each in grants.items()])
+    grants = [[name, ",".join(rights)] for name, rights in shown.grants.items()]
+    print_table(["principal", "rights"], grants)
+    if shown.quotas:
+        rows = [[name, *_amounts(name, *found)] for name, found in shown.quotas.items()]
+        print_table(["quota", "most", "used"], rows)
 
 
 @space.command("delete")

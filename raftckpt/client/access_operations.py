@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from raftckpt.limits import SECOND_NS
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import (
     CHECKPOINT_NAME_BYTES_MAX,
+    LIMIT_NAME_BYTES_MAX,
     PRINCIPAL_NAME_BYTES_MAX,
     SA_TIME_MAX,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Caller",
     "NewToken",
     "PrincipalRow",
+    "QuotaUse",
     "SpaceRow",
     "auth_set",
     "auth_status",
@@ -42,6 +44,7 @@ __all__ = [
     "space_create",
     "space_delete",
     "space_grant",
+    "space_quota",
     "space_revoke",
     "spaces",
     "who_am_i",
@@ -87,12 +90,22 @@ class PrincipalRow(NamedTuple):
     """(id, ns since 1970 at which it ends; None: it does not)."""
 
 
+class QuotaUse(NamedTuple):
+    """A quota of a space."""
+
+    most: int
+    used: int
+    """More than ``most`` if it was set below what was there."""
+
+
 class SpaceRow(NamedTuple):
     """A space."""
 
     prefix: str
     grants: dict[str, list[str]]
     """Rights by principal."""
+    quotas: dict[str, QuotaUse]
+    """Those that are set, by name: checkpoints, sections, bytes."""
 
 
 class Caller(NamedTuple):
@@ -263,6 +276,21 @@ def space_revoke(
     return Call(f"revoke on space {prefix!r} from {principal!r}", _COMMAND, message)
 
 
+def space_quota(prefix: str, quotas: Mapping[str, int | None], expected: int | None) -> Call:
+    """Build a change of quotas; None or 0: there is to be none."""
+    rows = []
+    for name, most in quotas.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= LIMIT_NAME_BYTES_MAX:
+            raise InvalidParam(f"there is no quota {name!r}", reason="param")
+        if most is not None and (type(most) is not int or not 0 <= most <= SA_TIME_MAX):
+            raise InvalidParam(f"the quota {name} is a number >= 0, not {most!r}", reason="param")
+        rows.append((name, most or 0))
+    if not rows:
+        raise InvalidParam("name the quotas that are to be set", reason="param")
+    message = ops.SpaceQuota(0, 0, 0, _space(prefix), rows, expected)
+    return Call(f"set quotas of space {prefix!r}", _COMMAND, message)
+
+
 def space_delete(prefix: str, expected: int | None) -> Call:
     """Build the end of a space."""
     message = ops.SpaceDelete(0, 0, 0, _space(prefix), expected)
@@ -304,8 +332,9 @@ def _principal_row(fields: Any) -> PrincipalRow:
 
 
 def _space_row(fields: Any) -> SpaceRow:
-    prefix, grants = fields
-    return SpaceRow(prefix, {name: words_of(rights) for name, rights in grants})
+    prefix, grants, *more = fields
+    quotas = {name: QuotaUse(most, used) for rows in more for name, most, used in rows}
+    return SpaceRow(prefix, {name: words_of(rights) for name, rights in grants}, quotas)
 
 
 def spaces() -> Call:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raftckpt.client import access_operations as calls
@@ -65,7 +65,7 @@ class Rights:
         return found
 
     async def spaces(self) -> tuple[int, list[SpaceRow]]:
-        """List spaces with their grants, with the revision of the tables."""
+        """List spaces with their grants and quotas, with the revision of the tables."""
         found: tuple[int, list[SpaceRow]] = await self._run(calls.spaces())
         return found
 
@@ -172,3 +172,25 @@ class Rights:
             BadOperation: nobody else could operate the cluster.
         """
         return int(await self._run(calls.space_revoke(prefix, principal, rights, expected)))
+
+    async def set_quota(
+        self,
+        prefix: str,
+        quotas: Mapping[str, int | None],
+        *,
+        expected: int | None = None,
+    ) -> int:
+        """Set quotas of a space, those named: what would grow beyond one is refused (NoSpace).
+
+        They hold whether rights are on or off. One below what is used takes nothing away.
+
+        Arguments:
+            prefix: of the space.
+            quotas: most checkpoints, sections, bytes of content, by these names; None: no quota.
+            expected: see above.
+
+        Raises:
+            NotExist: there is no such space.
+            InvalidParam: there is no such quota.
+        """
+        return int(await self._run(calls.space_quota(prefix, quotas, expected)))

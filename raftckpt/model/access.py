@@ -1,4 +1,4 @@
-"""Who may do what: principals with their credentials, spaces with their grants. Tables only.
+"""Who may do what: principals with their credentials, spaces with grants and quotas. Tables only.
 
 Owns the tables, the lookup of rights and the proof of a token. What changes them is
 ``access_commands``; what they mean for sessions, handles and components is decided there, too.
@@ -20,6 +20,7 @@ from hmac import compare_digest
 from typing import Final, NamedTuple
 
 from raftckpt.errors import SaAisError
+from raftckpt.model.quotas import SpaceQuotas
 from raftckpt.model.types import Result, refuse
 from raftckpt.protocol.kinds import Grant
 
@@ -119,9 +120,12 @@ class AccessTables:
         by_number: number -> principal.
         holders: token id -> principal.
         spaces: prefix -> grants: number of a principal -> rights.
+        quotas: prefix -> quotas, of those spaces that have any.
     """
 
-    __slots__ = ("_lengths", "by_name", "by_number", "holders", "last", "on", "revision", "spaces")
+    __slots__ = (
+        "_lengths", "by_name", "by_number", "holders", "last", "on", "quotas", "revision", "spaces",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.on = False
@@ -131,6 +135,7 @@ class AccessTables:
         self.by_number: dict[int, Principal] = {}
         self.holders: dict[str, Principal] = {}
         self.spaces: dict[str, dict[int, int]] = {ALL_NAMES: {}}
+        self.quotas: dict[str, SpaceQuotas] = {}
         self._lengths: tuple[int, ...] = (0,)
 
     # --- changing them --------------------------------------------------------------------------
@@ -158,8 +163,9 @@ class AccessTables:
         self._measure()
 
     def forget_space(self, prefix: str) -> None:
-        """Remove a space."""
+        """Remove a space with its grants and quotas."""
         del self.spaces[prefix]
+        self.quotas.pop(prefix, None)
         self._measure()
 
     def _measure(self) -> None:
@@ -171,13 +177,20 @@ class AccessTables:
         """Rights of a principal on a name; all of them while rights are off."""
         if not self.on:
             return ALL
+        return self.spaces[self.space_of(name)].get(principal, 0)
+
+    def space_of(self, name: str) -> str:
+        """Prefix of the space that decides on a name."""
         spaces = self.spaces
         for length in self._lengths:
-            grants = spaces.get(name[:length])
             # a name shorter than the length is compared with itself, whole: not its prefix
-            if grants is not None and length <= len(name):
-                return grants.get(principal, 0)
-        return 0
+            if length <= len(name) and name[:length] in spaces:
+                return name[:length]
+        return ALL_NAMES
+
+    def quotas_of(self, name: str) -> SpaceQuotas | None:
+        """Quotas of the space that decides on a name, None if it has none."""
+        return self.quotas.get(self.space_of(name)) if self.quotas else None
 
     def rights_of(self, principal: int) -> Callable[[str], int]:
         """Return what tells the rights of a principal as they are now, whatever changes later."""

@@ -24,6 +24,7 @@ from raftckpt.model.access import (
 )
 from raftckpt.model.groups import HaState, name_in_spaces
 from raftckpt.model.lifecycle import end_session
+from raftckpt.model.quotas import QUOTAS, SpaceQuotas, in_order
 from raftckpt.model.sessions import Session
 from raftckpt.model.state import State
 from raftckpt.model.types import Result, refuse, success
@@ -45,6 +46,7 @@ __all__ = [
     "space_create",
     "space_delete",
     "space_grant",
+    "space_quota",
     "space_revoke",
 ]
 
@@ -216,6 +218,8 @@ def space_create(state: State, session: Session, c: ops.SpaceCreate) -> Result:
     if len(access.spaces) >= SPACES_MAX:
         return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "spaces")
     access.add_space(c.space)
+    if access.quotas:
+        state.regroup(c.space)
     return _took(state)
 
 
@@ -227,8 +231,37 @@ def space_delete(state: State, session: Session, c: ops.SpaceDelete) -> Result:
         return _ALL_NAMES_STAY
     if c.space not in access.spaces:
         return _no_space(c.space)
+    counted = bool(access.quotas)
     access.forget_space(c.space)
+    if counted:
+        state.regroup(c.space)
     return _took(state)
+
+
+@_compared
+def space_quota(state: State, session: Session, c: ops.SpaceQuota) -> Result:
+    """Set quotas of a space, or (0) take them away; setting what is set changes nothing."""
+    access = state.access
+    if c.space not in access.spaces:
+        return _no_space(c.space)
+    for name, _ in c.values:
+        if name not in QUOTAS:
+            return refuse(SaAisError.ERR_INVALID_PARAM, "param", f"there is no quota {name}")
+    quotas = access.quotas.get(c.space)
+    before = {} if quotas is None else quotas.given
+    given = in_order([*before.items(), *c.values])
+    if given == before:
+        return success(access.revision)
+    if not given:
+        del access.quotas[c.space]
+        state.regroup(c.space)
+    elif quotas is not None:
+        quotas.given = given
+    else:
+        access.quotas[c.space] = SpaceQuotas(c.space)
+        access.quotas[c.space].given = given
+        state.regroup(c.space)
+    return _changed(state)
 
 
 @_compared
@@ -317,13 +350,17 @@ def _spaces(state: State, principal: int, query: ops.SpacesRequest) -> Result:
     access = state.access
     if not access.operates(principal):
         return not_granted(OPERATING)
-    rows = [
+    rows: list[list[Any]] = [
         [
             prefix,
             [[access.by_number[number].name, rights] for number, rights in grants.items()],
         ]
         for prefix, grants in access.spaces.items()
     ]
+    for row in rows:
+        quotas = access.quotas.get(row[0])
+        if quotas is not None:
+            row.append([[name, most, quotas.used(name)] for name, most in quotas.given.items()])
     return success([state.revision, access.revision, rows])
 
 

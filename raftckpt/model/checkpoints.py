@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from raftckpt.errors import SaAisError
 from raftckpt.model.access import READING, WRITING, not_granted
+from raftckpt.model.quotas import SpaceQuotas
 from raftckpt.model.types import CreationAttributes, CreationFlags, Result, refuse
 from raftckpt.model.values import Value
 from raftckpt.protocol.contract import (
@@ -97,6 +98,7 @@ class Checkpoint:
         write_limit: most bytes one element may write.
         section_limit: longest section.
         size_limit: most bytes in all sections: ``attributes.size`` where that is a quota.
+        quotas: of the space that decides on its name; None: it has none.
     """
 
     __slots__ = (
@@ -113,6 +115,7 @@ class Checkpoint:
         "nodes",
         "openers",
         "owner",
+        "quotas",
         "retention_until_ns",
         "revision",
         "section_limit",
@@ -146,6 +149,7 @@ class Checkpoint:
         self.write_limit = min(attributes.max_section_size, WRITE_BYTES_MAX)
         self.section_limit = min(attributes.max_section_size, SECTION_BYTES_MAX)
         self.size_limit = attributes.size if attributes.flags & _QUOTA else SA_TIME_MAX
+        self.quotas: SpaceQuotas | None = None
         self.guarded = self.needs_active
 
     @property
@@ -225,11 +229,11 @@ class Checkpoint:
             return refuse(SaAisError.ERR_NO_RESOURCES, "write_too_big", WRITE_BYTES_MAX, position)
         return None
 
-    def refuse_more(self, more: int, position: int | None = None) -> Result | None:
-        """NO_SPACE if its quota has no room for so many bytes more of content."""
+    def refuse_more(self, more: int, sections: int = 0) -> Result | None:
+        """NO_SPACE if its quota, or one of its space, has no room for more content or sections."""
         if more > 0 and self.memory_used + more > self.size_limit:
-            return refuse(SaAisError.ERR_NO_SPACE, "checkpoint_full", self.size_limit, position)
-        return None
+            return refuse(SaAisError.ERR_NO_SPACE, "checkpoint_full", self.size_limit)
+        return None if self.quotas is None else self.quotas.refuse(0, sections, more)
 
     def refuse_corrupted(self, section_id: bytes, position: int | None = None) -> Result | None:
         """BAD_OPERATION if the section is CORRUPTED: it may only be overwritten or deleted."""

@@ -122,7 +122,7 @@ def section_put(state: State, session: Session, c: SectionPut, dry: bool = False
     refusal = (
         _refuse_id(checkpoint, section_id)
         or _refuse_more(checkpoint)
-        or _refuse_room(state, checkpoint, size, SECTION_BYTES)
+        or _refuse_room(state, checkpoint, size, 1)
     )
     if refusal is not None:
         return refusal
@@ -141,9 +141,7 @@ def _replace(
     size: int,
 ) -> Result:
     revision = state.revision = checkpoint.revision = state.revision + 1
-    more = size - len(old[0])
-    checkpoint.memory_used += more
-    state.footprint += more
+    state.grow(checkpoint, size - len(old[0]))
     if size > PAGE_BYTES:
         data = store(data)
     checkpoint.sections[section_id] = (data, old[1], state.now_ns, revision)
@@ -163,8 +161,7 @@ def _add(
     data = store(data)
     revision = state.revise(checkpoint, _CREATED, session, section_id, data, expiration_ns)
     checkpoint.sections[section_id] = (data, expiration_ns, state.now_ns, revision)
-    checkpoint.memory_used += len(data)
-    state.footprint += len(data) + SECTION_BYTES
+    state.grow(checkpoint, len(data), 1)
     if expiration_ns < SA_TIME_MAX:
         state.due.schedule(expiration_ns, checkpoint.uid, section_id)
     return revision
@@ -187,15 +184,17 @@ def _refuse_more(checkpoint: Checkpoint) -> Result | None:
 
 
 def _refuse_room(
-    state: State, checkpoint: Checkpoint, more: int, beside: int = 0, *, promised: bool = True
+    state: State, checkpoint: Checkpoint, more: int, sections: int = 0, *, promised: bool = True
 ) -> Result | None:
-    """NO_SPACE if so many bytes more of content have no room, in quota or memory.
+    """NO_SPACE if so many bytes and sections more have no room, in quotas or memory.
 
-    ``beside``: bytes of the records of new sections. ``promised``: it may have been accepted early
-    if the checkpoint is asynchronous: then it has the reserve of the memory, too.
+    ``promised``: it may have been accepted early if the checkpoint is asynchronous: then it has the
+    reserve of the memory, too.
     """
     promised = promised and checkpoint.attributes.asynchronous
-    return checkpoint.refuse_more(more) or state.refuse_growth(more + beside, promised=promised)
+    return checkpoint.refuse_more(more, sections) or state.refuse_growth(
+        more + SECTION_BYTES * sections, promised=promised
+    )
 
 
 # --- structure -----------------------------------------------------------------------------------
@@ -220,7 +219,7 @@ def section_create(state: State, session: Session, c: SectionCreate) -> Result:
     refusal = (
         refusal
         or _refuse_more(checkpoint)
-        or _refuse_room(state, checkpoint, len(data), SECTION_BYTES, promised=False)
+        or _refuse_room(state, checkpoint, len(data), 1, promised=False)
     )
     if refusal is not None:
         return refusal
@@ -343,9 +342,7 @@ def checkpoint_write(
     revision = state.revise(checkpoint, _WRITTEN, session.id, None, vector)
     for section_id, value in written.items():
         old = checkpoint.sections[section_id]
-        more = len(value) - len(old[0])
-        checkpoint.memory_used += more
-        state.footprint += more
+        state.grow(checkpoint, len(value) - len(old[0]))
         checkpoint.sections[section_id] = (value, old[1], state.now_ns, revision)
     return success(revision)
 

@@ -58,6 +58,7 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
         state.bounds.full
         or state.footprint + state.staged_bytes + more > state.bounds.memory
         or checkpoint.memory_used + more > checkpoint.size_limit
+        or checkpoint.quotas is not None
     ):
         return None
     if command.answered > replies.answered:
@@ -66,8 +67,7 @@ def plain_overwrite(state: State, command: Any) -> Result | None:
         return None
     revision = state.revision = checkpoint.revision = state.revision + 1
     if more:
-        checkpoint.memory_used += more
-        state.footprint += more
+        state.grow(checkpoint, more)
     sections[section_id] = (data, old[1], state.now_ns, revision)
     state.changes.append((checkpoint.uid, revision, _OVERWRITTEN, number, section_id, data, None))
     result = _make_tuple(Result, (1, revision))

@@ -11,7 +11,8 @@ An image is a sequence of msgpack objects:
     group       [name, admin, active, epoch, previous, cause, transition, successor,
                  components, failed components]
     access      [on, revision, last number, principals, spaces, [[session, principal], ...]], only
-                if anybody ever changed it; the header says so by a seventh field, 1
+                if anybody ever changed it; the header says so by a seventh field, 1. A space is
+                [prefix, grants], and if it has quotas [[name, most], ...]
     trailer     ["end", SHA-256 of everything before]
 
 Canonical: equal histories make equal images, byte by byte, in every process. Checkpoints and
@@ -20,8 +21,8 @@ order of insertion, which is a function of history and which loading restores, w
 million ids would hold the loop for a second. Newest first because then the frozen copy can be
 taken apart from its end while it is encoded, and is gone when the image is finished.
 
-What can be computed is not stored: opener counts, memory used, the due index, fences, and what is
-left of the flags with which a handle was opened.
+What can be computed is not stored: opener counts, memory used, what is used of quotas, the due
+index, fences, and what is left of the flags with which a handle was opened.
 """
 
 from __future__ import annotations
@@ -408,8 +409,7 @@ def _load_checkpoint(state: State, reader: _Reader, before: int) -> int:
         "the corrupted sections",
     )
     checkpoint.regard()
-    state.checkpoints[uid] = checkpoint
-    state.footprint += checkpoint.footprint
+    state.take_on(checkpoint)
     if not unlinked:
         state.names[name] = checkpoint
     if retention_until_ns is not None:

@@ -1,10 +1,14 @@
-"""Principals and spaces in an image: one object, which is not there if there never were any."""
+"""Principals and spaces in an image: one object, which is not there if there never were any.
+
+What is used of quotas is not in it: it is counted when it is read.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.model.access import ALL_NAMES, AccessTables, Principal, TokenRecord
+from raftckpt.model.quotas import SpaceQuotas, in_order
 from raftckpt.protocol import kinds as k
 from raftckpt.protocol.contract import (
     GRANTS_MAX,
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["frozen", "load"]
 
+_SPACE_FIELDS: Final = 2
+"""Of a space without quotas."""
 _INT: Final = (int,)
 _STR: Final = (str,)
 _LIST: Final = (list,)
@@ -35,9 +41,13 @@ def frozen(state: State) -> tuple[Any, ...] | None:
         [each.number, each.name, each.certificate, [[t, *row] for t, row in each.tokens.items()]]
         for each in access.by_number.values()
     ]
-    spaces = [
+    spaces: list[list[Any]] = [
         [prefix, [[*grant] for grant in grants.items()]] for prefix, grants in access.spaces.items()
     ]
+    for row in spaces:
+        quotas = access.quotas.get(row[0])
+        if quotas is not None:  # an image without them is what it was before there were any
+            row.append([[*quota] for quota in quotas.given.items()])
     holders = [[each.id, each.principal] for each in state.sessions.values() if each.principal]
     return (access.on, access.revision, access.last, principals, spaces, holders)
 
@@ -68,6 +78,8 @@ def load(state: State, fields: Any) -> None:
     for row in spaces:
         _load_space(access, row)
     _need(sum(map(len, access.spaces.values())) <= GRANTS_MAX, "number of grants")
+    if access.quotas:
+        state.regroup(ALL_NAMES)
     before = 0
     for row in holders:
         _need(has_types(row, _INT, _INT) and before < row[0] and 0 < row[1] <= last, "a holder")
@@ -98,6 +110,7 @@ def _load_principal(access: AccessTables, row: Any, before: int) -> int:
 
 
 def _load_space(access: AccessTables, row: Any) -> None:
+    more = [row.pop()] if type(row) is list and len(row) > _SPACE_FIELDS else []
     _need(has_types(row, _STR, _LIST), "a space was expected")
     prefix, grants = row
     _need(prefix not in access.spaces and fits(k.NamePrefix, prefix), "a space")
@@ -108,3 +121,8 @@ def _load_space(access: AccessTables, row: Any) -> None:
         _need(number in access.by_number and number not in access.spaces[prefix], "a grant")
         _need(fits(k.Grants, rights), "rights of a grant")
         access.spaces[prefix][number] = rights
+    for rows in more:
+        _need(fits(k.QuotaValues, rows), "quotas were expected")
+        quotas = access.quotas[prefix] = SpaceQuotas(prefix)
+        quotas.given = in_order((name, most) for name, most in rows)
+        _need([[*quota] for quota in quotas.given.items()] == rows, "the quotas of a space")

@@ -178,7 +178,7 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
     if checkpoint is None:
         if len(state.checkpoints) >= state.bounds.checkpoints:
             return refuse(SaAisError.ERR_NO_RESOURCES, "limit", "checkpoints")
-        refusal = state.refuse_growth(CHECKPOINT_BYTES)
+        refusal = _refuse_new(state, name, attributes or CreationAttributes())
         if refusal is not None:
             return refusal
     elif attributes is not None:
@@ -202,6 +202,14 @@ def checkpoint_open(state: State, session: Session, c: ops.CheckpointOpen) -> Re
         checkpoint.retention_until_ns = None
         state.due.cancel(checkpoint.uid, RETENTION)
     return success([handle, checkpoint.uid, created, list(checkpoint.attributes), state.revision])
+
+
+def _refuse_new(state: State, name: str, attributes: CreationAttributes) -> Result | None:
+    """NO_SPACE if the space of the name, or the memory, has no room for another checkpoint."""
+    quotas = state.access.quotas_of(name)
+    default = int(attributes.max_sections == 1)  # its section is there from the beginning
+    refusal = None if quotas is None else quotas.refuse(1, default, 0)
+    return refusal or state.refuse_growth(CHECKPOINT_BYTES)
 
 
 def _refuse_open(
@@ -256,14 +264,13 @@ def _create(
     state.revision += 1
     checkpoint = Checkpoint(state.next_uid, name, attributes, state.now_ns, state.revision)
     state.next_uid += 1
-    state.checkpoints[checkpoint.uid] = checkpoint
     state.names[name] = checkpoint
     state.order.add(name)
     if checkpoint.has_default_section:
         checkpoint.add_default_section(state.now_ns)
         change = (checkpoint.uid, state.revision, _CREATED, session.id, b"", b"", SA_TIME_MAX)
         state.changes.append(change)
-    state.footprint += checkpoint.footprint
+    state.take_on(checkpoint)
     return checkpoint
 
 

@@ -27,6 +27,7 @@ from raftckpt.model.types import Result, refuse, success
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.batch import Batch, decode_batch
 from raftckpt.protocol.check import Malformed
+from raftckpt.protocol.contract import SA_TIME_MAX
 from raftckpt.protocol.kinds import SCHEMA
 from raftckpt.protocol.operations import OPERATIONS, Command, Query
 from raftckpt.version import BATCH_VERSION
@@ -77,6 +78,7 @@ _OF_SESSION: Final[dict[type[Any], _Handler]] = {
     ops.SpaceGrant: access_commands.space_grant,
     ops.SpaceRevoke: access_commands.space_revoke,
     ops.SpaceDelete: access_commands.space_delete,
+    ops.SpaceQuota: access_commands.space_quota,
 }
 ensure({*_CLUSTER, *_OF_SESSION} == ops.LOGGED, "every command has what executes it")
 
@@ -102,7 +104,9 @@ class Early(NamedTuple):
     structural: bool
     """Whether the command itself changes the structure (a put that creates)."""
     left: int
-    """Bytes that the checkpoint's quota has room for."""
+    """Bytes that the quotas of the checkpoint and of its space have room for."""
+    sections_left: int
+    """Sections that the quotas of the space have room for."""
 
 
 def _with_stage(field: str, handler: _Handler) -> _Handler:
@@ -296,8 +300,12 @@ class CheckpointMachine(State):
             return result
         checkpoint = session.handles[command.handle][0]
         creates = type(command) is ops.SectionPut and command.section_id not in checkpoint.sections
-        left = checkpoint.size_limit - checkpoint.memory_used
-        return success(Early(checkpoint.uid, checkpoint.attributes.asynchronous, creates, left))
+        left, sections_left = checkpoint.size_limit - checkpoint.memory_used, SA_TIME_MAX
+        quotas = checkpoint.quotas
+        if quotas is not None:
+            left, sections_left = min(left, quotas.left("bytes")), quotas.left("sections")
+        asynchronous = checkpoint.attributes.asynchronous
+        return success(Early(checkpoint.uid, asynchronous, creates, left, sections_left))
 
     def target_uid(self, command: Any) -> int | None:
         """Return the uid of the checkpoint a command is about, on the applied state.

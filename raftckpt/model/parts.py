@@ -234,16 +234,14 @@ def _carry_out(state: State, plan: _Plan, revision: int) -> None:
         content, due_ns = planned
         old = sections.get(section_id)
         if old is None:
+            state.grow(checkpoint, len(content), 1)
             if due_ns < SA_TIME_MAX:
                 state.due.schedule(due_ns, checkpoint.uid, section_id)
             if due_ns <= state.now_ns:
                 past.append(section_id)
         else:
-            checkpoint.memory_used -= len(old[0])
-            state.footprint -= len(old[0]) + SECTION_BYTES
+            state.grow(checkpoint, len(content) - len(old[0]))
             checkpoint.mend(section_id)
-        checkpoint.memory_used += len(content)
-        state.footprint += len(content) + SECTION_BYTES
         sections[section_id] = (content, due_ns, state.now_ns, revision)
     for section_id in past:  # a past time is accepted, and expires at once
         state.remove_section(checkpoint, section_id, _EXPIRED, 0)
@@ -265,8 +263,10 @@ def _begin(
     except _No as no:
         checkpoint.generated = generated
         return no.result
-    records = SECTION_BYTES * (plan.sections - len(checkpoint.sections))
-    refused = checkpoint.refuse_more(plan.more) or state.refuse_growth(plan.more + records)
+    sections = plan.sections - len(checkpoint.sections)
+    refused = checkpoint.refuse_more(plan.more, sections) or state.refuse_growth(
+        plan.more + SECTION_BYTES * sections
+    )
     if refused is not None:
         checkpoint.generated = generated
         return refused

@@ -21,6 +21,7 @@ from raftckpt.model.checkpoints import SECTION_BYTES, Checkpoint
 from raftckpt.model.expiry import RETENTION, DueIndex
 from raftckpt.model.groups import Groups
 from raftckpt.model.order import SortedNames
+from raftckpt.model.quotas import SpaceQuotas
 from raftckpt.model.sessions import HANDLE_BYTES, SESSION_BYTES, Session
 from raftckpt.model.types import Result, refuse
 from raftckpt.protocol.contract import RETENTION_IMMEDIATE_NS, SA_TIME_MAX
@@ -147,10 +148,48 @@ class State:
         if lost_active:
             self.revise_active(checkpoint, session.id)
 
+    def take_on(self, checkpoint: Checkpoint) -> None:
+        """Count a checkpoint that is new here, with the sections it has."""
+        self.checkpoints[checkpoint.uid] = checkpoint
+        self.footprint += checkpoint.footprint
+        self._count_in(checkpoint, self.access.quotas_of(checkpoint.name))
+
+    def grow(self, checkpoint: Checkpoint, more: int, sections: int = 0) -> None:
+        """Count what sections take more, or (negative) less: the one place where it is done."""
+        checkpoint.memory_used += more
+        self.footprint += more + SECTION_BYTES * sections
+        if checkpoint.quotas is not None:
+            checkpoint.quotas.count(0, sections, more)
+
+    def regroup(self, prefix: str) -> None:
+        """Count the checkpoints of a prefix where they belong by what spaces and quotas are now."""
+        quotas_of = self.access.quotas_of
+        if len(self.names) < len(self.checkpoints):  # unlinked ones are not in the order
+            for checkpoint in self.checkpoints.values():
+                if checkpoint.unlinked and checkpoint.name.startswith(prefix):
+                    self._count_in(checkpoint, quotas_of(checkpoint.name))
+        for name in self.order.begin(prefix):
+            if not name.startswith(prefix):
+                break
+            self._count_in(self.names[name], quotas_of(name))
+
+    def _count_in(self, checkpoint: Checkpoint, quotas: SpaceQuotas | None) -> None:
+        """Count a checkpoint in these quotas, and no longer in those it was in."""
+        former = checkpoint.quotas
+        if former is quotas:
+            return
+        sections, size = len(checkpoint.sections), checkpoint.memory_used
+        if former is not None:
+            former.count(-1, -sections, -size)
+        checkpoint.quotas = quotas
+        if quotas is not None:
+            quotas.count(1, sections, size)
+
     def destroy(self, checkpoint: Checkpoint, session: int) -> None:
         """Drop a checkpoint nobody has open; its memory is freed little by little."""
         self.revise(checkpoint, _DESTROYED, session)
         self.footprint -= checkpoint.footprint
+        self._count_in(checkpoint, None)
         del self.checkpoints[checkpoint.uid]
         if not checkpoint.unlinked:
             del self.names[checkpoint.name]
@@ -170,8 +209,7 @@ class State:
     def drop_section(self, checkpoint: Checkpoint, section_id: bytes) -> None:
         """Take a section out, as part of a change that somebody else tells of."""
         section = checkpoint.sections.pop(section_id)
-        checkpoint.memory_used -= len(section[0])
-        self.footprint -= len(section[0]) + SECTION_BYTES
+        self.grow(checkpoint, -len(section[0]), -1)
         if section[1] < SA_TIME_MAX:
             self.due.cancel(checkpoint.uid, section_id)
         if checkpoint.corrupted:

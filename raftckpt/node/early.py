@@ -16,11 +16,14 @@ from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.protocol import contract
 from raftckpt.protocol.operations import SectionPut
 
-__all__ = ["EarlyAcceptance"]
+__all__ = ["CREATING_BYTES_MIN", "EarlyAcceptance"]
 
 _ANY: Final = 0
 """In place of a uid: a structural command that may touch every checkpoint."""
 _OK: Final = int(SaAisError.OK)
+CREATING_BYTES_MIN: Final = 60
+"""Least cost of what creates a section, in any checkpoint: so many sections at most are on their
+way as this goes into the bytes that are."""
 
 
 class EarlyAcceptance:
@@ -47,8 +50,8 @@ class EarlyAcceptance:
         A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
         refused without using its number up: then this is the one that creates the section.
         One for which there may be no memory when its turn comes is given as a repeat, too. Nothing
-        is accepted for which the checkpoint's quota may have no room behind ``arriving``: bytes on
-        their way, its own included.
+        is accepted for which a quota of the checkpoint or of its space may have no room behind
+        ``arriving``: bytes on their way, its own and all staged ones included.
         """
         uid = state.asynchronous.get(command.handle)
         if uid is None:
@@ -64,7 +67,11 @@ class EarlyAcceptance:
             code, early = machine.check(command)
             if code == _OK:
                 creates = early.structural
-                if arriving <= early.left and (not creates or self._has_room(machine, uid)):
+                fits = arriving <= early.left
+                if creates and fits:
+                    fits = arriving // CREATING_BYTES_MIN <= early.sections_left
+                    fits = fits and self._has_room(machine, uid)
+                if fits:
                     owner.accepted(request)
         if creates and type(command) is SectionPut:
             self._mark(self._creating, command, -uid)

@@ -88,6 +88,7 @@ _ON_RIGHTS: Final = frozenset(
         ops.SpaceGrant,
         ops.SpaceRevoke,
         ops.SpaceDelete,
+        ops.SpaceQuota,
     )
 )
 _OPERATING: Final = frozenset(
@@ -322,7 +323,7 @@ class Replica:
                 message.session = session
                 if kind in EARLY and asynchronous.get(message.handle, 1):
                     sure = sequence > proposed and promised < bounds.high
-                    arriving = pending + cost + self._room.reached
+                    arriving = pending + cost + self._room.reached + machine.staged_bytes
                     early.consider(machine, owner, state, request, message, sure, arriving)
                 if kind in STRUCTURAL:
                     early.structural(machine, message)

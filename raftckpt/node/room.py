@@ -17,6 +17,7 @@ from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import HANDLE_BYTES
 from raftckpt.protocol import operations as ops
+from raftckpt.protocol.contract import SECTION_BYTES_MAX
 from raftckpt.protocol.kinds import CREATE, PartKind
 
 __all__ = ["REACHING", "Room"]
@@ -111,7 +112,10 @@ def _reach(machine: CheckpointMachine, session: int, handle: int, section_id: An
     """What a write that ends at ``end`` adds; nothing if it will be refused for its end."""
     record = machine.sessions.get(session)
     opened = None if record is None else record.handles.get(handle)
-    if opened is None or end > opened[0].section_limit:
+    if opened is None:  # unless an open on its way gives this handle to it
+        opens = record is not None and handle >= record.next_handle
+        return end if opens and end <= SECTION_BYTES_MAX else 0
+    if end > opened[0].section_limit:
         return 0
     return max(0, end - _length(machine, session, handle, section_id))
 

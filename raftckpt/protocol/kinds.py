@@ -70,6 +70,7 @@ __all__ = [
     "Prefix",
     "PrincipalName",
     "Problem",
+    "QuotaValues",
     "Rank",
     "ReadVector",
     "Response",
@@ -593,8 +594,7 @@ PageRows: TypeAlias = Annotated[
     Meta(ge=1, le=limits.PAGE_ROWS_MAX),
     Field((100,), reason="param", detail=f"a page has 1..{limits.PAGE_ROWS_MAX} rows"),
 ]
-_LIMITS_SAY: Final = f"1..{contract.LIMITS_PER_CHANGE_MAX} limits are set at once"
-LimitValues: TypeAlias = Annotated[
+_NamedValues: TypeAlias = Annotated[
     list[
         tuple[
             Annotated[
@@ -606,15 +606,28 @@ LimitValues: TypeAlias = Annotated[
         ]
     ],
     Meta(min_length=1, max_length=contract.LIMITS_PER_CHANGE_MAX),
-    Field(
-        ([("memory", 1 << 30)], [("high", 90), ("low", 80)]),
+]
+
+
+def _named_values(says: str, *examples: Any) -> Field:
+    return Field(
+        examples,
         reason="param",
-        detail=_LIMITS_SAY,
+        detail=f"1..{contract.LIMITS_PER_CHANGE_MAX} {says} are set at once",
         check=_limit_names,
         size="sum([20 + 4 * len(n) for n, _ in {}])",
-    ),
+    )
+
+
+LimitValues: TypeAlias = Annotated[
+    _NamedValues, _named_values("limits", [("memory", 1 << 30)], [("high", 90), ("low", 80)])
 ]
 """(name of a limit, its value)."""
+QuotaValues: TypeAlias = Annotated[
+    _NamedValues,
+    _named_values("quotas", [("bytes", 1 << 30)], [("checkpoints", 5), ("sections", 0)]),
+]
+"""(name of a quota, the most it allows; 0: it is taken away)."""
 Versions: TypeAlias = Annotated[list[Natural], Meta(min_length=1, max_length=64), Field(([1],))]
 SessionIds: TypeAlias = Annotated[
     list[Natural], Meta(max_length=contract.SESSIONS_MAX), Field(([1, 2],), size="10 * len({})")

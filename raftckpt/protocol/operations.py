@@ -101,6 +101,7 @@ __all__ = [
     "SpaceCreate",
     "SpaceDelete",
     "SpaceGrant",
+    "SpaceQuota",
     "SpaceRevoke",
     "SpacesRequest",
     "StageChunk",
@@ -613,6 +614,19 @@ class SpaceDelete(Command, tag=67):
     expected: k.MaybeNatural
 
 
+@operation(Right.OPERATE, "access revision", structural=True)
+class SpaceQuota(Command, tag=71):
+    """Set quotas of a space: [name, most] each of checkpoints, sections, bytes; 0: none.
+
+    All or none. They hold for the checkpoints on whose names the space decides; one below what is
+    used takes nothing away.
+    """
+
+    space: k.NamePrefix
+    values: k.QuotaValues
+    expected: k.MaybeNatural
+
+
 @operation(Right.CLUSTER, ("session",), route=Route.CLUSTER)
 class SessionAdmit(ClusterCommand, tag=69):
     """SESSION_OPEN with the principal that its connection proved to be; the leader puts it in."""
@@ -773,7 +787,7 @@ class PrincipalsRequest(Query, tag=142):
 
 @operation(Right.OPERATE, ("revision", "access revision", "spaces"))
 class SpacesRequest(Query, tag=143):
-    """All spaces: [prefix, [[principal, rights], ...]] each."""
+    """All spaces: [prefix, [[principal, rights], ...], if any: [[quota, most, used], ...]] each."""
 
 
 @operation(Right.SESSION, ("revision", "limits", "full"))

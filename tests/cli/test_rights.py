@@ -76,6 +76,14 @@ def test_the_page_is_true(
         (["space", "delete", "", "--yes"], ExitCode.REFUSED, "cannot be deleted"),
         (["space", "show", "none/"], ExitCode.NOT_FOUND, "no space"),
         (["space", "create", "x/", "--if-revision", "99"], ExitCode.REFUSED, "changed meanwhile"),
+        (["space", "quota", "", "bytes=1", "--if-revision", "99"], ExitCode.REFUSED, "meanwhile"),
+        (["space", "quota", "none/", "bytes=1"], ExitCode.NOT_FOUND, "no space"),
+        (["space", "quota", "", "sessions=1"], ExitCode.REFUSED, "no quota sessions"),
+        (["space", "quota", "", "=1"], ExitCode.REFUSED, "no quota ''"),
+        (["space", "quota", "", "bytes=lots"], ExitCode.USAGE, "is no size"),
+        (["space", "quota", "", "bytes"], ExitCode.USAGE, "is no size"),
+        (["space", "quota", "", "sections=1KiB"], ExitCode.USAGE, "is no quota"),
+        (["space", "quota", ""], ExitCode.USAGE, "QUOTA=MOST"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -105,7 +113,14 @@ def test_json_of_the_verbs(secured: LocalCluster, capsys: pytest.CaptureFixture[
     assert made["token"].startswith(f"rck1.{made['token_id']}.")
     told("space", "create", "robot/")
     told("space", "grant", "robot/", "robot", "read")
-    assert told("space", "show", "robot/") == {"prefix": "robot/", "grants": {"robot": ["read"]}}
+    robot = {"prefix": "robot/", "grants": {"robot": ["read"]}, "quotas": {}}
+    assert told("space", "show", "robot/") == robot
+    told("space", "quota", "robot/", "bytes=1KiB", "sections=5", "checkpoints=none")
+    robot["quotas"] = {"sections": {"most": 5, "used": 0}, "bytes": {"most": 1024, "used": 0}}
+    assert told("space", "show", "robot/") == robot
+    spaces = told("space", "list")
+    assert isinstance(spaces, dict)
+    assert robot in spaces["spaces"]
     told("space", "revoke", "robot/", "robot", "read")
     told("space", "delete", "robot/", "--yes")
     found = told("auth", "status")

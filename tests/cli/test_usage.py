@@ -55,6 +55,7 @@ COMMANDS = [
     ["space", "create"],
     ["space", "grant"],
     ["space", "revoke"],
+    ["space", "quota"],
     ["space", "list"],
     ["space", "show"],
     ["space", "delete"],

@@ -200,6 +200,36 @@ def test_the_admin_port_asks_for_the_right_to_operate(tmp_path: Path) -> None:
         assert get(cluster, "n1", "/", own)[0] == 403  # it would not be looked at
 
 
+def test_quotas_hold_under_another_leader(secured: LocalCluster) -> None:
+    """What was accepted early is there in the end, and what has no room is refused, by each."""
+    secured.start()
+    secured.wait_ready()
+    token = tenant(secured, "bounded")
+    with secured.connect(timeout=30.0) as operator:
+        Rights(operator).set_quota("bounded/", {"bytes": 1000, "checkpoints": 1})
+        with raftckpt.connect(secured.endpoints, token=token, timeout=30.0) as service:
+            attributes = raftckpt.Attributes(update="active")
+            checkpoint = service.open("bounded/c", create=attributes)
+            for number in range(9):
+                checkpoint.put(f"{number}", bytes(100))
+            checkpoint.synchronize()
+            leader = secured.leader()
+            secured.kill(leader)
+            with pytest.raises(raftckpt.NoSpace) as refused:
+                checkpoint.put("more", bytes(101))
+            assert refused.value.reason == "space_quota"
+            assert refused.value.detail == ["bytes", 1000, "bounded/"]
+            with pytest.raises(raftckpt.NoSpace):
+                service.open("bounded/d", create=attributes)
+            checkpoint.put("more", bytes(100))
+            checkpoint.synchronize()
+            spaces = {row.prefix: row for row in Rights(operator).spaces()[1]}
+            assert spaces["bounded/"].quotas == {"checkpoints": (1, 1), "bytes": (1000, 1000)}
+            Rights(operator).set_quota("bounded/", {"bytes": None, "checkpoints": None})
+            service.open("bounded/d", create=attributes).put("more", bytes(2000))
+    secured.start()
+
+
 def test_the_awaitable_face(secured: LocalCluster) -> None:
     secured.start()
     secured.wait_ready()
@@ -219,6 +249,8 @@ def test_the_awaitable_face(secured: LocalCluster) -> None:
             assert spaces["awaited/"] == {"awaited": TENANT.split(",")}
             async with raftckpt.aio.connect(secured.endpoints, token=token.text) as tenant:
                 await tenant.open("awaited/c", create=raftckpt.Attributes())
+            await rights.set_quota("awaited/", {"checkpoints": 5})
+            assert (await rights.spaces())[1][-1].quotas == {"checkpoints": (5, 1)}
             await rights.revoke("awaited/", "awaited", "drop")
             await rights.rotate_token("awaited", make_token())
             await rights.delete_space("awaited/")

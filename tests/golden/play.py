@@ -118,6 +118,19 @@ def image_now() -> bytes:
     raise AssertionError("the history has no image")
 
 
+def images_now() -> dict[Path, bytes]:
+    """Images at those places in the history that name a file."""
+    machine = product.GoldenMachine()
+    found: dict[Path, bytes] = {}
+    for entry in read("state"):
+        what, *rest = entry.input
+        if what == "image":
+            found |= {HERE / "images" / f"{name}.image": machine.image() for name in rest}
+        elif what != "ask":
+            machine.apply(product.entry_bytes(*entry.input))
+    return found
+
+
 def peers(entries: list[Entry]) -> Lines:
     return [[shown(product.peer_bytes(entry.input))] for entry in entries]
 
@@ -154,6 +167,7 @@ def new_files(scratch: Path) -> dict[Path, bytes]:
     """Files of today's product, by the place where they are kept."""
     image = image_now()
     found = {IMAGE: image, SNAPSHOT: product.snapshot_file(SNAPSHOT_HEAD, parts_of(image))}
+    found |= images_now()
     for entry in read("directories"):
         product.make_directory(scratch / entry.name, entry.input)
         for name, data in files_of(scratch / entry.name).items():

@@ -19,6 +19,8 @@ NEVER = (1 << 63) - 1
 PRINCIPALS = ["a", "b", "c"]
 NAMES = ["x", "s/x", "s/t/x", "s/t", "s/tt"]
 SPACES = ["", "s/", "s/t", "s/t/", "s/tt"]
+UNREACHED = [[["checkpoints", 10**6]], [["sections", 10**9]], [["bytes", 10**12]]]
+"""Quotas that change nothing of what who may do; tests/model/test_quotas.py reaches them."""
 
 
 class RightsJudge:
@@ -28,6 +30,7 @@ class RightsJudge:
         self.on = False
         self.principals: set[str] = set()
         self.grants: dict[str, dict[str, set[int]]] = {"": {}}
+        self.quotas: dict[str, dict[str, int]] = {}
         self.there: set[str] = set()
         self.opened: dict[str, dict[int, tuple[str, set[int]]]] = {}
 
@@ -128,6 +131,9 @@ class GrantsWorld:
                 judge.grants[space] = {}
             case 67, (space,):
                 del judge.grants[space]
+                judge.quotas.pop(space, None)
+            case 71, (space, [[name, most]]):
+                judge.quotas.setdefault(space, {})[name] = most
             case 65 | 66, (space, who, rights):
                 bits = {bit for bit in (READ, WRITE, CREATE, DROP, OPERATE) if bit & rights}
                 held = judge.grants[space].setdefault(who, set())
@@ -175,6 +181,12 @@ class GrantsWorld:
             if allowed:
                 assert {row[0] for row in principals.value[2]} == judge.principals
                 assert {row[0] for row in spaces.value[2]} == judge.grants.keys()
+                told = {
+                    row[0]: {each[0]: each[1] for each in row[2]}
+                    for row in spaces.value[2]
+                    if row[2:]
+                }
+                assert told == {space: given for space, given in judge.quotas.items() if given}
 
     def check(self, who: str, name: str, wanted: int) -> None:
         """Ask everything of one principal about one name."""
@@ -212,6 +224,7 @@ changes = st.one_of(
     ),
     st.tuples(st.just(60), st.booleans()),
     st.tuples(st.just(63), st.sampled_from(PRINCIPALS)),
+    st.tuples(st.just(71), st.sampled_from(SPACES), st.sampled_from(UNREACHED)),
 )
 checks = st.tuples(
     st.just("check"), st.sampled_from(PRINCIPALS), st.sampled_from(NAMES), st.integers(1, 7)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from raftckpt.client import operations
+from raftckpt.client import access_operations, operations
 from raftckpt.client.credentials import credentials
 from raftckpt.client.types import Attributes, ClusterLimits, Lately, TlsOptions
-from raftckpt.errors import InvalidParam
+from raftckpt.errors import InvalidParam, NoSpace, SaAisError, error_for
 
 FILE = """cluster: c
 replicas:
@@ -81,6 +81,44 @@ def test_calls_of_operators() -> None:
     seen = Lately.from_wire([[1000, 2000, 3, None, 5], [], [], []])
     assert (seen.commit_p50_s, list(seen.checkpoints)) == (3e-06, [])
     assert operations.lately().decode == Lately.from_wire
+
+
+def test_calls_about_quotas_of_spaces() -> None:
+    call = access_operations.space_quota("a/", {"bytes": 5, "sections": None}, 3)
+    assert call.message.values == [("bytes", 5), ("sections", 0)]
+    assert (call.message.space, call.message.expected) == ("a/", 3)
+    for wrong in (
+        {},
+        {"bytes": -1},
+        {"bytes": "5"},
+        {"bytes": True},
+        {"": 1},
+        {"x" * 33: 1},
+        {5: 1},
+    ):
+        with pytest.raises(InvalidParam):
+            access_operations.space_quota("a/", wrong, None)  # type: ignore[arg-type]
+    decode = access_operations.spaces().decode
+    rows = [["", []], ["a/", [["web", 3]], [["bytes", 5, 9]]]]
+    assert decode([7, 2, rows]) == (
+        2,
+        [
+            access_operations.SpaceRow("", {}, {}),
+            access_operations.SpaceRow(
+                "a/", {"web": ["read", "write"]}, {"bytes": access_operations.QuotaUse(5, 9)}
+            ),
+        ],
+    )
+
+
+@pytest.mark.parametrize("detail", [["bytes", 10, "a/"], None, 5, [], "text", ["bytes"]])
+def test_a_refusal_is_told_whatever_its_detail(detail: object) -> None:
+    code = int(SaAisError.ERR_NO_SPACE)
+    error = error_for(code, "space_quota", detail)
+    assert isinstance(error, NoSpace)
+    assert error.detail == detail
+    whole = detail == ["bytes", 10, "a/"]
+    assert ("the space 'a/' has a quota of 10 bytes" in str(error)) == whole
 
 
 def test_a_quota_is_among_the_flags() -> None:

@@ -62,6 +62,7 @@ GOOD: dict[int, list[Any]] = {
     67: ["space/", None],
     69: [b"p" * 16, "app", "n1", SECOND, 0, 1],
     70: [[["sessions", 5]], False],
+    71: ["", [["sections", 5], ["bytes", 0]], None],
 }
 
 OF_CLUSTER = (1, 3, 40, 41, 42, 54, 69, 70)
