@@ -47,7 +47,7 @@ class Arriving:
         self.closed = True
 
 
-class Hall:
+class Doorway:
     """A replica that greets, and what is in its state."""
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ class Hall:
 
 
 @pytest.fixture
-def hall() -> Hall:
-    return Hall()
+def doorway() -> Doorway:
+    return Doorway()
 
 
 @pytest.fixture
@@ -82,59 +82,59 @@ def client() -> Arriving:
     return Arriving()
 
 
-def test_everybody_is_let_in_and_told_of_the_cluster(hall: Hall, client: Arriving) -> None:
-    told = hall.hears(client)
+def test_everybody_is_let_in_and_told_of_the_cluster(doorway: Doorway, client: Arriving) -> None:
+    told = doorway.hears(client)
     assert (told["node"], told["cluster"], told["leader"]) == ("n1", "demo", "n2")
     assert client.client_name == "app"
     assert not client.closed
 
 
-def test_who_speaks_another_version_is_told_and_closed(hall: Hall, client: Arriving) -> None:
-    assert hall.hears(client, versions=(8, 9)) == (int(SaAisError.ERR_VERSION), "version")
+def test_who_speaks_another_version_is_told_and_closed(doorway: Doorway, client: Arriving) -> None:
+    assert doorway.hears(client, versions=(8, 9)) == (int(SaAisError.ERR_VERSION), "version")
     assert client.closed
 
 
-def test_a_token_that_nobody_looks_at_is_refused(hall: Hall, client: Arriving) -> None:
-    assert hall.hears(client, token="rck1.a.b") == (ACCESS, "token")
+def test_a_token_that_nobody_looks_at_is_refused(doorway: Doorway, client: Arriving) -> None:
+    assert doorway.hears(client, token="rck1.a.b") == (ACCESS, "token")
     assert client.closed
 
 
-def test_with_rights_a_credential_is_needed(hall: Hall, client: Arriving) -> None:
-    hall.access.on = True
-    assert hall.hears(client) == (ACCESS, "credentials")
+def test_with_rights_a_credential_is_needed(doorway: Doorway, client: Arriving) -> None:
+    doorway.access.on = True
+    assert doorway.hears(client) == (ACCESS, "credentials")
     assert client.closed
     assert client.audit
     certified = Arriving()
     certified.certificate = OPS
-    assert hall.hears(certified)["node"] == "n1"
+    assert doorway.hears(certified)["node"] == "n1"
     assert certified.identity == ProvenIdentity(7)
 
 
-def test_who_was_somebody_becomes_nobody_else(hall: Hall, client: Arriving) -> None:
-    hall.access.on = True
-    hall.access.add(Principal(8, "web", certificate=True))
+def test_who_was_somebody_becomes_nobody_else(doorway: Doorway, client: Arriving) -> None:
+    doorway.access.on = True
+    doorway.access.add(Principal(8, "web", certificate=True))
     client.certificate = OPS
-    hall.hears(client)
+    doorway.hears(client)
     client.certificate = {"subjectAltName": (("URI", "raftckpt://demo/client/web"),)}
-    assert hall.hears(client) == (ACCESS, "credentials")
+    assert doorway.hears(client) == (ACCESS, "credentials")
     assert client.identity == ProvenIdentity(7)
 
 
 @pytest.mark.parametrize("why", ["no leader", "not all applied"])
 def test_a_replica_that_may_be_behind_refuses_nobody_for_good(
-    hall: Hall, client: Arriving, why: str
+    doorway: Doorway, client: Arriving, why: str
 ) -> None:
-    hall.access.on = True
+    doorway.access.on = True
     if why == "no leader":
-        hall.replica.leader = None
+        doorway.replica.leader = None
     else:
-        hall.raft.commit_index = 6
-    assert hall.hears(client) == (TRY_AGAIN, "behind")
-    hall.replica.leading = True
-    assert hall.hears(Arriving()) == (ACCESS, "credentials")
+        doorway.raft.commit_index = 6
+    assert doorway.hears(client) == (TRY_AGAIN, "behind")
+    doorway.replica.leading = True
+    assert doorway.hears(Arriving()) == (ACCESS, "credentials")
 
 
-def test_credentials_end_by_the_later_clock(hall: Hall) -> None:
-    assert hall.identification.now_ns() == 10
-    hall.wall = 20
-    assert hall.identification.now_ns() == 20
+def test_credentials_end_by_the_later_clock(doorway: Doorway) -> None:
+    assert doorway.identification.now_ns() == 10
+    doorway.wall = 20
+    assert doorway.identification.now_ns() == 20
