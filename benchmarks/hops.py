@@ -89,7 +89,7 @@ def _wrap(notes: array[int]) -> None:
         return int(link.node[1:]) if link is not None and link.live else -1
 
     around(Connection, "data_received", CLIENT_IN, None)
-    around(Connection, "flush", None, REPLY_OUT, lambda self: 0 if self._out else -1)
+    around(Connection, "flush", None, REPLY_OUT, lambda self: 0 if self.outbox._replies else -1)
     around(_Link, "data_received", PEER_IN, None, lambda self, data: number(self))
     around(PeerLinks, "send", None, PEER_OUT, lambda self, to, body: number(self._links.get(to)))
     around(Driver, "_step", STEP, None)

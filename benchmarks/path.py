@@ -48,8 +48,8 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.port import PeerInfo, StateMachine
 from raftckpt.raft.settings import RaftConfig
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from raftckpt.server.status import ReplicaInfo
 from raftckpt.storage import RealFileSystem, files
 from tests.directories import found, founding_of, named_directory
 

@@ -99,6 +99,9 @@ PEER_STRANGERS_MAX: Final = 48
 """Of them before their handshake is over; one more, and the oldest of them is closed."""
 PEER_LINKS_MAX: Final = 64
 """Twice as many as members."""
+BEHIND_ENTRIES_MAX: Final = 10_000
+"""Committed and not applied, above which a replica counts as behind. Entries are batches: several
+seconds of full load."""
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from raftckpt.limits import BEHIND_ENTRIES_MAX
 from raftckpt_cli.output import show_age, show_size
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ CERTIFICATE_DAYS_SOON: Final = 14
 CERTIFICATE_DAYS_NOW: Final = 2
 _CLOCK_MS: Final = 2000
 """Replicas are asked within a second, so that less than this is no finding."""
-_BEHIND_ENTRIES: Final = 10_000  # entries are batches: several seconds of full load
 _STEP_MS: Final = 1000  # longer than the longest election time-out by default
 _DISK_PART: Final = 10
 _DISK_ENOUGH: Final = 20 << 30
@@ -202,7 +202,7 @@ def _votes(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
 def _lag(told: list[ReplicaStatus], found: ClusterStatus) -> Iterator[_Said]:
     leader = leader_of(found)
     for each in told:
-        if leader is not None and (leader.commit or 0) - (each.applied or 0) > _BEHIND_ENTRIES:
+        if leader is not None and (leader.commit or 0) - (each.applied or 0) > BEHIND_ENTRIES_MAX:
             yield (
                 Weight.WARNING,
                 f"{each.node} is {(leader.commit or 0) - (each.applied or 0)} entries behind",

@@ -29,11 +29,11 @@ from raftckpt.raft.node import RaftNode
 from raftckpt.raft.peering import Peering
 from raftckpt.raft.port import StateMachine
 from raftckpt.raft.settings import RaftConfig
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.history import History
 from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import Sources
+from raftckpt.server.status import ReplicaInfo
 from raftckpt.storage import DataDirectory, RealFileSystem
 
 __all__ = ["Assembly", "Groundwork", "assemble"]

@@ -1,82 +1,37 @@
-"""A client's connection: bytes in, messages to the dispatcher, replies gathered and flushed.
+"""A client's connection: its socket, and what goes through it into inbound and out of outbox.
 
-Owns the framing of one connection, its handshake, its bounds and its backpressure in both
-directions. What a message means is the dispatcher's business.
+Owns when the socket is read and written, signs of life of its session, and its end. What may
+begin the inbound decides, what leaves the outbox; neither knows a socket.
 
-Invariants: nothing but HELLO is accepted first; every request gets exactly one final reply, or the
-connection is closed; at most one fragmented reply is under way; a client that does not read its
-replies costs bounded memory, and its reading is stopped, nobody else's; no mix of replies, however
-large, fails to be sent.
+Invariants: whoever sends more than may begin, or does not read its replies, is not read any
+further, and nobody else is; whatever breaks the protocol ends this connection alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
+from weakref import ref
 
 from raftckpt import limits
-from raftckpt.errors import SaAisError
 from raftckpt.model.access import NOBODY, ProvenIdentity
-from raftckpt.model.types import Result
-from raftckpt.net.certificates import client_name
 from raftckpt.net.doors import Guest
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import Address
 from raftckpt.node.liveness import Requester, SessionState
 from raftckpt.node.replica import Replica
-from raftckpt.protocol import contract
-from raftckpt.protocol import operations as ops
-from raftckpt.protocol.check import Malformed, read_requests
-from raftckpt.protocol.frames import (
-    FrameDecoder,
-    FrameError,
-    message_frames,
-    reply_frames,
-    try_pack,
-)
-from raftckpt.protocol.operations import COMMANDS, QUERIES
-from raftckpt.protocol.replies import CONSISTENCY_LOCAL, ReplyKind
+from raftckpt.protocol.frames import FrameError
 from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.inbound import Inbound
+from raftckpt.server.outbox import Outbox
 from raftckpt.server.tracking import Subscription
-from raftckpt.server.turns import SLICE_S, Turns
+from raftckpt.server.turns import Turns
 
 __all__ = ["Connection", "Port"]
 
-_OK: Final = int(SaAisError.OK)
-_LISTINGS: Final = frozenset(
-    (
-        ops.ReadAll,
-        ops.Sections,
-        ops.Checkpoints,
-        ops.SectionIds,
-        ops.SectionIdPage,
-        ops.SectionPage,
-        ops.CheckpointPage,
-    )
-)
-_WIDE_ELEMENTS: Final = 64
-"""A READ of more elements counts as a listing."""
-_SURE: Final = 16
-"""Requests that every connection may have on their way, however many others there are."""
-_SURE_BYTES: Final = 64 * limits.KIB
-_LISTINGS_MAX: Final = 4
-"""Listings of one connection under way: each may keep a past state of a million sections alive."""
-_MESSAGES_PER_REPLY_FRAME: Final = 256
-_REPLY_FRAME_BYTES: Final = limits.FRAGMENT_BYTES
-"""Data that is sent at the next flush, and in one frame: what exceeds it waits for the client."""
-_STREAM_ABOVE_BYTES: Final = contract.PAGE_BYTES
-_TINY_BYTES: Final = limits.KIB
-"""A reply that does not wait in the queue, even if the client does not read: see the flood."""
-_LIST_FRAGMENT_BYTES: Final = 64 * limits.KIB
-"""Fragments of replies with many small items: encoding one must not hold the loop."""
-_PUSHES_PER_TURN: Final = 4
-"""Small messages to trackers, written at once; then others have their turn."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
-_ANSWERED: Final = "answered"
-_NOT_GRANTED: Final = "not_granted"
-_REPLY: Final = int(ReplyKind.REPLY)
 
 
 class Port(Protocol):
@@ -122,57 +77,48 @@ class Connection(asyncio.Protocol):
     """Protocol of the client port; implements ``node.liveness.Requester``."""
 
     __slots__ = (
-        "_answered",
-        "_attaching",
-        "_bodies",
+        "__weakref__",
         "_by_client",
         "_by_us",
-        "_dirty",
-        "_held",
-        "_known",
         "_listener",
-        "_listings",
-        "_out",
-        "_out_bytes",
-        "_queue",
-        "_queue_bytes",
         "_reading",
         "_releasing",
-        "_stream",
-        "_streamed",
         "_transport",
         "_unpumped",
-        "_writable",
+        "accepted",
         "address",
+        "answer",
+        "answer_all",
         "broken",
         "client_name",
-        "decoder",
+        "deliver",
         "gone",
-        "greeted",
         "guest",
         "held_bytes",
         "identity",
-        "inflight",
+        "inbound",
         "inflight_bytes",
         "opened_at",
-        "partial_since",
+        "outbox",
         "peer",
         "principal",
         "private",
+        "pushable",
+        "refuse",
+        "revoke",
         "session",
         "stalled_at",
         "subscription",
+        "value",
         "witness",
     )
 
     def __init__(self, listener: Port) -> None:
         self.session: SessionState | None = None
-        self.inflight = 0
         self.inflight_bytes = 0
         self.witness = 0
         self.identity = ProvenIdentity(NOBODY)
         self.principal = NOBODY
-        self.greeted = False
         self.private = False
         self.guest: Guest | None = None
         self.address = ""
@@ -182,45 +128,46 @@ class Connection(asyncio.Protocol):
         self.client_name = ""
         self.peer = "?"
         self.opened_at = listener.clock.monotonic()
-        self.partial_since: float | None = None
         self.stalled_at: float | None = None
         self.subscription: Subscription | None = None
-        self.decoder = FrameDecoder(limits.GREETING_BYTES_MAX)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._out: list[list[Any]] = []
-        self._out_bytes = 0
-        self._answered = 0
-        self._dirty = False
         self._reading = True
-        self._writable = True
         self._by_client = False
         self._by_us = False
-        self._attaching = False
-        self._bodies: deque[bytes] = deque()
-        self._held: deque[Any] = deque()
-        self._known = False
         self._releasing = False
-        self._listings: list[int] = []
-        self._queue: deque[tuple[list[Any], int]] = deque()
-        self._queue_bytes = 0
-        self._stream: Iterator[bytes] | None = None
-        self._streamed: list[list[Any]] = []
         self._unpumped = True
+        self.outbox = outbox = Outbox(ref(self), listener.mark, listener.packed, listener.refusals)
+        self.inbound = Inbound(outbox, listener.replica, listener.dispatcher, listener.turns)
+        # its own, so that no reply takes a call more
+        self.answer = outbox.answer
+        self.answer_all = outbox.answer_all
+        self.deliver = outbox.deliver
+        self.accepted = outbox.accepted
+        self.refuse = outbox.refuse
+        self.value = outbox.value
+        self.revoke = outbox.revoke
+        self.pushable = outbox.pushable
 
     @property
     def unanswered(self) -> int:
         """Requests that arrived and are not answered, begun or not."""
-        return self.inflight + len(self._held) + len(self._bodies)
+        inbound = self.inbound
+        return self.outbox.owed + len(inbound.requests) + len(inbound.bodies)
+
+    @property
+    def greeted(self) -> bool:
+        """Whether it said HELLO."""
+        return self.inbound.greeted
+
+    def greet(self) -> None:
+        """It said HELLO."""
+        self.inbound.welcome()
 
     @property
     def certificate(self) -> Any:
         """The client's certificate as ``ssl`` returns it; None without one."""
         return self._transport.get_extra_info("peercert") if self._transport is not None else None
-
-    def certified(self, cluster: str) -> str | None:
-        """Name of the client of ``cluster`` that its certificate is for."""
-        return client_name(self.certificate, cluster)
 
     def identify(self, identity: ProvenIdentity) -> None:
         """Take note of who it is."""
@@ -250,38 +197,27 @@ class Connection(asyncio.Protocol):
         self._listener.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Decode and dispatch what arrived."""
-        self._listener.working()
+        """Begin what arrived, or have it wait."""
+        listener, inbound, transport = self._listener, self.inbound, self._transport
+        listener.working()
+        now = listener.clock.monotonic()
         try:
-            bodies = self.decoder.feed(data)
+            inbound.receive(data, now)
+            if self.session is not None:
+                self.session.seen = now
+            if self._reading and inbound.bodies and (not listener.turns.left or inbound.take(self)):
+                self._release_later()
         except FrameError as error:
             self.break_off(str(error))
             return
-        self._bodies += bodies
-        if self._reading and bodies:
-            if self._listener.turns.left:
-                self._take()
-                if self.broken:
-                    return
-            else:
-                self._pause()
-                self._release_later()
-        now = self._listener.clock.monotonic()
-        if self.session is not None:
-            self.session.seen = now
-        held = self.decoder.held_bytes
-        if not held:
-            self.partial_since = None
-        elif bodies or self.partial_since is None:
-            self.partial_since = now
-        if held != self.held_bytes:
-            more, self.held_bytes = held - self.held_bytes, held
-            self._listener.receiving(more)
-        if not self._known and self.greeted:
-            self._known = True
-            self.decoder.allow(limits.FRAME_BYTES_MAX)
-        if self._reading and self._overloaded():
-            self._pause()
+        if inbound.held_bytes != self.held_bytes:
+            more, self.held_bytes = inbound.held_bytes - self.held_bytes, inbound.held_bytes
+            listener.receiving(more)
+        if transport is None or self.broken or not self._reading:
+            return
+        if inbound.requests or inbound.bodies or inbound.overloaded(self):
+            self._reading = False
+            transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client's side closed: so do we, what it asked for goes on."""
@@ -302,143 +238,37 @@ class Connection(asyncio.Protocol):
         )
         self._transport = None
         self.gone = True
-        self._out = []
-        self._bodies.clear()
-        self._held.clear()
-        self._queue.clear()
-        self._stream = None
-        self._streamed = []
+        self.outbox.close()
+        self.inbound.close()
         self._listener.closed(self, by_client=by_client)
 
     def pause_writing(self) -> None:
         """The client reads too slowly: streams wait."""
-        self._writable = False
+        self.outbox.reads = False
         self.stalled_at = self._listener.clock.monotonic()
 
     def resume_writing(self) -> None:
         """The client took something, which is a sign of life."""
-        self._writable = True
+        self.outbox.reads = True
         self.stalled_at = None
         if self.session is not None:
             self.session.seen = self._listener.clock.monotonic()
-        self._pump_soon()
-        self._maybe_resume()
+        self.pump_soon()
+        self._go_on()
 
     # --- in -----------------------------------------------------------------------------------
-    def _take(self) -> None:
-        """Begin what was received, as much as the bounds and this turn's time allow."""
-        self._listener.working()
-        bodies, held = self._bodies, self._held
-        decoded = False
-        while True:
-            if held:
-                self._begin()
-            if held or not bodies or self._attaching or self.broken:
-                break
-            if decoded and not self._listener.turns.left:
-                self._release_later()
-                break
-            decoded = True
-            try:
-                held.extend(read_requests(bodies.popleft()))
-            except FrameError as error:
-                self.break_off(str(error))
-        if (held or bodies) and not self.broken:
-            self._pause()
-
-    def _begin(self) -> None:
-        """Begin the requests held, as many as the bounds allow; the others wait their turn."""
-        held = self._held
-        listener = self._listener
-        commands: list[Any] = []
-        turns = listener.turns
-        room = _SURE - self.inflight
-        if len(held) > room:
-            room = self._room()
-        began, looked = 0.0, 0
-        while held and room > 0 and not self._attaching:
-            message = held.popleft()
-            kind = type(message)
-            if kind in COMMANDS and self.greeted:
-                commands.append(message)
-                room -= 1
-                continue
-            if (kind is Malformed or not self.greeted) and not self._may_go_on(message):
-                return
-            if commands:  # a query that follows its commands must find them submitted
-                self._submit(commands)
-                commands = []
-            if kind in QUERIES and message.consistency != CONSISTENCY_LOCAL:
-                if not self._admit(message):
-                    held.appendleft(message)
-                    break
-                self.inflight += 1
-                room -= 1
-                listener.replica.query(self, message)  # which only notes it
-                continue
-            began = began or turns.now()
-            if kind is Malformed:
-                self.inflight += 1
-                code, reason, detail, _ = message.problem
-                self.refuse(message.content[1], code, reason, detail)
-            elif self._admit(message):
-                self.inflight += 1
-                listener.dispatcher.handle(self, message)
-            else:
-                held.appendleft(message)
-                break
-            # one frame may ask for a thousand times its size: look after each request
-            room = 0 if self._overloaded() else room - 1
-            looked += 1
-            if (looked & 3 == 0 or kind in _LISTINGS) and turns.now() - began >= SLICE_S:
-                self._release_later()
-                break
-        if began:
-            turns.spend(began)
-        if commands:
-            self._submit(commands)
-
-    def _submit(self, commands: list[Any]) -> None:
-        self.inflight += len(commands)
-        self._listener.replica.submit(self, commands)
-
-    def _admit(self, message: Any) -> bool:
-        """Count a listing that is to begin; False: too many are under way."""
-        kind = type(message)
-        if kind in _LISTINGS or (kind is ops.Read and len(message.vector) > _WIDE_ELEMENTS):
-            if len(self._listings) >= _LISTINGS_MAX:
-                return False
-            self._listings.append(message.request)
-        return True
-
-    def _listed(self, request: int) -> None:
-        """A request is answered for good: if it was a listing, another one may begin."""
-        if request in self._listings:
-            self._listings.remove(request)
-
-    def _may_go_on(self, message: Any) -> bool:
-        """Close on what cannot be answered: no id to reply to, or no HELLO first."""
-        malformed = type(message) is Malformed
-        fields: Any = message.content if malformed else None
-        if malformed and (
-            type(fields) is not list or len(fields) < 2 or type(fields[1]) is not int
-        ):
-            self.break_off("a message without tag and id")
-        elif not self.greeted and type(message) is not ops.HelloRequest:
-            self.break_off("the first message is not a well-formed HELLO")
-        elif malformed and not -(1 << 63) <= fields[1] < 1 << 63:
-            self.break_off("an id out of range")
-        else:
-            return True
-        return False
-
     def attaching(self) -> None:
         """An ATTACH is under way: what follows it belongs to that session, and waits."""
-        self._attaching = True
+        self.inbound.attaching = True
+
+    def attached(self) -> None:
+        """The ATTACH under way was answered (or refused): go on with what followed it."""
+        if self.inbound.attaching:
+            self._listener.soon(self._attach_over)
 
     def _attach_over(self) -> None:
-        self._attaching = False
-        self._maybe_resume()
+        self.inbound.attaching = False
+        self._go_on()
 
     def _release_later(self) -> None:
         if not self._releasing:
@@ -446,14 +276,32 @@ class Connection(asyncio.Protocol):
             self._listener.turns.later(self._release)
 
     def _release(self) -> None:
-        """Begin what was held, unless there is a reason again to hold it."""
+        """Begin what waits, unless there is a reason again to have it wait."""
         self._releasing = False
-        if self._transport is None or self.broken or not self._may_resume():
+        if self._transport is None or self.broken or not self.inbound.may_go_on(self):
             return
         if self.session is not None:  # it was our doing that nothing was heard of it
             self.session.seen = self._listener.clock.monotonic()
-        self._take()
-        self._maybe_resume(released=True)
+        self._listener.working()
+        try:
+            if self.inbound.take(self):
+                self._release_later()
+        except FrameError as error:
+            self.break_off(str(error))
+        self._go_on(released=True)
+
+    def _go_on(self, *, released: bool = False) -> None:
+        """Go on with what waits and, when nothing does, with reading."""
+        inbound, transport = self.inbound, self._transport
+        waits = inbound.requests or inbound.bodies
+        if transport is None or (self._reading and not waits) or not inbound.may_go_on(self):
+            return
+        if not waits:
+            self._reading = True
+            if not transport.is_closing():
+                transport.resume_reading()
+        elif not released:  # not at once: who calls may be in the middle of sending replies
+            self._release_later()
 
     def break_off(self, why: str) -> None:
         """Close the connection for breaking the protocol; nobody else is disturbed."""
@@ -462,171 +310,21 @@ class Connection(asyncio.Protocol):
             self._listener.protocol_error(self, why)
             self._transport.abort()
 
-    # --- backpressure ---------------------------------------------------------------------------
-    def _room(self) -> int:
-        """Requests it may begin: not more than others would find room for after that.
-
-        It may be less than none.
-        """
-        inflight = self.inflight
-        left = (limits.PENDING_SHARED - self._listener.replica.pending_commands - inflight) // 2
-        return min(limits.CONNECTION_INFLIGHT_MAX - inflight, max(left, _SURE - inflight))
-
-    def _room_bytes(self) -> int:
-        inflight = self.inflight_bytes
-        left = limits.PENDING_BYTES_MAX - self._listener.replica.pending_bytes - inflight
-        return min(
-            limits.CONNECTION_INFLIGHT_BYTES_MAX - inflight, max(left, _SURE_BYTES - inflight)
-        )
-
-    def _overloaded(self) -> bool:
-        return (
-            (self.inflight >= _SURE and self._room() <= 0)
-            or (self.inflight_bytes >= _SURE_BYTES and self._room_bytes() <= 0)
-            or self._unsent() >= limits.CONNECTION_SEND_BYTES_MAX
-        )
-
+    # --- out ------------------------------------------------------------------------------------
     @property
     def buffered(self) -> int:
         """Bytes that its client's not reading costs."""
-        return min(self._unsent(), 2 * limits.CONNECTION_SEND_BYTES_MAX)
+        return min(self.unsent(), 2 * limits.CONNECTION_SEND_BYTES_MAX)
 
-    def _unsent(self) -> int:
+    def unsent(self) -> int:
         """Reply bytes that wait, but for the stream under way: it is only a view of the state."""
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return buffered + self._queue_bytes + self._out_bytes
-
-    def _pause(self) -> None:
-        if self._reading and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _may_resume(self) -> bool:
-        return (
-            not self._attaching
-            and self.inflight <= self._room()
-            and self.inflight_bytes <= self._room_bytes()
-            and self._unsent() * 2 <= limits.CONNECTION_SEND_BYTES_MAX
-        )
-
-    def _maybe_resume(self, *, released: bool = False) -> None:
-        """Go on with what is held and, when nothing is, with reading."""
-        if self._transport is None or not (self._held or self._bodies or not self._reading):
-            return
-        if not self._may_resume():
-            return
-        if self._held or self._bodies:
-            # not at once: who calls may be in the middle of sending replies
-            if not released:
-                self._release_later()
-        else:
-            self._reading = True
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-
-    # --- out ------------------------------------------------------------------------------------
-    def answer(self, request: int, result: Result) -> None:
-        """Reply with the outcome of a command."""
-        code, value = result
-        if code == _OK:
-            self._out.append([0, request, 1, value])
-        else:
-            self._out.append(self._refusal(request, code, value))
-        self._answered += 1
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def _refusal(self, request: int, code: int, value: Any) -> list[Any]:
-        """The message that tells a refusal."""
-        if value[0] == _NOT_GRANTED:
-            self._listener.refused(self, f"the right to {value[1]} is not granted")
-        # the attempt answered here did nothing, but an earlier one under its number may have
-        return [_REPLY, request, code, value, value[0] != _ANSWERED]
-
-    def answer_all(self, requests: list[int], results: list[Result]) -> None:
-        """Reply with the outcomes of consecutive commands."""
-        self._out += [
-            [0, request, 1, value] if code == _OK else self._refusal(request, code, value)
-            for request, (code, value) in zip(requests, results, strict=True)
-        ]
-        self._answered += len(requests)
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def deliver(self, request: int, result: Result) -> None:
-        """Reply with the outcome of a query; many or large ones wait until the client reads."""
-        if self._transport is None:
-            return
-        size = _size(result.value)
-        if (
-            size < _STREAM_ABOVE_BYTES
-            and self._out_bytes + size <= _REPLY_FRAME_BYTES
-            and (size <= _TINY_BYTES or (self._writable and not self._queue))
-        ):
-            self._out_bytes += size
-            self.answer(request, result)
-            if self._listings:
-                self._listed(request)
-            return
-        code, value = result
-        if code == _OK:
-            self._enqueue([_REPLY, request, code, value], size)
-        else:
-            self._enqueue(self._refusal(request, code, value), size)
-
-    def _enqueue(self, message: list[Any], size: int) -> None:
-        """Have a message sent when those before it are, and the client reads."""
-        self._queue.append((message, size))
-        self._queue_bytes += size
-        if self._stream is None:
-            self._pump_soon()
-
-    def accepted(self, request: int) -> None:
-        """Tell that a command is accepted; its final reply follows."""
-        self._out.append([1, request])
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def refuse(
-        self, request: int, code: int, reason: str, detail: Any = None, *, definite: bool = True
-    ) -> None:
-        """Reply that nothing was done (or, not ``definite``, that it is unknown)."""
-        self._listener.refusals[reason] += 1
-        self._out.append([0, request, int(code), [reason, detail, None], definite])
-        self._answered += 1
-        if self._listings:
-            self._listed(request)
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def value(self, request: int, value: Any) -> None:
-        """Reply with a value that is no result of the model."""
-        self.answer(request, Result(_OK, value))
-
-    def revoke(self, request: int) -> None:
-        """Tell that what was begun under a number, and answered, is over for lack of a right."""
-        refusal = ["revoked", None, None]
-        self._out.append([_REPLY, request, int(SaAisError.ERR_ACCESS), refusal, True])
-        if not self._dirty:
-            self._dirty = True
-            self._listener.mark(self)
-
-    def attached(self) -> None:
-        """The ATTACH under way was answered (or refused): go on with what followed it."""
-        if self._attaching:
-            self._listener.soon(self._attach_over)
+        return buffered + self.outbox.queued_bytes + self.outbox.gathered_bytes
 
     def notice(self, kind: str, value: Any) -> None:
         """Tell something that nobody asked for."""
         if self.greeted:
-            self._out.append([2, kind, value])
-            if not self._dirty:
-                self._dirty = True
-                self._listener.mark(self)
+            self.outbox.notice(kind, value)
 
     def detached(self) -> None:
         """Another connection took the session over: close this one."""
@@ -640,138 +338,34 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def flush(self) -> None:
-        """Send the replies gathered as one frame (more only beyond the frame's bounds)."""
-        self._dirty = False
-        out, self._out = self._out, []
-        self._out_bytes = 0
-        self.inflight -= self._answered
-        self._answered = 0
-        transport = self._transport
-        if transport is None or not out:
+        """Send the replies gathered."""
+        frames, transport = self.outbox.flush(), self._transport
+        if transport is None or not frames:
             return
-        for start in range(0, len(out), _MESSAGES_PER_REPLY_FRAME):
-            messages = out[start : start + _MESSAGES_PER_REPLY_FRAME]
-            frame = try_pack(messages)
-            if frame is not None:
-                transport.write(frame)
-                continue
-            for message in messages:  # long after all: there they are cut to fit
-                self.inflight += message[0] == _REPLY
-                self._enqueue(message, _size(message))
-        if not self._reading:
-            self._maybe_resume()
-
-    # --- the queue ------------------------------------------------------------------------------
-    def _next_stream(self) -> Iterator[bytes] | None:
-        """Begin with the next large reply, or with the next small ones that share a frame."""
-        queue = self._queue
-        if not queue:
-            return self._next_changes()
-        message, size = queue.popleft()
-        self._queue_bytes -= size
-        self._streamed = messages = [message]
-        if size >= _STREAM_ABOVE_BYTES:
-            few = message[0] != _REPLY or _few(message[3])
-            return reply_frames(message, limits.FRAGMENT_BYTES if few else _LIST_FRAGMENT_BYTES)
-        while queue and len(messages) < _MESSAGES_PER_REPLY_FRAME:
-            message, more = queue[0]
-            size += more
-            if more >= _STREAM_ABOVE_BYTES or size > _REPLY_FRAME_BYTES:
-                break
-            queue.popleft()
-            self._queue_bytes -= more
-            messages.append(message)
-        return message_frames(messages)
-
-    def _next_changes(self) -> Iterator[bytes] | None:
-        """Begin with what the trackers have, now that nothing else waits."""
-        subscription, transport = self.subscription, self._transport
-        if subscription is None or transport is None:
-            return None
-        for _ in range(_PUSHES_PER_TURN):
-            messages, size = subscription.pull()
-            if not messages:
-                return None
-            self._streamed = messages
-            if size >= _STREAM_ABOVE_BYTES and len(messages) == 1:
-                return reply_frames(messages[0], _LIST_FRAGMENT_BYTES)
-            frame = self._listener.packed(messages)
-            if frame is None:
-                return message_frames(messages)
+        for frame in frames:
             transport.write(frame)
-            self._sent()
-            if not self._writable:
-                return None
-        self._pump_soon()
-        return None
+        if not self._reading:
+            self._go_on()
 
-    def pushable(self) -> None:
-        """A tracker may have something to send."""
-        if self._writable and self._stream is None:
-            self._pump_soon()
-
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
+        """Have what is queued sent in the next turn of the loop."""
         if self._unpumped:
             self._unpumped = False
             self._listener.soon(self._pump)
 
     def _pump(self) -> None:
-        """Write one frame of the queue per iteration of the loop, as long as the client reads."""
+        """Write what is queued for this turn of the loop, as long as the client reads."""
         self._unpumped = True
         self._listener.working()
-        transport = self._transport
-        if transport is None or transport.is_closing() or not self._writable:
+        transport, outbox = self._transport, self.outbox
+        if transport is None or transport.is_closing() or not outbox.reads:
             return
-        if self._stream is None:
-            self._stream = self._next_stream()
-            if self._stream is None:
-                return
-        frame = next(self._stream, None)
-        if frame is None:
-            self._stream = None
-            self._sent()
-        elif frame:  # else it only says that others may go first
+        for frame in outbox.turn(self.subscription):
             transport.write(frame)
-            if not self._reading and self.session is not None:
+            if outbox.streams and not self._reading and self.session is not None:
                 # its signs of life may wait unread behind what it takes
                 self.session.seen = self._listener.clock.monotonic()
-        self._pump_soon()
-
-    def _sent(self) -> None:
-        """All frames of what was taken from the queue are written."""
-        streamed, self._streamed = self._streamed, []
-        for message in streamed:
-            if message[0] == _REPLY:
-                self.inflight -= 1
-                if self._listings:
-                    self._listed(message[1])
-        self._maybe_resume()
-
-
-def _size(value: Any) -> int:
-    """Approximate encoded size; not more exact than needed to tell small from large."""
-    kind = type(value)
-    if kind is bytes or kind is str:
-        return len(value)
-    if kind is int:
-        return 8
-    if hasattr(value, "rows"):
-        return max(_STREAM_ABOVE_BYTES, 16 * len(value))  # not to be encoded in one go
-    if isinstance(value, list | tuple):
-        total = 0
-        for item in value:
-            total += 8 + _size(item)
-            if total >= _STREAM_ABOVE_BYTES and len(value) > 64:
-                return max(total, 8 * len(value))
-        return total
-    return len(value) if hasattr(value, "__len__") else 8
-
-
-def _few(value: Any) -> bool:
-    """Whether the reply consists of few, large items."""
-    return not (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and (hasattr(value[1], "rows") or isinstance(value[1], list | tuple))
-        and len(value[1]) > 1024
-    )
+        if not outbox.streams:
+            self._go_on()
+        if outbox.more:
+            self.pump_soon()

@@ -1,30 +1,22 @@
-"""What the messages of a client mean that are no commands: greeting, queries, admin."""
+"""What the messages of a client mean that are no commands: who answers each, and admin."""
 
 from __future__ import annotations
 
 import os
-import resource
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from raftckpt.errors import SaAisError, ensure
-from raftckpt.model.access import ProvenIdentity
 from raftckpt.node.clock import Clock
 from raftckpt.node.config import announceable
-from raftckpt.node.cputime import CpuMeter
-from raftckpt.node.liveness import Requester
 from raftckpt.node.replica import Replica
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.operations import OPERATIONS, Right
-from raftckpt.raft.configuration import ClusterMember
 from raftckpt.raft.port import (
     AddMember,
     Change,
     Changed,
-    PeerStatus,
     RemoveMember,
     SetDrain,
     SetPin,
@@ -32,16 +24,15 @@ from raftckpt.raft.port import (
 )
 from raftckpt.server.audit import audit
 from raftckpt.server.copies import Copies
+from raftckpt.server.greeting import Greeting, Newcomer
+from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.server.tracking import Subscriber, Tracking
-from raftckpt.version import CLIENT_PROTOCOL, HIGHEST_LEVEL, LOWEST_LEVEL, VERSION
 
-__all__ = ["Client", "Dispatcher", "ReplicaInfo"]
+__all__ = ["Client", "Dispatcher"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
 _NONCE_BYTES: Final = 16
-_STATUS_SECONDS: Final = 0.05
-"""For so long a status is told again: making one costs as much as fifty reads."""
 _NOT_MOVED: Final = {
     Transferred.REFUSED: "who should take over is not connected, or another hand-over is under way",
     Transferred.TIMED_OUT: "who should take over did not in time",
@@ -57,63 +48,27 @@ _OPERATING: Final = frozenset(
     if OPERATIONS[record].needs is Right.OPERATE
 )
 """What is outside the log and of the state, and needs the right over the cluster."""
+_LOCAL: Final = frozenset(
+    (
+        ops.MemberAdd,
+        ops.MemberRemove,
+        ops.MemberDrain,
+        ops.LevelPin,
+        ops.LimitsChange,
+        ops.AlarmClear,
+    )
+)
+"""What of it is refused, while rights are off, to whoever comes from elsewhere without TLS."""
 
 
-class Client(Requester, Subscriber, Protocol):
+class Client(Newcomer, Subscriber, Protocol):
     """A connection as the dispatcher sees it."""
-
-    greeted: bool
-    client_name: str
-    identity: ProvenIdentity
-    """Who it proved to be."""
-    private: bool
-    """Nobody listens in and nobody from elsewhere speaks: loopback, or TLS."""
-
-    def value(self, request: int, value: Any) -> None:
-        """Reply with a value."""
 
     def attaching(self) -> None:
         """An ATTACH begins: hold what follows it."""
 
-    def close(self) -> None:
-        """Send what is gathered and close."""
-
-    def certified(self, cluster: str) -> str | None:
-        """Name of the client of ``cluster`` that its certificate is for."""
-
-    def identify(self, identity: ProvenIdentity) -> None:
-        """Take note of who it is."""
-
-    def audited(self, why: str) -> None:
-        """Have it written down that it was refused."""
-
     def operates(self, operation: str) -> None:
         """Have it written down that it does what needs the right to operate."""
-
-
-@dataclass(frozen=True)
-class ReplicaInfo:
-    """What a replica tells about itself beside its consensus."""
-
-    node: str
-    cluster: str
-    founding: str
-    directory: str
-    endpoints: Mapping[str, str]
-    durability: str
-    started_at: float
-    journal_bytes: Callable[[], int]
-    fsyncs: Callable[[], int]
-    alarms: Callable[[], list[str]] = list
-    """Sentences of what is wrong outside the consensus."""
-    clear_alarms: Callable[[], None] = lambda: None
-    longest_step_s: Callable[[], float] = lambda: 0.0
-    """Longest step of the last minute or two, its syncs not counted."""
-    health: Callable[[], dict[str, Any]] = dict
-    """Disk, clock, certificates."""
-    cpu: CpuMeter | None = None
-    lately: Callable[[], list[Any]] = list
-    """What LATELY answers."""
 
 
 class Dispatcher:
@@ -124,26 +79,22 @@ class Dispatcher:
         replica: Replica,
         info: ReplicaInfo,
         clock: Clock,
-        connections: Callable[[], int],
+        greeting: Greeting,
         tracking: Tracking,
         copies: Copies,
+        status: StatusReport,
     ) -> None:
         self._replica = replica
         self._info = info
         self._clock = clock
-        self._connections = connections
-        self._tracking = tracking
-        self._copies = copies
-        self._status_at = float("-inf")
-        self._last_status: dict[str, Any] = {}
         self._transfers: deque[float] = deque(maxlen=_TRANSFERS_AT_ONCE)
         self._handlers: dict[type[Any], Callable[[Client, Any], None]] = {
-            ops.HelloRequest: self._hello,
+            ops.HelloRequest: greeting.hello,
             ops.Attach: self._attach,
             ops.Keepalive: replica.keepalive,
             ops.ComponentAlive: replica.component_alive,
             ops.WitnessRequest: replica.witness,
-            ops.ReplicaStatusRequest: self._status,
+            ops.ReplicaStatusRequest: status.tell,
             ops.Transfer: self._transfer,
             ops.MemberAdd: self._change,
             ops.MemberRemove: self._change,
@@ -184,65 +135,10 @@ class Dispatcher:
             return False
         if type(message) is not ops.SnapshotPiece:  # its BEGIN is enough
             client.operates(OPERATIONS[type(message)].name)
-        return True
-
-    def _identified(self, client: Client, message: ops.HelloRequest, first: bool) -> bool:
-        """Find out who it is; refuse whoever is nobody."""
-        access = self._replica.machine.access
-        if not access.on:
-            if message.token is None:
-                return True
-            # whoever shows one believes that it is looked at
-            self._refuse_credential(client, message, "token")
+        if type(message) in _LOCAL and not (client.private or self._replica.machine.access.on):
+            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
             return False
-        certified = client.certified(self._info.cluster)
-        identity = access.prove(message.token, certified, self._now_ns())
-        if identity is None or not (first or identity == client.identity):
-            self._refuse_credential(client, message, "credentials")
-            client.audited("it shows no credential that is known, or one that has ended")
-            return False
-        client.identify(identity)
         return True
-
-    def _refuse_credential(self, client: Client, message: ops.HelloRequest, reason: str) -> None:
-        """Refuse, for good only if what is known here is all that is committed, as far as we know.
-
-        A replica that was just started may be of before the credential, or before rights were on.
-        """
-        replica, raft = self._replica, self._replica.log.status()
-        behind = replica.leader is None or raft.applied_index < raft.commit_index
-        if behind and not replica.leading:
-            client.refuse(message.request, _TRY_AGAIN, "behind", replica.machine.revision)
-        else:
-            client.refuse(message.request, SaAisError.ERR_ACCESS, reason)
-
-    def _now_ns(self) -> int:
-        """Time by which credentials end: an idle cluster's own stands still."""
-        return max(self._replica.machine.now_ns, self._clock.wall_ns())
-
-    def _hello(self, client: Client, message: ops.HelloRequest) -> None:
-        first = not client.greeted
-        client.greeted = True  # also if it is refused, so that the refusal can leave
-        if CLIENT_PROTOCOL not in message.versions:
-            client.refuse(message.request, SaAisError.ERR_VERSION, "version", [CLIENT_PROTOCOL])
-            client.close()
-            return
-        if not self._identified(client, message, first):
-            client.close()
-            return
-        client.client_name = message.client_name
-        client.value(
-            message.request,
-            {
-                "version": CLIENT_PROTOCOL,
-                "node": self._info.node,
-                "cluster": self._info.cluster,
-                "founding": self._info.founding,
-                "leader": self._replica.leader,
-                "endpoints": dict(self._info.endpoints),
-                "product": VERSION,
-            },
-        )
 
     def _attach(self, client: Client, message: ops.Attach) -> None:
         client.attaching()
@@ -287,9 +183,6 @@ class Dispatcher:
     def _change(self, client: Client, message: Any) -> None:
         """Change members or level; the answer comes when it is committed, or refused."""
         request, replica = message.request, self._replica
-        if not (client.private or replica.machine.access.on):
-            client.refuse(request, SaAisError.ERR_ACCESS, "not_local")
-            return
         if not replica.leading:
             replica.refuse_not_leader(client, request)
             return
@@ -332,15 +225,9 @@ class Dispatcher:
         replica.change(change, done)
 
     def _limits(self, client: Client, message: ops.LimitsChange) -> None:
-        if not (client.private or self._replica.machine.access.on):
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
-            return
         self._replica.set_limits(client, message.request, message.values)
 
     def _clear(self, client: Client, message: ops.AlarmClear) -> None:
-        if not (client.private or self._replica.machine.access.on):
-            client.refuse(message.request, SaAisError.ERR_ACCESS, "not_local")
-            return
         self._info.clear_alarms()
         client.value(message.request, "done")
 
@@ -363,101 +250,3 @@ class Dispatcher:
             client.refuse(message.request, _TRY_AGAIN, "digest")
         else:
             client.value(message.request, [digest.at, digest.hex])
-
-    def _status(self, client: Client, message: ops.ReplicaStatusRequest) -> None:
-        now, leader = self._clock.monotonic(), self._replica.leader
-        if now - self._status_at >= _STATUS_SECONDS or self._last_status["leader"] != leader:
-            self._status_at, self._last_status = now, self.status()
-        client.value(message.request, self._last_status)
-
-    def status(self) -> dict[str, Any]:
-        """Describe this replica (REPLICA_STATUS); plain values only."""
-        replica, info = self._replica, self._info
-        raft = replica.log.status()
-        machine = replica.machine
-        copied = self._copies.newest()
-        return {
-            "node": info.node,
-            "cluster": info.cluster,
-            "role": raft.role.value,
-            "term": raft.term,
-            "leader": raft.leader,
-            "commit": raft.commit_index,
-            "applied": raft.applied_index,
-            "first": raft.first_index,
-            "last": raft.last_index,
-            "snapshot": raft.snapshot_index,
-            "pid": os.getpid(),
-            "version": VERSION,
-            "durability": info.durability,
-            "uptime_s": int(self._clock.monotonic() - info.started_at),
-            "sessions": len(machine.sessions),
-            "connections": self._connections(),
-            "checkpoints": len(machine.checkpoints),
-            "data_bytes": machine.used,
-            "data_bytes_max": replica.data_bytes_max or 0,
-            "memory_limit": machine.bounds.value("memory"),
-            "memory_full": machine.bounds.full,
-            "revision": machine.revision,
-            "trackers": self._tracking.count,
-            "history_from": self._tracking.history.floor,
-            "history_bytes": self._tracking.history.bytes,
-            "directory": info.directory,
-            "founding": raft.configuration.founding,
-            "level": raft.configuration.level,
-            "levels": [LOWEST_LEVEL, HIGHEST_LEVEL],
-            "pinned": raft.configuration.pinned,
-            "config_index": raft.configuration_index,
-            "members": [_member(member) for member in raft.configuration.members],
-            "alarms": raft.alarms + info.alarms(),
-            "waiting": raft.waiting,
-            "digest_index": replica.digests.last_index,
-            "peers": [_peer(peer) for peer in raft.peers],
-            "rss_bytes": resident_bytes(),
-            "journal_bytes": info.journal_bytes(),
-            "fsyncs": info.fsyncs(),
-            "longest_step_ms": int(info.longest_step_s() * 1000),
-            "turn_cpu_ms": 0 if info.cpu is None else round(info.cpu.most * 1000, 1),
-            "long_turns": 0 if info.cpu is None else info.cpu.long,
-            "cpu_ms": int(time.process_time() * 1000),
-            "commands": replica.applied_commands,
-            "copied_s": None if copied is None else copied[0],
-            "copied_revision": None if copied is None else copied[1],
-            **info.health(),
-        }
-
-
-def _peer(peer: PeerStatus) -> dict[str, Any]:
-    silent = peer.silent_s
-    return {
-        "node": peer.node,
-        "connected": peer.connected,
-        "match": peer.match_index,
-        "next": peer.next_index,
-        "silent_ms": None if silent == float("inf") else int(silent * 1000),
-        "directory": peer.directory,
-        "voter": peer.voter,
-        "levels": list(peer.levels) if peer.levels is not None else None,
-    }
-
-
-def _member(member: ClusterMember) -> dict[str, Any]:
-    return {
-        "node": member.node,
-        "directory": member.directory,
-        "peer": member.peer,
-        "client": member.client,
-        "voter": member.voter,
-        "promote": member.promote,
-        "replaces": member.replaces,
-        **({"drained": True} if member.drained else {}),
-    }
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process (its peak where /proc does not tell)."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,6 +14,7 @@ from typing import Final
 from raftckpt.net.certificates import client_name
 from raftckpt.node.clock import SystemClock
 from raftckpt.server.admin import Page, PageRequest
+from raftckpt.server.greeting import Identification
 from raftckpt.server.metrics import Sources
 
 __all__ = ["AdminGate", "shown_token"]
@@ -59,24 +60,19 @@ class AdminGate:
             return _UNREADABLE
         if not access.on:
             return None if token is None else _OFF
-        certified = client_name(asked.certificate, self._cluster)
-        now_ns = max(sources.replica.machine.now_ns, self._clock.wall_ns())
-        identity = access.prove(token, certified, now_ns)
+        identification = Identification(sources.replica, self._cluster, self._clock)
+        identity = identification.prove(token, asked.certificate)
         if identity is None:
-            if token is None and certified is None:
+            if token is None and client_name(asked.certificate, self._cluster) is None:
                 return _UNKNOWN  # a browser asks like that before it knows that it has to
-            return self._refused(sources, asked, "-", _UNKNOWN)
-        if not access.operates(identity.principal):
-            name = access.by_number[identity.principal].name
-            return self._refused(sources, asked, name, _NOT_GRANTED)
-        return None
-
-    def _refused(self, sources: Sources, asked: PageRequest, principal: str, page: Page) -> Page:
-        replica, raft = sources.replica, sources.replica.log.status()
-        behind = replica.leader is None or raft.applied_index < raft.commit_index
-        if behind and not replica.leading:
-            return _BEHIND  # it may be of before the credential, or the right
-        sources.listener.audit.refused(asked.peer, principal, f"the page {asked.path}")
+            name, page = "-", _UNKNOWN
+        elif not access.operates(identity.principal):
+            name, page = access.by_number[identity.principal].name, _NOT_GRANTED
+        else:
+            return None
+        if identification.may_be_behind():
+            return _BEHIND
+        sources.listener.audit.refused(asked.peer, name, f"the page {asked.path}")
         return page
 
 

@@ -24,8 +24,10 @@ from raftckpt.protocol.replies import ReplyKind
 from raftckpt.server.audit import AuditTrail
 from raftckpt.server.connection import Connection
 from raftckpt.server.copies import Copies
-from raftckpt.server.dispatch import Dispatcher, ReplicaInfo
+from raftckpt.server.dispatch import Dispatcher
+from raftckpt.server.greeting import Greeting, Identification
 from raftckpt.server.history import History
+from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.server.tracking import Tracking
 from raftckpt.server.turns import Turns
 
@@ -85,8 +87,13 @@ class ClientListener:
         )
         self.tracking.restored(replica.machine.revision)
         self.copies = Copies(replica, clock, self.later)
+        self.status = StatusReport(
+            replica, info, clock, self.tracking, self.copies, lambda: len(self.connections)
+        )
+        self.identification = Identification(replica, info.cluster, clock)
+        greeting = Greeting(replica, info, self.identification)
         self.dispatcher = Dispatcher(
-            replica, info, clock, lambda: len(self.connections), self.tracking, self.copies
+            replica, info, clock, greeting, self.tracking, self.copies, self.status
         )
         self.tls = tls
         self._cluster = info.cluster
@@ -241,7 +248,7 @@ class ClientListener:
         begun = sorted(
             (since, position, connection)
             for position, connection in enumerate(self.connections)
-            if (since := connection.partial_since) is not None
+            if (since := connection.inbound.partial_since) is not None
         )
         for _, _, connection in begun:
             if self.receiving_bytes <= self.edge.receive_bytes:
@@ -283,8 +290,8 @@ class ClientListener:
             if not connection.greeted and now - connection.opened_at > self._handshake_s:
                 connection.break_off("no HELLO in time")
             elif (
-                connection.partial_since is not None
-                and now - connection.partial_since > _PARTIAL_FRAME_SECONDS_MAX
+                connection.inbound.partial_since is not None
+                and now - connection.inbound.partial_since > _PARTIAL_FRAME_SECONDS_MAX
             ):
                 connection.break_off("a frame was begun and not completed")
         self._relieve(now)
@@ -357,7 +364,7 @@ class ClientListener:
         access = self.replica.machine.access
         if not access.on:
             return
-        now_ns = max(self.replica.machine.now_ns, self.clock.wall_ns())
+        now_ns = self.identification.now_ns()
         for connection in list(self.connections):
             if connection.greeted and not access.holds(connection.identity, now_ns):
                 connection.notice("session_lost", "revoked")

@@ -21,9 +21,9 @@ from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
 from raftckpt.plain import plain
 from raftckpt.raft.port import PeerStatus, RaftStatus, Role
-from raftckpt.server.dispatch import ReplicaInfo, resident_bytes
 from raftckpt.server.lasthour import Busy, LastHour
 from raftckpt.server.listener import ClientListener, cut_off
+from raftckpt.server.status import ReplicaInfo, resident_bytes
 from raftckpt.version import VERSION
 
 __all__ = [
@@ -223,9 +223,6 @@ METRICS: Final = tuple(Metric(*row) for row in (
 """All there are. A metric is added here and nowhere else."""
 
 
-_BEHIND_ENTRIES: Final = 10_000  # entries are batches: several seconds of full load
-
-
 def readiness(replica: Replica) -> str:
     """Whether a replica serves, in a word: "ok", "no-leader", "cut-off", "behind"."""
     if replica.leader is None:
@@ -233,7 +230,7 @@ def readiness(replica: Replica) -> str:
     if cut_off(replica):
         return "cut-off"
     raft = replica.log.status()
-    return "behind" if raft.commit_index - raft.applied_index > _BEHIND_ENTRIES else "ok"
+    return "behind" if raft.commit_index - raft.applied_index > limits.BEHIND_ENTRIES_MAX else "ok"
 
 
 def details(sources: Sources) -> bytes:

@@ -34,8 +34,8 @@ from raftckpt.protocol.replies import ReplyKind
 from raftckpt.protocol.snapshotfile import FileHead, SnapshotPacker, SnapshotUnpacker
 from raftckpt.raft import hello, messages
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from raftckpt.server.status import ReplicaInfo, StatusReport
 from raftckpt.storage import (
     Contradiction,
     DataDirectory,
@@ -241,25 +241,21 @@ def same_everywhere() -> Iterator[set[str]]:
     Gives the fields that the status is to be without, too.
     """
     missing = {field for fields in GROWTH.values() for field in fields}
-    status = "raftckpt.server.dispatch.Dispatcher.status"
-    original = _status_of()
+    original = StatusReport.describe
 
-    def plain(dispatcher: Any) -> dict[str, Any]:
-        found: dict[str, Any] = original(dispatcher)
+    def plain(status: StatusReport) -> dict[str, Any]:
+        found: dict[str, Any] = original(status)
         return {
             key: 7 if key in _MACHINE_DEPENDENT else value
             for key, value in found.items()
             if key not in missing
         }
 
-    with patch("os.urandom", lambda size: bytes(range(size))), patch(status, plain):
+    with (
+        patch("os.urandom", lambda size: bytes(range(size))),
+        patch.object(StatusReport, "describe", plain),
+    ):
         yield missing
-
-
-def _status_of() -> Any:
-    from raftckpt.server.dispatch import Dispatcher
-
-    return Dispatcher.status
 
 
 # --- the client ----------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from typing import Any, Final
 from raftckpt.node.replica import Replica
 from raftckpt.raft.port import RaftStatus
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.listener import ClientListener
+from raftckpt.server.status import ReplicaInfo
 from tests.sim import crashpoints
 from tests.sim.clients import SimClient
 from tests.sim.nodes import Clocks

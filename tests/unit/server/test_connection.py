@@ -1,4 +1,4 @@
-"""Replies of any size and number: cut to frames, bounded while they wait; listings one by one."""
+"""Requests of one frame: as many begin as the bounds allow, listings a few at a time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 
 from raftckpt import limits
-from raftckpt.model.types import Result, refuse, success
-from raftckpt.model.values import Frozen, Listing, Pages
+from raftckpt.model.types import success
 from raftckpt.protocol.frames import MessageStream, pack_messages
 from raftckpt.server.connection import Connection
 from raftckpt.server.turns import Turns
 from tests.unit.node.fakes import LoneReplica
 from tests.unit.server.test_listener import Harness, run
-
-NO_RESOURCES = 18
 
 
 class Transport:
@@ -59,6 +56,7 @@ class Loop:
         self.calls: deque[Callable[[], None]] = deque()
         self.clock = self
         self.replica = LoneReplica().replica
+        self.dispatcher: Any = None
         self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
         self.refusals: Counter[str] = Counter()
 
@@ -72,6 +70,9 @@ class Loop:
         return 0.0
 
     def opened(self, connection: Connection) -> None: ...
+
+    def packed(self, messages: list[Any]) -> bytes:
+        return pack_messages(messages)
 
     def mark(self, connection: Connection) -> None:
         self.soon(connection.flush)
@@ -93,7 +94,7 @@ def loop() -> Loop:
 def connection(loop: Loop) -> Connection:
     connection = Connection(loop)  # type: ignore[arg-type]
     connection.connection_made(Transport())  # type: ignore[arg-type]
-    connection.greeted = True
+    connection.greet()
     return connection
 
 
@@ -102,78 +103,16 @@ def received(connection: Connection) -> list[Any]:
     return [message for frame in connection._transport.frames for message in stream.feed(frame)]
 
 
-def test_many_replies_just_below_a_page(loop: Loop, connection: Connection) -> None:
-    connection.inflight = 40
-    for number in range(40):
-        connection.deliver(number, success([1, [b"x" * 60_000]]))
-    connection.flush()
-    assert len(connection._transport.frames) == 1
-    assert len(connection._transport.frames[0]) <= limits.FRAGMENT_BYTES + 1024
-    loop.run()
-    replies = received(connection)
-    assert sorted(message[1] for message in replies) == list(range(40))
-    assert all(message[2:] == [1, [1, [b"x" * 60_000]]] for message in replies)
-    assert len(connection._transport.frames) < 15, "small replies share frames"
-    assert connection.inflight == 0
-    assert connection._unsent() == 0
-
-
-def page_rows(count: int) -> Listing:
-    return Listing(Frozen({b"%d" % i: i for i in range(count)}), lambda key, _: key)
-
-
-MIXES: dict[str, list[tuple[str, Any]]] = {
-    "long refusals": [("deliver", refuse(NO_RESOURCES, "limit", "y" * 20_000))] * 300,
-    "command results": [("answer", success(b"r" * 60_000))] * 100,
-    "huge results of commands": [("answer", success(b"r" * (3 << 20)))] * 3,
-    "a huge refusal": [("refuse", "z" * (3 << 20)), ("deliver", success([1, [b"a"]]))],
-    "pages below the limit": [("deliver", success([1, [Pages((b"p" * 50_000,), 40_000, 7)]]))] * 60,
-    "many openers": [
-        ("deliver", success([1, [(i, "name" * 20, "node", 1, 1) for i in range(9999)]]))
-    ]
-    * 9,
-    "underestimated": [("deliver", success([1, "\N{SNOWMAN}" * 60_000]))] * 40,
-    "a map": [("value", {str(i): "v" * 1000 for i in range(3000)})],
-    "notices": [("notice", "n" * 30_000)] * 100,
-    "listings": [("deliver", success([1, page_rows(5000)]))] * 5,
-}
-
-
-@pytest.mark.parametrize("names", [*[[name] for name in MIXES], list(MIXES)], ids="+".join)
-def test_no_mix_of_replies_fails_to_be_sent(
-    loop: Loop, connection: Connection, names: list[str]
+def test_who_does_not_read_is_sent_nothing_and_read_no_further(
+    loop: Loop, connection: Connection
 ) -> None:
-    number = notices = 0
-    for how, what in [item for name in names for item in MIXES[name]]:
-        if how == "notice":
-            notices += 1
-            connection.notice("leader", what)
-            continue
-        number += 1
-        connection.inflight += 1
-        if how == "refuse":
-            connection.refuse(number, NO_RESOURCES, "limit", what)
-        else:
-            getattr(connection, how)(number, what)
-    connection.flush()
-    loop.run()
-    replies = received(connection)
-    assert sorted(m[1] for m in replies if m[0] == 0) == list(range(1, number + 1))
-    assert sum(m[0] == 2 for m in replies) == notices
-    assert all(len(m) == (4 if m[2] == 1 else 5) for m in replies if m[0] == 0)
-    assert connection.inflight == 0
-    assert connection._unsent() == 0
-
-
-def test_replies_wait_while_the_client_does_not_read(loop: Loop, connection: Connection) -> None:
-    data = b"x" * 60_000
     connection.pause_writing()
     for number in range(1000):
-        connection.deliver(number, Result(1, [1, [data]]))
+        connection.deliver(number, success([1, [b"x" * 60_000]]))
         connection.flush()
         loop.run()
     assert connection._transport.frames == []
-    assert connection._overloaded()
+    assert connection.inbound.overloaded(connection)
     connection.resume_writing()
     loop.run()
     assert len(received(connection)) == 1000
@@ -204,8 +143,8 @@ def test_one_frame_of_reads_costs_bounded_memory(consistency: int) -> None:
                 assert (await other.call(121))[2] == 1
             assert connection.unanswered > 0, "nobody reads: they cannot all be answered"
             if consistency:
-                assert connection._unsent() < limits.CONNECTION_SEND_BYTES_MAX + size
-                assert connection._held
+                assert connection.unsent() < limits.CONNECTION_SEND_BYTES_MAX + size
+                assert connection.inbound.requests
             # the requests themselves, decoded, are some hundred bytes each
             assert tracemalloc.get_traced_memory()[1] < 20 * limits.MIB
         finally:
@@ -229,7 +168,7 @@ def test_more_requests_than_may_be_in_flight_in_one_frame() -> None:
         peer.send(*[[202, 1000 + i] for i in range(count)])
         numbers = [(await peer.next())[1] for _ in range(count)]
         assert numbers == list(range(1000, 1000 + count)), "in order"
-        assert connection.inflight == 0
+        assert connection.outbox.owed == 0
 
     run(scenario)
 
@@ -262,25 +201,25 @@ def test_listings_of_a_connection_go_on_a_few_at_a_time(consistency: int) -> Non
         other = await harness.connect()
         most = 0
         for _ in range(30):
-            most = max(most, len(connection._listings))
+            most = max(most, len(connection.outbox.listings))
             assert (await other.call(121))[2] == 1
         assert 1 <= most <= 4
         replies = {}
         while 9100 not in replies:
             reply = await peer.next()
             replies[reply[1]] = reply[3]
-            assert len(connection._listings) <= 4
+            assert len(connection.outbox.listings) <= 4
         while len(replies) < listings + 1:
             reply = await peer.next()
             replies[reply[1]] = reply[3]
         expected = [b"%06d" % i for i in range(count)]
         assert all(replies[9000 + i][1][:count] == expected for i in range(listings))
-        assert connection.inflight == 0
-        assert connection._listings == []
+        assert connection.outbox.owed == 0
+        assert connection.outbox.listings == []
         # refused ones are over, too
         for number in range(10):
             assert (await peer.call(106, 0, consistency, 99))[2] == 9, number
-        assert connection._listings == []
+        assert connection.outbox.listings == []
 
     run(scenario)
 
@@ -293,14 +232,14 @@ def test_wide_reads_count_as_listings() -> None:
         narrow, wide = ([[b"%06d" % i, 0, None] for i in range(n)] for n in (64, 65))
         peer.send(*[[100, 9000 + i, 0, 0, 1, wide if i else narrow] for i in range(10)])
         async with asyncio.timeout(5):
-            while not connection.inflight:
+            while not connection.outbox.owed:
                 await asyncio.sleep(0)
-        assert connection._listings == [9001, 9002, 9003, 9004]
-        assert connection.inflight == 5
+        assert connection.outbox.listings == [9001, 9002, 9003, 9004]
+        assert connection.outbox.owed == 5
         for number in range(10):
             reply = await peer.next(lambda m, number=number: m[1] == 9000 + number)
             assert reply[3][1] == [b"x"] * (65 if number else 64)
-        assert connection._listings == []
+        assert connection.outbox.listings == []
 
     run(scenario)
 

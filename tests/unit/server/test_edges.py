@@ -16,6 +16,7 @@ from raftckpt.server.history import cost
 from raftckpt.server.listener import ClientListener
 from tests.messages import record
 from tests.unit.server.test_connection import Loop, Transport, received
+from tests.unit.server.test_outbox import Pushing
 from tests.unit.server.trackers import TrackedLog, TrackingReplica, opened
 
 
@@ -46,40 +47,8 @@ def loop() -> Loop:
 def connection(loop: Loop) -> Connection:
     made = Connection(loop)  # type: ignore[arg-type]
     made.connection_made(Transport())  # type: ignore[arg-type]
-    made.greeted = True
+    made.greet()
     return made
-
-
-@pytest.mark.parametrize(
-    ("what", "bound"),
-    [
-        ("inflight", limits.PENDING_SHARED - 1),  # one is left for the others
-        ("inflight_bytes", limits.CONNECTION_INFLIGHT_BYTES_MAX),
-        ("_queue_bytes", limits.CONNECTION_SEND_BYTES_MAX),
-    ],
-)
-def test_each_bound_stops_the_reading_alone(connection: Connection, what: str, bound: int) -> None:
-    setattr(connection, what, bound - 1)
-    assert not connection._overloaded()
-    setattr(connection, what, bound)
-    assert connection._overloaded()
-
-
-def test_replies_that_share_a_frame_do_not_fill_more_than_one(
-    loop: Loop, connection: Connection
-) -> None:
-    connection.inflight = 60
-    for number in range(60):
-        connection.deliver(number, success([1, [b"x" * 30_000]]))
-    connection.flush()
-    loop.run()
-    assert max(map(len, connection._transport.frames)) <= limits.FRAGMENT_BYTES + 1024
-
-
-def test_that_a_command_is_accepted_is_told_by_itself(loop: Loop, connection: Connection) -> None:
-    connection.accepted(5)
-    loop.run()
-    assert received(connection) == [[1, 5]]
 
 
 @pytest.mark.parametrize("error", [None, OSError("lost afterwards")])
@@ -107,32 +76,19 @@ def test_a_connection_that_fails_was_not_closed_by_the_client(
 
 
 def test_who_owes_too_much_is_not_read_any_further(connection: Connection) -> None:
-    connection.inflight = limits.CONNECTION_INFLIGHT_MAX
+    connection.outbox.owed = limits.CONNECTION_INFLIGHT_MAX
     connection.data_received(b"\0")
     assert not connection._reading
 
 
-class Pushing:
-    """A subscription with some changes."""
-
-    def __init__(self, *batches: list[Any]) -> None:
-        self._batches = list(batches)
-
-    def pull(self) -> tuple[list[Any], int]:
-        return (self._batches.pop(0), 10) if self._batches else ([], 0)
-
-
-def test_what_a_tracker_has_is_sent_when_it_is_told(
-    loop: Loop, connection: Connection, monkeypatch
-) -> None:
-    monkeypatch.setattr(Loop, "packed", lambda _, messages: pack_messages(messages), raising=False)
+def test_what_a_tracker_has_is_sent_when_it_is_told(loop: Loop, connection: Connection) -> None:
     first, second = [3, 2, [], 8], [3, 2, [], 9]
     connection.subscription = Pushing([first], [second])  # type: ignore[assignment]
     connection.pause_writing()
     connection.pushable()
     loop.run()
     assert received(connection) == []
-    connection._writable = True
+    connection.outbox.reads = True
     connection.pushable()
     loop.run()
     assert received(connection) == [first, second]
@@ -157,11 +113,11 @@ def test_a_transaction_costs_what_its_parts_cost() -> None:
 
 
 def test_who_owes_less_than_half_is_read_again(connection: Connection) -> None:
-    connection.inflight = limits.CONNECTION_INFLIGHT_MAX
+    connection.outbox.owed = limits.CONNECTION_INFLIGHT_MAX
     connection.data_received(b"\0")
     half = next(n for n in range(limits.PENDING_SHARED) if n > (limits.PENDING_SHARED - n) // 2)
     for inflight, reading in ((half + 1, False), (half, True)):
-        connection.inflight = inflight
+        connection.outbox.owed = inflight
         connection.answer(1, success(None))
         connection.flush()
         assert connection._reading == reading

@@ -26,8 +26,9 @@ from raftckpt.node.driver import Driver
 from raftckpt.protocol import contract
 from raftckpt.protocol.frames import MessageStream, encode_frame, pack_messages
 from raftckpt.server.connection import Connection
-from raftckpt.server.dispatch import _NOT_MOVED, ReplicaInfo
+from raftckpt.server.dispatch import _NOT_MOVED
 from raftckpt.server.listener import ClientListener, _doors
+from raftckpt.server.status import ReplicaInfo
 from tests.directories import FOUNDING
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 
@@ -337,7 +338,7 @@ def test_a_frame_that_never_ends_is_closed():
         frame = pack_messages([[202, 9]])
         peer.writer.write(frame[:6])
         async with asyncio.timeout(5):
-            while not any(c.partial_since for c in harness.listener.connections):
+            while not any(c.inbound.partial_since for c in harness.listener.connections):
                 await asyncio.sleep(0)
             harness.world.clock.pass_by(20)
             peer.writer.write(frame[6:8])  # dripping does not help
@@ -656,12 +657,12 @@ def test_a_flood_of_requests_is_read_only_as_fast_as_answered(monkeypatch):
         other = await harness.connect()
         for _ in range(5):
             await other.call(121)
-        assert connection.inflight < 64 + 600  # one read of the socket past the limit
+        assert connection.outbox.owed < 64 + 600  # one read of the socket past the limit
         harness.world.log.hold = False
         harness.driver.wake()
         reply = await peer.next(lambda m: m[1] == 100 + sent - 1)
         assert reply[2] == 1
-        assert connection.inflight == 0
+        assert connection.outbox.owed == 0
         assert connection.inflight_bytes == 0
 
     async def session_held(self):
@@ -706,10 +707,10 @@ def test_expensive_requests_of_one_read_do_not_hold_the_others(monkeypatch, per_
     """By the clock a status takes longer than a turn: a few, then others have theirs."""
 
     async def scenario(harness):
-        dispatcher, clock = harness.listener.dispatcher, harness.world.clock
+        status, clock = harness.listener.status, harness.world.clock
         made = []
-        status = {"leader": "n1"}
-        monkeypatch.setattr(dispatcher, "status", lambda: made.append(clock.pass_by(0.1)) or status)
+        told = {"leader": "n1"}
+        monkeypatch.setattr(status, "describe", lambda: made.append(clock.pass_by(0.1)) or told)
         hog, other = await harness.connect(), await harness.connect()
         for start in range(0, 500, per_frame):
             hog.send(*[[121, 1000 + start + i] for i in range(per_frame)])
@@ -726,8 +727,8 @@ def test_a_status_is_told_again_for_a_while():
     async def scenario(harness):
         peer = await harness.connect()
         calls = []
-        status = harness.listener.dispatcher.status
-        harness.listener.dispatcher.status = lambda: calls.append(1) or status()
+        describe = harness.listener.status.describe
+        harness.listener.status.describe = lambda: calls.append(1) or describe()
         for _ in range(10):
             assert (await peer.call(121))[3]["node"] == "n1"
         assert len(calls) == 1

@@ -15,10 +15,10 @@ from raftckpt.limits import PENDING_COMMANDS_MAX
 from raftckpt.node.config import parse
 from raftckpt.node.health import Health
 from raftckpt.node.meters import Buckets
-from raftckpt.server.dispatch import ReplicaInfo
 from raftckpt.server.lasthour import LastHour
 from raftckpt.server.listener import ClientListener
 from raftckpt.server.metrics import METRICS, MetricKind, Sources, exposition, readiness
+from raftckpt.server.status import ReplicaInfo
 from tests.unit.node.fakes import ENDPOINTS, LoneReplica
 from tests.unit.server.costs import calls_of
 from tools import metrics_doc

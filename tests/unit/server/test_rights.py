@@ -13,6 +13,8 @@ from raftckpt.model import queries
 from raftckpt.net.certificates import client_name
 from raftckpt.protocol.batch import encode_batch
 from raftckpt.protocol.frames import pack_messages
+from raftckpt.protocol.operations import OPERATIONS
+from raftckpt.server import dispatch
 from tests.golden.product import GoldenPort
 from tests.unit.server.rights_port import ALL_RIGHTS, NEVER, RightsPort, token_of
 
@@ -121,6 +123,21 @@ def test_a_token_that_ended_lets_nobody_in_and_ends_who_is_in() -> None:
     assert refusal(port.caller("late", token_of("brief")).hello) == (ACCESS, "credentials")
 
 
+@pytest.mark.parametrize("record", sorted(dispatch._LOCAL, key=lambda record: record.__name__))
+def test_a_cluster_without_rights_is_changed_over_a_private_port(record: type[Any]) -> None:
+    spec = OPERATIONS[record]
+    good = next(spec.examples())
+    fields = [getattr(good, name) for name in spec.fields]
+    port = RightsPort()
+    assert port.operator.do(60, False, None)[2] == 1
+    stranger = port.caller("stranger", None)
+    port.connection("stranger").private = False
+    assert refusal(stranger.send(record, fields)) == (ACCESS, "not_local")
+    port.connection("stranger").private = True
+    reply = stranger.send(record, fields)
+    assert reply[2] == 1 or refusal(reply)[1] != "not_local"
+
+
 def test_rights_are_changed_over_a_private_port_only_while_they_are_off() -> None:
     port = RightsPort()
     assert port.operator.do(60, False, None)[2] == 1
@@ -169,7 +186,7 @@ def test_a_tracker_whose_right_is_taken_away_ends_with_the_reason() -> None:
         [7777, ACCESS, ["revoked", None, None]],
     ]
     connection = port.connection("tenant")
-    assert connection.inflight == 0
+    assert connection.outbox.owed == 0
     assert port.listener.tracking.count == 0
     tenant.do(24, 1, b"x", b"not seen")
     assert all(message[0] != 3 for message in port.told("tenant", [202, 8889]))
