@@ -9,10 +9,10 @@ notes it complete and tells the others. Nobody votes, acks or leads before its o
 complete.
 
 An incomplete offer gives way to one of a higher number, a complete one never; so a kill, a lost
-disk or a replaced replica before completion only mean another offer. A complete founding that is
-told is taken over unless this replica has written down an offer that does not count its teller:
-that one may be complete elsewhere (two hosts of one name, each with its own founding). What a peer
-says counts while its link lives.
+disk or a replaced replica before completion only mean another offer. Who is linked with two hosts
+of one name writes no offer down. A complete founding that is told is taken over unless this replica
+has written down an offer that does not count its teller: that one may be complete elsewhere (two
+hosts of one name, each with its own founding). What a peer says counts while its link lives.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Founding:
         """A link is gone: what came on it does not count any more, nor stands in the way."""
         self._linked.pop(directory, None)
         self._told.pop(directory, None)
+        for teller in list(self._told):
+            self._heed(teller)  # of a name that was there twice, one is left
         self._consider()
 
     def receive(self, directory: str, noted: Noted) -> None:
@@ -105,21 +107,29 @@ class Founding:
         """
         if directory not in self._linked or self._directory.founded:
             return
-        record = decode_configuration(noted.record) if noted.record else None
+        if noted.record:
+            decode_configuration(noted.record)
         self._told[directory] = noted
-        if record is None:
-            pass
-        elif noted.complete:
-            if self._may_take_over(directory, record):
+        self._heed(directory)
+        self._consider()
+
+    def _heed(self, teller: str) -> None:
+        """Write down what a peer has written down, if that is ours, too."""
+        noted = self._told[teller]
+        if not noted.record or self._directory.founded:
+            return
+        record = decode_configuration(noted.record)
+        if noted.complete:
+            if self._may_take_over(teller, record):
                 self._complete(noted.record)
         elif (
             not self._joins
             and record.member(self._own.directory) is not None
             and self._same_nodes(record)
+            and not self._another(record)
             and noted.number > self._directory.identity.number
         ):
             self._write(noted.number, noted.record)
-        self._consider()
 
     @property
     def _joins(self) -> bool:
@@ -127,6 +137,20 @@ class Founding:
 
     def _same_nodes(self, record: Configuration) -> bool:
         return [m.node for m in record.members] == self._nodes
+
+    def _another(self, record: Configuration) -> list[str]:
+        """Nodes of which another data directory than the record's is on a live link.
+
+        Of two hosts of one name each offers itself: who writes both offers down, one after the
+        other, lets the first be complete at its author alone.
+        """
+        return [
+            info.node
+            for info in self._linked.values()
+            if not info.joins
+            and (member := record.named(info.node)) is not None
+            and member.directory != info.directory
+        ]
 
     def _write(self, number: int, record: bytes) -> None:
         """Write an offer down, durably, and say so."""
@@ -213,6 +237,11 @@ class Founding:
             if told.complete
         }
 
+    def _twice(self) -> list[str]:
+        """Nodes of the file of which two data directories are on live links."""
+        names = [info.node for info in self._linked.values() if not info.joins]
+        return [node for node in self._nodes if names.count(node) > 1]
+
     def _missing(self) -> list[str]:
         """What keeps this replica from being one of all that answer."""
         if self._nodes == [self._own.node] and not self._alone:
@@ -257,6 +286,13 @@ class Founding:
                 )
         if self._joins:
             return Verdict(FoundingState.WAIT, "waiting for a member to let it in")
+        twice = self._twice()
+        if twice:
+            return Verdict(
+                FoundingState.WAIT,
+                f"two hosts call themselves {twice[0]}: stop the one that is not, or give it its "
+                "own name",
+            )
         missing = self._missing()
         if missing:
             return Verdict(FoundingState.WAIT, f"new replica, waiting for {' and '.join(missing)}")
