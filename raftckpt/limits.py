@@ -102,6 +102,10 @@ PEER_LINKS_MAX: Final = 64
 BEHIND_ENTRIES_MAX: Final = 10_000
 """Committed and not applied, above which a replica counts as behind. Entries are batches: several
 seconds of full load."""
+CERTIFICATE_DAYS_SOON: Final = 14
+"""Before its end a certificate is a warning: two weeks are enough to find who issues it."""
+CERTIFICATE_DAYS_NOW: Final = 2
+"""Before its end it is wrong, and an alarm: a weekend."""
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from raftckpt_cli.diagnosis import CERTIFICATE_DAYS_SOON
+from raftckpt.limits import CERTIFICATE_DAYS_SOON
 from raftckpt_cli.options import output_option
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from raftckpt.limits import BEHIND_ENTRIES_MAX
+from raftckpt.limits import BEHIND_ENTRIES_MAX, CERTIFICATE_DAYS_NOW, CERTIFICATE_DAYS_SOON
 from raftckpt_cli.output import show_age, show_size
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _REACH: Final = {
     "closed": "its log says why: it is stopping, full of connections, or wants TLS",
     "protocol": "look what listens there: it is no replica",
 }
-CERTIFICATE_DAYS_SOON: Final = 14
-CERTIFICATE_DAYS_NOW: Final = 2
 _CLOCK_MS: Final = 2000
 """Replicas are asked within a second, so that less than this is no finding."""
 _STEP_MS: Final = 1000  # longer than the longest election time-out by default

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
+from raftckpt.limits import CERTIFICATE_DAYS_NOW
 from raftckpt.net.inspection import ends_at
 from raftckpt.node.config import ClusterConfig
 
 __all__ = ["Health", "certificate_ends"]
+
+_DAY_S: Final = 86_400
 
 
 class Health:
@@ -21,6 +25,7 @@ class Health:
     """
 
     def __init__(self, config: ClusterConfig, node: str) -> None:
+        self._node = node
         self._path = config.directory(node)
         self.certificates = certificate_ends(config)
 
@@ -33,6 +38,16 @@ class Health:
             "disk_bytes": size,
             "certificates": dict(self.certificates),
         }
+
+    def alarms(self) -> list[str]:
+        """Sentences about certificates that end within ``CERTIFICATE_DAYS_NOW``, or have."""
+        soon = time.time() + CERTIFICATE_DAYS_NOW * _DAY_S
+        return [
+            f"{setting} of {self._node} ends at {datetime.fromtimestamp(end, UTC).isoformat()}: "
+            "renew it, then send the replica SIGHUP"
+            for setting, end in self.certificates.items()
+            if end < soon
+        ]
 
     def disk(self) -> tuple[int, int]:
         """Bytes free for this replica and of the whole disk; (0, 0) if nobody can tell."""

@@ -204,6 +204,7 @@ def assemble(ground: Groundwork, config: ClusterConfig, word: Callable[[], str])
         "peers": peering.alarms,
         "state": lambda: replica.alarms,
         "disk": disk.alarms,
+        "certificates": ground.health.alarms,
     }
     history = History(memory_share(limits.HISTORY_BYTES_MAX))
     recorder = LastHour(

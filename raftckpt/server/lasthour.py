@@ -15,6 +15,7 @@ from itertools import islice
 from math import nan
 from typing import Any, Final, NamedTuple
 
+from raftckpt.events import EventLog
 from raftckpt.node.chronicle import Chronicle
 from raftckpt.node.meters import Buckets
 from raftckpt.node.replica import Replica
@@ -22,6 +23,8 @@ from raftckpt.raft.port import RaftStatus
 from raftckpt.server.history import OVERHEAD_BYTES, History, cost
 
 __all__ = ["EVERY_S", "POINT_S", "SHOWN_MAX", "Busy", "LastHour", "QuarterMinute", "quantile"]
+
+log = EventLog("server")
 
 EVERY_S: Final = 1.0
 POINT_S: Final = 15.0
@@ -262,8 +265,10 @@ class LastHour:
         alarms = set(self._alarms())
         for text in sorted(alarms - self._told_alarms):
             note(wall_ns, "alarm", raised=True, text=text)
+            log.error("alarm", why=text)
         for text in sorted(self._told_alarms - alarms):
             note(wall_ns, "alarm", raised=False, text=text)
+            log.info("alarm_over", why=text)
         self._told_alarms = alarms
         links = {peer.node: peer.connected for peer in raft.peers}
         for node, up in sorted(links.items()):

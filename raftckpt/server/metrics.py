@@ -204,7 +204,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("state_limit", _G, "", "limit", "Limits of the state, equal on all replicas; memory 0: none.", lambda s: {name: s.replica.machine.bounds.value(name) for name in BOUNDS}),
     ("state_used_bytes", _G, "bytes", "", "Of the memory limit: data, records, staged parts of large writes.", lambda s: s.replica.machine.used),
     ("state_full", _G, "", "", "1 if new data is refused because of the memory limit.", lambda s: s.replica.machine.bounds.full),
-    ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
+    ("alarms", _G, "", "source", "Alarms raised: consensus, peers, state, disk, certificates. 0: all is well.", lambda s: {source: len(told()) for source, told in s.of.alarms.items()}),
     ("drained", _G, "", "", "1 if this replica is drained: it leads only while nobody else can.", lambda s: s.of.info.directory in s.raft.configuration.drained),
     ("waiting", _G, "", "", "1 if this replica waits to become a member, or a change of members is held up.", lambda s: bool(s.raft.waiting)),
     ("disk_full", _G, "", "", "1 if the disk has no room for new data.", lambda s: s.of.disk_full()),

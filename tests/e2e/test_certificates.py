@@ -8,12 +8,16 @@ import socket
 import ssl
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
+from raftckpt_cli import main as cli_main
 
 import raftckpt
 from raftckpt.node.issuing import CertificateStore, Spans
+from raftckpt.testing.local_cluster import _free_ports
 from tests.e2e.hosts import LOOPBACK, NODES, Hosts, on_hosts
 from tests.waiting import until
 
@@ -163,3 +167,49 @@ def test_what_peers_would_refuse_is_not_taken(store: CertificateStore, tmp_path:
         hosts.signal("n1", signal.SIGHUP)
         hosts.logged("n1", " reloaded ")
         assert _serial(1, _tls(store)) != before
+
+
+def test_drill_a_certificate_that_ends(store: CertificateStore, tmp_path: Path, capfd) -> None:
+    """Two days before its end: metric, page, status and log tell it; a renewed one, and it goes."""
+    store.renew(Spans(certificate=1.5), everything=True)
+    admin = f"127.0.0.1:{_free_ports(1)[0]}"
+    for node in NODES:
+        config = store.path / "hosts" / node / "cluster.yaml"
+        settings = yaml.safe_load(config.read_text("utf-8"))
+        settings["replicas"]["n1"]["admin"] = admin
+        settings["admin_open"] = "metrics"
+        config.write_text(yaml.safe_dump(settings), "utf-8")
+
+    def shown(path: str) -> str:
+        with urllib.request.urlopen(f"http://{admin}{path}", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+    tls = _tls(store)
+    words = ["cluster", "status", "-o", "json", "--endpoints", f"{LOOPBACK}1:7401"]
+    words += ["--ca", tls.ca, "--cert", tls.cert or "", "--key", tls.key or ""]
+
+    def status() -> str:
+        capfd.readouterr()
+        cli_main.run(words)
+        told = json.loads(capfd.readouterr().out)
+        return "\n".join(told["findings"] + told["warnings"])
+
+    with on_hosts(tmp_path, namespaces=False) as hosts:
+        for node in NODES:
+            _start(hosts, store, node)
+        for node in NODES:
+            hosts.logged(node, " ready ")
+        hosts.logged("n1", " alarm ")
+        said = "tls.peer.cert of n1 ends "
+        assert said + "at 20" in hosts.log("n1")
+        assert 'raftckpt_alarms{source="certificates"} 2' in shown("/metrics")
+        assert f'role="alert">{said}' in shown("/now")
+        assert said + "in " in status()
+        assert "ends" in status()
+        store.renew(Spans(), everything=True)
+        for node in NODES:
+            hosts.signal(node, signal.SIGHUP)
+        hosts.logged("n1", " alarm_over ")
+        assert 'raftckpt_alarms{source="certificates"} 0' in shown("/metrics")
+        assert "No alarms." in shown("/now")
+        assert said not in status()

@@ -548,7 +548,7 @@ def test_it_goes_on_when_who_had_a_name_twice_has_gone(hall):
 
 
 def test_who_sees_two_hosts_of_one_name_writes_the_offer_of_neither(hall):
-    """Else the first offer is complete at its author when the others have written the second one."""
+    """Else the first offer is complete at its author while the others hold the second one."""
     one, two, other = three(hall)
     false = FoundingHost(hall, "n1", THREE, seed=9)
     for host in (two, other):
