@@ -91,8 +91,10 @@ class ClientCore:
         self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
         self._attached = False
         self._attaching_since = 0.0
-        self._lingering: dict[int, str] = {}
-        self._probing = False
+        self._lingering: dict[int, tuple[str, float]] = {}
+        """Number -> endpoint, and since when it owed an answer (inf: it did not)."""
+        self._suspect_since = inf
+        """Since when the present one did not answer before it was probed; inf: it is not probed."""
         self._replica = ""
         self._reached_at = -inf
         self._tired = False
@@ -101,7 +103,7 @@ class ClientCore:
         self._proven_at = inf
         """When the last sign of life that a leader answered was sent."""
         self._broke_at = inf
-        """When the connection broke that the session was attached to."""
+        """When the connection broke, at the earliest, that the session is or may be attached to."""
 
     # --- outputs -----------------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ class ClientCore:
         if self._link is not Link.NONE and not attempts and not self._lingering:
             return self._requests.contact.alone
         used = self.in_use()
-        wanted = dict(self._lingering)
+        wanted = {number: endpoint for number, (endpoint, _) in self._lingering.items()}
         for attempt in attempts.values():
             wanted[attempt.number] = attempt.endpoint
         if used is not None:
@@ -166,7 +168,8 @@ class ClientCore:
 
         Until shortly before the time that the session has without a sign of life, or after its
         connection broke: a replica that lives may take that for our death. (With no grace at all
-        it may do so at once, and only the fence is left.)
+        it may do so at once, and only the fence is left.) One that did not answer before we heard
+        that it broke may have been broken, on its other side, since it fell silent.
         """
         if not self.session or self.lost is not None or self._proven_at == inf:
             return inf
@@ -320,8 +323,8 @@ class ClientCore:
     def connection_lost(self, number: int, why: str, now: float) -> None:
         """The connection ``number`` is gone, or could not be made."""
         self._now = now
-        if self._lingering.pop(number, None) is not None:
-            self._broke_at = min(self._broke_at, now)
+        if number in self._lingering:
+            self._let_go(number)
         if number in self.search.attempts:
             self.search.failed(self.search.attempts[number], why, now)
         elif self._is_present(number):
@@ -334,7 +337,7 @@ class ClientCore:
         contact = requests.contact
         if number == contact.number and self._link is not Link.NONE:
             requests.quiet_since = now
-            self._probing = False
+            self._suspect_since = inf
         elif number in attempts:
             contact = attempts[number]
         else:
@@ -436,7 +439,7 @@ class ClientCore:
             self._detach_link("another replica leads")
         self._requests.contact = contact
         self._requests.quiet_since = self._now
-        self._probing = False
+        self._suspect_since = inf
         self._link = Link.GREETED
         if contact.welcome is not None:
             self._greeted(contact.welcome)
@@ -619,21 +622,34 @@ class ClientCore:
         """
         contact = self._requests.contact
         self.router.problems[contact.endpoint] = why
-        attaching = self._link is Link.ATTACHING and self.session
-        if gone and self._attached:
-            self._broke_at = min(self._broke_at, self._now)
-        if (self._attached or attaching) and not gone:
-            self._lingering[contact.number] = contact.endpoint
-            # the first may be the one that counts
-            for number in list(self._lingering)[1 : 1 - _LINGERING_MAX]:
-                del self._lingering[number]
+        if self._attached or (self._link is Link.ATTACHING and self.session):
+            since = self._silent_since()
+            if gone:
+                self._broke_at = min(self._broke_at, since, self._now)
+            else:
+                self._linger(contact, since)
         self._forget_link()
+
+    def _silent_since(self) -> float:
+        """Return since when the present connection owes an answer and says nothing (inf: not)."""
+        return min(self._suspect_since, self._requests.quiet_since) if self._requests.open else inf
+
+    def _linger(self, contact: Contact, since: float) -> None:
+        self._lingering[contact.number] = contact.endpoint, since
+        # the first may be the one that counts
+        for number in list(self._lingering)[1 : 1 - _LINGERING_MAX]:
+            self._let_go(number)  # so may this one, and then our close of it begins the grace
+
+    def _let_go(self, number: int) -> None:
+        _, since = self._lingering.pop(number)
+        self._broke_at = min(self._broke_at, since, self._now)
 
     def _forget_link(self) -> None:
         self._link = Link.NONE
         self._attached = False
         self._link_deadline = self._leave_at = self._keepalive_at = self._resend_at = inf
-        self._probing = self._log.holding = False
+        self._suspect_since = inf
+        self._log.holding = False
         self._requests.disconnected(self.where())
 
     # --- signs of life -----------------------------------------------------------------------
@@ -647,10 +663,10 @@ class ClientCore:
 
     def _silence(self) -> None:
         """Nothing was heard though something is open: probe, then suspect."""
-        if self._probing:
+        if self._suspect_since < inf:
             self._fail_link("it does not answer")
             return
-        self._probing = True
+        self._suspect_since = self._requests.quiet_since
         self._requests.quiet_since = self._now
         # any replica answers this at once, also a leader that waits for the others
         self._ask("status", ops.ReplicaStatusRequest(0), self._status_told)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from raftckpt.client import operations
 from raftckpt.client.calls import Call
-from raftckpt.client.config import CoreConfig
+from raftckpt.client.config import CoreConfig, Link
 from raftckpt.client.core import ClientCore
 from raftckpt.client.operations import Opened
 from raftckpt.client.parts import Parts, appended, change, new_part
@@ -67,6 +68,15 @@ _CONDITIONAL: Final = (PartKind.PUT, PartKind.PUT, PartKind.OVERWRITE, PartKind.
 _NAMES, _WEIGHTS = tuple(ACTIONS), tuple(ACTIONS.values())
 
 
+@dataclass
+class Break:
+    """A connection broke: when for its replica, and when the client knew (inf: not yet)."""
+
+    at: float
+    pipe: Pipe
+    heard_at: float = math.inf
+
+
 class SimClient:
     """A user of the product's client core."""
 
@@ -77,8 +87,8 @@ class SimClient:
         self.world, self.name = world, name
         self.rng = random.Random(f"{world.seed}/{name}")
         self.frozen = False
-        self.reset_at = -math.inf
-        """When its connection broke last for its replica; who is cut off never hears of it."""
+        self.breaks: list[Break] = []
+        """Of connections that its session is, or may be, attached to."""
         self.core_secret = b""
         self._calm = calm
         self._held: list[Callable[[], None]] = []
@@ -124,6 +134,7 @@ class SimClient:
         """Handle -> early accepted writes that the next synchronize vouches for."""
         self._asked = set()
         self._pipes = {}
+        self.breaks = []
         for name in CHECKPOINTS if not self._calm else ("all", "async"):
             self._open(name)
 
@@ -137,6 +148,15 @@ class SimClient:
         self.frozen = False
         self._held.clear()
         self._begin_session()
+
+    def reset(self, pipe: Pipe) -> None:
+        """A connection breaks: its replica knows at once, it itself when word gets through."""
+        self.world.note("client reset", self.name)
+        if not pipe.process.up or not pipe.server_open:
+            return
+        if self.core._attached or self.core.link is Link.ATTACHING:
+            self.breaks.append(Break(self.world.queue.now, pipe))
+        pipe._server_closes()
 
     def freeze(self, seconds: float) -> None:
         """Its process is stopped for a while, perhaps past its session's time-out."""
@@ -317,7 +337,9 @@ class SimClient:
         core, now = self.core, self.world.queue.now
         wanted = core.wanted()
         for number in [number for number in self._pipes if number not in wanted]:
-            self._pipes.pop(number).client_closes()
+            pipe = self._pipes.pop(number)
+            self._knows_end_of(pipe)
+            pipe.client_closes()
         for number, endpoint in wanted.items():
             if number in self._pipes:
                 data = core.data_to_send(number)
@@ -375,8 +397,14 @@ class SimClient:
         if life != self._life or not self._awake(self.lost, pipe, life):
             return
         self._pipes.pop(pipe.number, None)
+        self._knows_end_of(pipe)
         self.core.connection_lost(pipe.number, "it closed the connection", self.clock())
         self.settle()
+
+    def _knows_end_of(self, pipe: Pipe) -> None:
+        for each in self.breaks:
+            if each.pipe is pipe:
+                each.heard_at = self.world.queue.now
 
     @property
     def life(self) -> int:

@@ -334,9 +334,7 @@ class ServiceWorld(World):
         elif dice < 0.2:
             client.freeze(rng.choice((0.5, 2.0, 6.0)))
         elif dice < 0.6 and (pipe := client.connection) is not None:
-            self.note("client reset", client.name)
-            client.reset_at = self.queue.now
-            pipe._server_closes() if pipe.process.up else None
+            client.reset(pipe)
         else:
             self.client_cuts.add((client.name, node))
             self.queue.after(rng.expovariate(1.0), self.client_cuts.discard, (client.name, node))

@@ -768,7 +768,10 @@ def test_a_kept_connection_may_break() -> None:
 
 
 def test_only_a_few_connections_are_kept() -> None:
-    script = Script()
+    script = Script(
+        session_timeout_ns=60 * limits.SECOND_NS, disconnect_grace_ns=3 * limits.SECOND_NS
+    )
+    script.core.roles.watch(1.0)
     script.ready()
     kept = []
     for _ in range(6):
@@ -784,6 +787,8 @@ def test_only_a_few_connections_are_kept() -> None:
         )
         script.core._attached = True  # as if it had been, without the end of keeping
     assert sum(number in script.core.wanted() for number in kept) <= 4
+    # one that was closed may be the one that counts, and its close begins the grace
+    assert script.core.safe_until() <= script.now + 2.0
 
 
 def test_silence_without_a_session_is_probed_too() -> None:
@@ -1700,6 +1705,69 @@ def test_a_break_leaves_the_grace_and_none_leaves_it_to_the_fence() -> None:
     without = watched(disconnect_grace_ns=0)
     without.lost()
     assert without.core.safe_until() == pytest.approx(without.now + 5.0)
+
+
+def test_a_break_after_a_silence_counts_from_where_the_silence_began() -> None:
+    script = watched(disconnect_grace_ns=3 * limits.SECOND_NS)
+    script.advance(1.0)
+    asked = script.now
+    script.put()
+    script.sent()
+    script.advance(0.3)
+    script.lost()
+    assert script.core.safe_until() == pytest.approx(asked + 2.0)
+
+
+def test_who_says_something_is_not_silent() -> None:
+    script = watched(disconnect_grace_ns=3 * limits.SECOND_NS)
+    script.put()
+    script.sent()
+    script.advance(0.3)
+    heard = script.now
+    script.receive([2, "of a later version", 5])
+    script.advance(0.1)
+    script.lost()
+    assert script.core.safe_until() == pytest.approx(heard + 2.0)
+
+
+def test_a_probe_does_not_begin_the_silence_anew() -> None:
+    script = watched(disconnect_grace_ns=3 * limits.SECOND_NS)
+    asked = script.now
+    script.put()
+    script.advance(1.5 * script.core.config.probe_after)
+    script.lost()
+    assert script.core.safe_until() == pytest.approx(asked + 2.0)
+
+
+def test_one_that_was_left_because_it_was_silent_may_be_broken_since_then() -> None:
+    script = watched(disconnect_grace_ns=3 * limits.SECOND_NS)
+    asked = script.now
+    silent = script.number
+    script.put()
+    script.advance(2.5 * script.core.config.probe_after)
+    assert silent in script.core.wanted()
+    assert silent != script.number
+    assert script.core.safe_until() == pytest.approx(asked + 5.0)  # nobody says that it broke
+    script.core.connection_lost(silent, "reset", script.now)
+    assert script.core.safe_until() == pytest.approx(asked + 2.0)
+
+
+def test_an_attach_that_was_not_answered_may_have_been_carried_out_when_it_breaks() -> None:
+    script = Script("h:1 h:2 h:3", session_timeout_ns=6 * limits.SECOND_NS,
+                    disconnect_grace_ns=3 * limits.SECOND_NS)  # fmt: skip
+    script.core.roles.watch(1.0)
+    script.ready()
+    first = script.number
+    script.receive([2, "leader", {"leader": "n2", "endpoint": "h:2"}])
+    script.advance(0.2)
+    script.greet("n2", "n2")
+    (attach,) = script.sent()
+    assert attach[0] == 201
+    asked = script.now
+    script.advance(0.1)
+    script.lost()
+    assert first in script.core.wanted()
+    assert script.core.safe_until() == pytest.approx(asked + 2.0)
 
 
 def test_a_late_answer_ends_the_isolation_on_the_same_connection() -> None:
