@@ -48,10 +48,8 @@ class Writer(threading.Thread):
     def longest_ms(self, begin: float, end: float) -> float:
         """Longest time without an acknowledged write that touches the time between."""
         stamps = [each for each in self.acknowledged if each >= begin - 1]
-        gaps = zip(stamps, stamps[1:], strict=False)
-        return 1000 * max(
-            after - before for before, after in gaps if after > begin and before < end
-        )
+        gaps = pairwise(stamps)
+        return 1000 * max(b - a for a, b in gaps if b > begin and a < end)
 
 
 def follower(cluster: LocalCluster) -> str:
