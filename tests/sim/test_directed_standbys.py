@@ -20,8 +20,8 @@ from tests.sim.standbys import StandbyWorld
 INVARIANT = "who is silent has stopped"
 
 
-class Stage:
-    """A calm world with one service group, and a hand at the cables of whoever is active."""
+class Cables:
+    """A hand at the cables of whoever is active, in a calm world with one service group."""
 
     def __init__(self) -> None:
         self.world = StandbyWorld(
@@ -76,22 +76,22 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    built = Stage()
+def stage() -> Iterator[Cables]:
+    built = Cables()
     with built.world._library():
         built.world.begin()
         built.world.load()
         yield built
 
 
-def word_comes(s: Stage, after: float) -> None:
+def word_comes(s: Cables, after: float) -> None:
     """Word of the break comes after so many seconds; then another one takes over."""
     active, broke = s.broken()
     s.heard(active, broke, after)
     s.until(lambda: bool(s.took_over), 1.0)
 
 
-def no_word_comes(s: Stage, *, told: bool = False) -> SimComponent:
+def no_word_comes(s: Cables, *, told: bool = False) -> SimComponent:
     """Another one takes over; the judge takes it for ``told`` of the break."""
     active, broke = s.broken()
     if told:
