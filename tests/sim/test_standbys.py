@@ -6,6 +6,9 @@ from collections import Counter
 
 import pytest
 
+from raftckpt.client import group_operations
+from raftckpt.model.groups import Operation
+from tests.sim.components import Operator
 from tests.sim.standbys import PLANTS, SILENCE_PLANTS, SilentWorld, StandbyWorld
 
 SEEDS_MAX = 12
@@ -39,6 +42,44 @@ def test_same_seed_same_run() -> None:
     first, second = (StandbyWorld(3, seconds=4.0, service_groups=1).run() for _ in range(2))
     assert first.digest == second.digest
     assert first.counters == second.counters
+
+
+_OUT_OF_REACH_S = 4.0
+"""Longer than operators go on at least."""
+
+
+class OutOfReach(StandbyWorld):
+    """The operator locks a group at the very end, and is cut off until others would go home."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            4,
+            seconds=1.0,
+            size=3,
+            founded=True,
+            families=set(),
+            service_groups=1,
+            trackers=1,
+            clients=1,
+        )
+
+    def final(self) -> None:
+        (operator,) = (each for each in self.clients if isinstance(each, Operator))
+        lock = group_operations.admin("g0", Operation.LOCK)
+        operator.ask(lock, 1.0, lambda value, error: self._cut_off_operator(operator))
+        super().final()
+
+    def _cut_off_operator(self, operator: Operator) -> None:
+        for node in self.processes:
+            cut = operator.name, node
+            self.client_cuts.add(cut)
+            self.queue.after(_OUT_OF_REACH_S, self.client_cuts.discard, cut)
+
+
+def test_an_operator_who_was_out_of_reach_unlocks_before_it_goes_home() -> None:
+    outcome = OutOfReach().run()
+    assert outcome.violation is None, "\n".join([outcome.violation, *outcome.tail[-60:]])
+    assert outcome.counters["operators stayed for a locked group"] > 0
 
 
 @pytest.mark.slow

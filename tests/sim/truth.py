@@ -7,6 +7,7 @@ time never goes back and follows no single clock, a fence holds, what is due is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftckpt.client.calls import Call
@@ -94,18 +95,28 @@ class Truth:
         self._look_at_time(batch)
         commands = [array_of(command) for command in batch.commands]
         uids = [self._uid(command) for command in commands]
-        results = self.machine.apply(index, payload)
+        revisions: list[int] = []
+        watched = batch._replace(commands=self._watched(batch.commands, revisions))
+        results = self.machine.apply(index, payload, watched)
         self._expired = [
             (change[1], (change[0], change[4]))
             for change in self.machine.changes
             if change[2] == ChangeKind.EXPIRED and change[4] is not None
         ]
-        for command, uid, result in zip(commands, uids, results, strict=True):
+        for command, uid, result, revision in zip(commands, uids, results, revisions, strict=True):
+            # a refusal tells no revision, but is about what was left when its turn came
+            self._expire(revision + 1)
             self._happened(command, uid, result)
         self._expire(self.machine.revision + 1)
         self._look_at_parts()
         self._tags[index] = tuple(sorted({command[0] for command in commands}))
         return self._tags[index]
+
+    def _watched(self, commands: list[Any], revisions: list[int]) -> Iterator[Any]:
+        """Hand commands over one by one, noting the revision that each of them meets."""
+        for command in commands:
+            revisions.append(self.machine.revision)
+            yield command
 
     def _look_at_time(self, batch: Batch) -> None:
         expect, now = self.world.checks.expect, self.world.queue.now
@@ -172,7 +183,6 @@ class Truth:
         tag, session, sequence = command[:3]
         several = tag == Tag.SECTION_CREATE or tag in _PARTS
         revision = result.value[0] if several else result.value
-        self._expire(revision)
         _, before = self._last.get(session, (0, 0))
         expect = self.world.checks.expect
         expect(revision > before, "a session's writes happen in its order", command[:4])
