@@ -5,8 +5,8 @@ from __future__ import annotations
 from raftckpt.testing import LocalCluster
 from tests.e2e.storm import Storm
 
-INTERRUPTIONS = 400
-SECONDS = 30.0
+INTERRUPTIONS = 200
+SECONDS = 60.0
 
 
 def test_a_storm_of_interruptions() -> None:

@@ -1,4 +1,8 @@
-"""One real cluster for all of these tests; a fresh initialization for those that ask for one."""
+"""One real cluster for all of these tests; a fresh initialization for those that ask for one.
+
+Cluster and libraries end with the tests of this folder: a library that outlived them would connect
+anew in the middle of a test that is pure.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from raftckpt.testing import LocalCluster
 from .env import B01, B02, B03, Library
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def saf_cluster() -> Iterator[LocalCluster]:
     with LocalCluster(3, durability="os", faults=False) as cluster:
         yield cluster
@@ -25,7 +29,7 @@ def _configured(saf_cluster: LocalCluster) -> Iterator[None]:
     saf.configure()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def libraries(saf_cluster: LocalCluster) -> Iterator[dict[str, Library]]:
     """Shared by the rows of the tables: a version each, those without callbacks, one finalized."""
     saf.configure(saf_cluster.endpoints, timeout=60.0, async_timeout=60.0)
