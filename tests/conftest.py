@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         # what is measured are the tests' own processes, not replicas, which are killed anyway
         os.environ.pop("COVERAGE_PROCESS_START", None)
+        # two threads that begin to be measured at once end one of them, in CPython 3.11
+        threading.settrace(None)  # type: ignore[arg-type]
     if config.getoption("--secure"):
         config.add_cleanup(secure().cleanup)
 

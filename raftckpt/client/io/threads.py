@@ -191,6 +191,9 @@ class ThreadEngine:
         """Raise if nobody is left to answer; ``definite``: if nothing was posted yet."""
         if os.getpid() != self._pid:
             raise BadHandle(f"{what}: this service belongs to the parent process", definite=False)
+        if not self._ident and not self._thread.is_alive():
+            # it ended before it ran: a trace function of the program's threads may raise
+            self._failure = self._failure or "it never began"
         if self._failure is not None:
             raise self._dead(what, definite=definite)
         if sys.is_finalizing():

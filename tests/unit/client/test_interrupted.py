@@ -17,6 +17,7 @@ import pytest
 
 import raftckpt
 from raftckpt import Attributes
+from raftckpt.client.io.threads import ThreadEngine
 from raftckpt.client.io.wake import Wake
 
 from .replica_double import LoopbackReplica
@@ -248,6 +249,14 @@ def test_the_thread_that_died_is_told_of(
         with pytest.raises(raftckpt.Library, match="ZeroDivisionError"):
             ckpt.put("a", b"")
     assert time.monotonic() - started < 4.0
+
+
+def test_a_thread_that_ended_before_it_began_is_told_of(replica, monkeypatch) -> None:
+    """A trace function of the program's threads may raise: nobody is left who would time out."""
+    monkeypatch.setattr(ThreadEngine, "_run", lambda engine: None)
+    with pytest.raises(raftckpt.Library, match="it never began") as caught:
+        raftckpt.connect(replica.endpoint, timeout=60.0)
+    assert caught.value.reason == "io_thread"
 
 
 def test_threads_that_became_green_after_connect_are_refused_at_once(
