@@ -58,7 +58,7 @@ GATES: Final = (
         ),
         99,
     ),
-    Gate("everything", ("raftckpt/", "cli/"), 71),
+    Gate("everything", ("raftckpt/", "cli/"), 84),
 )
 
 

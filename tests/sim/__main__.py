@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.sim import campaign, planting
 from tests.sim.runs import BOTH, CONSENSUS, WORLDS, Job, Totals, perform_all
 
-CI_SEEDS = range(1, 31)
-"""Of each world: 60 runs."""
+CI_SEEDS = range(1, 76)
+"""Of each world: 150 runs."""
 CI_SECONDS = 60.0
 
 
@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--campaign", type=Path, help="append to this file, skip what it has")
     parser.add_argument("--report", type=Path, help="sum up a campaign's file")
     parser.add_argument("--revision", default="", help="report: of this code only ('now': present)")
-    parser.add_argument("--ci", action="store_true", help="60 runs of 60 s, the slice for CI")
+    parser.add_argument("--ci", action="store_true", help="150 runs of 60 s, the slice for CI")
     return parser.parse_args()
 
 
