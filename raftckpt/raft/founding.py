@@ -138,19 +138,18 @@ class Founding:
     def _same_nodes(self, record: Configuration) -> bool:
         return [m.node for m in record.members] == self._nodes
 
-    def _another(self, record: Configuration) -> list[str]:
-        """Nodes of which another data directory than the record's is on a live link.
+    def _another(self, record: Configuration) -> bool:
+        """Whether another data directory than the record's is on a live link, under its name.
 
         Of two hosts of one name each offers itself: who writes both offers down, one after the
         other, lets the first be complete at its author alone.
         """
-        return [
-            info.node
-            for info in self._linked.values()
-            if not info.joins
+        return any(
+            not info.joins
             and (member := record.named(info.node)) is not None
             and member.directory != info.directory
-        ]
+            for info in self._linked.values()
+        )
 
     def _write(self, number: int, record: bytes) -> None:
         """Write an offer down, durably, and say so."""
