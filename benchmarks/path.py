@@ -131,7 +131,7 @@ class Node:
             working=cpu.working,
         )
         self.links = PeerLinks.__new__(PeerLinks)
-        self.links._links, self.links._frame = {}, (b"", b"")
+        self.links._links, self.links._framed = {}, (b"", ())
         self.links.working = self.driver.hold
         self.links.worked = self.driver.go_on
         config = RaftConfig(

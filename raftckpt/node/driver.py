@@ -26,6 +26,9 @@ _DIGEST_SLICE_S: Final = 0.002  # of work on a digest at a time,
 _DIGEST_PAUSE_S: Final = 0.004  # and twice as long for everybody else
 _IDLE_S: Final = 5.0  # between looks when nothing is due
 _TIMER_SLACK_S: Final = 0.001  # a timer that fires a hair too early would only be set again
+_LOOK_AFTER_S: Final = 0.002
+"""So much after an answer that ended all that was under way, what is due is looked at: by then the
+client has mostly asked again. No deadline of ours is finer."""
 _MINUTE_S: Final = 60.0  # the longest step is told of the last minute
 
 
@@ -161,6 +164,11 @@ class Driver:
             log.take()
             if not replica.proposes:
                 flush()  # nobody waits for what else this step does
+                if log.at_rest and not replica.asks:
+                    self._woken = False
+                    self.steps += 1
+                    self._arm(begun + _LOOK_AFTER_S)
+                    return
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             log.begin()

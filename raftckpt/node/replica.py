@@ -202,6 +202,11 @@ class Replica:
         return bool(self._flight.queue.commands)
 
     @property
+    def asks(self) -> bool:
+        """Whether reads wait for a round to begin, or for time to be answered."""
+        return bool(self._reads.waiting or self._reads.late)
+
+    @property
     def data_bytes_max(self) -> int | None:
         """Memory for the state, above which no new data is admitted; None: no end."""
         return self._room.most

@@ -33,6 +33,7 @@ __all__ = [
     "LargeValue",
     "MessageStream",
     "encode_frame",
+    "frame_parts",
     "frames_for_pieces",
     "message_frames",
     "no_extension",
@@ -230,6 +231,14 @@ def encode_frame(body: bytes) -> bytes:
     """
     ensure(0 < len(body) <= limits.FRAME_BYTES_MAX, "frame body out of bounds")
     return _HEADER.pack(len(body), google_crc32c.value(body)) + body
+
+
+def frame_parts(body: bytes) -> tuple[bytes, ...]:
+    """What :func:`encode_frame` returns, in parts if it is large: nothing is copied to write it."""
+    if len(body) < _JOIN_BELOW:
+        return (encode_frame(body),)
+    ensure(len(body) <= limits.FRAME_BYTES_MAX, "frame body out of bounds")
+    return (_HEADER.pack(len(body), google_crc32c.value(body)), body)
 
 
 def pack_messages(messages: list[Any]) -> bytes:

@@ -264,6 +264,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self.own = own
         self.log = log
         self._peers: dict[str, Peer] = {}
+        self._linked: set[str] = set()
         conf = SyncObjConf(
             autoTick=False,
             useFork=False,
@@ -452,7 +453,24 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def match_index(self, node: str) -> int:
         """Highest entry known to be on the disk of ``node``; 0 if it is no member."""
-        return self._SyncObj__raftMatchIndex.get(self.peer(node), 0)  # type: ignore[no-any-return]
+        return self._SyncObj__raftMatchIndex.get(self._peers.get(node), 0)  # type: ignore[no-any-return]
+
+    def holds(self, node: str, following: int) -> int:
+        """Do what :meth:`deliver` does with an answer, of our term, that ``node`` holds what lies
+        below ``following``; but what was sent beyond it is not sent again.
+
+        It comes twice with every write, so it does nothing else; a test compares the two.
+
+        Returns:
+            Next entry to send to it.
+        """
+        peer = self._peers[node]
+        match, nexts = self._SyncObj__raftMatchIndex, self._SyncObj__raftNextIndex
+        if match[peer] < following - 1:
+            match[peer] = following - 1
+        if nexts[peer] < following:
+            nexts[peer] = following
+        return nexts[peer]  # type: ignore[no-any-return]
 
     def heard_from(self, node: str) -> None:
         """``node`` answered in our term: CheckQuorum counts it."""
@@ -482,16 +500,26 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def is_connected(self, node: str) -> bool:
         """Whether a connection with ``node`` is up."""
-        return self.peer(node) in self._SyncObj__connectedNodes
+        return node in self._linked
+
+    def link(self, node: str, up: bool) -> None:
+        """A connection with ``node`` came or went."""
+        (self._linked.add if up else self._linked.discard)(node)
+        self.transport_seam.link(self.peer(node), up)
 
     @property
     def linked(self) -> list[str]:
         """Directories with a connection, sorted."""
-        return sorted(peer.id for peer in self._SyncObj__connectedNodes)
+        return sorted(self._linked)
 
     def campaign(self) -> None:
         """Let PySyncObj start an election in its next tick."""
         self._SyncObj__raftElectionDeadline = 0.0
+
+    @property
+    def campaigns(self) -> bool:
+        """Whether the next tick is to start an election: all that a follower's tick is for."""
+        return self._SyncObj__raftElectionDeadline != _NEVER
 
     def call_off(self) -> None:
         """Forget an election that was asked for and could not start yet."""

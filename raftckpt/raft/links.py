@@ -32,7 +32,7 @@ from raftckpt.events import EventLog
 from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_replica
 from raftckpt.net.doors import Doors, Guest
-from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame
+from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame, frame_parts
 from raftckpt.raft.hello import HELLO_BYTES_MAX, NONCE_BYTES, Handshake, Hello, Refusal
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
@@ -252,7 +252,8 @@ class PeerLinks:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._dialers: dict[tuple[str, Address], asyncio.Task[None]] = {}
         self._complaints: dict[str, set[str]] = {}
-        self._frame: tuple[bytes, bytes] = (b"", b"")
+        self._framed: tuple[bytes, tuple[bytes, ...]] = (b"", ())
+        """A body and its frame: the same append goes to every follower."""
         self._stopped = False
 
     async def start(self) -> None:
@@ -289,14 +290,14 @@ class PeerLinks:
         link = self._links.get(directory)
         if link is None or link.transport is None:
             return
-        if self._frame[0] is not body:
-            self._frame = (body, encode_frame(body))  # the same append goes to every follower
+        if self._framed[0] is not body:
+            self._framed = (body, frame_parts(body))
         if link.transport.get_write_buffer_size() + len(body) > limits.PEER_QUEUE_BYTES_MAX:
             log.warning("queue_full", peer=link.node)
-            self._frame = (b"", b"")
+            self._framed = (b"", ())
             link.abort()
             return
-        link.transport.write(self._frame[1])
+        link.transport.writelines(self._framed[1])
 
     @property
     def connected(self) -> list[str]:

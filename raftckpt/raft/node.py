@@ -182,7 +182,7 @@ class RaftNode(lib.EngineHooks):
         self._failure: Exception | None = None
         """What went wrong between two steps."""
         self._answered = False
-        """Whether anything was answered since the last step."""
+        """Whether something was answered, since the last step, that changes anything."""
         self._ticked_at = float("-inf")
         self._told: tuple[Role, int, str | None] | None = None
         self._told_of: tuple[object, ...] = ()
@@ -376,7 +376,7 @@ class RaftNode(lib.EngineHooks):
             engine.use_clock()
             try:
                 self._deliver(directory, messages[0])
-                due = self._answers_matter()
+                self._answered = due = self._answers_matter()
             except Exception as error:  # it is the step's to fail: whoever takes it stops for that
                 self._failure, due = error, True
             if due:
@@ -403,7 +403,7 @@ class RaftNode(lib.EngineHooks):
         self._told_of = ()  # it may call itself otherwise now
         self._standing.pop(directory, None)
         self._following.link_lost(directory)  # what came on a former connection may have a hole
-        self._engine.transport_seam.link(self._engine.peer(directory), True)
+        self._engine.link(directory, True)
         self._sender.link_changed(directory)
         self._emit(directory, self._own_standing())
         self._changes.due_at = self._now()
@@ -417,7 +417,7 @@ class RaftNode(lib.EngineHooks):
         if gone is not None:
             self._told_removed.pop(gone.node, None)
         self._standing.pop(directory, None)
-        self._engine.transport_seam.link(self._engine.peer(directory), False)
+        self._engine.link(directory, False)
         self._sender.link_changed(directory)
         if broken and directory == self._engine.leader:
             self._timer.link_to_leader_broke()
@@ -458,8 +458,22 @@ class RaftNode(lib.EngineHooks):
         self._answered = False
         if not self._alone and self._sender.commits_more():
             self._tick()  # all of our log so far is durable: a step ends with the sync
+            self._have_commit_told(self._now())
         if self._reads and self._ready():
             self._reads.settle(self._sender.confirmed_round(), engine.applied)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether a leader has nothing to send, to sync, to apply or to tell; see the port."""
+        engine, sender, reads = self._engine, self._sender, self._reads
+        return (
+            engine.role == lib.LEADER
+            and self._told_of[3:4] == (True,)  # it is known to serve
+            and self._log[-1][1] == sender.sent_end
+            and engine.commit == engine.applied
+            and not (sender.must_send or reads or self._early or self._late or self._log.dirty)
+            and self._transfer is None
+        )
 
     def begin(self) -> None:
         """First half, after :meth:`take`: fire timers, tick if leading; releases appends only."""
@@ -521,7 +535,9 @@ class RaftNode(lib.EngineHooks):
         self._engine.use_clock()
         self._sync_and_release()
         if self._engine.role == lib.FOLLOWER:
-            self._engine.doTick(0.0)
+            if self._engine.campaigns:
+                self._engine.doTick(0.0)
+            self.engine_applies()
             self._follow_up()
             self._sync_and_release()
         elif self._now() >= self._disks.look_at and self._ready():
@@ -674,15 +690,19 @@ class RaftNode(lib.EngineHooks):
             self._tick()
         elif engine.commit > engine.applied or sender.commits_more():
             self._tick()
-        if engine.role == lib.LEADER and engine.commit != sender.sent_commit:
-            # followers learn it from the next append; if none comes soon, from one of its own
-            engine.append_due = min(engine.append_due, now + COMMIT_DELAY_S)
         if engine.role != lib.LEADER:
             return
+        self._have_commit_told(now)
         if self._reads and self._ready():
             self._reads.settle(sender.confirmed_round(), engine.applied)
         if self._transfer is not None:
             self._advance_transfer(self._transfer)
+
+    def _have_commit_told(self, now: float) -> None:
+        """Followers learn it from the next append; if none comes soon, from one of its own."""
+        engine = self._engine
+        if engine.commit != self._sender.sent_commit:
+            engine.append_due = min(engine.append_due, now + COMMIT_DELAY_S)
 
     def _advance_transfer(self, transfer: _Transfer) -> None:
         engine = self._engine

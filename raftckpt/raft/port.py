@@ -231,6 +231,10 @@ class ReplicatedLog(Protocol):
     def take(self) -> None:
         """Begin a step: deliver what arrived, apply what it commits; then is when to propose."""
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether, after :meth:`take`, the rest of a step would only look at what is due."""
+
     def begin(self) -> None:
         """First half: tick, and let appends leave."""
 

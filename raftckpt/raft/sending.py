@@ -145,7 +145,7 @@ class Sender:
         for name, follower in self._followers.items():
             if self._engine.is_connected(name):
                 self._send_to(name, follower)
-        for name in sorted(self._leaving):
+        for name in sorted(self._leaving) if self._leaving else ():
             # From the entry of its removal on: no entries, but nothing to campaign for either.
             if self._engine.is_connected(name):
                 self._emit(name, self._calming())
@@ -273,30 +273,21 @@ class Sender:
         follower = self._counted(name, ack.round)
         if follower is None:
             return
-        last = self._engine.log[-1][1]
+        engine = self._engine
+        last = engine.log[-1][1]
         following = min(max(ack.next_index, 2), last + 1)
         if ack.reset:
             self._rewind(name, follower, ack.round, following)
             return
         if not ack.success:
             return
-        former = self._engine.next_index(name)
         ended = follower.transfer is not None and following > follower.transfer.meta.index
         if ended:
             follower.transfer = None
-            former = following
-        self._engine.deliver(
-            name,
-            {
-                "type": "next_node_idx",
-                "next_node_idx": following,
-                "reset": False,
-                "success": True,
-            },
-        )
-        self._engine.set_next_index(name, max(former, following))
+            engine.set_next_index(name, following)
+        to_send = engine.holds(name, following)
         follower.arrived(following - 1, self._now())
-        if ended or (self._engine.next_index(name) <= last and follower.window_open):
+        if ended or (to_send <= last and follower.window_open):
             self.must_send = True
 
     def _rewind(self, name: str, follower: _Follower, answered: int, following: int) -> None:

@@ -42,7 +42,6 @@ __all__ = [
     "Record",
     "SegmentHeader",
     "claims_synced",
-    "header_crc",
     "is_confirm",
     "looks_torn",
     "pack_reset",
@@ -220,12 +219,6 @@ def record_header(
     """Encode the header of a record; the payload follows it on disk as it is."""
     head = _pack_record(kind, len(payload), value(payload), sequence, synced, index, term)
     return head + _pack_crc(extend(salt, head))
-
-
-def header_crc(header: bytes) -> int:
-    """Return the checksum at the end of a record header."""
-    crc: int = _CRC.unpack_from(header, RECORD_HEADER_BYTES - _CRC.size)[0]
-    return crc
 
 
 def is_confirm(header: bytes) -> bool:

@@ -341,15 +341,14 @@ class Journal(list[Entry]):
             self._record(rec.CONFIRM, b"", 0, 0)
 
     def _record(self, kind: int, payload: bytes, index: int, term: int) -> None:
-        self._sequence += 1
-        head = rec.record_header(
-            kind, payload, self._sequence, self._claim, index, term, self._salt
-        )
-        self._crc = rec.header_crc(head)
-        self._buffers.append(head)
+        sequence = self._sequence = self._sequence + 1
+        size = len(payload)
+        head = _pack_record(kind, size, value(payload), sequence, self._claim, index, term)
+        crc = self._crc = extend(self._salt, head)
+        self._buffers.append(head + _pack_crc(crc))
         if payload:
             self._buffers.append(payload)
-        self._pending += len(head) + len(payload)
+        self._pending += rec.RECORD_HEADER_BYTES + size
 
     # --- durability -------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class OneNodeLog:
         self.alarms: list[str] = []
         self.why_waiting = ""
         self.told_memories: list[int] = []
+        self.at_rest = False
         self.transfers: list[tuple[str | None, Callable[[Transferred], None]]] = []
 
     def propose(self, payload: bytes, context: Any = None) -> bool:
