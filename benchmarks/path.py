@@ -291,15 +291,17 @@ def operate(cluster: Cluster, meter: Meter, batch: int) -> None:
     with meter.part("request"):
         cluster.say()
     on_disk = ["its sync begins"] if not cluster.reads else []
-    meter.cut(*(
-        f"leader: {name}"
-        for name in ("first append leaves", "second append leaves", *on_disk, "request over")
-    ))  # fmt: skip
+    left = ["first append leaves", "second append leaves"]
+    if cluster.reads:  # a majority is asked
+        del left[1]
+    meter.cut(*(f"leader: {name}" for name in (*left, *on_disk, "request over")))
+    heard = []
     for follower in cluster.followers:
         with meter.part("append"):
-            follower.hears(cluster.leader)
+            if follower.hears(cluster.leader):
+                heard.append(follower)
         meter.cut(*(f"follower: {name}" for name in (*on_disk, "ack leaves", "append over")))
-    for name, follower in zip(("ack", "second"), cluster.followers, strict=True):
+    for name, follower in zip(("ack", "second"), heard, strict=False):
         with meter.part(name):
             cluster.leader.hears(follower)
         replied = ["reply leaves"] if name == "ack" else []

@@ -2,10 +2,11 @@
 
 Within one wake-up: take in what arrived (``take``) and reply, propose what gathered and let appends
 leave (``begin``: the transports write at once, so that followers work while our disk does), make it
-durable (``finish``). If commands wait to be proposed, their appends leave before the replies. What
-a peer says has its step at once, what clients ask in the next turn of the loop, together with what
-arrived beside it. A step is never re-entered and no step runs after a failure: what went wrong is
-handed to ``failed`` once.
+durable (``finish``). If commands wait to be proposed, their appends leave before the replies. If
+an answer ended all that was under way, the step ends with the reply: the client waits for nothing
+else, and its next request is not to wait for us. What a peer says has its step at once, what
+clients ask in the next turn of the loop, together with what arrived beside it. A step is never
+re-entered and no step runs after a failure: what went wrong is handed to ``failed`` once.
 """
 
 from __future__ import annotations
@@ -159,35 +160,36 @@ class Driver:
         replica, log, flush, gardener = driven
         self._working()
         begun, synced = self._clock.monotonic(), self._sync_s()
-        replica.stepping = True
+        replica.stepping = self._held = True  # what wakes us meanwhile is looked at in the end
         try:
+            rests = False
             log.take()
             if not replica.proposes:
                 flush()  # nobody waits for what else this step does
-                if log.at_rest and not replica.asks:
-                    self._woken = False
-                    self.steps += 1
-                    self._arm(begun + _LOOK_AFTER_S)
-                    return
+                rests = log.at_rest and not replica.asks
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
-            log.begin()
-            flush()
-            log.finish()
-            replica.work()
-            flush()
+            if not rests:
+                log.begin()
+                flush()
+                log.finish()
+                replica.work()
+                flush()
         except Exception as error:  # whatever it is: the state can no longer be trusted
             self.fail(error)
             return
         finally:
-            replica.stepping = False
+            replica.stepping = self._held = False
         self.steps += 1
-        if gardener is not None:
+        if gardener is not None and not rests:
             gardener.tend(replica.situation.machine.revision)
         now = self._clock.monotonic()
         self.longest.note(now, now - begun - (self._sync_s() - synced))
         if self._woken:
             self.wake()
+            return
+        if rests:
+            self._arm(now + _LOOK_AFTER_S)
             return
         self._arm(min(log.deadline(), replica.deadline()))
         if replica.digests.busy and not self._digesting:

@@ -472,9 +472,9 @@ class Engine(SyncObj):  # type: ignore[misc]
             nexts[peer] = following
         return nexts[peer]  # type: ignore[no-any-return]
 
-    def heard_from(self, node: str) -> None:
+    def heard_from(self, node: str, now: float) -> None:
         """``node`` answered in our term: CheckQuorum counts it."""
-        self._SyncObj__lastResponseTime[self._peers[node]] = self._monotonic()
+        self._SyncObj__lastResponseTime[self._peers[node]] = now
 
     def last_heard(self, node: str) -> float | None:
         """When ``node`` last answered in our term."""

@@ -88,12 +88,16 @@ SYNCS_MISSED: Final = 4
 """An answer waits for a sync there and one here, each of which may just have begun."""
 COMMIT_DELAY_S: Final = 0.002
 """How long a new commit index waits for an append to travel with."""
+ASK_ALL_AFTER_S: Final = 0.01
+"""How long those that were asked for a read have to answer before everybody is: many times what it
+takes, and nothing beside an election."""
 CONFIRM_AFTER_S: Final = 1.0
 SLOW_SYNC_S: Final = 0.1
 """A sync that took longer is worth telling: an election time-out is not much more."""
 SLOW_SYNC_TOLD_EVERY_S: Final = 10.0  # a disk that is slow is slow for each sync: one line tells it
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
 WALL_CLOCK_AGE_S: Final = 10.0
+_NEVER: Final = float("inf")
 
 _ROLES: Final = {
     lib.FOLLOWER: Role.FOLLOWER,
@@ -171,6 +175,8 @@ class RaftNode(lib.EngineHooks):
         self._late: dict[str, list[PeerMessage]] = {}
         self._contexts: dict[int, tuple[int, Any]] = {}
         self._reads = Reads()
+        self._ask_all_at = _NEVER
+        """When everybody is asked to confirm the reads that wait."""
         self._walls: dict[str, _Heard] = {}
         self._transfer: _Transfer | None = None
         self._transfer_round = -1
@@ -459,8 +465,7 @@ class RaftNode(lib.EngineHooks):
         if not self._alone and self._sender.commits_more():
             self._tick()  # all of our log so far is durable: a step ends with the sync
             self._have_commit_told(self._now())
-        if self._reads and self._ready():
-            self._reads.settle(self._sender.confirmed_round(), engine.applied)
+        self._settle_reads()
 
     @property
     def at_rest(self) -> bool:
@@ -599,6 +604,8 @@ class RaftNode(lib.EngineHooks):
         """When the next step is due without input."""
         if self._engine.role == lib.LEADER:
             due = self._engine.append_due
+            if self._reads:
+                due = min(due, self._ask_all_at)
             if self._transfer is not None:
                 due = min(due, self._transfer.until)
             elif self._ready():
@@ -676,8 +683,8 @@ class RaftNode(lib.EngineHooks):
         """Tick a leader (or candidate) if that can change anything; what is new leaves at once."""
         engine, sender = self._engine, self._sender
         now = self._now()
-        if self._reads and self._ready() and self._reads.number(sender.round, engine.settled):
-            sender.must_send = True
+        if self._reads and self._ready():
+            self._ask_for_reads(now)
         if (
             sender.must_send
             or self._log[-1][1] != sender.sent_end
@@ -693,10 +700,28 @@ class RaftNode(lib.EngineHooks):
         if engine.role != lib.LEADER:
             return
         self._have_commit_told(now)
-        if self._reads and self._ready():
-            self._reads.settle(sender.confirmed_round(), engine.applied)
+        self._settle_reads()
         if self._transfer is not None:
             self._advance_transfer(self._transfer)
+
+    def _ask_for_reads(self, now: float) -> None:
+        """Have a round confirm the reads that wait for one: of few, of all if those are silent."""
+        engine, sender = self._engine, self._sender
+        if now >= self._ask_all_at:
+            sender.must_send = True
+        if not self._reads.number(sender.round, engine.settled):
+            return
+        if sender.must_send or now >= engine.append_due or not sender.ask_a_majority():
+            sender.must_send = True  # everybody is sent something anyway
+        elif self._ask_all_at == _NEVER:
+            self._ask_all_at = now + ASK_ALL_AFTER_S
+
+    def _settle_reads(self) -> None:
+        """Answer the reads that a majority has confirmed."""
+        if self._reads and self._ready():
+            self._reads.settle(self._sender.confirmed_round(), self._engine.applied)
+            if not self._reads:
+                self._ask_all_at = _NEVER
 
     def _have_commit_told(self, now: float) -> None:
         """Followers learn it from the next append; if none comes soon, from one of its own."""
@@ -980,6 +1005,7 @@ class RaftNode(lib.EngineHooks):
     def engine_sends_appends(self) -> None:
         """Heartbeat, or something new to send."""
         self._engine.append_due = self._now() + self._config.heartbeat_s
+        self._ask_all_at = _NEVER
         self._sender.send_round()
 
     def engine_changes_state(self, old: int, new: int) -> None:

@@ -60,6 +60,8 @@ class _Follower:
         self.bytes_in_flight = 0
         self.reset_floor = 0
         self.answered_round = 0
+        self.answered_at = -inf
+        """When it answered the newest round that it has answered."""
         self.matched = 0
         self.matched_at = -inf
         """When it last held more of the log than before."""
@@ -149,6 +151,30 @@ class Sender:
             # From the entry of its removal on: no entries, but nothing to campaign for either.
             if self._engine.is_connected(name):
                 self._emit(name, self._calming())
+
+    def ask_a_majority(self) -> bool:
+        """Send a round to no more voters than a majority takes, to those that answered last first.
+
+        For reads: they need nobody else's word, and nobody else's processor. Who is not asked has
+        its heartbeats as before.
+
+        Returns:
+            False: not so many are reached, or none is needed; nothing was sent.
+        """
+        now = self._configurations.now
+        asked = [
+            (-follower.answered_round, follower.answered_at, name)
+            for name, follower in self._followers.items()
+            if name in now.voters and self._engine.is_connected(name)
+        ]
+        if not 0 < now.majority - 1 <= len(asked):
+            return False
+        asked.sort()
+        self.round += 1
+        self._encoded.clear()
+        for _, _, name in asked[: now.majority - 1]:
+            self._send_to(name, self._followers[name])
+        return True
 
     def _send_to(self, name: str, follower: _Follower) -> None:
         engine = self._engine
@@ -326,8 +352,10 @@ class Sender:
         """Note that ``name`` answered; None if it is no member."""
         follower = self._followers.get(name)
         if follower is not None:
-            follower.answered_round = max(follower.answered_round, answered)
-            self._engine.heard_from(name)
+            now = self._now()
+            if answered > follower.answered_round:
+                follower.answered_round, follower.answered_at = answered, now
+            self._engine.heard_from(name, now)
         return follower
 
     # --- what follows from the answers -----------------------------------------------------------

@@ -154,6 +154,39 @@ def test_driver_steps_on_wake_and_timer_and_stops_on_failure():
     asyncio.run(scenario())
 
 
+def test_a_step_that_leaves_nothing_to_do_ends_with_its_replies_and_what_is_due_comes_soon():
+    async def scenario():
+        world = LoneReplica()
+        driver = Driver(asyncio.get_running_loop(), world.clock, lambda error: None)
+        begun = []
+        world.log.begin = lambda: begun.append(driver.steps)
+        world.log.finish = lambda: None
+        world.log.take = lambda: None
+        driver.start(world.replica, lambda: None)
+        async with asyncio.timeout(5):
+            while not begun:
+                await asyncio.sleep(0)
+            world.log.at_rest = True
+            steps, whole = driver.steps, len(begun)
+            driver.wake()
+            while driver.steps == steps:
+                await asyncio.sleep(0)
+            assert len(begun) == whole
+            world.log.at_rest = False
+            while len(begun) == whole:  # nothing wakes it but the timer
+                await asyncio.sleep(0.001)
+            world.log.at_rest = True
+            world.replica._reads.waiting.append(None)  # a read waits for a round
+            whole = len(begun)
+            world.replica.flush = lambda: None
+            driver.wake()
+            while len(begun) == whole:
+                await asyncio.sleep(0)
+        driver.stop()
+
+    asyncio.run(scenario())
+
+
 def test_the_longest_step_does_not_count_its_syncs():
     async def scenario():
         world = LoneReplica()

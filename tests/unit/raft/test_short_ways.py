@@ -65,6 +65,31 @@ def test_an_append_at_the_end_does_what_pysyncobj_does_with_it(
     assert extended > 20
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_ack_does_what_pysyncobj_does_with_it(bench: OurBench, seed: int) -> None:
+    """But for what was sent beyond it, which is not sent again."""
+    bench.lead()
+    engine, dice = bench.node._engine, random.Random(seed)
+    match, nexts = engine._SyncObj__raftMatchIndex, engine._SyncObj__raftNextIndex
+    peer = engine.peer("b")
+    for _ in range(60):
+        following, sent = dice.randint(2, 12), dice.randint(2, 12)
+        held = dice.randint(0, sent - 1)
+        found = []
+        for short in (True, False):
+            match[peer], nexts[peer] = held, sent
+            if short:
+                assert engine.holds("b", following) == nexts[peer]
+            else:
+                answer = {"next_node_idx": following, "reset": False, "success": True}
+                engine.deliver("b", {"type": "next_node_idx", **answer})
+                engine.set_next_index("b", max(nexts[peer], sent))
+            found.append((match[peer], nexts[peer]))
+        if following > sent or following - 1 > held:
+            assert found[0][0] == found[1][0]
+            assert found[0][1] == max(found[1][1], following)
+
+
 def body_of(message: Any) -> bytes:
     return b"\x00\x91" + msgpack.packb(message, use_bin_type=True)
 
