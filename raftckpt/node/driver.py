@@ -93,6 +93,8 @@ class Driver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self._look_at = float("-inf")
+        """When a whole step is due, whatever rests: heartbeats and time-outs are seen to there."""
         self._digesting = False
         self._busy_at = -1
         self.steps = 0
@@ -166,7 +168,7 @@ class Driver:
             log.take()
             if not replica.proposes:
                 flush()  # nobody waits for what else this step does
-                rests = log.at_rest and not replica.asks
+                rests = log.at_rest and not replica.asks and begun < self._look_at
             replica.flush()
             self._woken = False  # what woke us up to here is part of this step
             if not rests:
@@ -189,10 +191,11 @@ class Driver:
             self.wake()
             return
         if rests:
-            self._arm(now + _LOOK_AFTER_S)
-            return
-        self._arm(min(log.deadline(), replica.deadline()))
-        if replica.digests.busy and not self._digesting:
+            self._look_at = min(self._look_at, now + _LOOK_AFTER_S)
+        else:
+            self._look_at = min(log.deadline(), replica.deadline())
+        self._arm(self._look_at)
+        if not rests and replica.digests.busy and not self._digesting:
             self._digesting = True
             self._loop.call_soon(self._digest, replica.digests)
 

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,23 @@ def test_the_unit_is_well_formed_and_restarts_what_it_should(tmp_path) -> None:
     )  # fmt: skip
     ours = [line for line in done.stderr.splitlines() if "raftckpt" in line]
     assert ours == []
+
+
+# --- at rest --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("asked", [False, True], ids=["nobody asks", "after a write and a read"])
+def test_a_cluster_at_rest_keeps_its_leader(asked: bool) -> None:
+    """Heartbeats go on when nothing else does: no election in two of its time-outs."""
+    timing = {"heartbeat_ms": 200, "election_min_ms": 2000, "election_max_ms": 2500}
+    with LocalCluster(3, settings={"timing": timing}, faults=False) as cluster:
+        if asked:
+            with raftckpt.connect(cluster.endpoints) as service:
+                checkpoint = service.open("c", create=raftckpt.Attributes())
+                checkpoint.put("k", b"v")
+                assert checkpoint.read("k") == b"v"
+        before = cluster.status(cluster.leader())
+        time.sleep(5.5)
+        after = cluster.status(cluster.leader())
+        assert (after["term"], after["leader"]) == (before["term"], before["leader"])
 
 
 # --- SIGHUP ---------------------------------------------------------------------------------------
