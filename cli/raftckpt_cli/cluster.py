@@ -59,6 +59,8 @@ _TOLD: Final = frozenset(
 _SECOND_LOOK_S: Final = 1.2
 """Two election time-outs: what a change under way looks like is over by then."""
 _LOOK_EVERY_S: Final = 0.2
+"""Between two looks at what goes on by itself while somebody watches: its steps take a second and
+more."""
 _LOOK: Final = "raftckpt doctor says what to do; raftckpt cluster members shows who is a member"
 _PEER: Final = click.option("--peer", required=True, help="host:port for the other replicas.")
 _CLIENT: Final = click.option("--client", required=True, help="host:port for clients.")

@@ -33,6 +33,7 @@ tls:
 """
 _PORTS: Final = ("peer", "client")
 _SETTINGS: Final = tuple(f"tls.{port}.{what}" for port in _PORTS for what in ("cert", "key", "ca"))
+# modes of files
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 _DIRECTORY: Final = 0o700
