@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+# units
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
@@ -16,7 +17,10 @@ SECOND_NS: Final = 1_000_000_000
 
 # --- names and values -------------------------------------------------------------------
 TOKEN_BYTES_MAX: Final = 4096
+"""Of a token that a client shows. Ours have 61; the rest is room for those of others, which are
+longer."""
 ADDRESS_BYTES_MAX: Final = 300
+"""Of an address that is told: a name of DNS has 253 at most, with a port 259."""
 
 # --- SA Forum library --------------------------------------------------------------------
 SAF_PENDING_CALLBACKS_MAX: Final = 100_000
@@ -32,14 +36,19 @@ FRAME_BYTES_MAX: Final = 2 * MIB
 FRAGMENT_BYTES: Final = 256 * KIB
 """A reply longer than this is streamed as fragments of about this size."""
 REPLY_BYTES_MAX: Final = 1 << 32
+"""Longest reply that a client puts together of fragments. More than memory has: it bounds what a
+replica that is broken, or lies, can have it collect."""
 PAGE_ROWS_MAX: Final = 10_000
 """Most rows one page of a listing may have."""
 MESSAGES_PER_FRAME_MAX: Final = 16_384
+"""Four times what a connection may have on its way: the rest would only wait."""
 GREETING_BYTES_MAX: Final = 64 * KIB
 """Largest frame body before a client has said who it is."""
 CONNECTION_INFLIGHT_MAX: Final = 4096
 """Requests of one connection the replica holds before it stops reading from it."""
 CONNECTION_INFLIGHT_BYTES_MAX: Final = 16 * MIB
+"""Of the same in bytes: a quarter of PENDING_BYTES_MAX, so that four of them are needed to fill
+it."""
 CONNECTION_SEND_BYTES_MAX: Final = 4 * MIB
 """Unsent reply bytes of one connection above which the replica stops reading from it."""
 HANDSHAKE_SECONDS_MAX: Final = 5.0
@@ -53,10 +62,13 @@ DESCRIPTORS_RESERVED: Final = 128
 HISTORY_BYTES_MAX: Final = 64 * MIB
 """Of the latest changes a replica keeps for trackers that come back (the newest entry always)."""
 HISTORY_CHANGES_MAX: Final = 262_144
+"""The same in changes, for small ones: 256 bytes of HISTORY_BYTES_MAX each."""
 TRACKERS_PER_CONNECTION_MAX: Final = 64
+"""A guess: clients use one each. With double 32 connections could have them all."""
 TRACKERS_MAX: Final = 4096
 """Of a replica."""
 TRACKERS_PER_ADDRESS_MAX: Final = TRACKERS_MAX // 2
+"""Of a replica for one IP address: the other half is for others."""
 SESSIONS_PER_ADDRESS_MAX: Final = 50_000
 """Of those that were opened or attached from one IP address while this leader leads."""
 TRACKER_SYNCS_MAX: Final = 64
@@ -72,6 +84,7 @@ TRACK_STALL_SECONDS_MAX: Final = 10.0
 TRACKER_BUFFER_BYTES_MAX: Final = 8 * MIB
 """Changes a client's tracker holds before it stops reading; it goes on at half."""
 TRACKER_BUFFER_CHANGES_MAX: Final = 65_536
+"""The same in changes, for small ones: 128 bytes of TRACKER_BUFFER_BYTES_MAX each."""
 
 # --- copies ------------------------------------------------------------------------------
 COPIES_MAX: Final = 2
@@ -87,14 +100,17 @@ COPY_YIELDS_SECONDS: Final = 5.0
 PENDING_COMMANDS_MAX: Final = 65_536
 """Commands proposed and not yet applied, above which the leader answers TRY_AGAIN."""
 PENDING_BYTES_MAX: Final = 64 * MIB
+"""The same in bytes: the longest write (64 MiB), or as many commands as above of a KiB each."""
 PENDING_SHARED: Final = 4096
 """Commands on their way that connections share. Each may have as many as are left for others: one
 alone half of them, of nine each a tenth, and who comes next as many again. (PENDING_BYTES_MAX is
 shared alike.)"""
 PEER_QUEUE_BYTES_MAX: Final = 32 * MIB
+"""Unsent to one peer, above which its link is broken: four times what a leader sends it unasked."""
 PEER_CONNECTIONS_MAX: Final = 96
 """On the port for replicas, links included."""
 PEER_CONNECTIONS_PER_ADDRESS_MAX: Final = 64
+"""Of them from one IP address: two thirds, so that another one gets in."""
 PEER_STRANGERS_MAX: Final = 48
 """Of them before their handshake is over; one more, and the oldest of them is closed."""
 PEER_LINKS_MAX: Final = 64
@@ -107,7 +123,11 @@ CERTIFICATE_DAYS_SOON: Final = 14
 CERTIFICATE_DAYS_NOW: Final = 2
 """Before its end it is wrong, and an alarm: a weekend."""
 JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
+"""Of a file of the journal. Longer ones make the reserve on the disk larger, and are freed later;
+shorter ones make more files, and more syncs of the directory."""
 SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
+"""Of a snapshot on its way to a peer: 21 ms of a link of 100 Mbit/s, less than half of a
+heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)

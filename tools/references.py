@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +25,9 @@ from raftckpt_cli.main import cli
 import raftckpt
 import raftckpt.aio
 import raftckpt.testing
-from raftckpt import errors, ha, saf
+from raftckpt import errors, ha, limits, saf
 from raftckpt.node import config
+from raftckpt.protocol import contract
 
 __all__ = ["MEANINGS", "PAGES", "main", "settings"]
 
@@ -209,73 +211,38 @@ def _limits() -> str:
         "Everything that grows has a limit with a name; reaching one is a typed error ([errors](errors.md)). What an operator may",
         "choose is in [configuration](configuration.md).",
     ]
-    for file, title, said in (
+    for module, title, said in (
         (
-            "raftckpt/protocol/contract.py",
+            contract,
             "The same on every replica",
             "`apply` decides by them, so all replicas of a cluster must share them; they change with a level only.",
         ),
         (
-            "raftckpt/limits.py",
+            limits,
             "Of one process",
             "A client or a replica may live by other numbers than its neighbour.",
         ),
     ):
         lines += ["", f"## {title}", "", said, "", "| limit | value | of what |", "|---|---|---|"]
-        lines += [f"| `{n}` | {v} | {told} |" for n, v, told in _constants(ROOT / file)]
+        lines += [f"| `{n}` | {v} | {told} |" for n, v, told in _constants(module)]
     return "\n".join([*lines, ""])
 
 
-def _constants(file: Path) -> Iterator[tuple[str, str, str]]:
+def _constants(module: ModuleType) -> Iterator[tuple[str, str, str]]:
     """Public numbers of a module with the text that stands below each."""
-    module = ast.parse(file.read_text("utf-8"))
-    names: dict[str, Any] = {}
-    body = module.body
-    for position, node in enumerate(body):
+    body = ast.parse(inspect.getsource(module)).body
+    for node, after in pairwise([*body, ast.Pass()]):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         name = node.target.id
-        value = _evaluated(node.value, names)
-        names[name] = value
-        if name.startswith("_") or not isinstance(value, (int, float)) or name.endswith("IB"):
+        value = getattr(module, name)
+        unit = name.endswith("IB") or name in ("MILLISECOND_NS", "SECOND_NS")
+        if name.startswith("_") or not isinstance(value, (int, float)) or unit:
             continue
-        after = body[position + 1] if position + 1 < len(body) else None
         told = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             told = " ".join(str(after.value.value).split()).replace("``", "`").replace("|", "\\|")
         yield name, _readable(name, value), told
-
-
-def _evaluated(node: ast.expr | None, names: dict[str, Any]) -> Any:
-    """Value of an expression of numbers and names before it; None: something else."""
-    match node:
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.Name(id=name):
-            return names.get(name)
-        case ast.Attribute(attr=attr):
-            return getattr(raftckpt.limits, attr, None)
-        case ast.UnaryOp(op=ast.USub(), operand=inner):
-            value = _evaluated(inner, names)
-            return None if value is None else -value
-        case ast.BinOp(left=left, op=op, right=right):
-            pair = _evaluated(left, names), _evaluated(right, names)
-            if None in pair:
-                return None
-            return _OPERATORS[type(op)](*pair)
-        case _:
-            return None
-
-
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.FloorDiv: lambda a, b: a // b,
-    ast.Div: lambda a, b: a / b,
-    ast.LShift: lambda a, b: a << b,
-    ast.Pow: lambda a, b: a**b,
-}
 
 
 def _readable(name: str, value: float) -> str:
@@ -283,7 +250,7 @@ def _readable(name: str, value: float) -> str:
         for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
             if value >= size and value % size == 0:
                 return f"{value // size} {unit}"
-    if name.endswith("_NS"):
+    if "_NS" in name and value < contract.SA_TIME_MAX:
         return f"{value / 1e9:g} s"
     if "SECONDS" in name:
         return f"{value:g} s"

@@ -26,6 +26,8 @@ from tools import changelog
 __all__ = ["build", "commit", "digests", "main", "pythons", "try_out"]
 
 ROOT = Path(__file__).parents[1]
+EXTRAS = "c,certs,top"
+"""All that a user may want: every module must be importable with them."""
 MINORS = (11, 12, 13, 14)
 """Python 3 versions that are looked for; pyproject.toml lists those on which tests ran."""
 CHECKLIST = """\
@@ -128,7 +130,7 @@ def try_out(file: Path, python: str) -> None:
         run([python, "-m", "venv", str(environment)])
         commands = environment / "bin"
         own = str(commands / "python")
-        run([own, "-m", "pip", "install", "-q", f"{file}[c,top]", "pytest"], cwd=scratch)
+        run([own, "-m", "pip", "install", "-q", f"{file}[{EXTRAS}]", "pytest"], cwd=scratch)
         run([own, "-m", "pip", "check"])
         assert VERSION in run([str(commands / "raftckpt"), "version"], cwd=scratch)
         run([own, "-c", EVERY_MODULE], cwd=scratch)

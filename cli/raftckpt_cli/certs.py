@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["certs"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_DAY_S: Final = 86_400
+_DAY_S: Final = 86_400  # 24 hours
 
 
 @click.group()

@@ -59,6 +59,8 @@ _TOLD: Final = frozenset(
 _SECOND_LOOK_S: Final = 1.2
 """Two election time-outs: what a change under way looks like is over by then."""
 _LOOK_EVERY_S: Final = 0.2
+"""Between two looks at what goes on by itself while somebody watches: its steps take a second and
+more."""
 _LOOK: Final = "raftckpt doctor says what to do; raftckpt cluster members shows who is a member"
 _PEER: Final = click.option("--peer", required=True, help="host:port for the other replicas.")
 _CLIENT: Final = click.option("--client", required=True, help="host:port for clients.")
@@ -484,6 +486,17 @@ def _member_rows(told: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
+def _replica_lines(told: dict[str, Any], leaves: str | None) -> list[str]:
+    """The section of cluster.yaml once the one that ``leaves`` has left, unless it is alone."""
+    stay = [member for member in told["members"] if member["node"] != leaves]
+    if not any(member["directory"] for member in stay):
+        stay = told["members"]  # somebody must be asked
+    return ["replicas:"] + [
+        f'  {each["node"]}: {{ client: "{each["client"]}", peer: "{each["peer"]}" }}'
+        for each in stay
+    ]
+
+
 def _warn_even(told: dict[str, Any]) -> None:
     leave = {member["replaces"] for member in told["members"]}
     voters = sum(
@@ -515,9 +528,10 @@ def _let_in(
         )
         told = _leaders_word(service.cluster())
         if not target.json:
+            listed = "\n".join(_replica_lines(told, replaces))
             click.echo(
-                f"a place is kept for {node}. On its host, with a cluster.yaml that lists {node} "
-                f"and a member to ask:\n\n"
+                f"a place is kept for {node}. On its host, with a cluster.yaml that lists\n\n"
+                f"{listed}\n\nonce:\n\n"
                 f"  raftckpt serve --config cluster.yaml --node {node} --join {token}\n"
             )
             _warn_even(told)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from raftckpt.plain import plain
 from raftckpt_cli.options import output_option
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["dev"]
 
 _POLL_S = 0.2
+"""How late a death is told; each look is one waitpid for each replica."""
 
 
 @click.command()
@@ -70,8 +72,8 @@ def dev(
         if asked and replicas != len(cluster.nodes):
             raise Failure(
                 f"{data_dir} holds a cluster of {len(cluster.nodes)} replicas, not {replicas}",
-                "the voters of a cluster are fixed",
-                "leave --replicas out, or choose another --data-dir",
+                "--replicas is for a new one",
+                "raftckpt cluster add NODE, while it runs; or choose another --data-dir",
                 ExitCode.USAGE,
             )
         cluster.start()
@@ -88,9 +90,12 @@ def dev(
             ExitCode.USAGE,
         ) from None
     except ClusterNotReady as error:
+        why, *logs = str(error).splitlines()
+        for line in logs:
+            click.echo(plain(line), err=True)
         raise Failure(
             "the local cluster did not start",
-            str(error),
+            why,
             f"look into the logs below {data_dir}, or choose another --data-dir",
             ExitCode.UNAVAILABLE,
         ) from None
@@ -142,9 +147,9 @@ def _watch(cluster: LocalCluster, *, restart: bool) -> NoReturn:
             code = cluster.exit_code(node)
             if code is None or node in dead:
                 continue
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            click.echo(f"replica {node} died ({how})", err=True)
-            if restart:
+            how = f"died (signal {-code})" if code < 0 else f"ended (exit code {code})"
+            click.echo(f"replica {node} {how}", err=True)
+            if restart and code != 0:  # 0: the cluster removed it
                 cluster.restart(node, wait=False)
                 click.echo(f"replica {node} restarted, pid {cluster.pid(node)}", err=True)
             else:

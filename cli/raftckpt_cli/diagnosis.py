@@ -39,8 +39,11 @@ _CLOCK_MS: Final = 2000
 """Replicas are asked within a second, so that less than this is no finding."""
 _STEP_MS: Final = 1000  # longer than the longest election time-out by default
 _DISK_PART: Final = 10
+"""One part of so many free is enough, as monitors of disks commonly ask for. What a replica needs
+it looks after itself (``process/disk.py``)."""
 _DISK_ENOUGH: Final = 20 << 30
-_DAY_S: Final = 86_400
+"""Of a large disk a tenth is more than anybody needs: 20 GiB are enough (a guess)."""
+_DAY_S: Final = 86_400  # 24 hours
 
 
 class Weight(Enum):

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _SHOW_EVERY_S: Final = 0.2
+"""Often enough to be seen going on, and a few lines a second to write. Half or double would do."""
 
 
 class ExitCode(IntEnum):

@@ -201,6 +201,8 @@ def read(
         print_json({**shown, **json_bytes("data", data)})
     else:
         sys.stdout.buffer.write(data)
+        if not data.endswith(b"\n") and sys.stdout.isatty():
+            sys.stdout.buffer.write(b"\n")  # the prompt gets a line of its own
         sys.stdout.buffer.flush()
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["top"]
 
 _EVERY_S: Final = 1.0
+"""A replica counts once a second (server/lasthour.py): who looks more often sees the same twice."""
 _KEYS_S: Final = 0.1
+"""A key is taken before one notices a delay; ten looks a second cost nothing to speak of."""
 _ANSWERS: Final = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down"}
 
 

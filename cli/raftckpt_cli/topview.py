@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Screen"]
 
+# what is left of 24 lines when replicas, rates and checkpoints have theirs
 _GROUPS_MAX: Final = 3
 _HAPPENINGS_MAX: Final = 4
 _SAID_S: Final = 6.0
 """How long what a key came to stays."""
 _OLD_S: Final = 3.0
+"""Three looks (``top``'s) without an answer: one that is late is nothing to be red about."""
 _UNITS: Final = ("B", "K", "M", "G", "T")
 _SORTS: Final = {
     "changes/s": lambda each: (-each.changes_per_s, each.name),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["track"]
 
 _POLL_MS: Final = 1000
+"""So late it is told that no replica serves; a change, and a reader that went, wake at once."""
 _SHOWN_BYTES: Final = 64
+"""Of a change's data, so that it is a line or two of a terminal; ``-o json`` has all."""
 
 
 @click.command()

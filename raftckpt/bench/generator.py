@@ -37,13 +37,23 @@ _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _AGAIN: Final = frozenset(("busy", "gap"))
 """Refusals after which the same requests are sent again."""
 _AGAIN_PAUSE_S: Final = 0.01
+"""For a replica that is full: some rounds. Less would measure refusals, more would leave it
+idle."""
 _PACE_S: Final = 0.001
+"""Between two looks at what a rate owes: shorter than the latencies that are measured, and long
+enough for the clock of asyncio. What is late counts from when it was due."""
 SLOT_S: Final = 0.1
 """Of the time line."""
 _FRAME_BYTES: Final = 1 * limits.MIB
+"""Of requests in one frame: half of what one may have (``limits.FRAME_BYTES_MAX``)."""
 _KEEPALIVE_S: Final = 2.0
+"""One in fifteen has to get through (see the session's time-out)."""
 _SEQUENCES_MAX: Final = contract.SEQUENCE_WINDOW - 512
+"""Below the window by what may be answered and not be acknowledged yet: a replica hears of it by
+the next requests. Half of it would do; without it one would be refused now and then."""
 _SESSION_TIMEOUT_NS: Final = 30 * limits.SECOND_NS
+"""No session is to end in a measurement, however late a replica answers that is driven to its
+limit."""
 _NEVER: Final = float("inf")
 
 

@@ -12,6 +12,8 @@ __all__ = ["Histogram"]
 _BITS: Final = 6
 """Each power of two of microseconds is cut into 2**_BITS slots: at most 1.6 % wide."""
 _EXACT: Final = 1 << (_BITS + 1)
+"""Microseconds below it have a slot each: one that is ``2**-_BITS`` of them would be no whole
+one."""
 
 
 class Histogram:

@@ -21,6 +21,7 @@ __all__ = ["ClusterAccess", "ReplicaLink"]
 _OK: Final = int(SaAisError.OK)
 _REPLY: Final = int(ReplyKind.REPLY)
 _RETRY_S: Final = 0.05
+"""Between two tries to get in: a fraction of an election (0.3 s and more)."""
 
 
 class ClusterAccess(NamedTuple):

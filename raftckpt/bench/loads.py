@@ -17,9 +17,11 @@ from raftckpt.protocol.replies import CONSISTENCY_LINEARIZABLE, CONSISTENCY_LOCA
 __all__ = ["ClientPlan", "Load", "Request", "Requests"]
 
 _SECTIONS_PER_CONNECTION: Final = 1024
+"""Arbitrary: more than requests on their way, so that two seldom meet in one section."""
 _SECTION_BYTES_TOTAL: Final = 64 * limits.MIB
 """Sections by default are so few that their data takes no more than this."""
 _WINDOW_BYTES: Final = 4 * limits.MIB
+"""A quarter of what a connection may have on its way (``limits.CONNECTION_INFLIGHT_BYTES_MAX``)."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 __all__ = ["Series", "line_plot"]
 
+# a picture in units of SVG: room on the left for figures, on the right for the legend
 _WIDTH: Final = 640
 _HEIGHT: Final = 400
 _LEFT: Final = 76
@@ -17,6 +18,7 @@ _TOP: Final = 40
 _BOTTOM: Final = 56
 _COLOURS: Final = ("#0b6fb8", "#d1495b", "#3a7d44", "#8e5ea2", "#b8860b", "#555555")
 _TICKS: Final = 5
+"""Lines of a scale, about: of twice as many the labels would touch."""
 
 
 class Series(NamedTuple):

@@ -25,8 +25,12 @@ from raftckpt.protocol.operations import ReplicaStatusRequest
 __all__ = ["Measured", "ReplicaCost", "run"]
 
 _PREPARE_SECONDS_MAX: Final = 600.0
+"""To make sections: gigabytes on a slow disk take minutes. Who is not done by then is stuck."""
 _FINISH_SECONDS_MAX: Final = 60.0
+"""Beyond the end, for what is on its way: twice the time-out of a session."""
 _LINE_BYTES_MAX: Final = 64 << 20
+"""A result is one line of JSON, with histograms and the time line of a run: megabytes at most, and
+the 64 KiB that asyncio would take are too few."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ _CONSUMED: Final = frozenset({"written", "overwritten", "deleted", "transaction"
 _Consumer: TypeAlias = Callable[[list[saf.SaCkptIOVectorElementT]], None]
 _ID_NOT_POSSIBLE: Final = bytes(1 << 16)
 """Longer than any section id: what an id that C has and Python has not is passed on as."""
-_ENDLESS: Final = (1 << 32) - 1
+_ENDLESS: Final = (1 << 32) - 1  # more callbacks than one dispatch ever makes
 _LEFT_AT_FIRST: Final = {saf.SA_DISPATCH_ONE: 1, saf.SA_DISPATCH_BLOCKING: _ENDLESS}
 """Callbacks that a dispatch may make; SA_DISPATCH_ALL: those pending when it began."""
 

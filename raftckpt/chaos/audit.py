@@ -25,6 +25,8 @@ from raftckpt.testing.probe import ReplicaProbe, replica_digests
 
 __all__ = ["Audit", "audit"]
 
+# an answer takes milliseconds: one that took so long on a machine that does much else is a
+# finding
 _TIMEOUT_S: Final = 30.0
 _LEADER_S: Final = 30.0
 _DIGESTS_S: Final = 60.0

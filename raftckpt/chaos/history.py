@@ -38,6 +38,8 @@ DIRECTORY: Final = 0
 """Unit of the operations on names: its sections are the names, their contents the uids."""
 
 _SHORT_BYTES: Final = 64
+"""Above it a digest (32 bytes and a length) stands for the content; shorter ones are better to
+read."""
 
 
 class Kind(StrEnum):

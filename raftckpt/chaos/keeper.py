@@ -24,7 +24,9 @@ ENDS_MAX: Final = 3
 _ASKED: Final = frozenset({0, -signal.SIGTERM, -signal.SIGKILL})
 _OF_A_FULL_DISK: Final = frozenset({EXIT_DISK, EXIT_REFUSED})
 _RETRY_S: Final = 0.2
+"""Between two tries: those of one that is not ready yet take longer themselves."""
 _LOG_LINES: Final = 5
+"""The three lines of an error and two of what was before."""
 
 
 class Replicas(Protocol):

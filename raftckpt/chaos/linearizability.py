@@ -41,6 +41,7 @@ its last change (None: it was not told, or nobody asked for the revisions of the
 Made: TypeAlias = tuple[Any, int | None] | None
 """What a change makes of a section: content and expiration."""
 
+# enough to see a pattern by: one is a failure, and to tell all takes longer than to find them
 _SUSPECTS: Final = 3
 _VIOLATIONS_MAX: Final = 20
 

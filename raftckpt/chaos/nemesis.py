@@ -430,6 +430,7 @@ LANES: Final[tuple[dict[str, Script], ...]] = (
 )
 _CALM_S: Final = ((0.6, 1.8), (0.3, 1.2), (1.0, 4.0))
 _PATIENCE_S: Final = 15.0
+"""Two dozen elections: a fault that leaves none to lead is healed, or the run goes on without."""
 
 
 class Nemesis:

@@ -31,6 +31,7 @@ CLOCK_SLACK_NS: Final = 500_000_000
 """So much earlier than a section's life says by our clock may it expire by cluster time."""
 
 _PARTS_SHOWN: Final = 3
+"""So that a finding is a line."""
 _WITHOUT_DATA: Final = (Kind.DELETE, Kind.EXPIRATION, Kind.UNLINK, Kind.FENCE)
 
 

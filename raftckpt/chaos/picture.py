@@ -19,6 +19,8 @@ from raftckpt.chaos.stage import Sample
 
 __all__ = ["draw", "save"]
 
+# a picture in pixels: as wide as a page of documents shows without a scroll bar, names on the
+# left
 _WIDTH: Final = 1280
 _LEFT: Final = 214
 _RIGHT: Final = 32
@@ -26,6 +28,7 @@ _PLOT_HEIGHT: Final = 200
 _STRIP: Final = 18
 _ROW: Final = 17
 _BUCKET_NS: Final = 500_000_000
+"""Rates are of half a second: of less they are noise, in more a pause does not show."""
 _GAP_NS: Final = 1_000_000_000
 """Longer than that between two samples nothing is known."""
 _COLOURS: Final = {

@@ -22,10 +22,15 @@ from raftckpt.testing.local_cluster import ClusterNotReady
 __all__ = ["Plan", "Report", "run"]
 
 _WARM_UP_S: Final = 60.0
+"""As long as a local cluster has to be ready: on a machine that does much else all take long."""
 _CLIENTS_END_S: Final = 40.0
+"""Five times what a call may take (``stage._TIMEOUT_S``): a client ends after the one it is in."""
 _SPARES: Final = 2
+"""One more to add while one replaces another."""
 _TICK_S: Final = 0.5
+"""Between two looks at a run that takes a minute and more."""
 _DISK_FREE_S: Final = 300.0
+"""Runs up to this do with the least disk (five minutes are a long one): see below."""
 _DISK_MIB_PER_S: Final = 1.0
 """A longer run makes a larger state: its small disk has to have room for some snapshots of that."""
 

@@ -55,6 +55,8 @@ _COMMAND: Final = Needs.COMMAND
 TOKEN_SECRET_BYTES: Final = 32
 """256 bits: nobody guesses it, so its plain SHA-256 is all that is kept."""
 TOKEN_ID_BYTES: Final = 6
+"""48 bits, no secret: that of 20,000, all tokens that there can be, two are drawn alike is one in a
+million."""
 _TOKEN: Final = re.compile(r"rck1\.([A-Za-z0-9]{1,32})\.[A-Za-z0-9_-]{43}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 

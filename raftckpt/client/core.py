@@ -47,7 +47,10 @@ _REPLY: Final = int(ReplyKind.REPLY)
 _ACCEPTED: Final = int(ReplyKind.ACCEPTED)
 _NOTICE: Final = int(ReplyKind.NOTICE)
 _LEAVE_SECONDS: Final = 0.1
+"""Twice a heartbeat: what a deposed leader still has to answer is on its way by then."""
 _LINGERING_MAX: Final = 4
+"""Connections that are left and may still count; one per replica that is tried is common. A
+guess."""
 _MOVE_REASONS: Final = frozenset({"not_leader", "leadership_lost", "stopping"})
 """Reasons of TRY_AGAIN that send the client to another replica."""
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-_PORT_DIGITS_MAX: Final = 5
+_PORT_DIGITS_MAX: Final = 5  # of 65535
 _SHOWN_MAX: Final = 200  # of an endpoint in an error
 _FILE_BYTES_MAX: Final = limits.MIB
 _DEPTH_MAX: Final = 16  # cluster.yaml has four levels

@@ -81,7 +81,7 @@ def at_deadline(call: Call, *, reached: bool, where: str) -> CheckpointError:
         reached: whether any replica answered at all while it waited.
         where: endpoints and what is known about them, in words.
     """
-    seconds = f"{call.deadline - call.started:g} s"
+    seconds = f"{round(call.deadline - call.started, 3):g} s"
     if call.uncertain or call.wire_id or call.accepted:
         if call.needs in (Needs.COMMAND, Needs.LEADER_ONCE):
             return Timeout(

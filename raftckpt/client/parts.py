@@ -35,7 +35,7 @@ from raftckpt.protocol.kinds import PartKind
 
 __all__ = ["Appended", "Parts", "appended", "change", "new_part"]
 
-_DATA: Final = 3
+_DATA: Final = 3  # place of the data in a part on the wire
 # Of a part on the wire, beside its id and its data: more than it ever is
 _OVERHEAD_BYTES: Final = 96
 

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 CHECK_ROUND_SECONDS: Final = 1.0
+"""For a replica to apply the entry and tell the digest of its state; one that has none by then is
+asked again. A guess: half would ask large states more often."""
 CHECK_ROUNDS_SILENT_MAX: Final = 2
 """So often one that is silent is asked for its digest."""
 _HUNG_UP: Final = {

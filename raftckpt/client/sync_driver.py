@@ -26,6 +26,7 @@ __all__ = ["Driver"]
 _LOOK_SECONDS: Final = 1.0
 """So often who waits looks whether the engine is still alive."""
 _ASK_SECONDS_MAX: Final = 1e6
+"""Eleven days: more than anybody waits, and less than a lock's time-out may be (292 years)."""
 
 
 class Driver:

@@ -51,6 +51,7 @@ _UNKNOWN: Final = frozenset({"credentials", "token"})
 _PASSING: Final = frozenset({_TRY_AGAIN, int(SaAisError.ERR_NO_RESOURCES)})
 _IMAGES: Final = frozenset({int(ChangeKind.IMAGE), int(ChangeKind.RESYNC)})
 _DESTROYED: Final = int(ChangeKind.DESTROYED)
+# ids of requests on a tracker's own connection; 1 is of HELLO, and there are many syncs
 _TRACK_ID: Final = 2
 _PING_ID: Final = 3
 _FIRST_SYNC_ID: Final = 16

@@ -19,10 +19,14 @@ from raftckpt.protocol.operations import WitnessRequest
 __all__ = ["Witness", "witness_of"]
 
 _PATIENCE_SECONDS: Final = 2.0
+"""For a replica to answer: longer than an election (0.3 to 0.6 s) and than a standstill that is
+forgiven (``node/leadership.py``)."""
 _PAUSE_SECONDS: Final = 0.1
+"""A third of the shortest election: see below."""
 _PAUSE_SECONDS_MAX: Final = 0.2
 """A replica that was down is bound again before it can be elected: else it would not see us die."""
 _ENDPOINTS_MAX: Final = 9
+"""Seven voters, which are the most that a file may list, and two on their way in (a guess)."""
 _KEPT_MAX: Final = 4
 """Connections to one replica that it has not answered yet; then no more is tried (a guess)."""
 

@@ -37,9 +37,12 @@ __all__ = [
 ]
 
 EXPORT_VERSION: Final = 1
+"""The first format; what reads it asks for exactly this (docs/reference/formats.md)."""
 
 _LOOKS: Final = 20
 """How often a checkpoint is read that changes meanwhile."""
+# of one transaction: well below what one may have (4,096 parts, 64 MiB), so that others get
+# their turn
 _BATCH_SECTIONS: Final = 1000
 _BATCH_BYTES: Final = 4 * MIB
 _PIECE_BYTES: Final = 32 * MIB

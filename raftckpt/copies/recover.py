@@ -34,6 +34,7 @@ from raftckpt.storage import (
 
 __all__ = ["Compared", "Comparison", "RecoveredCluster", "compare", "recover"]
 
+# RENAME_EXCHANGE of <linux/fs.h>, AT_FDCWD of <fcntl.h>
 _EXCHANGE: Final = 2
 _AT_CWD: Final = -100
 

@@ -25,6 +25,8 @@ from raftckpt.storage import Foreign, InUse
 __all__ = ["Restored", "refuse_answering", "restore"]
 
 _ANSWER_S: Final = 1.0
+"""A host that lives takes or refuses a connection in a round trip; where nothing comes back, each
+address costs so long."""
 
 
 @dataclass(frozen=True, slots=True)

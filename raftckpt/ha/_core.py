@@ -41,6 +41,7 @@ Callback: TypeAlias = Callable[[Assignment], Any]
 Steps: TypeAlias = Generator[Any, Any, Any]
 
 BEATS_PER_PERIOD: Final = 3
+"""Two signs of life may be late, or lost with a replica, before the third one is missed."""
 ISOLATED: Final = "isolated"
 RECONNECTED: Final = "reconnected"
 _WORKING: Final = (HaState.ACTIVE, HaState.QUIESCING)
@@ -49,7 +50,9 @@ _MARGIN_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 1.0
 """Who waits longer for its answer to be taken could not be told that it is cut off."""
 _JOIN_PAUSE_SECONDS: Final = 0.05
+"""A heartbeat, doubled each time: a name whose session is just ending is had soon."""
 _JOIN_PAUSE_SECONDS_MAX: Final = 0.5
+"""About an election: so much later than the end of the other one a name is had, at most."""
 _FOR_NOW: Final = (Timeout, TryAgain, Unavailable)
 """An answer that met one of these is given again."""
 

@@ -37,13 +37,16 @@ from raftckpt.model.groups import HaState
 
 __all__ = ["Settings", "Start", "Supervisor", "dying_with_us"]
 
-_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_PDEATHSIG: Final = 1  # of <linux/prctl.h>
 _LINE_BYTES_MAX: Final = 4096
+"""PIPE_BUF: what a program writes at once is not torn up to there; an answer has 30."""
+# between starts: soon after a first end, and no load on a machine by what ends at each start
 _RETRY_SECONDS_MIN: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 30.0
 _STABLE_SECONDS: Final = 30.0
 """A program that ran so long is restarted without waiting longer than the last time."""
 _POLL_SECONDS_MAX: Final = 60.0
+"""Nothing depends on it: there is another one after it. What is new wakes it."""
 _ANSWERS: Final = {b"ok": True, b"failed": False}
 
 

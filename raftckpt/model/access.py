@@ -55,7 +55,7 @@ NOBODY: Final = 0
 """In the place of a principal's number."""
 ALL_NAMES: Final = ""
 """Prefix of the space that is always there; `operate` on it is the right over the cluster."""
-_TOKEN_PARTS: Final = 3
+_TOKEN_PARTS: Final = 3  # scheme, id, secret
 _SCHEME: Final = "rck1"
 _NO_DIGEST: Final = bytes(32)
 """What an unknown token is compared with, so that it takes as long as a known one."""

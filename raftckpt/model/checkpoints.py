@@ -45,6 +45,7 @@ SECTION_BYTES: Final = 384
 
 FENCED: Final = 0x8
 """In the place of WRITE while the session of the handle is fenced: the hot path asks no more."""
+# bits that no flag of the standard has (1, 2, 4), nor FENCED, nor B01 (0x10)
 NO_READ: Final = 0x20
 NO_WRITE: Final = 0x40
 """Flags of a handle whose principal is not granted it; the bit of what was wanted is not there."""

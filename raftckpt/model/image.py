@@ -67,7 +67,11 @@ _ROW_BYTES: Final = 48
 _GROUP: Final = 64
 """Results per group; one may carry a checkpoint's name."""
 _FEED_BYTES: Final = 256 * KIB
+"""Also what is hashed and decoded before the loop has its turn. Half or double is the same work in
+more turns or fewer."""
 _OBJECT_BYTES_MAX: Final = 8 * MIB
+"""Of one object in it, so that a damaged length is not allocated. The longest are the rights, whose
+number is bounded so that they fit (``contract.GRANTS_MAX``)."""
 _TRAILER_BYTES: Final = len(msgpack.packb([_END, bytes(32)], use_bin_type=True))
 
 _INT: Final = (int,)

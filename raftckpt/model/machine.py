@@ -35,6 +35,7 @@ from raftckpt.version import BATCH_VERSION
 __all__ = ["CheckpointMachine", "Early"]
 
 _SWEEP_PER_BATCH: Final = 2048
+"""Records freed after a batch: of a million, which take 0.2 s at once, half a millisecond."""
 
 _ClusterHandler = Callable[[State, Any], Result]
 _Handler = Callable[[State, Session, Any], Result]

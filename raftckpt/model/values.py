@@ -35,6 +35,7 @@ _ZERO_PAGE: Final = bytes(PAGE_BYTES)
 _SHARE_FROM_BYTES: Final = 4096
 """A copy of less costs no more than what describes a cut that shares."""
 _CHOSEN_PER_STEP: Final = 2048
+"""Rows looked at, then the loop has its turn: about a millisecond."""
 
 
 class Frozen:

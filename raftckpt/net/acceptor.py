@@ -14,7 +14,10 @@ from typing import Final
 __all__ = ["Acceptor"]
 
 _BACKLOG: Final = 1024
+"""Of connections that nobody has accepted yet: a thousand clients that come back at once after an
+election. The kernel takes less if its own bound is lower."""
 _ACCEPTS_PER_TURN: Final = 32
+"""Then the loop has its turn: a connection costs some tens of microseconds (a guess)."""
 _PAUSE_S: Final = 0.2
 """Until the next attempt when the system has no descriptors or memory for a connection."""
 

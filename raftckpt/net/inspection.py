@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 __all__ = ["ShownCertificate", "ends_at", "looked_at", "pem_certificates", "wrong_host"]
 
 _PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# tags of DER (X.690), and what X509_verify_cert says (<openssl/x509_vfy.h>)
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _UTC_TIME: Final = 0x17

@@ -17,6 +17,7 @@ __all__ = ["COMPARE_EVERY_S", "Comparisons"]
 COMPARE_EVERY_S: Final = 600.0
 """How often replicas compare their states by themselves, if there is an idle moment."""
 _IDLE_AGAIN_S: Final = 1.0
+"""A second later it may be idle: of ten minutes it is nothing."""
 
 
 class Comparisons:

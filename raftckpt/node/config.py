@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 VOTERS_MAX: Final = 7
+"""Seven survive the loss of three; with more each write waits for more disks, and nobody loses
+four."""
 LOG_ROOMS: Final = ("admin", "links", "node", "raft", "server")
 """Who writes to a replica's log; the audit stream has settings of its own."""
 _LEVELS: Final = ("debug", "info", "warning", "error")

@@ -29,6 +29,8 @@ _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _BATCHES_IN_FLIGHT_MAX: Final = 8
 """Small batches on their way; while they are, commands gather (full batches may go on)."""
 _FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
+"""Full ones: 48 of a MiB are three quarters of PENDING_BYTES_MAX, so the log is never short of
+work."""
 
 
 class Flight:

@@ -13,7 +13,7 @@ from raftckpt.node.config import ClusterConfig
 
 __all__ = ["Health", "certificate_ends"]
 
-_DAY_S: Final = 86_400
+_DAY_S: Final = 86_400  # 24 hours
 
 
 class Health:

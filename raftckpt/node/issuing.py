@@ -33,6 +33,7 @@ tls:
 """
 _PORTS: Final = ("peer", "client")
 _SETTINGS: Final = tuple(f"tls.{port}.{what}" for port in _PORTS for what in ("cert", "key", "ca"))
+# modes of files
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 _DIRECTORY: Final = 0o700
@@ -140,7 +141,7 @@ class CertificateStore:
         uri = client_uri(plan.cluster, name)
         written = self._authority().signed(name, uri, (), spans.certificate, self.now)
         self._hand_out(where, written)
-        self._write(f"{where}/{_FILE}", _of_a_client(plan).encode("utf-8"), _PUBLIC)
+        self._write(f"{where}/{_FILE}", _of_a_client(plan), _PUBLIC)
         return self._client(name, plan)
 
     def renew(
@@ -153,7 +154,7 @@ class CertificateStore:
     ) -> list[Issued]:
         """Make anew what ends soon, is missing or has a fault; the authority stays.
 
-        Hosts get the cluster.yaml of this directory as it is now.
+        Hosts get the cluster.yaml of this directory as it is now, clients its addresses.
 
         Arguments:
             spans: how long the new ones hold.
@@ -189,6 +190,7 @@ class CertificateStore:
                 uri = client_uri(plan.cluster, name)
                 written = authority.signed(name, uri, (), spans.certificate, self.now, key)
                 self._hand_out(f"clients/{name}", written)
+                self._write(f"clients/{name}/{_FILE}", _of_a_client(plan), _PUBLIC)
                 made.append(self._client(name, plan))
         return made
 
@@ -262,6 +264,8 @@ class CertificateStore:
         faults = [seen.why] if seen.why else []
         if not seen.why and client_name(seen.certificate, plan.cluster) != name:
             faults.append(f"it does not say {client_uri(plan.cluster, name)}")
+        if self._kept(f"clients/{name}/{_FILE}") != _of_a_client(plan):
+            faults.append(f"its {_FILE} does not name the replicas of that of {self.path}")
         return Issued("client", name, path, ends_at(path), tuple(faults))
 
     # --- what is made -------------------------------------------------------------------------
@@ -339,8 +343,8 @@ def _below(plan: Outline, path: str) -> None:
         raise ConfigError(path, problems)
 
 
-def _of_a_client(plan: Outline) -> str:
+def _of_a_client(plan: Outline) -> bytes:
     lines = [f"cluster: {plan.cluster}", "replicas:"]
     lines += [f'  {node}: {{ client: "{at.client}" }}' for node, at in plan.replicas.items()]
     lines += ["credentials:", f"  ca: {_ANCHOR}", "  cert: client.pem", "  key: client.key"]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, ""]).encode("utf-8")

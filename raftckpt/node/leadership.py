@@ -19,10 +19,15 @@ __all__ = ["Leadership"]
 
 _NEVER: Final = float("inf")
 _EXPIRE_PER_ENTRY_MAX: Final = 1000
+"""Sessions and components that one entry ends: an entry is applied in one go. The next has the
+rest."""
 _STANDSTILL_S: Final = 1.5
+"""A guess: above the pauses of a busy machine, below a session's time-out (ha: 5 s), so that who is
+dead is not forgiven again and again."""
 _STANDSTILL_FACTOR: Final = 4.0
 """A leader steps at each heartbeat at the latest: one that did not for so long was stopped."""
 _CADENCE_WEIGHT: Final = 1 / 16
+"""Of the latest step in the usual one: sixteen steps are a second at most."""
 _RETRY_S: Final = 0.05
 """Pause of the duties after the log refused (it hands leadership over, say)."""
 

@@ -25,6 +25,7 @@ _OWN_BYTES: Final = 256 * 1024 * 1024
 _SHARE: Final = 3
 """The state, what a snapshot under way keeps alive of its past, and an image that is installed."""
 _LEAST_BYTES: Final = 64 * 1024 * 1024
+"""So much a replica has for data if there is little memory: see below."""
 _LEAST_PART: Final = 8
 """One part of so many at least, up to that: 32 MiB of 256, in which a replica was seen to live."""
 _BUFFER_PART: Final = 16
@@ -44,9 +45,10 @@ _FULL_OBJECTS_MAX: Final = 200_000
 """A full collection of so many objects takes some 20 ms; of more we do without."""
 _FULL_AFTER_OBJECTS: Final = 20_000
 """Survivors since the last full collection that make another one worth its while."""
+# of <malloc.h>
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_MIB: Final = 1024 * 1024
+_MIB: Final = 1024 * 1024  # bytes
 
 
 def memory_for_data() -> int:

@@ -26,6 +26,7 @@ __all__ = ["WaitingReads"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _READ_ROUNDS_MAX: Final = 2
+"""One is on its way while the next one gathers; of more each would have fewer reads."""
 _READS_SLICE_S: Final = 0.004
 """For confirmed reads in one go; those that are left are answered in the next steps, in turns."""
 _READS_PER_LOOK: Final = 8

@@ -37,6 +37,7 @@ log = EventLog("node")
 
 _NEVER: Final = float("inf")
 _ALARMS_MAX: Final = 16
+"""One is told to whoever looks; a log with more such entries needs no list of them."""
 
 _P = ParamSpec("_P")
 

@@ -24,6 +24,8 @@ _REMOVED: Final = int(HaState.REMOVED)
 _HEALTH: Final = 0
 """In the place of an assignment: the entry watches the signs of life."""
 _SLACK: Final = 1024
+"""Arbitrary: what is left of those that went is cleared when it is more than so much beside what
+lives."""
 _AGAIN_S: Final = contract.COMPONENT_SILENCE_NS_MIN / limits.SECOND_NS
 """When a verdict is given again, should its entry be lost."""
 

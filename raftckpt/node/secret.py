@@ -17,7 +17,9 @@ from raftckpt.node.config import ClusterConfig, ConfigError, Problem
 __all__ = ["SECRET_CHARACTERS_MIN", "peer_secret"]
 
 SECRET_CHARACTERS_MIN: Final = 32
+"""128 bits in hexadecimal."""
 _BYTES_MAX: Final = 4096
+"""More than any tool makes of a secret; a file that was named by mistake is longer."""
 _NAME: Final = "peer.secret"
 
 

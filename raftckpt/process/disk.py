@@ -16,6 +16,8 @@ __all__ = ["LOOK_EVERY_S", "DiskWatch"]
 log = EventLog("node")
 
 LOOK_EVERY_S: Final = 0.5
+"""Meanwhile the fastest writes that were measured (143 MB/s) are 72 MB: less than the two segments
+that are kept free."""
 _HAND_OVER_EVERY_S: Final = 600.0
 """A leader whose disk is full tries once whether another one's is not."""
 

@@ -37,12 +37,18 @@ __all__ = ["ReplicaProcess"]
 log = EventLog("node")
 
 _FOUNDING_TOLD_EVERY_S: Final = 10.0
+"""Seldom enough for a log that a person reads while he starts the other hosts."""
 _TRANSFER_SECONDS_MAX: Final = 3.0
+"""Some elections; then it goes without handing over, and the others elect. Supervisors wait 10 s
+and more."""
 _TRANSFER_POLL_S: Final = 0.02
+"""Who ends is not held up noticeably by looking whether the others have gone."""
 _STATUS_EVERY_S: Final = 2.0
+"""A line that people look at; it is sent when it has changed."""
 _FIRST: Final = 1
 """Process id of the first process, of a machine or of a container."""
 _REAP_EVERY_S: Final = 1.0
+"""An orphan that ended holds a process id, and no more."""
 _DRAIN_SECONDS_MAX: Final = 2.0  # for answers in flight, when it stops
 _DRAIN_POLL_S: Final = 0.005  # between looks whether they are out
 

@@ -38,6 +38,8 @@ __all__ = [
     "run",
 ]
 
+# 70, 74, 75: EX_SOFTWARE, EX_IOERR, EX_TEMPFAIL of <sysexits.h>; 1 and 2 are not to be started
+# again
 EXIT_REFUSED: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FAILED: Final = 70

@@ -45,6 +45,7 @@ __all__ = [
     "try_pack",
 ]
 
+# length and check sum, 4 bytes each; then the first byte of a body says what it is
 HEADER_BYTES: Final = 8
 MESSAGES: Final = 0x00
 FRAGMENT: Final = 0x01
@@ -57,10 +58,16 @@ _MESSAGES_CRC: Final[int] = google_crc32c.value(_MESSAGES_BYTE)
 _COPY_BELOW: Final = 4096
 """A slice of a small body is cheaper than a view of it."""
 _JOIN_BELOW: Final = 16 * limits.KIB
+"""Shorter values are copied into one piece with their neighbours: a copy costs less than a piece of
+its own (a guess, about where)."""
 _ROWS_PER_PIECE: Final = 16
+"""Packed in one call, if all are short: the call is shared by so many, and few are packed one by
+one for a long one among them."""
 _PIECES_PER_STEP: Final = 32
 """Of rows of a listing, then the loop has its turn: about a millisecond."""
 _ROW_ITEMS_MAX: Final = 16
+"""Of a row that is packed in one go: the fields of a descriptor. What has more is packed item by
+item."""
 _ROW_DEPTH_MAX: Final = 3
 """Of a checkpoint's descriptor: it has a list of openers, each with some fields."""
 

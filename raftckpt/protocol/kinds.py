@@ -97,7 +97,8 @@ __all__ = [
     "own_check",
 ]
 
-INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF
+INT_MAX: Final = 0x7FFF_FFFF_FFFF_FFFF  # of a signed integer of 64 bits, as an SaTimeT
+# of SaCkptCheckpointOpenFlagsT
 READ: Final = 0x1
 WRITE: Final = 0x2
 CREATE: Final = 0x4
@@ -419,7 +420,7 @@ TokenId: TypeAlias = Annotated[
 MaybeTokenId: TypeAlias = Annotated[
     TokenId | None, Field(("4f1c", None), check=_identifier(_TOKEN_ID_SAYS), size="len({} or '')")
 ]
-_DIGEST_BYTES: Final = 32
+_DIGEST_BYTES: Final = 32  # of SHA-256
 TokenDigest: TypeAlias = Annotated[
     bytes,
     Meta(max_length=_DIGEST_BYTES),

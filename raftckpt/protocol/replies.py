@@ -7,6 +7,7 @@ from typing import Final
 
 __all__ = ["CONSISTENCY_LINEARIZABLE", "CONSISTENCY_LOCAL", "ReplyKind"]
 
+# of the protocol (docs/reference/protocol.md)
 CONSISTENCY_LINEARIZABLE: Final = 0
 CONSISTENCY_LOCAL: Final = 1
 

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 SNAPSHOT_FILE_VERSION: Final = 1
+"""The first format; what reads it asks for exactly this (docs/reference/formats.md)."""
 
 _MAGIC: Final = b"rckptsav"
 _HEAD: Final = Struct("<8sII")
@@ -42,7 +43,9 @@ _BLOCK: Final = Struct("<II")
 _TRAILER: Final = Struct("<IIQQI")
 _CRC: Final = Struct("<I")
 _HEAD_BYTES_MAX: Final = 64 * KIB
+"""Names and a few numbers: some hundred bytes. A damaged length is not allocated."""
 _BLOCK_BYTES_MAX: Final = 4 * MIB
+"""As in a replica's own snapshots (``storage/snapshots.py``); a damaged length is not allocated."""
 
 
 class NewerFile(ValueError):

@@ -43,8 +43,8 @@ _ACCESS: Final = SaAisError.ERR_ACCESS
 _CREATE: Final = int(OpenFlags.CREATE)
 _ALL_FLAGS: Final = int(OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE)
 _COLLOCATED: Final = int(CreationFlags.COLLOCATED)
-_U64_MAX: Final = (1 << 64) - 1
-_NAME_BYTES: Final = 256
+_U64_MAX: Final = (1 << 64) - 1  # of SaSizeT and handles
+_NAME_BYTES: Final = 256  # of SaNameT.value (SA_MAX_NAME_LENGTH)
 _RDN: Final = "safCkpt="
 _SECONDS_MAX: Final = 86_400.0
 """Longest a call waits, whatever timeout it was given."""

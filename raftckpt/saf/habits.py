@@ -18,7 +18,7 @@ from raftckpt.saf.types import SaCkptCheckpointCreationAttributesT
 
 __all__ = ["attributes_meant", "open_timeout_meant", "time_meant", "time_meant_for"]
 
-_FOR_EVER: Final = -1
+_FOR_EVER: Final = -1  # how programs for SAFplus write a time without end
 _SAFPLUS_FLAGS: Final = 0x1F0
 """CL_CKPT_DISTRIBUTED, _WR_ALL_SAFE, _ALL_OPEN_ARE_REPLICAS, _PEER_TO_PEER_REPLICA, _CACHE_DISABLE:
 all is replicated, and told to who wants to know, without them."""

@@ -49,7 +49,9 @@ _OK: Final = SaAisError.OK
 _B01: Final = int(OpenFlags.B01)
 _TRY_AGAIN: Final = SaAisError.ERR_TRY_AGAIN
 _GOODBYE_SECONDS: Final = 2.0
+"""Who finalizes does not wait for a cluster that does not answer: its session ends by itself."""
 _BLOCKING_WAIT_SECONDS: Final = 60.0
+"""Nothing depends on it: there is another one after it. What is new wakes it."""
 B2: Final = (2, 2)
 """First (major, minor) for which the rules of B.02 hold; OpenSAF takes B.02.01 for old, too."""
 B23: Final = (2, 3)

@@ -210,7 +210,11 @@ _CHOSEN: Final = {
 
 
 _FRESH_SECONDS: Final = 0.05
+"""Half of what passes for at once; what another one writes meanwhile could as well have come
+after."""
 _BATCH: Final = 256
+"""Descriptors read at once: of thousands one round trip in 256. Twice as many would mostly be read
+again."""
 
 
 class Iteration:

@@ -27,9 +27,12 @@ __all__ = ["AdminPort", "Page", "PageRequest", "answer"]
 log = EventLog("admin")
 
 REQUEST_BYTES_MAX: Final = 8192
+"""As common servers take (Apache's lines, nginx' buffers): browsers with their cookies stay
+below."""
 REQUEST_SECONDS_MAX: Final = 5.0
 """From the connection to the end of the answer."""
 CONNECTIONS_MAX: Final = 32
+"""Some browsers, of six connections each, scrapers and probes."""
 _END: Final = b"\r\n\r\n"
 _REQUEST: Final = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.([01])\Z")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)\Z")

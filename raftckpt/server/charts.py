@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 __all__ = ["Curve", "Upright", "chart", "spark"]
 
+# units of SVG: two charts beside each other on a page, room on the left for figures, below for
+# times
 _WIDTH: Final = 400
 _HEIGHT: Final = 170
 _LEFT: Final = 52

@@ -32,6 +32,8 @@ from raftckpt.server.turns import Turns
 __all__ = ["Connection", "Port"]
 
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
+"""Two fragments: one goes out while the next one is made; what waits longer waits with us,
+counted."""
 
 
 class Port(Protocol):

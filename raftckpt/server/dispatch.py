@@ -32,12 +32,13 @@ __all__ = ["Client", "Dispatcher"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
 _INVALID: Final = int(SaAisError.ERR_INVALID_PARAM)
-_NONCE_BYTES: Final = 16
+_NONCE_BYTES: Final = 16  # 128 bits: no two comparisons draw the same
 _NOT_MOVED: Final = {
     Transferred.REFUSED: "who should take over is not connected, or another hand-over is under way",
     Transferred.TIMED_OUT: "who should take over did not in time",
 }
 _TRANSFERS_AT_ONCE: Final = 4
+"""So many in a row may be asked for: one for each of the others in a cluster of five."""
 _TRANSFER_SECONDS: Final = 2.0
 """After so long one more may be asked for: each costs everybody the time of an election."""
 

@@ -45,6 +45,7 @@ _LISTINGS_MAX: Final = 4
 _SURE: Final = 16
 """Requests that every connection may have on their way, however many others there are."""
 _SURE_BYTES: Final = 64 * limits.KIB
+"""As many of 4 KiB: what every connection may have on its way, however much there is of others."""
 
 
 class Asker(Client, Protocol):

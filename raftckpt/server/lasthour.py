@@ -26,6 +26,7 @@ __all__ = ["EVERY_S", "POINT_S", "SHOWN_MAX", "Busy", "LastHour", "QuarterMinute
 
 log = EventLog("server")
 
+# looks, and points of the charts: fifteen looks each
 EVERY_S: Final = 1.0
 POINT_S: Final = 15.0
 _POINTS: Final = 240
@@ -40,6 +41,7 @@ _SLICE: Final = 500
 _WEIGHT: Final = 0.3
 """Of the latest second in a rate: nine tenths of it are of the last six seconds."""
 _BUSY_MAX: Final = 256
+"""Rates kept: a dozen times what is shown, so that who becomes busy is among them in time."""
 SHOWN_MAX: Final = 20
 """Checkpoints that are told of, the busiest and the largest each."""
 _FORGOTTEN: Final = 0.01

@@ -36,6 +36,7 @@ __all__ = ["ClientListener", "cut_off"]
 log = EventLog("server")
 
 _SWEEP_S: Final = 1.0
+"""A fifth of the shortest time that it looks after (``limits.HANDSHAKE_SECONDS_MAX``)."""
 _PARTIAL_FRAME_SECONDS_MAX: Final = 30.0
 """A frame that was begun must be complete by then: 2 MiB at 70 KB/s."""
 _LOGGED_PER_SWEEP_MAX: Final = 10  # a flood of strangers does not flood the log

@@ -29,6 +29,8 @@ __all__ = ["Outbox"]
 
 _OK: Final = int(SaAisError.OK)
 _MESSAGES_PER_REPLY_FRAME: Final = 256
+"""Replies of one frame, which a client takes as a whole: the first does not wait for thousands (a
+guess)."""
 _REPLY_FRAME_BYTES: Final = limits.FRAGMENT_BYTES
 """Data that is sent at the next flush, and in one frame: what exceeds it waits for the client."""
 _STREAM_ABOVE_BYTES: Final = contract.PAGE_BYTES

@@ -32,15 +32,17 @@ from raftckpt.version import VERSION
 __all__ = ["HTML", "charts", "page", "parts", "script", "style"]
 
 HTML: Final = "text/html; charset=utf-8"
-_HOUR_S: Final = 3600.0
+_HOUR_S: Final = 3600.0  # 60 minutes
 _AXIS_S_MIN: Final = 300.0
+"""A chart of a replica that has just begun is not one point that is as wide as all."""
+# what a page shows before a person would rather ask the command line
 _GROUPS_MAX: Final = 20
 _COMPONENTS_MAX: Final = 12
 _OPENERS_MAX: Final = 6
 _HAPPENINGS_MAX: Final = 40
 _BREAKS: Final = re.compile(r"([/._-])(?=\w)")
 """Where a long name may go on in the next line."""
-_FULL_LOOK: Final = 0.7
+_FULL_LOOK: Final = 0.7  # a guess; see below for the other
 _FULL_WRONG: Final = 0.9
 """Of a limit: what is worth a look, and what is too much."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")

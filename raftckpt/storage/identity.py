@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 IDENTITY_VERSION: Final = 2
+"""2: with the founding; 1 was from before there were foundings, and is refused."""
 
 REJOINS: Final = "rejoin"
 """``Identity.joins`` of a directory that replaces a lost one of the same node id."""
@@ -56,6 +57,7 @@ REJOINS: Final = "rejoin"
 _NAME: Final = "identity"
 _TEMPORARY: Final = "identity.tmp"
 _BYTES_MAX: Final = 1024 * KIB
+"""With all that is written down of a founding it has kilobytes: what is longer is none."""
 IGNORED: Final = frozenset({"lock", "lost+found", "peers", "peers.tmp", "reserve", _TEMPORARY})
 """Names that do not make a directory "not empty"."""
 

@@ -20,6 +20,7 @@ __all__ = ["Contradiction", "Met", "PeerNotes"]
 
 _NAME: Final = "peers"
 _BYTES_MAX: Final = 256 * KIB
+"""A KiB for each directory below: what is longer is none of ours."""
 _DIRECTORIES_MAX: Final = 256
 """Directories remembered; the one met first goes first."""
 

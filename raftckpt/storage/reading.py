@@ -34,6 +34,7 @@ from raftckpt.storage.snapshots import SnapshotMeta, _damaged, _slot_index, _slo
 
 __all__ = ["HeldDirectory", "PeersNote", "ReadOnlyFileSystem", "reading"]
 
+# as those who write these files read them: a block of a snapshot, and the most that a note has
 _READ_BYTES: Final = 256 * KIB
 _NOTE_BYTES_MAX: Final = 256 * KIB
 

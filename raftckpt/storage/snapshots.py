@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 SNAPSHOT_VERSION: Final = 2
+"""2: with the configuration as of its entry; 1 is read, too."""
 
 _MAGIC: Final = b"rckptsnp"
 _HEAD: Final = Struct("<8sII16s8sQQQI")
@@ -62,11 +63,16 @@ _TRAILER: Final = Struct("<IIQQI")
 _CRC: Final = Struct("<I")
 _LENGTH: Final = Struct("<I")
 _BLOCK_BYTES: Final = 256 * KIB
+"""Small pieces are written as blocks of so much: a check sum each, and a millisecond of the
+loop."""
 _BLOCK_BYTES_MAX: Final = 4 * MIB
+"""Larger pieces are cut; a damaged length is not allocated."""
 _PAYLOAD_BYTES_MAX: Final = 16 * MIB
+"""Of its entry (a MiB and a quarter at most) with the configuration; a damaged length is not
+allocated."""
 _SYNC_BYTES: Final = 8 * MIB
 """A writer syncs this often, so that commit does not have gigabytes left to flush."""
-_OWNER_BYTES: Final = 16
+_OWNER_BYTES: Final = 16  # a hash of founding and directory, cut to 128 bits
 _SUFFIX: Final = ".snapshot"
 _REMEDY: Final = (
     "move the data directory away and start with `raftckpt serve --rejoin`: "

@@ -603,7 +603,9 @@ class LocalCluster:
             "replicas": nodes,
             **settings,
         }
-        self.config_path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+        # a replica a line, for who replaces one by hand
+        text = yaml.safe_dump(config, sort_keys=False, default_flow_style=None)
+        self.config_path.write_text(text, "utf-8")
 
     def _certify(self) -> None:
         """Make certificates for all, and say in cluster.yaml what clients are to show."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from raftckpt_cli import cluster as cluster_commands
 from raftckpt_cli import main as cli_main
 from raftckpt_cli.output import ExitCode
 
@@ -58,6 +59,18 @@ def as_process(
     code = "from raftckpt_cli.main import main; main()"
     command = [sys.executable, "-c", code, *arguments, "--endpoints", cluster.endpoints]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=30)
+
+
+def seen_in_terminal(cluster: LocalCluster, *arguments: str) -> bytes:
+    code = "from raftckpt_cli.main import main; main()"
+    command = [sys.executable, "-c", code, *arguments, "--endpoints", cluster.endpoints]
+    master, slave = pty.openpty()
+    try:
+        subprocess.run(command, stdout=slave, check=True, timeout=30)
+        return os.read(master, 65536)
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_life_of_a_checkpoint(run) -> None:
@@ -130,13 +143,14 @@ def test_pending_delete_is_shown(run, cluster) -> None:
         assert b"delete pending" in run("checkpoint", "list").out
 
 
-def test_sections(run) -> None:
+def test_sections(run, cluster) -> None:
     run("checkpoint", "create", "sect")
     wrote = run("section", "write", "sect", "k", "hello", "-o", "json").json
     assert wrote["size"] == 5
     assert run("section", "write", "sect", "k", "J", "--offset", "0").code == 0
     assert run("section", "read", "sect", "k") == Ran(0, b"Jello", "")
     assert run("section", "read", "sect", "k", "--offset", "1", "--size", "3").out == b"ell"
+    assert seen_in_terminal(cluster, "section", "read", "sect", "k") == b"Jello\r\n"
     read = run("section", "read", "sect", "k", "-o", "json").json
     assert base64.b64decode(read["data_base64"]) == b"Jello"
     assert (read["id"], read["data"], read["size"]) == ("k", "Jello", 5)
@@ -423,6 +437,22 @@ def test_cluster_check_tells_a_difference(run, monkeypatch) -> None:
     told = run("cluster", "check")
     assert told.code == ExitCode.REFUSED
     assert "differ at log index 7" in told.err
+
+
+def test_the_file_of_who_comes_names_somebody_to_ask() -> None:
+    at = {"peer": "h:2", "client": "h:1"}
+    n1, n2, place = (
+        {"node": node, "directory": directory, **at}
+        for node, directory in (("n1", "aa"), ("n2", "bb"), ("n3", ""))
+    )
+    line = '{ client: "h:1", peer: "h:2" }'
+    for members, leaves, listed in (
+        ([n1, n2, place], "n1", ["n2", "n3"]),
+        ([n1, n2, place], None, ["n1", "n2", "n3"]),
+        ([n1, place], "n1", ["n1", "n3"]),
+    ):
+        lines = cluster_commands._replica_lines({"members": members}, leaves)
+        assert lines == ["replicas:", *(f"  {node}: {line}" for node in listed)]
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1)])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from raftckpt import errors
+from raftckpt import errors, limits
+from raftckpt.protocol import contract
 from tools import changelog, references, site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,15 @@ def test_every_error_class_is_documented() -> None:
         and issubclass(kind, errors.CheckpointError)
     ]
     assert [name for name in classes if f"`{name}`" not in text and name not in text] == []
+
+
+@pytest.mark.parametrize("module", [contract, limits], ids=["contract", "limits"])
+def test_every_limit_is_documented(module: ModuleType) -> None:
+    text = (ROOT / "docs/reference/limits.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.*) \|$", text, re.MULTILINE))
+    units = {"KIB", "MIB", "GIB", "MILLISECOND_NS", "SECOND_NS"}
+    names = {name for name, value in vars(module).items() if isinstance(value, int)} - units
+    assert {name: rows.get(name) for name in names if not rows.get(name)} == {}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import trustme
 import yaml
 
 import raftckpt
+from raftckpt.testing.local_cluster import _free_ports
 from tests.programs import Program
 from tests.waiting import until
 
@@ -22,6 +24,20 @@ MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()"]
 
 def running(*arguments: str) -> Program:
     return Program(*MAIN, *arguments)
+
+
+def typed(*arguments: str) -> str:
+    done = subprocess.run([*MAIN, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def voters(config: Path) -> list[str]:
+    """Who votes, as far as a leader says so."""
+    words = [*MAIN, "cluster", "members", "--config", str(config), "-o", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    told = json.loads(done.stdout)["members"] if done.returncode == 0 else []
+    return [each["node"] for each in told if each["voter"]]
 
 
 def alive(pid: int) -> bool:
@@ -81,6 +97,48 @@ def test_second_dev_on_the_same_directory_is_told_why(tmp_path) -> None:
     )
     assert other.returncode == 2
     assert "holds a cluster of 1 replicas" in other.stderr
+
+
+def test_a_member_of_dev_is_replaced_and_a_copy_restored_by_what_is_printed(tmp_path) -> None:
+    data_dir = tmp_path / "dev"
+    config = data_dir / "cluster.yaml"
+    ports = zip(("client", "peer"), _free_ports(2), strict=True)
+    at = {name: f"127.0.0.1:{port}" for name, port in ports}
+    asked = ("--config", str(config))
+    replace = ["cluster", "replace", "n3", "--by", "n4", *asked]
+    replace += [word for name, address in at.items() for word in (f"--{name}", address)]
+    with running("dev", "--data-dir", str(data_dir)) as dev:
+        dev.until_said("endpoints:")
+        lines = typed(*replace).splitlines()
+        listed = "\n".join(line for line in lines if line.startswith(("replicas:", "  n")))
+        (command,) = [line.split() for line in lines if "--join" in line]
+        before, _, _ = config.read_text().partition("replicas:")
+        config.write_text(before + listed + "\n")
+        assert command[:4] == ["raftckpt", "serve", "--config", "cluster.yaml"]
+        with running("serve", *asked, *command[4:]):
+            dev.until_said("replica n3 ended (exit code 0)")
+            dev.signal(signal.SIGINT)
+            assert dev.wait(20) == 0
+    snapshot = str(tmp_path / "state.snapshot")
+    with running("dev", "--data-dir", str(data_dir), "-o", "json") as dev:
+        dev.until_lines(1)
+        replicas = json.loads(dev.lines[0])["replicas"]
+        assert [each["node"] for each in replicas] == ["n1", "n2", "n4"]
+        assert replicas[2]["client"] == at["client"]
+        typed("snapshot", "save", snapshot, *asked)
+        dev.signal(signal.SIGINT)
+        assert dev.wait(20) == 0
+    for node in ("n1", "n2", "n3", "n4"):
+        (data_dir / node).rename(tmp_path / node)
+    told = typed("snapshot", "restore", snapshot, *asked, "--node", "n1")
+    commands = [line.split()[1:] for line in told.splitlines() if "raftckpt serve" in line]
+    assert len(commands) == 3
+    with contextlib.ExitStack() as terminals:
+        for words in commands:
+            terminals.enter_context(running(*words))
+        until(lambda: voters(config) == ["n1", "n2", "n4"], "all vote", 60.0)
+    with running("dev", "--data-dir", str(data_dir)) as dev:
+        dev.until_said("endpoints:")
 
 
 def test_demo_ends_ok() -> None:
@@ -174,8 +232,6 @@ def certificates(tmp_path) -> Path:
 
 
 def test_serve_with_tls(certificates: Path) -> None:
-    from raftckpt.testing.local_cluster import _free_ports
-
     client, peer = _free_ports(2)
     config = {
         "cluster": "tls",

@@ -14,6 +14,7 @@ or why nobody does, in a comment above it:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -30,10 +31,11 @@ import pytest
 from raftckpt_cli.main import cli
 
 import raftckpt
+from raftckpt import ha
 from raftckpt.testing import LocalCluster
 from tests import waiting
 from tests.programs import Program
-from tools import site
+from tools import references, site
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINTS = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403"
@@ -42,6 +44,8 @@ ELSEWHERE = {
     "docs/operate/when-things-are-lost.md": "tests/e2e/test_when_lost.py",
 }
 """Pages that a test of their own runs."""
+SAID = ".swap("
+"""Of methods whose example is in words: it would need a second program."""
 HOSTS = re.compile(r"docs/operate/")
 """Pages whose commands are for several hosts: only their words are checked here."""
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
@@ -97,11 +101,30 @@ def test_page(page: Path, reader: SimpleNamespace) -> None:
             code = block.text.replace(ENDPOINTS, reader.cluster.endpoints)
             for before, after in INSTEAD.items():
                 code = code.replace(before, after)
-            exec(compile(code, block.page, "exec"), names)
+            with contextlib.chdir(reader.cwd):
+                exec(compile(code, block.page, "exec"), names)
             for test in [name for name in names if name.startswith("test_")]:
                 names.pop(test)(reader.cluster)
         elif not block.said and not HOSTS.match(block.page):
             raise AssertionError(f"nobody runs this block of {block.page}:\n{block.text}")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(raftckpt.Service, raftckpt.Checkpoint, raftckpt.View, raftckpt.Transaction),
+        *(raftckpt.Tracker, raftckpt.Change, ha.Component, ha.Group),
+    ],
+)
+def test_every_method_has_an_example_that_runs(kind: type) -> None:
+    text = "".join(
+        block.text
+        for page in pages()
+        for block in blocks(page)
+        if block.language == "python" and not block.said.startswith("not run")
+    )
+    names = {shown.partition("(")[0] for shown, _ in references._public(kind)}
+    assert {name for name in names if not re.search(rf"\.{name}\b", text + SAID)} == set()
 
 
 # --- commands -------------------------------------------------------------------------------------

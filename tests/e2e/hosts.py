@@ -15,12 +15,23 @@ from pathlib import Path
 
 from tests.waiting import until
 
-__all__ = ["ADMIN", "LOOPBACK", "NODES", "PREFIX", "Hosts", "namespaces_may_be_made", "on_hosts"]
+__all__ = [
+    "ADMIN",
+    "LOOPBACK",
+    "NODES",
+    "PREFIX",
+    "SPARE",
+    "Hosts",
+    "namespaces_may_be_made",
+    "on_hosts",
+]
 
 ADMIN = "admin"
 PREFIX = "10.0.0."
 LOOPBACK = "127.7.0."
 NODES = ("n1", "n2", "n3")
+SPARE = "n4"
+"""A host that is there, and no member at first."""
 BRIDGE_HOST = 100
 
 
@@ -42,7 +53,7 @@ def namespaces_may_be_made() -> bool:
 
 
 class Hosts:
-    """Three hosts and one of the operator.
+    """Four hosts and one of the operator.
 
     Attributes:
         path: each host has a directory below it, as its ``/etc/raftckpt``.
@@ -59,14 +70,14 @@ class Hosts:
     def set_up(self) -> None:
         if not self._namespaces:
             return
-        for name in (ADMIN, *NODES):
+        for name in (ADMIN, *NODES, SPARE):
             self._ip("netns", "add", self._name(name))
             self._ip("-n", self._name(name), "link", "set", "lo", "up")
         admin = self._name(ADMIN)
         self._ip("-n", admin, "link", "add", "br0", "type", "bridge")
         self._ip("-n", admin, "addr", "add", f"{PREFIX}{BRIDGE_HOST}/24", "dev", "br0")
         self._ip("-n", admin, "link", "set", "br0", "up")
-        for number, node in enumerate(NODES, 1):
+        for number, node in enumerate((*NODES, SPARE), 1):
             there = self._name(node)
             ends = ("peer", "name", "eth0", "netns", there)
             self._ip("-n", admin, "link", "add", f"v{number}", "type", "veth", *ends)
@@ -79,7 +90,7 @@ class Hosts:
             process.kill()
             process.wait()
         if self._namespaces:
-            for name in (ADMIN, *NODES):
+            for name in (ADMIN, *NODES, SPARE):
                 self._ip("netns", "del", self._name(name))
 
     def run(

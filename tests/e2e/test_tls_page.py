@@ -55,7 +55,8 @@ class PageTyper:
         (shims / "scp").chmod(0o755)
         self.env = {**os.environ, "HOSTS": str(hosts.path)}
         self.env["PATH"] = f"{shims}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.reloads = 0
+        self.token = ""
+        """The last that was printed."""
 
     def here(self, text: str) -> str:
         return text.replace(PREFIX, self.hosts.addresses)
@@ -76,6 +77,7 @@ class PageTyper:
             self.hosts.logged(node, " reloaded ")
             return
         words = shlex.split(command.replace("/etc/", f"{self.hosts.path / node}/etc/"))
+        words = [self.token if word == "TOKEN" else word for word in words]
         assert words[:2] == ["raftckpt", "serve"]
         self.hosts.serve(node, [sys.executable, "-m", *words])
 
@@ -83,6 +85,7 @@ class PageTyper:
         done = self.hosts.run(
             ADMIN, ["bash", "-c", command], env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL
         )  # fmt: skip
+        self.token = (re.findall(r"--join (\S+)", done.stdout) or [self.token])[-1]
         fails = bool(shown) and shown[0].startswith("error: ")
         assert (done.returncode != 0) is fails, (command, done.stdout, done.stderr)
         for line in map(self.here, filter(None, shown)):
@@ -123,7 +126,7 @@ def test_the_page_is_true(reader: PageTyper) -> None:
     found = [
         list(commands(block)) for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     ]
-    begin, tenants, refused, check, renew = found
+    begin, tenants, refused, check, renew, replace = found
     assert len(begin) == TYPED
     for typed in begin:
         if typed.command.startswith("raftckpt principal create ops"):
@@ -136,3 +139,8 @@ def test_the_page_is_true(reader: PageTyper) -> None:
     reader.type(Typed(ADMIN, "raftckpt cluster status", []))
     for node in NODES:
         assert "disconnected" not in reader.hosts.log(node)
+    *steps, members = replace
+    for typed in steps:
+        reader.type(typed)
+    reader.hosts.logged("n3", "the cluster removed n3")
+    reader.type(members)

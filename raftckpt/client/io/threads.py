@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["ThreadEngine", "ThreadPort"]
 
 _RECEIVE_BYTES: Final = 64 * 1024
+"""Of one call: arbitrary, half or double would do. Large replies come in fragments of four times
+that."""
 _POLL_SECONDS_MAX: Final = 60.0
+"""Nothing depends on it: there is another one after it. What is new wakes it."""
 _DIAL_SECONDS_MAX: Final = 10.0
 """A connection that takes longer is of no use: the peer's patience is shorter."""
 _JOIN_SECONDS: Final = 2.0  # a thread that ends does so in milliseconds

@@ -17,8 +17,10 @@ from raftckpt.errors import NoResources
 __all__ = ["Bell", "Wake", "no_resources", "poller_of"]
 
 _WAIT_SECONDS_MAX: Final = 1e6
+"""Eleven days: poll() takes milliseconds as a C int, which ends at 24."""
 _RING: Final = (b"\0",)
 _DRAINED_BYTES: Final = 4096
+"""More wake-ups than wait at a time; what is left wakes once more."""
 _LOOK_SECONDS: Final = 1.0
 """So often who waits looks whether those it waits for are still alive."""
 

@@ -29,3 +29,9 @@ def test_what_is_not_recorded_leaves_an_earlier_copy_in_doubt() -> None:
     doubtful.uncertain = True
     assert not outcomes.refused(doubtful, 7, "schema", "x", None, True).definite
     assert outcomes.refused(doubtful, 12, "checkpoint_missing", "c", None, True).definite
+
+
+def test_seconds_are_told_as_they_were_asked_for() -> None:
+    late = call()
+    late.started, late.deadline = 7.00005, 12.0
+    assert "within 5 s" in str(outcomes.at_deadline(late, reached=True, where="nobody"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from raftckpt.client.credentials import credentials
+from raftckpt.client.endpoints import parse_endpoints
 from raftckpt.client.types import TlsOptions
 from raftckpt.errors import InvalidParam
 from raftckpt.net.inspection import looked_at, pem_certificates
@@ -228,9 +229,11 @@ def test_a_host_that_is_added_or_moved(store: CertificateStore) -> None:
     line = '  n3: { client: "10.0.0.3:7401", peer: "10.0.0.3:7501" }\n'
     moved = text.replace("10.0.0.1:7401", "10.0.0.9:7401").replace("tls:\n", line + "tls:\n")
     (store.path / "cluster.yaml").write_text(moved, "utf-8")
-    assert set(faults(store)) == {"replica n1", "replica n2", "replica n3"}
-    assert named(store.renew(Spans())) == ["replica n1", "replica n2", "replica n3"]
+    all_of_it = ["replica n1", "replica n2", "replica n3", "client ops"]
+    assert sorted(faults(store)) == sorted(all_of_it)
+    assert named(store.renew(Spans())) == all_of_it
     assert not faults(store)
+    assert "10.0.0.3:7401" in parse_endpoints(str(store.path / "clients/ops/cluster.yaml"))
 
 
 def test_clients_that_check_names_are_thought_of(store: CertificateStore) -> None:
