@@ -30,6 +30,7 @@ from raftckpt.storage import REJOINS
 __all__ = ["Changes", "Wanted"]
 
 KEPT_UP_S: Final = 1.0
+"""Twenty looks in a row: what catches up under load falls behind between two (a guess)."""
 DEAD_S: Final = 3.0
 """A member that was silent for so long is replaced before its successor votes, not after."""
 EVERY_S: Final = 0.05  # between looks at learners, who have to keep up for twenty of them

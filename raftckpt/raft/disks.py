@@ -27,9 +27,9 @@ TIMES_FASTER: Final = 4.0
 """So much faster another one must be: far outside of what noise does to such a mean."""
 WEIGHT: Final = 0.125
 """Of the latest sync in the mean: half of what it says is of the last five."""
-SYNCS_MIN: Final = 8
-LOOKS: Final = 3
-LOOK_EVERY_S: Final = 1.0
+SYNCS_MIN: Final = 8  # by then the mean has forgotten two thirds of the first
+LOOKS: Final = 3  # in a row: a burst of somebody's writes is over by then (a guess)
+LOOK_EVERY_S: Final = 1.0  # some ten heartbeats: often enough beside SETTLED_S (a guess)
 FRESH_S: Final = 5.0
 """What is older says nothing of the disk as it is now."""
 SETTLED_S: Final = 10.0

@@ -28,8 +28,9 @@ from raftckpt.raft.messages import (
 __all__ = ["BROKEN_LINK_DELAY_S", "ElectionTimer", "Voting"]
 
 BROKEN_LINK_DELAY_S: Final = 0.030
-RETRY_MIN_S: Final = 0.05
-RETRY_MAX_S: Final = 0.15
+"""Shorter than a heartbeat, and mostly one has asked all before the next one draws (a guess)."""
+RETRY_MIN_S: Final = 0.05  # a round of votes with its syncs, several times (a guess)
+RETRY_MAX_S: Final = 0.15  # threefold: two of three seldom ask within one round (a guess)
 YIELDS: Final = 8
 """Time-outs that a drained replica lets pass for others, three or four seconds by default: those
 who can win campaign at their first."""

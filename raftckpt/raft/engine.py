@@ -44,6 +44,7 @@ __all__ = [
     "open_log",
 ]
 
+# roles as PySyncObj numbers them (_RAFT_STATE)
 FOLLOWER: Final = 0
 CANDIDATE: Final = 1
 LEADER: Final = 2

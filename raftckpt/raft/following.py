@@ -37,6 +37,7 @@ __all__ = ["Following"]
 log = EventLog("raft")
 
 LARGE_BYTES: Final = 64 * limits.KIB
+"""A hundred deletes or closes fit into it (a guess); data does not."""
 
 
 def _large(append: Append) -> bool:

@@ -51,18 +51,20 @@ __all__ = [
     "parse_hello",
 ]
 
+# kinds of the handshake's parts, which no message has
 HELLO: Final = 300
 REFUSED: Final = 301
 READY: Final = 302
 PROOF: Final = 303
-NONCE_BYTES: Final = 32
+NONCE_BYTES: Final = 32  # 256 bits: nobody meets one twice
 HELLO_BYTES_MAX: Final = 16 * limits.KIB
+"""Names, addresses and a token of their greatest lengths, several times."""
 _WORD: Final = re.compile(r"[ -~]*\Z")
 _NODE: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NODE_ID_BYTES_MAX - 1}}}\Z")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.:\[\]-]*\Z")
-_LEVEL_MAX: Final = 1 << 16
-_STARTS_MAX: Final = 1 << 32
-_MEMORY_MAX: Final = (1 << 63) - 1
+_LEVEL_MAX: Final = 1 << 16  # beyond what will be: a lie is refused
+_STARTS_MAX: Final = 1 << 32  # one a second for a century
+_MEMORY_MAX: Final = (1 << 63) - 1  # what 64 bits hold
 _TEXT_MAX: Final = 500  # of what is shown of a refusal
 
 

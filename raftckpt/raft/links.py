@@ -48,7 +48,7 @@ __all__ = [
 log = EventLog("links")
 
 _DIAL_DELAY_S: Final = (0.02, 0.2)
-_CONNECT_SECONDS_MAX: Final = 1.5
+_CONNECT_SECONDS_MAX: Final = 1.5  # one SYN that is lost is sent again after a second
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""
 _REASONS_MAX: Final = 16

@@ -56,9 +56,9 @@ __all__ = [
 ]
 
 
-TERM_MAX: Final = 1 << 56
-INDEX_MAX: Final = 1 << 56
-_ROUND_MAX: Final = (1 << 63) - 1
+TERM_MAX: Final = 1 << 56  # room for many leaps, and sums fit into 64 bits
+INDEX_MAX: Final = 1 << 56  # a million entries a second for 2,000 years
+_ROUND_MAX: Final = (1 << 63) - 1  # what 64 bits hold
 _Term: TypeAlias = Annotated[int, Meta(ge=0, le=TERM_MAX)]
 _Index: TypeAlias = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
 _Round: TypeAlias = Annotated[int, Meta(ge=0, le=_ROUND_MAX)]
@@ -277,11 +277,11 @@ _TYPES: Final[dict[int, tuple[type, ...]]] = {
 }
 TERM_LEAP_MAX: Final = 1 << 32
 """Nobody is so many elections ahead: one message must not use up the terms there are."""
-_SNAPSHOT_BYTES_MAX: Final = 1 << 50
-_OFFERS_MAX: Final = 1 << 32
-_ID_MAX: Final = 64
-SYNC_US_MAX: Final = 1 << 40
-_WHY_MAX: Final = 500
+_SNAPSHOT_BYTES_MAX: Final = 1 << 50  # a PiB, beyond any memory
+_OFFERS_MAX: Final = 1 << 32  # one for each start
+_ID_MAX: Final = 64  # NODE_ID_BYTES_MAX is as long
+SYNC_US_MAX: Final = 1 << 40  # twelve days
+_WHY_MAX: Final = 500  # some lines for people
 _MOST: Final[dict[str, int]] = {
     "kind": 1 << 16,
     "term": TERM_MAX,

@@ -81,6 +81,7 @@ __all__ = ["RaftNode"]
 
 log = EventLog("raft")
 
+# with the entries of an append, all of them are applied in one step
 APPLY_ENTRIES: Final = 512
 APPLY_BYTES: Final = 128 * limits.KIB
 """Most that is applied in one tick; the rest follows in the next step."""
@@ -91,12 +92,13 @@ COMMIT_DELAY_S: Final = 0.002
 ASK_ALL_AFTER_S: Final = 0.01
 """How long those that were asked for a read have to answer before everybody is: many times what it
 takes, and nothing beside an election."""
-CONFIRM_AFTER_S: Final = 1.0
+CONFIRM_AFTER_S: Final = 1.0  # a sync a second more, when nothing else is written (a guess)
 SLOW_SYNC_S: Final = 0.1
 """A sync that took longer is worth telling: an election time-out is not much more."""
 SLOW_SYNC_TOLD_EVERY_S: Final = 10.0  # a disk that is slow is slow for each sync: one line tells it
 ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 256 * limits.KIB
-WALL_CLOCK_AGE_S: Final = 10.0
+"""A full payload, and 256 bytes around each of the commands that a batch may have."""
+WALL_CLOCK_AGE_S: Final = 10.0  # a clock drifts by a millisecond meanwhile (100 ppm)
 _NEVER: Final = float("inf")
 
 _ROLES: Final = {

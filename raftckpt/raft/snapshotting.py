@@ -16,8 +16,8 @@ __all__ = ["Snapshotter"]
 
 log = EventLog("raft")
 
-SLICE_S: Final = 0.002
-SLICE_PIECES: Final = 4
+SLICE_S: Final = 0.002  # as long as others may wait for a digest's
+SLICE_PIECES: Final = 4  # the clock is looked at after each; so many at the most (a guess)
 PAUSE: Final = 4.0
 """How many times as long as a slice took the replica has for its other work before the next one.
 

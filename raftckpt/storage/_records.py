@@ -55,14 +55,16 @@ __all__ = [
 ]
 
 _MAGIC: Final = b"rckptjnl"
-HEADER_BYTES: Final = 4096
-OWNER_BYTES: Final = 16
+HEADER_BYTES: Final = 4096  # a page
+OWNER_BYTES: Final = 16  # a hash cut to 128 bits
 _HEADER: Final = Struct("<8sI16sQQIIIQQQQQ")
 _CRC: Final = Struct("<I")
 _SECTOR: Final = 512  # what a disk writes whole, or not at all
 
+# how records begin: bytes that no text has, and zeros are none of them
 _WORD: Final = 0xC54A5200
 _WORD_TAIL: Final = b"RJ\xc5"
+# kinds of records
 ENTRY: Final = _WORD | 1
 STATE: Final = _WORD | 2
 TRUNCATE: Final = _WORD | 3

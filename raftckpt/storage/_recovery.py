@@ -43,6 +43,7 @@ REJOIN: Final = (
 )
 _SUFFIX: Final = ".journal"
 _SEGMENT_FILE_BYTES_MAX: Final = 2048 * MIB
+"""What a segment of 64 MiB never reaches by one group more."""
 
 
 class Segment:

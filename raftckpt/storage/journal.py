@@ -45,6 +45,7 @@ replica already, so that nobody ever looks at its payload."""
 
 _ZERO_AHEAD: Final = bytes(256 * KIB)
 _SMALL_GROUP_BYTES: Final = 64 * KIB
+"""Where writing zeros first costs less than the blocks' first write (a guess)."""
 
 _list_append = list.append
 _ENTRY = rec.ENTRY
