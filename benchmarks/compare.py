@@ -9,6 +9,9 @@ Three nodes each on loopback, durable before acknowledged:
   connected to the leader; limits of request and database size raised, else defaults.
 * Redis: appendfsync always on all three, WAIT 1 (a majority has received it; what the replicas
   wrote is not waited for). It has neither elections nor linearizable reads.
+* NATS: a bucket of JetStream with three replicas, sync_interval always; its text protocol on raw
+  sockets (natsload.py), connected to the stream's leader. It has no linearizable reads: that
+  leader answers without asking the others whether it still leads.
 * the floor (floor.py), in the rows of one request after the other: what the same sends, writes and
   syncs take without a store.
 
@@ -20,6 +23,7 @@ kept and counted in the table. Writes results.json, table.md and plot.svg.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -37,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import floor
+import natsload
 
 from raftckpt.bench.plots import Series, line_plot
 from raftckpt.testing import LocalCluster
@@ -233,6 +238,52 @@ class Redis:
         return measured([*command, "--seconds", str(seconds)])
 
 
+NATS_CONFIG = """\
+server_name: {name}
+listen: "127.0.0.1:{client}"
+max_payload: 8MB
+jetstream {{ store_dir: "{home}", sync_interval: always }}
+cluster {{ name: bench, listen: "127.0.0.1:{peer}", routes: [{routes}] }}
+"""
+
+
+class Nats:
+    name = "NATS"
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.processes = Processes(directory)
+        ports = free_ports(6)
+        self.clients, self.peers = ports[:3], ports[3:]
+        self.endpoints = [f"127.0.0.1:{port}" for port in self.clients]
+
+    def start(self) -> None:
+        routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in self.peers)
+        for number, (client, peer) in enumerate(zip(self.clients, self.peers, strict=True)):
+            name, directory = f"s{number}", self.processes.directory
+            config = directory / f"{name}.conf"
+            config.write_text(
+                NATS_CONFIG.format(
+                    name=name, client=client, peer=peer, home=directory / name, routes=routes
+                )
+            )
+            self.processes.start(name, ["nats-server", "-c", str(config)])
+        asyncio.run(natsload.found_bucket(self.endpoints))
+
+    def stop(self) -> None:
+        self.processes.stop()
+
+    def can(self, row: Row) -> bool:
+        return not row.reads
+
+    def measure(self, row: Row, seconds: float) -> dict[str, Any]:
+        command = [sys.executable, str(HERE / "natsload.py")]
+        command += ["--endpoints", ",".join(self.endpoints), "--clients", str(row.clients)]
+        command += ["--outstanding", str(row.outstanding), "--size", str(row.size)]
+        command += ["--keys", str(1024 if row.size < 10_000 else 64)]
+        return measured([*command, "--seconds", str(seconds)])
+
+
 class FloorPeer:
     """The floor of one flavour, as if it were a store."""
 
@@ -271,6 +322,8 @@ def installed() -> list[type[Any]]:
         found.append(Etcd)
     if shutil.which("redis-server"):
         found.append(Redis)
+    if shutil.which("nats-server"):
+        found.append(Nats)
     return [
         *found,
         *(kind for kind in (FloorInC, FloorInPython) if kind.flavour in floor.flavours()),
@@ -280,7 +333,7 @@ def installed() -> list[type[Any]]:
 def versions() -> dict[str, str]:
     """What the peers say of themselves."""
     told = {}
-    for name in ("etcd", "redis-server"):
+    for name in ("etcd", "redis-server", "nats-server"):
         if shutil.which(name):
             done = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=10)
             told[name] = done.stdout.splitlines()[0] if done.stdout else "?"
