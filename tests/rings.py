@@ -33,6 +33,7 @@ RINGS: Final = {
     "tests/unit/bench/test_floor.py": PROCESSES,
     "tests/unit/bench/test_native.py": PROCESSES,
     "tests/unit/bench/test_natsload.py": PROCESSES,
+    "tests/unit/bench/test_scale.py": PROCESSES,
     "tests/unit/client/test_aio.py": LOOPBACK,
     "tests/unit/client/test_double.py": LOOPBACK,
     "tests/unit/client/test_examples.py": PROCESSES,

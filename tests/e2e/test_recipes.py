@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -242,6 +243,39 @@ def test_what_was_said_of_a_call_is_known_to_the_next_switch(cluster) -> None:
             found = second.numbers(r"sequence (\d+)")[0]
             assert found >= first.numbers(r"^safe (\d+)")[-1]
             assert second.numbers(r"^safe (\d+)")[0] > found
+
+
+# --- several groups -------------------------------------------------------------------------
+def test_checkpoints_are_found_in_the_group_that_their_name_says(cluster) -> None:
+    with LocalCluster(1, faults=False) as other:
+        groups = {"west": cluster.endpoints, "east": other.endpoints}
+        told = " ".join(f"{group}={endpoints}" for group, endpoints in groups.items())
+        names = [f"grouped/{number}" for number in range(8)]
+
+        def said(*words: str) -> list[str]:
+            env = {**os.environ, "RAFTCKPT_GROUPS": told}
+            command = [sys.executable, RECIPES / "groups.py", *words]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            return done.stdout.splitlines()
+
+        places = dict(line.split() for line in said("where", *names))
+        assert set(places.values()) == {"west", "east"}
+        name = {group: each for each, group in places.items()}
+        for group in groups:
+            said("put", name[group], "key", group)
+        for group, endpoints in groups.items():
+            assert said("get", name[group], "key") == [group]
+            with raftckpt.connect(endpoints) as service:
+                held = {each.name for each in service.checkpoints()} & set(names)
+                assert held == {name[group]}, "in its group, and in no other"
+        other.kill()
+        assert said("get", name["west"], "key") == ["west"], "a group that is down is its own loss"
+        told += " north=127.0.0.1:1"
+        others = [f"n{number}" for number in range(200)]
+        now = dict(line.split() for line in said("where", *names, *others))
+        assert {now[each] for each in names if now[each] != places[each]} <= {"north"}
+        assert 40 < sum(group == "north" for group in now.values()) < 100, "its share"
 
 
 # --- the pages ------------------------------------------------------------------------------
