@@ -160,6 +160,8 @@ class Rig:
         """As if its client had just connected."""
         dispatcher, turns = self.listener.dispatcher, self.listener.turns
         self.outbox.listings.clear()
+        turns._spent, turns._turning = 0.0, False  # or what was refused before used this turn up
+        turns._queue.clear()
         inbound = Inbound(self.outbox, self.replica, dispatcher, turns)
         inbound.welcome()
         self.connection.inbound = inbound

@@ -54,6 +54,7 @@ def rig(leader: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_both_make_the_same_bytes_and_damaged_ones_are_left_to_the_product(
     spike: Any, rig: Any
 ) -> None:
+    rig.listener.turns._spent = 1.0  # as on a slow machine
     good, refused = spike.check(rig)
     assert good > 4
     assert refused > 1000
