@@ -69,17 +69,18 @@ ENTRIES_DUE = 200
 BENDS = 1.5
 """Times worse than at the first point: there an axis is said to bend."""
 
-UNITS = {
-    "one_p50_us": "us, one write",
-    "full_per_s": "writes/s, full",
-    "mb_per_s": "MB/s, full",
-    "paced_p50_us": "us, at 1,000/s",
-    "leader_cpu_us": "leader, us of CPU a write, full",
-    "all_cpu_us": "all replicas, us of CPU a write, full",
-    "resident_mib": "MiB resident, leader",
-    "restart_s": "s, restart",
-    "snapshot_s": "s, snapshot",
+MEASURES = {
+    "one_p50_us": ("us, one write", "time of one write"),
+    "full_per_s": ("writes/s, full", "writes/s, full"),
+    "mb_per_s": ("MB/s, full", "MB/s, full"),
+    "paced_p50_us": ("us, at 1,000/s", "time at 1,000/s"),
+    "leader_cpu_us": ("leader, us of CPU a write", "CPU of the leader"),
+    "all_cpu_us": ("all replicas, us of CPU a write", "CPU of all"),
+    "resident_mib": ("leader, MiB resident", "memory"),
+    "restart_s": ("s, restart", "restart"),
+    "snapshot_s": ("s, snapshot", "snapshot"),
 }
+"""Column of the table, line of the plot."""
 MORE_IS_BETTER = ("full_per_s", "mb_per_s")
 Found = dict[str, float]
 
@@ -430,7 +431,7 @@ async def trackers(counts: Sequence[int], stack: contextlib.AsyncExitStack) -> A
             kept = {name: paced[name] for name in ("leader_cpu_us", "all_cpu_us")}
             return {**found, "paced_p50_us": paced["p50_us"], **kept}
 
-        return Point(max(1, count), turn)
+        return Point(count, turn)
 
     for count in counts:
         yield point(count)
@@ -439,9 +440,6 @@ async def trackers(counts: Sequence[int], stack: contextlib.AsyncExitStack) -> A
 @contextlib.asynccontextmanager
 async def followers(stand: Stand, count: int) -> AsyncIterator[None]:
     """So many trackers, connections of a process of their own that reads and counts the bytes."""
-    if count <= 1:  # a logarithmic axis has no 0: its first point, "1", is none
-        yield
-        return
     command = [sys.executable, __file__, "--follow", str(count)]
     command += ["--endpoints", ",".join(stand.access.endpoints)]
     pipe = asyncio.subprocess.PIPE
@@ -562,18 +560,16 @@ def plot(axis: Axis, results: Results) -> str:
     for name in axis.shown:
         points = medians(results, name)
         if points and points[0][1]:
-            told = UNITS[name].replace("us, ", "time of ").replace("MiB resident", "memory")
-            label = told.replace("s, restart", "restart").replace("s, snapshot", "snapshot")
-            label = label.partition(", us of")[0] + (" CPU" if ", us of" in label else "")
-            series.append(Series(label, [(at, value / points[0][1]) for at, value in points]))
+            line = [(at, value / points[0][1]) for at, value in points]
+            series.append(Series(MEASURES[name][1], line))
     title = f"More {axis.title}: times the first point"
     return line_plot(title, axis.title, "times the first point", series, x_log=True, y_log=True)
 
 
 def table(axis: Axis, results: Results) -> str:
-    names = [name for name in UNITS if medians(results, name)]
+    names = [name for name in MEASURES if medians(results, name)]
     rounds = max(len(values) for found in results.values() for values in found.values())
-    lines = [f"| {axis.title} | " + " | ".join(UNITS[name] for name in names) + " |"]
+    lines = [f"| {axis.title} | " + " | ".join(MEASURES[name][0] for name in names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for at, found in results.items():
         cells = [shown(statistics.median(found[name])) if name in found else "-" for name in names]
