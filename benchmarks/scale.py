@@ -413,6 +413,7 @@ async def values(counts: Sequence[int], stack: contextlib.AsyncExitStack) -> Asy
 
         async def turn(crowd: Crowd = crowd) -> Found:
             found = {**await stand.one(crowd), **await stand.full(crowd, 1)}
+            del found["resident_mib"]  # of all sizes together
             return {**found, "mb_per_s": found["full_per_s"] * crowd.load.size / 1e6}
 
         yield Point(size, turn)
@@ -599,7 +600,7 @@ async def run(options: argparse.Namespace) -> None:
         before = os.getloadavg()[0]
         results = await along(axis, counts, options.rounds, begin + due)
         load = f"{before:.1f} before, {os.getloadavg()[0]:.1f} after"
-        told = {f"{at:g}": found for at, found in results.items()}
+        told = {f"{at:.0f}": found for at, found in results.items()}
         whole["axes"][name] = {"load": load, "points": told}
         texts.append(f"### {axis.title}\n\n{table(axis, results)}\nLoad average {load}.\n")
         (options.out / f"scale-{name}.svg").write_text(plot(axis, results), "utf-8")
