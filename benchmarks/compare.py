@@ -45,6 +45,7 @@ import natsload
 
 from raftckpt.bench.plots import Series, line_plot
 from raftckpt.testing import LocalCluster
+from raftckpt.testing.local_cluster import _free_ports as free_ports
 
 HERE = Path(__file__).parent
 STOP_SECONDS_MAX = 10.0
@@ -76,14 +77,6 @@ ROWS = [
 PLOTTED = [Row(f"{8 * each} outstanding", 8, each, 100) for each in (1, 2, 4, 8, 16, 32, 64)]
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 class Processes:
     """Processes of a peer that end with this one."""
 
@@ -94,6 +87,12 @@ class Processes:
     def start(self, name: str, command: list[str]) -> None:
         with (self.directory / f"{name}.log").open("wb") as log:
             self.all.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+    def check(self) -> None:
+        """Complain about one that has ended: its peers would be waited for in vain."""
+        for process in self.all:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args} ended: see the logs in {self.directory}")
 
     def stop(self) -> None:
         for process in self.all:
@@ -268,7 +267,10 @@ class Nats:
                 )
             )
             self.processes.start(name, ["nats-server", "-c", str(config)])
-        asyncio.run(natsload.found_bucket(self.endpoints))
+        try:
+            asyncio.run(natsload.found_bucket(self.endpoints))
+        finally:
+            self.processes.check()
 
     def stop(self) -> None:
         self.processes.stop()
