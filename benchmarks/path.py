@@ -1,12 +1,13 @@
 """Processor time of each part of an operation's way, without sockets, syncs and other processes.
 
-    python benchmarks/path.py [--batch 1] [--reads] [--operations 2000] [--profile PART]
+    python benchmarks/path.py [--batch 1] [--reads] [--operations 2000] [--cold KIB] [--profile ...]
 
 Three replicas in one process: connection, dispatcher, replica, driver, consensus, links and journal
 are the product's, run by a loop that is a queue; files are in memory (/dev/shm) and a sync returns
 at once. So the parts can be measured alone, on a busy machine, too: the tenth percentile hardly
 moves with it. What the kernel does between them, hops.py measures.
 
+--cold walks over a buffer before each part, as other processes do that share the caches.
 --profile prints cProfile's figures of a part: request, append, ack or second.
 """
 
@@ -263,7 +264,8 @@ class Cluster:
 class Meter:
     """Parts of the way and how long each took, operation by operation."""
 
-    def __init__(self, profiled: str | None) -> None:
+    def __init__(self, profiled: str | None, cold: int) -> None:
+        self._others = b"." * cold  # not of zeros, which are one page
         self.parts: dict[str, list[float]] = {}
         self.profile = cProfile.Profile()
         self._profiled = profiled
@@ -271,6 +273,7 @@ class Meter:
     @contextmanager
     def part(self, name: str) -> Any:
         notes.clear()
+        self._others.count(b"x")
         if name == self._profiled:
             self.profile.enable()
         yield
@@ -319,13 +322,14 @@ def main() -> None:
     parser.add_argument("--reads", action="store_true")
     parser.add_argument("--operations", type=int, default=2000)
     parser.add_argument("--profile", choices=("request", "append", "ack", "second"))
+    parser.add_argument("--cold", type=int, default=0, metavar="KIB")
     options = parser.parse_args()
     files._RealFile.sync = lambda self: note("sync")  # type: ignore[method-assign]
     shared = "/dev/shm" if os.path.isdir("/dev/shm") else None
     home = tempfile.mkdtemp(prefix="path-", dir=shared)
     try:
         cluster = Cluster(home, options.reads)
-        meter = Meter(options.profile)
+        meter = Meter(options.profile, options.cold << 10)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -336,6 +340,8 @@ def main() -> None:
     print("| part, us | p10 | p50 |\n|---|---|---|")
     cpu, path = {"leader": 0.0, "follower": 0.0}, 0.0
     for name, times in meter.parts.items():
+        if len(times) * 2 * options.batch < options.operations:
+            continue  # of the beginning
         times.sort()
         p10, p50 = (times[len(times) * share // 100] * 1e6 for share in (10, 50))
         role, point = name.split(": ")
