@@ -89,9 +89,9 @@ class Flight:
     def propose(self, leadership: Leadership, log: ReplicatedLog) -> None:
         """Have what gathered leave, as far as so much may be on its way."""
         queue = self.queue
-        while queue.commands:
+        while queue:
             most = _FULL_BATCHES_IN_FLIGHT_MAX if queue.full() else _BATCHES_IN_FLIGHT_MAX
-            if self.batches >= most:
+            if self.batches >= most or not queue.may_fly(self.bytes):
                 return
             proposal = queue.cut()
             proposal.begun = self._clock.monotonic()
@@ -133,7 +133,7 @@ class Flight:
 
     def stepped_down(self) -> None:
         """What is queued will not be proposed here."""
-        while self.queue.commands:
+        while self.queue:
             proposal = self.queue.cut()
             self._fly(proposal)
             self._landed(proposal)
