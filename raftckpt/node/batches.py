@@ -24,16 +24,20 @@ ENTRY_BYTES_MAX: Final = limits.ENTRY_PAYLOAD_BYTES_MAX + 192 * limits.KIB
 """Largest entry: a full payload plus the ids and headers of its commands."""
 
 _FULL_BYTES: Final = limits.ENTRY_PAYLOAD_BYTES_MAX
-_BRIEF_BYTES: Final = 256 * limits.KIB
-"""Of an entry while some want far less than others: they wait for what is on its way. The price is
-that each entry costs a millisecond of processor time, whatever is in it."""
+_BRIEF_BYTES: Final = 128 * limits.KIB
+"""Of an entry while somebody who wants little waits beside others who want much: he waits for all
+that is on its way. The price is that each entry costs a millisecond of processor time, or two."""
+_BRIEF_FLYING_BYTES: Final = _BRIEF_BYTES * 3 // 2
+"""On its way meanwhile, before another entry leaves: the leader has one in its hands, followers
+another one."""
 _BRIEF_ENTRIES: Final = 64
-"""So many more after the last time it was seen."""
-_FAR_LESS: Final = 4
-"""Times less than the average of the sessions that wait."""
-_ENTRIES_FLYING: Final = 2
-"""Full ones on their way: the leader has one in its hands, the followers another one."""
-_TURN_BYTES: Final = 64 * limits.KIB
+"""So many more after he was last seen."""
+_LITTLE_BYTES: Final = 16 * limits.KIB
+_MUCH_BYTES: Final = 256 * limits.KIB
+_FLYING_MAX: Final = 8
+"""Small entries on their way; while they are, commands gather (full ones may go on)."""
+_FULL_FLYING_MAX: Final = 48
+_TURN_BYTES: Final = 32 * limits.KIB
 """For one session, before another one has its turn: replies and acks come in packets, too."""
 _FORMER_MAX: Final = 1024
 """Sessions of which it is known what they had, beyond those that wait."""
@@ -107,7 +111,7 @@ class CommandQueue:
     Attributes:
         commands, requests, costs: parallel lists of what arrived; the replica appends to them.
         lanes: what was left when an entry was cut, by session.
-        bytes: upper bound of the bytes that all of them take in entries.
+        bytes: upper bound of the bytes that all of them take in entries; 0: there are none.
         entry_bytes: of an entry, as long as it is not one command that has more.
         settled: so many of those that arrived leave before all others.
         special: whether one of them needs more than its result answered.
@@ -162,16 +166,25 @@ class CommandQueue:
             if owner is not None:
                 owner.inflight_bytes += size
 
-    def full(self) -> bool:
-        """Whether there is enough for a full entry."""
-        return self.bytes >= self.entry_bytes or len(self) >= contract.BATCH_COMMANDS_MAX
+    def may_fly(self, batches: int, flying_bytes: int) -> bool:
+        """Whether one more entry may leave while so many, of so many bytes, are on their way.
 
-    def may_fly(self, flying_bytes: int) -> bool:
-        """Whether one more entry may leave while so many bytes are on their way.
-
-        What is on its way, everybody waits for. What is not can be overtaken.
+        What is on its way, everybody waits for; what is not can be overtaken.
         """
-        return flying_bytes < _ENTRIES_FLYING * self.entry_bytes
+        size = self.bytes
+        if flying_bytes + size > _MUCH_BYTES and any(
+            owner is not None and owner.inflight_bytes < _LITTLE_BYTES for owner, _, _ in self.runs
+        ):
+            self._brief, self.entry_bytes = _BRIEF_ENTRIES, _BRIEF_BYTES
+        if self._brief and flying_bytes >= _BRIEF_FLYING_BYTES:
+            return False
+        return batches < _FLYING_MAX or (
+            batches < _FULL_FLYING_MAX
+            and (
+                size >= self.entry_bytes
+                or len(self.commands) + self._waiting >= contract.BATCH_COMMANDS_MAX
+            )
+        )
 
     def next_has_room(self, more: int) -> bool:
         """Whether a command behind so many bytes more, its own included, is in the next entry."""
@@ -196,26 +209,23 @@ class CommandQueue:
             proposal = Proposal(commands, requests, runs, self.bytes, self.special)
             self.bytes = 0
             self.special = False
+            if self._brief:
+                self._count(proposal)
             return proposal
         proposal = Proposal([], [], [], 0, self.special)
-        new: dict[int, int] = {}
         begin = 0
-        for owner, count, size in runs:
+        for owner, count, _ in runs:
             end = begin + count
             run = _Left(owner, commands[begin:end], requests[begin:end], costs[begin:end])
             if begin < settled:
                 _take(proposal, run, min(count, settled - begin))
             if run.taken < count:
-                self._line_up(run, size, new)
+                self._line_up(run)
             begin = end
-        if new and min(new.values()) * len(self.lanes) * _FAR_LESS < self.bytes:
-            self._brief, self.entry_bytes = _BRIEF_ENTRIES, _BRIEF_BYTES
         self._fill(proposal)
         self.bytes -= proposal.bytes
         if self._brief:
-            self._brief -= 1
-        else:
-            self.entry_bytes = _FULL_BYTES
+            self._count(proposal)
         if not self.lanes:
             self.special = False
             self._had.clear()
@@ -224,21 +234,23 @@ class CommandQueue:
             self._had = {each: had for each, had in self._had.items() if had > now or each in lanes}
         return proposal
 
-    def _line_up(self, run: _Left, size: int, new: dict[int, int]) -> None:
-        """Leave a run of so many bytes for its session's turn; ``new`` did not wait before."""
+    def _count(self, proposal: Proposal) -> None:
+        """An entry leaves while they are brief; those of little do not count."""
+        self._brief -= proposal.bytes > _LITTLE_BYTES
+        if not self._brief:
+            self.entry_bytes = _FULL_BYTES
+
+    def _line_up(self, run: _Left) -> None:
+        """Leave a run for its session's turn."""
         session = run.commands[0].session
         lane = self.lanes.get(session)
         if lane is None:
             lane = self.lanes[session] = deque()
             now = self._now
             had = self._had[session] = max(now, self._had.get(session, 0))
-            if had < now + _TURN_BYTES:  # a turn is not cut up: who wants less has his first
-                self._queue_up(now, session, first=True)
-                new[session] = 0
-            else:
-                self._queue_up(had, session)
-        if session in new:
-            new[session] += size
+            # a turn is not cut up: who wants less has his first
+            fresh = had < now + _TURN_BYTES
+            self._queue_up(now if fresh else had, session, first=fresh)
         lane.append(run)
         self._waiting += len(run.commands) - run.taken
 

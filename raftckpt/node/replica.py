@@ -199,7 +199,7 @@ class Replica:
     @property
     def proposes(self) -> bool:
         """Whether commands have gathered."""
-        return bool(self._flight.queue)
+        return bool(self._flight.queue.bytes)
 
     @property
     def asks(self) -> bool:
@@ -250,7 +250,7 @@ class Replica:
             reads.answer_late()
         if leadership is None:
             return
-        if self._flight.queue:
+        if self._flight.queue.bytes:
             self._flight.propose(leadership, self.log)
         if reads.waiting:
             reads.begin_round(self.log)

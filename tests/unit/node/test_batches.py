@@ -78,26 +78,43 @@ def test_who_wants_little_is_in_the_next_entry_whatever_waits(size: int) -> None
     waiting.cut()
     for _ in range(5):
         waiting.arrive(99, 100)
+        assert waiting.queue.may_fly(0, 0)
         assert [each.session for each in waiting.cut()].count(99) == 1
         for session in range(16):
             waiting.arrive(session, *[size] * 4)
 
 
-def test_entries_are_short_while_somebody_wants_far_less_than_others() -> None:
+def test_entries_are_short_while_somebody_wants_little_beside_others_who_want_much() -> None:
     waiting = Queued()
     queue = waiting.queue
-    for session in range(16):
-        waiting.arrive(session, *[4 * KIB] * 64)
-    assert len(waiting.cut()) > 200, "nobody does: each entry costs"
-    assert queue.may_fly(limits.MIB)
-    waiting.arrive(99, 100)
-    assert len(waiting.cut()) < 70
-    assert not queue.may_fly(limits.MIB)
-    for _ in range(70):
+
+    def much() -> None:
         for session in range(16):
-            waiting.arrive(session, *[4 * KIB] * 16)
+            waiting.arrive(session, *[4 * KIB] * 64)
+
+    much()
+    assert queue.may_fly(0, limits.MIB)
+    assert len(waiting.cut()) > 200, "nobody wants little: each entry costs"
+    waiting.arrive(99, 100)
+    assert not queue.may_fly(0, limits.MIB)
+    assert queue.may_fly(0, 128 * KIB)
+    cut = waiting.cut()
+    assert len(cut) < 34
+    assert 99 in [each.session for each in cut]
+    for _ in range(80):
+        if len(queue) < 200:
+            much()
         waiting.cut()
-    assert len(waiting.cut()) > 200, "it was long ago"
+    assert queue.may_fly(0, limits.MIB), "it was long ago"
+    assert len(waiting.cut()) > 200
+
+
+def test_who_wants_little_among_others_who_do_makes_no_difference() -> None:
+    waiting = Queued()
+    for session in range(64):
+        waiting.arrive(session, 1000)
+    assert waiting.queue.may_fly(0, 0)
+    assert len(waiting.cut()) == 64
 
 
 def test_shares_are_of_bytes_and_large_commands_have_theirs() -> None:
@@ -140,12 +157,29 @@ def test_order_of_sessions_and_of_what_was_accepted(seed: int) -> None:
     assert [each.place for each in left] != sorted(each.place for each in left)
 
 
+def test_who_comes_back_at_once_has_no_more_than_who_waits() -> None:
+    waiting = Queued()
+    had = dict.fromkeys(range(16), 0)
+    for session in had:
+        waiting.arrive(session, *[4 * KIB] * 640)
+    waiting.arrive(99, 100)
+    assert waiting.queue.may_fly(0, 0)
+    waiting.cut()
+    had[99] = 0
+    for _ in range(48):
+        if 99 not in waiting.queue.lanes:
+            waiting.arrive(99, *[4 * KIB] * 8)
+        for each in waiting.cut():
+            had[each.session] += 1
+    assert had[99] <= 2 * max(had[session] for session in range(16))
+
+
 def test_what_sessions_had_is_forgotten_in_time() -> None:
     waiting = Queued()
     waiting.arrive(1, *[4 * KIB] * 2000)
-    for session in range(2, 4000):
-        waiting.arrive(1, *[4 * KIB] * 70)
+    for session in range(2, 3000):
+        waiting.arrive(1, *[4 * KIB] * 260)
         waiting.arrive(session, 100)
         waiting.cut()
-    assert len(waiting.queue.lanes) == 1
-    assert len(waiting.queue._had) < 2000
+    assert 1 in waiting.queue.lanes
+    assert len(waiting.queue._had) < 1100
