@@ -126,10 +126,14 @@ class Admission:
                         owner.refuse(request, _NO_SPACE, "full")
                         continue
                 message.session = session
+                accepted = False
                 if kind in EARLY and asynchronous.get(message.handle, 1):
                     sure = sequence > proposed and promised < bounds.high
+                    sure = sure and queue.next_has_room(added_bytes + cost)
                     arriving = pending + cost + space.reached + machine.staged_bytes
-                    early.consider(machine, owner, state, request, message, sure, arriving)
+                    accepted = early.consider(
+                        machine, owner, state, request, message, sure, arriving
+                    )
                 if kind in STRUCTURAL:
                     early.structural(machine, message)
                     queue.special = True
@@ -143,6 +147,8 @@ class Admission:
                 requests.append(request)
                 commands.append(message)
                 costs.append(cost)
+                if accepted:
+                    queue.settled = len(commands)
         finally:
             state.waits_for = waits_for if proposed == refused_at else "gap"
             state.proposed = proposed

@@ -228,11 +228,11 @@ class Driver:
             self._loop.call_later(_DIGEST_PAUSE_S, self._digest, digests)
 
     def _idle(self, driven: _Driven) -> None:
-        """Every few seconds: if nothing was asked meanwhile, tidy up."""
+        """Every few seconds: if nothing was applied meanwhile, tidy up."""
         if self._stopped:
             return
-        applied_commands = driven.replica.applied_commands
-        if driven.gardener is not None and applied_commands == self._busy_at:
+        applied = driven.replica.machine.applied_index
+        if driven.gardener is not None and applied == self._busy_at:
             driven.gardener.tend_idle()
-        self._busy_at = applied_commands
+        self._busy_at = applied
         self._loop.call_later(_IDLE_S, self._idle, driven)

@@ -44,7 +44,7 @@ class EarlyAcceptance:
         command: Any,
         new: bool,
         arriving: int = 0,
-    ) -> None:
+    ) -> bool:
         """Accept a command of ``operations.EARLY`` if it may be, and note what it may create.
 
         A repeat (not ``new``) is accepted only by its reply, but the first attempt may have been
@@ -59,10 +59,10 @@ class EarlyAcceptance:
             if uid is None:  # it will mean the checkpoint of an open on its way, whichever that is
                 if type(command) is SectionPut:
                     self._mark(self._structural, command, _ANY)
-                return
+                return False
         if not uid:
-            return
-        creates = True
+            return False
+        creates, fits = True, False
         if new and uid not in self._structural and _ANY not in self._structural:
             code, early = machine.check(command)
             if code == _OK:
@@ -75,6 +75,7 @@ class EarlyAcceptance:
                     owner.accepted(request)
         if creates and type(command) is SectionPut:
             self._mark(self._creating, command, -uid)
+        return fits
 
     def asynchronous(self, machine: CheckpointMachine, state: SessionState, handle: int) -> bool:
         """Whether writes through a handle that is open may be accepted early."""

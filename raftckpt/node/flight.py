@@ -26,11 +26,6 @@ from raftckpt.version import BATCH_VERSION
 __all__ = ["Flight"]
 
 _TRY_AGAIN: Final = int(SaAisError.ERR_TRY_AGAIN)
-_BATCHES_IN_FLIGHT_MAX: Final = 8
-"""Small batches on their way; while they are, commands gather (full batches may go on)."""
-_FULL_BATCHES_IN_FLIGHT_MAX: Final = 48
-"""Full ones: 48 of a MiB are three quarters of PENDING_BYTES_MAX, so the log is never short of
-work."""
 
 
 class Flight:
@@ -91,9 +86,8 @@ class Flight:
     def propose(self, leadership: Leadership, log: ReplicatedLog) -> None:
         """Have what gathered leave, as far as so much may be on its way."""
         queue = self.queue
-        while queue.commands:
-            most = _FULL_BATCHES_IN_FLIGHT_MAX if queue.full() else _BATCHES_IN_FLIGHT_MAX
-            if self.batches >= most:
+        while queue.bytes:
+            if not queue.may_fly(self.batches, self.bytes):
                 return
             proposal = queue.cut()
             proposal.begun = self._clock.monotonic()
@@ -135,7 +129,7 @@ class Flight:
 
     def stepped_down(self) -> None:
         """What is queued will not be proposed here."""
-        while self.queue.commands:
+        while self.queue.bytes:
             proposal = self.queue.cut()
             self._fly(proposal)
             self._landed(proposal)

@@ -41,8 +41,9 @@ The collector's own count does not tell of them: what is freed of the old (the h
 drops one for each that is added) cancels out what came, until there are a million young objects
 to look at, which took 0.1 s.
 """
-_FULL_OBJECTS_MAX: Final = 200_000
-"""A full collection of so many objects takes some 20 ms; of more we do without."""
+_FULL_OBJECTS_MAX: Final = 80_000
+"""A full collection of so many objects takes 28 to 42 ms, 20 to 38 of it for the program itself (of
+160,000 it was up to 55); of more we do without."""
 _FULL_AFTER_OBJECTS: Final = 20_000
 """Survivors since the last full collection that make another one worth its while."""
 # of <malloc.h>
@@ -108,8 +109,7 @@ class Gardener:
 
     def __init__(self) -> None:
         gc.disable()
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # without a look, which took 47 ms while peers were to be heard
         self._tidied = gc.get_freeze_count()
         self._tended_at = 0
 

@@ -190,7 +190,7 @@ class Replica:
     @property
     def pending_commands(self) -> int:
         """Commands that are not applied yet, of all connections."""
-        return len(self._flight.queue.commands) + self._flight.commands
+        return len(self._flight.queue) + self._flight.commands
 
     @property
     def pending_bytes(self) -> int:
@@ -200,7 +200,7 @@ class Replica:
     @property
     def proposes(self) -> bool:
         """Whether commands have gathered."""
-        return bool(self._flight.queue.commands)
+        return bool(self._flight.queue.bytes)
 
     @property
     def asks(self) -> bool:
@@ -251,7 +251,7 @@ class Replica:
             reads.answer_late()
         if leadership is None:
             return
-        if self._flight.queue.commands:
+        if self._flight.queue.bytes:
             self._flight.propose(leadership, self.log)
         if reads.waiting:
             reads.begin_round(self.log)

@@ -60,6 +60,10 @@ Address = tuple[str, int]
 """(host, port)"""
 
 
+_MUCH_BYTES: Final = 64 * limits.KIB
+"""Of one read. More of it may wait in the socket, and each is a step with its sync."""
+
+
 class PeerTls(NamedTuple):
     """Contexts of both sides of a link; each must demand a certificate."""
 
@@ -169,6 +173,14 @@ class _Link(asyncio.Protocol):
                 self.close()
         finally:
             self.links.worked()
+        transport = self.transport
+        if len(data) >= _MUCH_BYTES and transport is not None and not transport.is_closing():
+            transport.pause_reading()  # uvloop reads on, 32 times, before others have a turn
+            self.links.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False

@@ -350,10 +350,13 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def pump_soon(self) -> None:
-        """Have what is queued sent in the next turn of the loop."""
+        """Have what is queued sent in a turn of the loop to come."""
         if self._unpumped:
             self._unpumped = False
-            self._listener.soon(self._pump)
+            if self.outbox.waits:
+                self._listener.turns.reply(self._pump)
+            else:  # changes for trackers: few and short
+                self._listener.soon(self._pump)
 
     def _pump(self) -> None:
         """Write what is queued for this turn of the loop, as long as the client reads."""

@@ -102,6 +102,11 @@ class Outbox:
         """Whether a reply of several frames is under way."""
         return self._stream is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether there are replies that are not to leave in one go."""
+        return self._stream is not None or bool(self._queue)
+
     def close(self) -> None:
         """Forget everything: nobody is there to take it."""
         self._closed = True

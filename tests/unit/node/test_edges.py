@@ -120,7 +120,7 @@ def test_a_home_that_does_not_exist_is_told() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_only_who_was_asked_nothing_tidies_up(monkeypatch, busy: bool) -> None:
+def test_only_who_applied_nothing_tidies_up(monkeypatch, busy: bool) -> None:
     monkeypatch.setattr("raftckpt.node.driver._IDLE_S", 0.0)
     tidied: list[int] = []
 
@@ -129,11 +129,11 @@ def test_only_who_was_asked_nothing_tidies_up(monkeypatch, busy: bool) -> None:
         driver = Driver(asyncio.get_running_loop(), world.clock, lambda error: None)
         gardener = SimpleNamespace(
             tend=lambda changes: None,
-            tend_idle=lambda: tidied.append(world.replica.applied_commands),
+            tend_idle=lambda: tidied.append(world.replica.machine.applied_index),
         )
         driver.start(world.replica, lambda: None, gardener)  # type: ignore[arg-type]
         for _ in range(20):
-            world.replica.applied_commands += busy
+            world.replica.machine.applied_index += busy
             await asyncio.sleep(0)
         driver.stop()
 

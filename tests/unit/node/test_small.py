@@ -269,6 +269,26 @@ def test_gardener_freezes_what_many_changes_left_behind(monkeypatch):
         gc.enable()
 
 
+def test_no_collection_is_made_where_nobody_waits_for_it_to_end(monkeypatch):
+    """At the start peers are to be heard; later on a state of some size would take too long."""
+    import gc
+
+    from raftckpt.node import memory
+
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
+    try:
+        gardener = memory.Gardener()
+        state = [[number] for number in range(memory._FULL_OBJECTS_MAX)]
+        gc.freeze()
+        gardener.tend_idle()
+        assert len(state) == memory._FULL_OBJECTS_MAX
+        assert not collected
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
 def test_gardener_freezes_what_survives_and_finds_cycles_when_idle(monkeypatch):
     import gc
     import weakref

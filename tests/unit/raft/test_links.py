@@ -233,6 +233,48 @@ def test_the_same_body_to_all_is_framed_once_and_arrives_whole():
     run(scenario)
 
 
+def test_after_a_large_read_others_have_their_turn():
+    class PeerTransport(asyncio.Transport):
+        """A socket in which there is always more to read."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[str] = []
+
+        def pause_reading(self) -> None:
+            self.told.append("pause")
+
+        def resume_reading(self) -> None:
+            self.told.append("resume")
+
+        def is_closing(self) -> bool:
+            return False
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return None
+
+    async def scenario(net):
+        links, notes = await net.node("n1", dials=False)
+        peer = await net.link("n1", hello("n2"))
+        await until(lambda: links.connected)
+        (link,) = links._links.values()
+        always, real = PeerTransport(), link.transport
+        link.transport, told = always, always.told
+        link.data_received(encode_frame(bytes(1000)))
+        await asyncio.sleep(0)
+        assert told == [], "which costs a little: not for a small one"
+        link.data_received(encode_frame(bytes(100 * limits.KIB)))
+        assert told == ["pause"]
+        asyncio.get_running_loop().call_soon(told.append, "others")
+        await asyncio.sleep(0)
+        assert told == ["pause", "resume", "others"], "what was read is there in the next turn"
+        assert len(notes.events) == 3
+        link.transport = real
+        assert peer.writer is not None
+
+    run(scenario)
+
+
 def test_a_dead_peer_is_seen_as_broken_and_dialled_again():
     async def scenario(net):
         one, notes = await net.node("n1")

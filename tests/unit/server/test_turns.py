@@ -59,3 +59,29 @@ def test_who_waits_is_served_in_order_and_only_as_long_as_a_turn_lasts() -> None
     assert "".join(turns) == "abcdeabcde"
     assert max(map(len, turns)) == 3, "a turn has room for three"
     assert loop.turns.left
+
+
+def test_long_replies_leave_one_after_the_other_and_keep_nobody_waiting() -> None:
+    loop = TurnLoop()
+    served: list[str] = []
+
+    def frame(name: str, times: int) -> None:
+        served.append(name)
+        loop.clock.pass_by(0.0015)
+        if times > 1:
+            loop.turns.reply(lambda: frame(name, times - 1))
+
+    for name in "abcde":
+        loop.turns.reply(lambda name=name: frame(name, 2))
+    assert loop.turns.left, "requests do not wait for them"
+    turns = []
+    while loop.calls:
+        loop.turns.later(lambda: served.append("!"))
+        loop.turn()
+        turns.append("".join(served))
+        served.clear()
+        if len(turns) == 5:
+            break
+    assert "".join(turns).replace("!", "") == "abcdeabcde"
+    assert {turn.count("!") for turn in turns} == {1}
+    assert max(map(len, turns)) == 3, "a turn has room for two"
