@@ -127,6 +127,7 @@ class ReplicaProcess:
                 )
             return
         assembly = assemble(ground, self._reloading.config, desk.word)
+        self._reloading.takers.append(assembly.take)  # at once: what is read meanwhile is its, too
         await self._serve(ground, assembly, desk)
         await self._leave(ground, assembly)
         desk.close()
@@ -162,7 +163,6 @@ class ReplicaProcess:
         )
         await assembly.listener.start(*at.listens(at.client))
         ground.driver.start(replica, assembly.listener.flush, gardener)
-        self._reloading.takers.append(assembly.take)
         self._notifier.ready()
         self._now_and_every(_STATUS_EVERY_S, lambda: self._tell_status(replica, desk.word()))
         log.info(
