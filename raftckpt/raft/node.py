@@ -887,6 +887,9 @@ class RaftNode(lib.EngineHooks):
         elif not directory.identity.joins and self._id not in self._configurations.now.directories:
             self._leave(placed.place)  # and not from before it was let in
         directory.notes.settle(placed.directories)
+        for name in placed.directories & self._linked.keys():
+            # it is in: if its link outlives it, it is not to be let in once more
+            self._linked[name] = self._linked[name]._replace(joins="")
         former = self._configurations.at(placed.index - 1).directories
         gone = (former - placed.directories) & self._linked.keys()  # all tell it, one may lie
         for name in sorted(gone.union(self._sender.left(placed.directories))):

@@ -221,6 +221,37 @@ def test_a_wiped_replica_is_another_member_and_rejoins_without_a_voice(tmp_path)
     cluster.write(5, "y")
 
 
+def test_who_was_let_in_once_is_not_let_in_again_by_a_link_that_outlived_it(tmp_path):
+    """A living member made room for a dead one, of which only the leader's link was left."""
+    cluster = Cluster(tmp_path)
+    leader = cluster.write(3)
+    third, other = (name for name in cluster.names if name != leader)
+
+    def member() -> tuple[str, bool]:
+        there = cluster.configuration().named(third)
+        return there.directory, there.voter
+
+    def rejoins(directory: str) -> None:
+        shutil.rmtree(tmp_path / third)
+        cluster.start(third, joins=REJOINS, directory=directory)
+
+    def hand_over(to: str) -> None:
+        cluster.nodes[cluster.leader()].transfer(to, lambda outcome: None)
+        assert cluster.run(3, until=lambda: cluster.leader() == to)
+
+    cluster.kill(third)
+    rejoins("former")
+    assert cluster.run(10, until=lambda: member() == (cluster.id_of(third), True))
+    cluster.nodes.pop(third)._storage.close()  # the leader does not hear that it is gone
+    cluster.unlink(other, third)
+    rejoins("latter")
+    hand_over(other)
+    assert cluster.run(10, until=lambda: member() == (cluster.id_of(third), True))
+    hand_over(leader)
+    cluster.run(10)
+    assert member()[0] == cluster.id_of(third)
+
+
 def test_an_old_disk_of_a_member_that_rejoined_is_told_that_it_was_removed(tmp_path):
     cluster = Cluster(tmp_path)
     leader = cluster.write(3)
