@@ -210,15 +210,7 @@ class Journal(list[Entry]):
             self._refuse()
         if index != self._next_index or term < self._last_term or payload.__class__ is not bytes:
             self._misuse(payload, index, term)
-        sequence = self._sequence = self._sequence + 1
-        size = len(payload)
-        # record_header() by hand: this is the hot path
-        head = _pack_record(_ENTRY, size, value(payload), sequence, self._claim, index, term)
-        crc = self._crc = extend(self._salt, head)
-        buffers = self._buffers
-        buffers.append(head + _pack_crc(crc))
-        buffers.append(payload)
-        self._pending += 48 + size
+        self._record(_ENTRY, payload, index, term)
         self._next_index = index + 1
         self._last_term = term
         _list_append(self, (payload, index, term))
@@ -344,6 +336,7 @@ class Journal(list[Entry]):
     def _record(self, kind: int, payload: bytes, index: int, term: int) -> None:
         sequence = self._sequence = self._sequence + 1
         size = len(payload)
+        # record_header() by hand: it comes twice with every write, and the checksum is kept
         head = _pack_record(kind, size, value(payload), sequence, self._claim, index, term)
         crc = self._crc = extend(self._salt, head)
         self._buffers.append(head + _pack_crc(crc))
