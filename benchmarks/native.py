@@ -423,24 +423,21 @@ def timed(rig: Rig, batch: Batch, operations: int, cold: bytearray | None) -> Ti
         times.setdefault((stretch, flavour), []).append(now() - since)
 
     def python() -> None:
-        frames = [rig.frame(part) for part in parts]
-        chill()
-        since = now()
-        for data in frames:
-            rig.receive(data)
-        rig.propose()
-        note(STRETCHES[0], "Python", since)
+        ask("Python", rig.receive, rig.propose)
         answer("Python", rig.reply, decode_batch)
 
     def with_c() -> None:
+        ask("C", rig.native_receive, rig.native_propose)
+        answer("C", rig.native_reply, native.commands)
+
+    def ask(flavour: str, receive: Callable[[bytes], Any], propose: Callable[[], Any]) -> None:
         frames = [rig.frame(part) for part in parts]
         chill()
         since = now()
         for data in frames:
-            rig.native_receive(data)
-        rig.native_propose()
-        note(STRETCHES[0], "C", since)
-        answer("C", rig.native_reply, native.commands)
+            receive(data)
+        propose()
+        note(STRETCHES[0], flavour, since)
 
     def answer(flavour: str, reply: Callable[..., Any], commands: Callable[[bytes], Any]) -> None:
         assert rig.outbox.owed == batch.writes

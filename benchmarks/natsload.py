@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
+from redisload import load_options, report
+
 from raftckpt.bench.histogram import Histogram
 
 BUCKET = "bench"
@@ -335,30 +337,17 @@ async def load(options: argparse.Namespace) -> dict[str, Any]:
         await asyncio.gather(*(each.measure(begin, begin + options.seconds) for each in clients))
     finally:
         await asyncio.gather(*(each.close() for each in connections))
-    rate = histogram.count / options.seconds
+    errors = sum(client.errors for client in clients)
     return {
-        "ops_per_s": rate,
-        "mb_per_s": rate * options.size / 1e6,
-        "p50_us": histogram.percentile(50),
-        "p99_us": histogram.percentile(99),
-        "max_us": histogram.max_us,
-        "errors": sum(client.errors for client in clients),
+        **report(histogram, options, errors, process_time() - cpu),
         "first_error": next((each.first_error for each in clients if each.first_error), ""),
-        "operations": histogram.count,
-        "generator_cpu_us_per_op": (process_time() - cpu) * 1e6 / max(1, histogram.count),
     }
 
 
 def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = load_options()
     parser.add_argument("--endpoints", default="127.0.0.1:4222")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--outstanding", type=int, default=8)
-    parser.add_argument("--size", type=int, default=100)
-    parser.add_argument("--keys", type=int, default=1024)
     parser.add_argument("--reads", type=float, default=0.0)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--warmup", type=float, default=0.5)
     return parser.parse_args(words)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import random
 from time import perf_counter, process_time
+from typing import Any
 
 from raftckpt.bench.histogram import Histogram
 
@@ -75,16 +76,39 @@ async def work(
     return connection.errors
 
 
-async def main() -> None:
+def load_options() -> argparse.ArgumentParser:
+    """The options of any load."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--endpoint", default="127.0.0.1:6379")
-    parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--outstanding", type=int, default=8)
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--keys", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--warmup", type=float, default=0.5)
+    return parser
+
+
+def report(
+    histogram: Histogram, options: argparse.Namespace, errors: int, cpu_s: float
+) -> dict[str, Any]:
+    """What compare.py reads: rate, times, and what the generator itself took."""
+    rate = histogram.count / options.seconds
+    return {
+        "ops_per_s": rate,
+        "mb_per_s": rate * options.size / 1e6,
+        "p50_us": histogram.percentile(50),
+        "p99_us": histogram.percentile(99),
+        "max_us": histogram.max_us,
+        "errors": errors,
+        "operations": histogram.count,
+        "generator_cpu_us_per_op": cpu_s * 1e6 / max(1, histogram.count),
+    }
+
+
+async def main() -> None:
+    parser = load_options()
+    parser.add_argument("--endpoint", default="127.0.0.1:6379")
+    parser.add_argument("--replicas", type=int, default=1)
     options = parser.parse_args()
     histogram = Histogram()
     begin = perf_counter() + options.warmup
@@ -93,21 +117,7 @@ async def main() -> None:
     errors = await asyncio.gather(
         *(work(options, number, begin, end, histogram) for number in range(options.clients))
     )
-    rate = histogram.count / options.seconds
-    print(
-        json.dumps(
-            {
-                "ops_per_s": rate,
-                "mb_per_s": rate * options.size / 1e6,
-                "p50_us": histogram.percentile(50),
-                "p99_us": histogram.percentile(99),
-                "max_us": histogram.max_us,
-                "errors": sum(errors),
-                "operations": histogram.count,
-                "generator_cpu_us_per_op": (process_time() - cpu) * 1e6 / max(1, histogram.count),
-            }
-        )
-    )
+    print(json.dumps(report(histogram, options, sum(errors), process_time() - cpu)))
 
 
 if __name__ == "__main__":
