@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+from tests.unit.bench.programs import program
 
 
-def _floor() -> ModuleType:
-    if not BENCHMARKS.is_dir():
-        pytest.skip("benchmarks/ is not part of what was installed")
-    spec = importlib.util.spec_from_file_location("floor", BENCHMARKS / "floor.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def floor() -> Iterator[Any]:
+    with program("floor") as module:
+        yield module
 
 
-def test_hops_go_over_the_follower_whose_ack_came_first() -> None:
-    floor = _floor()
+def test_hops_go_over_the_follower_whose_ack_came_first(floor: Any) -> None:
     row = [0] * floor.COLUMNS
     row[floor.LEADER_HAS], row[floor.OWN_ON_DISK], row[floor.BY] = 1_000, 90_000, 1
     first = floor.APPEND_LEFT
@@ -47,8 +41,7 @@ def test_hops_go_over_the_follower_whose_ack_came_first() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["c", "python"])
-def test_the_floor_runs(flavour: str, tmp_path: Path) -> None:
-    floor = _floor()
+def test_the_floor_runs(floor: Any, flavour: str, tmp_path: Path) -> None:
     if flavour not in floor.flavours():
         pytest.skip(f"this machine has not what the floor in {flavour} needs")
     floor.WARM_UP = 2

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent.parent
+from tests.unit.bench.programs import program
+
 WRITE = "sequential write 100 B"
 MANY = "256 outstanding writes 100 B over 8 connections"
 
 
 @pytest.fixture
-def history(monkeypatch: pytest.MonkeyPatch) -> Any:
-    if not (ROOT / "benchmarks").is_dir():
-        pytest.skip("benchmarks/ is not part of what was installed")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import history
-
-    yield history
-    for name in ("history", "compare", "floor"):
-        sys.modules.pop(name, None)
+def history() -> Iterator[Any]:
+    with program("history") as module:
+        yield module
 
 
 def run(write_us: float, many: float, floor_us: float = 300.0, cpus: int = 2) -> dict[str, Any]:

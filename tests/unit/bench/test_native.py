@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from raftckpt.storage import files
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+from tests.unit.bench.programs import program
 
 
 @pytest.fixture(scope="module")
 def spike() -> Iterator[Any]:
-    if not BENCHMARKS.is_dir():
-        pytest.skip("benchmarks/ is not part of what was installed")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location("native", BENCHMARKS / "native.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    with program("native") as module:
         yield module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        sys.modules.pop("path", None)
 
 
 @pytest.fixture(scope="module")

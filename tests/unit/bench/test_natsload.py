@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.unit.bench.programs import program
+
 ACK = b'{"stream":"KV_bench", "seq":7}'
 FULL = b'{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}'
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    if not (ROOT / "benchmarks").is_dir():
-        pytest.skip("benchmarks/ is not part of what was installed")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import compare
-
-    yield compare
-    for name in ("compare", "natsload", "floor"):
-        sys.modules.pop(name, None)
+def compare() -> Iterator[Any]:
+    with program("compare") as module:
+        yield module
 
 
 @pytest.fixture

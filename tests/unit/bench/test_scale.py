@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +12,15 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.unit.bench.programs import program
 
 
 @pytest.fixture
 def scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    if not (ROOT / "benchmarks").is_dir():
-        pytest.skip("benchmarks/ is not part of what was installed")
     pytest.importorskip("uvloop")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import scale
-
-    monkeypatch.setattr(scale, "TURN_S", 0.3)
-    yield scale
-    for name in ("scale", "compare", "natsload", "floor"):
-        sys.modules.pop(name, None)
+    with program("scale") as module:
+        monkeypatch.setattr(module, "TURN_S", 0.3)
+        yield module
 
 
 def test_the_point_where_it_gets_worse_is_found(scale: Any) -> None:
