@@ -24,9 +24,11 @@ class Notifier:
         self._period_s = _period(environ)
         self._timer: asyncio.TimerHandle | None = None
         self._status = ""
+        self._ready = False
 
     def ready(self) -> None:
         """We serve; from now on the watchdog is fed by the loop, as long as it turns."""
+        self._ready = True
         self._send("READY=1")
         if self._period_s and self._timer is None:
             self._feed()
@@ -38,8 +40,17 @@ class Notifier:
             self._send("STATUS=" + text.replace("\n", " "))
 
     def reloading(self) -> None:
-        """Files are being read again; :meth:`ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Files are being read again, until :meth:`reloaded`.
+
+        Who is not ready yet does not say so: the end of it would be taken for being ready.
+        """
+        if self._ready:
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """They were read, whatever came of it."""
+        if self._ready:
+            self._send("READY=1")
 
     def stopping(self) -> None:
         """We hand over and leave."""

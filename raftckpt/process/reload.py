@@ -118,7 +118,7 @@ class Reloading:
             tell_faults(faults)
             if found.left:
                 log.warning("reload_incomplete", restart_for=" ".join(found.left))
-        self._notifier.ready()
+        self._notifier.reloaded()
 
 
 def tell_faults(faults: Iterable[CertificateFault]) -> None:

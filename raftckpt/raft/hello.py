@@ -1,9 +1,9 @@
 """The first words on a link: who is there, the proof of it, and what speaks against it. Pure.
 
 ``[300, [lowest, highest], protocol, cluster, node, directory, incarnation, run, founding, joins,
-peer, client, term, last_index, nonce, memory]``: an array that only grows at its end, the range of
-levels first, for ever; what follows the fields known is ignored. A side that objects says
-``[301, why, fatal]``, one that goes on ``[302]``.
+peer, client, term, last_index, nonce, memory, recognises]``: an array that only grows at its end,
+the range of levels first, for ever; what follows the fields known is ignored. A side that objects
+says ``[301, why, fatal]``, one that goes on ``[302]``.
 
 Where the replicas share a secret, each side proves that it has it before anything that it says
 counts: ``[303, HMAC-SHA256(secret, who of the two, both first words)]``, with a nonce of each side
@@ -13,6 +13,12 @@ in those words. Then the one that was dialled has the last word:
                <-------- 300, 303
                303, 302 --->              (or 303, 301)
                <-------- 302              (or 301)
+
+Who has the secret is *some* replica. Which one is said by a *mark*: every directory tells each
+other one a key when they meet first (``[302, key]``), another one to each, and shows from then on
+that it has it: ``[303, proof, HMAC-SHA256(key, as above), whether it knows the other's key]``. So
+the secret alone poses as nobody who was met, and neither does another replica. A key is told again
+only to who shows its own mark: what one of the two forgot is mended, and a stranger learns nothing.
 
 Without a secret (mutual TLS, ``insecure: true``) the dialling side has it:
 
@@ -27,7 +33,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 import msgpack
 
@@ -46,6 +52,7 @@ __all__ = [
     "REFUSED",
     "Handshake",
     "Hello",
+    "Keys",
     "Refusal",
     "objection_to",
     "parse_hello",
@@ -57,6 +64,7 @@ REFUSED: Final = 301
 READY: Final = 302
 PROOF: Final = 303
 NONCE_BYTES: Final = 32  # 256 bits: nobody meets one twice
+KEY_BYTES: Final = 32  # of HMAC-SHA256: what comes out of it, and what goes in best
 HELLO_BYTES_MAX: Final = 16 * limits.KIB
 """Names, addresses and a token of their greatest lengths, several times."""
 _WORD: Final = re.compile(r"[ -~]*\Z")
@@ -88,6 +96,8 @@ class Hello(NamedTuple):
     """Of a side that has a secret to prove, never used twice; else it is not said, or empty."""
     memory: int = 0
     """Bytes that it has for data; 0: it is not said."""
+    recognises: bool = False
+    """It shows its mark and asks for that of others: it is of a version that can."""
 
     @property
     def info(self) -> PeerInfo:
@@ -125,7 +135,10 @@ def parse_hello(body: bytes) -> Hello | Refusal:
     memory = message[len(_TYPES) + 2] if len(message) > len(_TYPES) + 2 else 0
     if type(memory) is not int:
         raise PeerProtocolError("the memory in the handshake is malformed")
-    hello = Hello._make((*fields, nonce, memory))
+    recognises = message[len(_TYPES) + 3] if len(message) > len(_TYPES) + 3 else False
+    if type(recognises) is not bool:
+        raise PeerProtocolError("the handshake is malformed")
+    hello = Hello._make((*fields, nonce, memory, recognises))
     _check(hello)
     return hello
 
@@ -176,6 +189,19 @@ def _check(hello: Hello) -> None:
         raise PeerProtocolError("a name or address in the handshake is none")
 
 
+class Keys(Protocol):
+    """What directories recognise each other by."""
+
+    def own_key(self, directory: str) -> bytes:
+        """What this directory shows to ``directory``, and to nobody else."""
+
+    def key_of(self, directory: str) -> bytes:
+        """What ``directory`` told when it was met first (empty: nothing yet)."""
+
+    def told(self, directory: str) -> bool:
+        """Whether ``directory`` was told our key for it."""
+
+
 class Handshake:
     """One side of the first words on a link: bodies in, messages out.
 
@@ -185,12 +211,15 @@ class Handshake:
         secret: what the replicas share; empty: nothing is to be proved.
         nonce: random bytes, ``NONCE_BYTES`` of them.
         write: called with each frame body to be sent.
+        keys: marks are shown and asked for; None: the secret is all there is.
 
     Attributes:
         hello: what the other side said of itself.
         proven: it has shown that it has the secret, or need not.
         accepted: nothing spoke against its hello once.
         over: the link may be used.
+        key: what the other side told to be recognised by from now on (empty: nothing new).
+        telling: our key was told to it.
     """
 
     def __init__(
@@ -201,13 +230,19 @@ class Handshake:
         dialled: bool,
         secret: bytes = b"",
         nonce: bytes = b"",
+        keys: Keys | None = None,
     ) -> None:
         self.hello: Hello | None = None
-        self.accepted = self.over = False
+        self.accepted = self.over = self.telling = False
+        self.key = b""
+        self._keys = keys if secret else None
+        self._known = self._lacks = False
         self._me = own
-        said: tuple[Any, ...] = own._replace(nonce=nonce if secret else b"")
-        if not own.memory:
-            said = said[:-1] if secret else said[:-2]
+        if secret:
+            own = own._replace(nonce=nonce, recognises=own.recognises or keys is not None)
+        said: list[Any] = [*own] if secret else [*own._replace(nonce=b"", recognises=False)]
+        while len(said) > len(_TYPES) and not said[-1]:
+            said.pop()
         self._own = _body([HELLO, *said])
         self._theirs = b""
         self._dialled = dialled
@@ -236,8 +271,13 @@ class Handshake:
             return self._greeted(body)
         if not self.proven:
             return self._shown(message)
-        if message != [READY]:
+        if message[:1] != [READY] or len(message) > 2:
             raise PeerProtocolError("a second handshake on one link")
+        if len(message) > 1:
+            if type(message[1]) is not bytes or len(message[1]) != KEY_BYTES:
+                raise PeerProtocolError("the key in the handshake is malformed")
+            if self._keys is not None and not self._keys.key_of(self.hello.directory):
+                self.key = message[1]
         return self.hello
 
     def _greeted(self, body: bytes) -> Hello | None:
@@ -248,28 +288,40 @@ class Handshake:
         if self.proven:
             return hello
         if not hello.nonce:
-            self._fail("it shows no secret, and this cluster's replicas share one")
+            self._fail("it shows no secret, and this cluster's replicas share one", _SAME)
         if not self._dialled:
             self._introduce()
             self._prove()
         return None
 
     def _shown(self, message: list[Any]) -> Hello | None:
-        proof = message[1] if len(message) == 2 and message[0] == PROOF else None
-        expected = self._mac(dialled=not self._dialled)
+        proof = message[1] if len(message) >= 2 and message[0] == PROOF else None
+        expected = self._mac(self._secret, dialled=not self._dialled)
         if type(proof) is not bytes or not hmac.compare_digest(proof, expected):
-            self._fail("it does not have the secret that this cluster's replicas share")
+            self._fail("it does not have the secret that this cluster's replicas share", _SAME)
+        if self._keys is not None and self.hello is not None:
+            self._recognise(self._keys.key_of(self.hello.directory), message[2:])
         self.proven = True
         return self.hello if self._dialled else None
 
-    def _fail(self, why: str) -> NoReturn:
+    def _recognise(self, key: bytes, shown: list[Any]) -> None:
+        """Compare the mark with what was told at the first meeting, if there was one."""
+        mark, known = shown[:2] if len(shown) >= 2 else (b"", True)
+        if key:
+            expected = self._mac(key, dialled=not self._dialled)
+            if type(mark) is not bytes or not hmac.compare_digest(mark, expected):
+                self._fail(
+                    "it does not show the mark of the data directory that it says it runs on",
+                    "somebody else uses its name, or its directory was put together by hand: "
+                    "move that away and start with `raftckpt serve --rejoin`",
+                )
+        self._known, self._lacks = bool(key), known is False
+
+    def _fail(self, why: str, remedy: str) -> NoReturn:
         if self.hello is not None and self.hello.cluster != self._me.cluster:
             why = f"{objection_to(self.hello, self._me, 0)}, and {why}"
         self._write(_body([REFUSED, why, False]))
-        raise PeerProtocolError(
-            f"{why}: give replicas of one machine the same data_dir, others the same "
-            "peer_secret_file"
-        )
+        raise PeerProtocolError(f"{why}: {remedy}")
 
     def accept(self) -> None:
         """Nothing speaks against the hello that :meth:`receive` returned: go on, or be done."""
@@ -279,10 +331,10 @@ class Handshake:
             return
         if not self._proved:  # dialled: the other side has the last word
             self._prove()
-            self._write(READY_BODY)
+            self._be_ready()
             return
         if bool(self._secret) != self._dialled:  # ours is the last word
-            self._write(READY_BODY)
+            self._be_ready()
         self.over = True
 
     def refuse(self, why: str, *, fatal: bool) -> None:
@@ -291,19 +343,34 @@ class Handshake:
             self._prove()  # else a fatal one would not count
         self._write(_body([REFUSED, why, fatal]))
 
+    def _be_ready(self) -> None:
+        keys, hello = self._keys, self.hello
+        if keys is not None and hello is not None and self._lacks:
+            self.telling = self._known or not keys.told(hello.directory)
+        if self.telling and keys is not None and hello is not None:
+            self._write(_body([READY, keys.own_key(hello.directory)]))
+        else:
+            self._write(READY_BODY)
+
     def _introduce(self) -> None:
         self._introduced = True
         self._write(self._own)
 
     def _prove(self) -> None:
         self._proved = True
-        self._write(_body([PROOF, self._mac(dialled=self._dialled)]))
+        said = [PROOF, self._mac(self._secret, dialled=self._dialled)]
+        hello = self.hello
+        if self._keys is not None and hello is not None and hello.recognises:
+            key = self._keys.own_key(hello.directory)
+            mark = self._mac(key, dialled=self._dialled)
+            said += [mark, bool(self._keys.key_of(hello.directory))]
+        self._write(_body(said))
 
-    def _mac(self, *, dialled: bool) -> bytes:
+    def _mac(self, key: bytes, *, dialled: bool) -> bytes:
         """What the side that dialled, or the other one, has to show."""
         first, second = (self._own, self._theirs) if self._dialled else (self._theirs, self._own)
         said = hashlib.sha256(first).digest() + hashlib.sha256(second).digest()
-        return hmac.digest(self._secret, (b"dialled" if dialled else b"accepted") + said, "sha256")
+        return hmac.digest(key, (b"dialled" if dialled else b"accepted") + said, "sha256")
 
 
 def _body(message: list[Any]) -> bytes:
@@ -311,6 +378,7 @@ def _body(message: list[Any]) -> bytes:
 
 
 READY_BODY: Final = _body([READY])
+_SAME: Final = "give replicas of one machine the same data_dir, others the same peer_secret_file"
 
 
 def objection_to(hello: Hello, own: Hello, level: int) -> str | None:

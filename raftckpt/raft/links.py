@@ -33,7 +33,7 @@ from raftckpt.net.acceptor import Acceptor
 from raftckpt.net.certificates import handshake_failure, no_replica
 from raftckpt.net.doors import Doors, Guest
 from raftckpt.protocol.frames import FrameDecoder, FrameError, encode_frame, frame_parts
-from raftckpt.raft.hello import HELLO_BYTES_MAX, NONCE_BYTES, Handshake, Hello, Refusal
+from raftckpt.raft.hello import HELLO_BYTES_MAX, NONCE_BYTES, Handshake, Hello, Keys, Refusal
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 
@@ -82,8 +82,12 @@ class LocalIdentity(Protocol):
     def objection(self, hello: Hello) -> tuple[str | None, bool]:
         """Why there must be no link with who says ``hello``, and whether it should stop for it."""
 
-    def remember(self, hello: Hello) -> None:
-        """Note durably that this start was met."""
+    @property
+    def keys(self) -> Keys:
+        """What it and those it met recognise each other by."""
+
+    def remember(self, hello: Hello, key: bytes, *, told: bool) -> None:
+        """Note durably that this start was met, what key it told, and whether it was told ours."""
 
 
 class LinkHandler(Protocol):
@@ -417,6 +421,7 @@ class PeerLinks:
             dialled=link.dialled is not None,
             secret=self._secret,
             nonce=os.urandom(NONCE_BYTES),
+            keys=self._identity.keys,
         )
 
     def told(self, link: _Link, handshake: Handshake, said: Hello | Refusal | None) -> None:
@@ -444,7 +449,7 @@ class PeerLinks:
             return
         handshake.accept()
         if handshake.over:
-            self._go_live(link, said)
+            self._go_live(link, said, handshake)
         else:
             link.trust()
 
@@ -474,8 +479,8 @@ class PeerLinks:
         cluster = self._identity.hello().cluster
         return no_replica(link.certificate, cluster, node, names_count=self.tls.names_count)
 
-    def _go_live(self, link: _Link, hello: Hello) -> None:
-        self._identity.remember(hello)
+    def _go_live(self, link: _Link, hello: Hello, handshake: Handshake) -> None:
+        self._identity.remember(hello, handshake.key, told=handshake.telling)
         old = self._links.pop(hello.directory, None)
         if old is not None and old.hello is not None:
             restarted = old.hello.run != hello.run

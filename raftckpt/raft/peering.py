@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from raftckpt.raft.configuration import Configuration, decode_configuration
 from raftckpt.raft.founding import Founding, FoundingState, Verdict
-from raftckpt.raft.hello import Hello, objection_to
+from raftckpt.raft.hello import Hello, Keys, objection_to
 from raftckpt.raft.messages import Noted, PeerProtocolError, decode_body, encode, join_bodies
 from raftckpt.raft.port import PeerInfo, ReplicatedLog
 from raftckpt.raft.settings import RaftConfig
@@ -121,9 +121,16 @@ class Peering:
         """Founding id of the cluster that this one was made of; "": of none."""
         return decode_configuration(self._directory.identity.record).parent
 
-    def remember(self, hello: Hello) -> None:
-        """Note durably that this start of a directory was met."""
-        self._directory.notes.remember(hello.node, hello.directory, hello.incarnation, hello.run)
+    @property
+    def keys(self) -> Keys:
+        """What this directory and those it met recognise each other by."""
+        return self._directory.notes
+
+    def remember(self, hello: Hello, key: bytes = b"", *, told: bool = False) -> None:
+        """Note durably that this start of a directory was met, and what keys were told."""
+        self._directory.notes.remember(
+            hello.node, hello.directory, hello.incarnation, hello.run, key=key, told=told
+        )
         self._foundings.pop(hello.node, None)
 
     def alarms(self) -> list[str]:

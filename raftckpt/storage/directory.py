@@ -41,7 +41,9 @@ class DataDirectory:
         self.path = path
         self._lock = lock
         self.identity = identity
-        self.notes = PeerNotes(fs, path, new_ok=identity.state is IdentityState.NEW)
+        self.notes = PeerNotes(
+            fs, path, identity.directory, new_ok=identity.state is IdentityState.NEW
+        )
 
     @classmethod
     def open(

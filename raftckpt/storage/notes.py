@@ -3,6 +3,8 @@
 *Incarnation*: how many times the directory was started. *Run id*: drawn at each start. Of every
 directory met the highest incarnation and its run id are noted durably before anything that it says
 counts: one that comes with less was set back to an older copy, and has forgotten what it promised.
+*Seed*: drawn once; of it come the keys that this directory is recognised by, another one for each
+that it meets. What they told for that is noted with whom it met.
 
 Text with a checksum, replaced atomically, at each start and when a peer has started anew; never on
 the path of a write.
@@ -10,6 +12,7 @@ the path of a write.
 
 from __future__ import annotations
 
+import hmac
 from typing import Final, NamedTuple
 
 from raftckpt.limits import KIB
@@ -23,6 +26,7 @@ _BYTES_MAX: Final = 256 * KIB
 """A KiB for each directory below: what is longer is none of ours."""
 _DIRECTORIES_MAX: Final = 256
 """Directories remembered; the one met first goes first."""
+_SEED_BYTES: Final = 32  # 256 bits: nobody guesses one
 
 
 class Met(NamedTuple):
@@ -31,6 +35,10 @@ class Met(NamedTuple):
     node: str
     incarnation: int
     run: str
+    key: str = ""
+    """Hexadecimal: what it shows to be recognised ("": it has not told)."""
+    told: bool = False
+    """It was told what we show."""
 
 
 class Contradiction(NamedTuple):
@@ -58,12 +66,13 @@ class PeerNotes:
         set_back: what a member said of this directory: it went back in time ("": nobody did).
     """
 
-    def __init__(self, fs: FileSystem, path: str, *, new_ok: bool) -> None:
+    def __init__(self, fs: FileSystem, path: str, directory: str, *, new_ok: bool) -> None:
         """Read the note and count this start, durably.
 
         Arguments:
             fs: the file system.
             path: the data directory.
+            directory: its id: what was told to be recognised by holds between two of these.
             new_ok: there need not be a note yet: nothing was met.
 
         Raises:
@@ -74,8 +83,10 @@ class PeerNotes:
         """
         self._fs = fs
         self._path = path
+        self._directory = directory
         self.incarnation = 0
         self.run = fs.random_bytes(8).hex()
+        self._seed = b""
         self._met: dict[str, Met] = {}
         self.contradictions: dict[str, Contradiction] = {}
         self.difference = ""
@@ -93,7 +104,9 @@ class PeerNotes:
     def objection(self, directory: str, incarnation: int, run: str) -> str | None:
         """Why this start of ``directory`` must not count; None: it may."""
         met = self._met.get(directory)
-        if met is None or incarnation > met.incarnation or (incarnation, run) == met[1:]:
+        if met is None or incarnation > met.incarnation:
+            return None
+        if (incarnation, run) == (met.incarnation, met.run):
             return None
         return (
             f"its data directory went back in time: this is start {incarnation} of it, and start "
@@ -101,20 +114,61 @@ class PeerNotes:
             "and start with `raftckpt serve --rejoin`"
         )
 
-    def remember(self, node: str, directory: str, incarnation: int, run: str) -> None:
+    def remember(
+        self,
+        node: str,
+        directory: str,
+        incarnation: int,
+        run: str,
+        *,
+        key: bytes = b"",
+        told: bool = False,
+    ) -> None:
         """Note durably that this start of ``directory`` was met.
+
+        Arguments:
+            node: whose it is.
+            directory: which one.
+            incarnation: number of its start.
+            run: id of its start.
+            key: what it told to be recognised by from now on (empty: nothing new).
+            told: it was told our key for it.
 
         Raises:
             StorageError: it cannot be written; the replica must stop.
         """
-        met = Met(node, incarnation, run)
-        if self._met.get(directory) == met:
+        before = self._met.get(directory)
+        if before is not None:
+            key, told = key or bytes.fromhex(before.key), told or before.told
+        met = Met(node, incarnation, run, key.hex(), told)
+        if before == met:
             return
         self._met.pop(directory, None)
         self._met[directory] = met
         while len(self._met) > _DIRECTORIES_MAX:
             del self._met[next(iter(self._met))]
         self._write()
+
+    def own_key(self, directory: str) -> bytes:
+        """What this directory shows to ``directory``, and to nobody else.
+
+        Raises:
+            StorageError: its seed cannot be written; the replica must stop.
+        """
+        if not self._seed:
+            self._seed = self._fs.random_bytes(_SEED_BYTES)
+            self._write()  # before anybody hears of it: another seed would be a stranger's
+        return hmac.digest(self._seed, directory.encode("utf-8"), "sha256")
+
+    def key_of(self, directory: str) -> bytes:
+        """What ``directory`` told when it was met first (empty: nothing)."""
+        met = self._met.get(directory)
+        return bytes.fromhex(met.key) if met is not None else b""
+
+    def told(self, directory: str) -> bool:
+        """Whether ``directory`` was told our key for it."""
+        met = self._met.get(directory)
+        return met is not None and met.told
 
     def went_back(self, sentence: str) -> None:
         """Note durably that a member met a later start of this very directory.
@@ -183,8 +237,13 @@ class PeerNotes:
             self.difference = str(fields.get("difference", ""))
             self.set_back = str(fields.get("set_back", ""))
             self.incarnation = int(fields["starts"])
-            for directory, (node, incarnation, run) in fields["met"].items():
-                self._met[str(directory)] = Met(str(node), int(incarnation), str(run))
+            known_as, seed = fields.get("marks", ("", ""))
+            self._seed = bytes.fromhex(seed) if known_as == self._directory else b""
+            for directory, (node, incarnation, run, *more) in fields["met"].items():
+                key, told = more if more and self._seed else ("", False)
+                self._met[str(directory)] = Met(
+                    str(node), int(incarnation), str(run), bytes.fromhex(key).hex(), bool(told)
+                )
             for directory, told in fields["contradictions"].items():
                 node, founding, *numbers = told
                 self.contradictions[str(directory)] = Contradiction(
@@ -201,10 +260,15 @@ class PeerNotes:
     def _write(self) -> None:
         fields: dict[str, object] = {
             "starts": self.incarnation,
-            "met": self._met,
+            "met": {
+                directory: met if met.key or met.told else met[:3]
+                for directory, met in self._met.items()
+            },
             "contradictions": self.contradictions,
             "difference": self.difference,
         }
+        if self._seed:
+            fields["marks"] = [self._directory, self._seed.hex()]
         if self.set_back:
             fields["set_back"] = self.set_back
         replace_text(self._fs, self._path, _NAME, fields)

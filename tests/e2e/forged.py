@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import socket
@@ -28,10 +29,33 @@ def secret_of(cluster: LocalCluster) -> bytes:
 
 
 def member(cluster: LocalCluster, node: str) -> dict[str, Any]:
-    """What a hello in the name of a member says."""
+    """What a hello in the name of a member says, and what its mark is made of."""
     text = (cluster.node_dir(node) / "identity").read_text("utf-8")
     told = json.loads(text.rpartition("}")[0] + "}")
-    return {"node": node, "directory": told["directory"], "founding": told["founding"]}
+    text = (cluster.node_dir(node) / "peers").read_text("utf-8")
+    _, seed = json.loads(text.rpartition("}")[0] + "}").get("marks", ("", ""))
+    return {
+        "node": node,
+        "directory": told["directory"],
+        "founding": told["founding"],
+        "seed": bytes.fromhex(seed),
+    }
+
+
+class _OfSeed:
+    """Of somebody who has read the notes in a data directory, or has not."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._seed = seed
+
+    def own_key(self, directory: str) -> bytes:
+        return hmac.digest(self._seed, directory.encode(), "sha256")
+
+    def key_of(self, directory: str) -> bytes:
+        return b""
+
+    def told(self, directory: str) -> bool:
+        return False
 
 
 def name_of(cluster: LocalCluster) -> str:
@@ -46,6 +70,7 @@ class ForgedReplica:
         endpoint: ``host:port``.
         cluster: name of the cluster.
         secret: what it proves to have; empty: nothing.
+        seed: what its marks are made of.
         tls: context, if TLS is spoken there.
         told: fields of its hello.
     """
@@ -56,6 +81,7 @@ class ForgedReplica:
         cluster: str,
         *,
         secret: bytes = b"",
+        seed: bytes = b"none of those",
         tls: ssl.SSLContext | None = None,
         **told: Any,
     ) -> None:
@@ -76,6 +102,7 @@ class ForgedReplica:
             dialled=True,
             secret=secret,
             nonce=os.urandom(32),
+            keys=_OfSeed(seed),
         )
 
     def say_body(self, body: bytes) -> None:

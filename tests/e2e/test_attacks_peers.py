@@ -105,6 +105,31 @@ def test_nobody_is_believed_to_be_a_replica_that_restarts(proven: bool) -> None:
         assert "secret" in cluster.log("n1")
 
 
+def test_the_secret_alone_poses_as_nobody_who_was_met() -> None:
+    """In the name and directory of a replica that restarts, with a later start than it will have.
+
+    Another replica that has not its directory knows as much. The real one comes back.
+    """
+    with attacked(restarts=True) as (cluster, checkpoint):
+        cluster.kill("n3")
+        before = notes(cluster)
+        for seed in (b"", member(cluster, "n1")["seed"]):
+            told = member(cluster, "n3") | {"incarnation": 10**6, "seed": seed}
+            for node in ("n1", "n2"):
+                with forged(cluster, node, **told) as liar:
+                    refusal = liar.link()
+                    assert refusal is not None
+                    assert "mark" in refusal.why
+                    assert not refusal.fatal
+        assert notes(cluster) == before
+        cluster.restart("n3")
+        checkpoint.put("k", b"v")
+        until(lambda: linked(cluster, "n3"), "n3 among the others")
+        with forged(cluster, "n3", **member(cluster, "n1") | {"seed": b""}) as liar:
+            refusal = liar.link()
+            assert refusal is not None, "a replica that is met again asks for marks, too"
+
+
 def test_a_refusal_by_a_stranger_ends_nobody() -> None:
     """Neither who dials nor who sits on the port of a dead replica may say that this start ends."""
     refusal = pack_messages([[REFUSED, "move your data directory away", True]])
@@ -296,7 +321,7 @@ def test_no_message_of_a_member_is_of_lasting_harm() -> None:
         cluster.start("n1", "n2")
         cluster.wait_ready(nodes=("n1", "n2"))
         assert checkpoint.read("k") == what.encode()
-        # who has the secret can claim more starts than the real one had: as after a lost disk
+        # who has its directory can claim more starts than the real one had: as after a lost disk
         shutil.rmtree(cluster.node_dir("n3"))
         cluster.restart("n3", rejoin=True)
 

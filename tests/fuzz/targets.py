@@ -178,13 +178,31 @@ def arguments(data: bytes) -> None:
 _OWN = Hello([1, 2], PEER_PROTOCOL, "c", "n1", "d1", 1, "run", "", "", "", "", 0, 0)
 
 
+class _Acquainted:
+    """Of a replica that has met everybody."""
+
+    def own_key(self, directory: str) -> bytes:
+        return bytes(32)
+
+    def key_of(self, directory: str) -> bytes:
+        return bytes(32)
+
+    def told(self, directory: str) -> bool:
+        return True
+
+
 def peers(data: bytes) -> None:
     """A body from the port for replicas is of the protocol, or refused by its error."""
     for secret in (b"", bytes(32)):
         for dialled in (False, True):
             said: list[bytes] = []
             handshake = Handshake(
-                _OWN, said.append, dialled=dialled, secret=secret, nonce=bytes(32)
+                _OWN,
+                said.append,
+                dialled=dialled,
+                secret=secret,
+                nonce=bytes(32),
+                keys=_Acquainted(),
             )
             with contextlib.suppress(PeerProtocolError):
                 for _ in range(3):

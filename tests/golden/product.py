@@ -500,7 +500,10 @@ def read_directory(path: Path) -> list[tuple[str, Any]]:
     identity, notes = directory.identity, directory.notes
     found: list[tuple[str, Any]] = [
         ("identity", [*identity[:4], identity.state.value, *identity[5:]]),
-        ("peers", [notes.incarnation, plain(list(notes._met.items()))]),
+        (
+            "peers",
+            [notes.incarnation, plain([(name, met[:3]) for name, met in notes._met.items()])],
+        ),
         ("contradictions", plain(list(notes.contradictions.items()))),
     ]
     if not directory.founded:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 
 from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
 from raftckpt.raft.hello import (
     HELLO,
+    PROOF,
+    READY,
     REFUSED,
     Handshake,
     Hello,
@@ -17,6 +21,7 @@ from raftckpt.raft.hello import (
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 from raftckpt.version import PEER_PROTOCOL
+from tests.messages import unpack_messages
 
 SAID = Hello([1, 2], PEER_PROTOCOL, "c", "n2", "d2", 3, "run", "f" * 32, "", "h2:1", "h2:2", 4, 17)
 A_NONCE = bytes(range(32))
@@ -72,6 +77,7 @@ WRONG = {
     "last_index": ["17", -1, True, 1 << 63],
     "nonce": [1, "", b"short", bytes(33)],
     "memory": ["1", None, -1, True, 1 << 63],
+    "recognises": [1, 0, None, "yes"],
 }
 
 
@@ -99,7 +105,7 @@ def test_a_malformed_field_is_refused(field, value):
         body(7),
         body(["300", *SAID]),
         body([HELLO + 2]),
-        body([HELLO, *SAID[:-3]]),
+        body([HELLO, *SAID[: len(SAID) - 4]]),
         body([REFUSED, "why"]),
         body([REFUSED, b"why", True]),
         body([REFUSED, "why", 1]),
@@ -121,10 +127,10 @@ def test_it_fits_into_one_frame():
 class Side:
     """One side of a handshake, and what it says."""
 
-    def __init__(self, own, secret=b"", *, dialled, nonce=A_NONCE):
+    def __init__(self, own, secret=b"", *, dialled, nonce=A_NONCE, keys=None):
         self.out = []
         self.handshake = Handshake(
-            own, self.out.append, dialled=dialled, secret=secret, nonce=nonce
+            own, self.out.append, dialled=dialled, secret=secret, nonce=nonce, keys=keys
         )
 
     def hear(self, other):
@@ -217,6 +223,146 @@ def test_an_objection_reaches_the_other_side_with_its_proof():
         dials.handshake.receive(said)
     dials.handshake.refuse("an older copy", fatal=True)
     assert answers.hear(dials) == [Refusal("an older copy", True)]
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+class Notebook:
+    """What a directory keeps of those it met; the product's is tested with its disk."""
+
+    def __init__(self, seed):
+        self.seed, self.keys, self.have_told = seed, {}, set()
+
+    def own_key(self, directory):
+        return hmac.digest(self.seed, directory.encode(), "sha256")
+
+    def key_of(self, directory):
+        return self.keys.get(directory, b"")
+
+    def told(self, directory):
+        return directory in self.have_told
+
+    def note(self, handshake):
+        """As it is done when a link goes live."""
+        if handshake.key:
+            self.keys[handshake.hello.directory] = handshake.key
+        if handshake.telling:
+            self.have_told.add(handshake.hello.directory)
+
+
+def meet(one, other, *, notes=True):
+    """A handshake of two sides that know the secret, up to its end; both with what they heard."""
+    secret = b"s" * 32
+    dials = Side(OWN, secret, dialled=True, nonce=bytes(32), keys=one)
+    answers = Side(SAID, secret, dialled=False, keys=other)
+    for _ in range(3):
+        answers.hear(dials)
+        dials.hear(answers)
+    assert dials.handshake.over
+    assert answers.handshake.over
+    if notes:
+        for side, notebook in ((dials, one), (answers, other)):
+            if notebook is not None:
+                notebook.note(side.handshake)
+    return dials.handshake, answers.handshake
+
+
+@pytest.fixture
+def books():
+    return Notebook(b"one"), Notebook(b"other")
+
+
+def test_keys_are_told_once_and_shown_from_then_on(books):
+    one, other = books
+    meet(one, other)
+    assert one.key_of("d2") == other.own_key("d1")
+    assert other.key_of("d1") == one.own_key("d2")
+    for handshake in meet(one, other):
+        assert handshake.key == b""
+        assert not handshake.telling
+
+
+def test_a_key_is_for_one_pair_of_directories(books):
+    one, _ = books
+    assert len({one.own_key(name) for name in ("d1", "d2", "d3")}) == 3
+
+
+@pytest.mark.parametrize("poses", ["who dials", "who answers"])
+def test_who_was_met_is_nobody_else(books, poses):
+    one, other = books
+    meet(one, other)
+    third = Notebook(b"has the secret")
+    pair = (third, other) if poses == "who dials" else (one, third)
+    with pytest.raises(PeerProtocolError, match=r"does not show the mark .* --rejoin"):
+        meet(*pair)
+    with pytest.raises(PeerProtocolError, match="does not show the mark"):
+        meet(*(None if book is third else book for book in pair))
+    assert third.keys == {}, "it learns no key by trying"
+
+
+def test_what_was_told_and_forgotten_is_told_to_who_shows_its_mark(books):
+    one, other = books
+    meet(one, other)
+    other.keys.clear()  # it ended before it was noted
+    meet(one, other)
+    assert other.key_of("d1") == one.own_key("d2")
+
+
+def test_what_was_told_is_not_told_to_a_stranger(books):
+    one, other = books
+    meet(one, other)
+    one.keys.clear()
+    first, _ = meet(one, Notebook(b"a stranger"), notes=False)
+    assert not first.telling, "it was told before, and who asks now shows nothing"
+
+
+@pytest.mark.parametrize("older", ["who dials", "who answers"])
+def test_a_version_that_has_no_marks_is_met_as_before(books, older):
+    one, other = books
+    meet(*((None, other) if older == "who dials" else (one, None)))
+    assert one.keys == other.keys == {}
+    dials = Side(OWN, b"s" * 32, dialled=True, nonce=bytes(32))
+    answers = Side(SAID, b"s" * 32, dialled=False, keys=other)
+    answers.hear(dials)
+    assert len(unpack_messages(answers.out[1])[0]) == 2, "it takes a proof that is longer for none"
+
+
+def test_who_is_known_tells_no_other_key(books):
+    one, other = books
+    meet(one, other)
+    dials, _ = meet(one, other)
+    dials.receive(body([READY, bytes(32)]))
+    assert dials.key == b""
+
+
+@pytest.mark.parametrize("key", [b"short", "text", 1, None, bytes(33)])
+def test_a_malformed_key_is_refused(books, key):
+    one, other = books
+    secret = b"s" * 32
+    dials = Side(OWN, secret, dialled=True, nonce=bytes(32), keys=one)
+    answers = Side(SAID, secret, dialled=False, keys=other)
+    answers.hear(dials)
+    dials.hear(answers)
+    answers.hear(dials)
+    with pytest.raises(PeerProtocolError, match="key in the handshake is malformed"):
+        dials.handshake.receive(body([READY, key]))
+    with pytest.raises(PeerProtocolError, match="second handshake"):
+        dials.handshake.receive(body([READY, bytes(32), 1]))
+
+
+@pytest.mark.parametrize("shown", [[], [b""], [None, False], ["text", True], [b"x" * 32, False]])
+def test_a_malformed_mark_is_none(books, shown):
+    one, other = books
+    meet(one, other)
+    dials = Side(OWN, b"s" * 32, dialled=True, nonce=bytes(32), keys=one)
+    answers = Side(SAID, b"s" * 32, dialled=False, keys=other)
+    answers.hear(dials)
+    hello, proof = answers.out
+    dials.handshake.receive(hello)
+    mac = unpack_messages(proof)[0][1]
+    with pytest.raises(PeerProtocolError, match="does not show the mark"):
+        dials.handshake.receive(body([PROOF, mac, *shown]))
 
 
 # --- objections -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from raftckpt.node.config import TlsFiles
 from raftckpt.node.tls import _context
 from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
 from raftckpt.raft import links as links_module
-from raftckpt.raft.hello import HELLO, Hello, objection_to
+from raftckpt.raft.hello import HELLO, Hello, Keys, objection_to
 from raftckpt.raft.links import PeerLinks, PeerTls
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
@@ -40,7 +40,7 @@ class Identity:
     def restart(self) -> None:
         disk = SimDisk(random.Random(str((self._node, self._told))))
         disk.fs.mkdir("/d")
-        self.notes = PeerNotes(disk.fs, "/d", new_ok=True)
+        self.notes = PeerNotes(disk.fs, "/d", self._node, new_ok=True)
         self.run = self.notes.run
 
     def hello(self) -> Hello:
@@ -53,8 +53,14 @@ class Identity:
         why = self.notes.objection(hello.directory, hello.incarnation, hello.run)
         return why, why is not None
 
-    def remember(self, hello: Hello) -> None:
-        self.notes.remember(hello.node, hello.directory, hello.incarnation, hello.run)
+    @property
+    def keys(self) -> Keys:
+        return self.notes
+
+    def remember(self, hello: Hello, key: bytes, *, told: bool) -> None:
+        self.notes.remember(
+            hello.node, hello.directory, hello.incarnation, hello.run, key=key, told=told
+        )
 
 
 class Notes:
@@ -446,6 +452,29 @@ def test_a_directory_that_went_back_in_time_is_told_and_disturbs_nobody(incarnat
         assert (await again.message())[2] is True
         await net.link("n1", hello("n2", incarnation=3, run="three"))
         await until(lambda: notes.events[-1] == ("up", "n2"))
+
+    run(scenario, "n1", "n2")
+
+
+def test_whom_a_replica_met_it_knows_again():
+    """With a secret each notes what the other told, and neither listens to somebody else."""
+
+    async def scenario(net):
+        known = {node: Identity(node) for node in ("n1", "n2")}
+        for node, identity in known.items():
+            await net.node(node, identity, secret=b"s" * 32)
+        one, two = (identity.notes for identity in known.values())
+        await until(lambda: one.key_of("n2") and two.key_of("n1"))
+        assert one.key_of("n2") == two.own_key("n1")
+        assert two.key_of("n1") == one.own_key("n2")
+        assert one.told("n2")
+        assert two.told("n1")
+        await net.links.pop().stop()
+        another = Identity("n2", incarnation=9)  # of the same names, and with another seed
+        links, notes = await net.node("n2", another, secret=b"s" * 32)
+        await until(lambda: "n1" in links._complaints)
+        assert "mark" in " ".join(links._complaints["n1"])
+        assert notes.events == []
 
     run(scenario, "n1", "n2")
 

@@ -45,6 +45,34 @@ def test_a_start_that_was_refused_for_its_identity_is_not_counted(disk):
     assert start(disk).incarnation == 2
 
 
+def test_what_a_directory_is_recognised_by_holds_for_good(disk):
+    """The seed is on the disk before anybody hears of it: with another it were a stranger."""
+    notes = start(disk)
+    key = notes.own_key("d2")
+    assert len(key) == 32
+    assert key not in (notes.own_key("d3"), start(SimDisk(random.Random(2))).own_key("d2"))
+    again = start(disk)
+    assert again.own_key("d2") == key
+    assert (again.key_of("d2"), again.told("d2")) == (b"", False)
+    again.remember("n2", "d2", 1, "a", key=bytes(range(32)))
+    again.remember("n2", "d2", 1, "a", told=True)
+    again.remember("n2", "d2", 2, "b")
+    last = start(disk)
+    assert (last.key_of("d2"), last.told("d2")) == (bytes(range(32)), True)
+    assert last.objection("d2", 2, "b") is None
+
+
+def test_under_another_name_a_directory_is_a_stranger(disk):
+    """One without data that is to join is named anew: what was told holds between two names."""
+    notes = start(disk)
+    key = notes.own_key("d2")
+    notes.remember("n2", "d2", 1, "a", key=bytes(range(32)), told=True)
+    notes = PeerNotes(disk.fs, PATH, "another name", new_ok=False)
+    assert (notes.key_of("d2"), notes.told("d2")) == (b"", False)
+    assert notes.own_key("d2") != key
+    assert notes.objection("d2", 0, "older") is not None, "whom it met it has met"
+
+
 MET = 5, "run five"
 
 
@@ -106,7 +134,7 @@ def test_the_note_of_full_size_can_be_read(disk):
     """Names as long as the protocol takes, as many as are remembered."""
     notes = start(disk)
     for number in range(module._DIRECTORIES_MAX + 1):
-        notes.remember("n" * 64, f"{number:032x}", 2**63, "f" * 16)
+        notes.remember("n" * 64, f"{number:032x}", 2**63, "f" * 16, key=b"f" * 32, told=True)
     assert start(disk).incarnation == 2
 
 
