@@ -51,6 +51,7 @@ _DIAL_DELAY_S: Final = (0.02, 0.2)
 _CONNECT_SECONDS_MAX: Final = 1.5  # one SYN that is lost is sent again after a second
 _DEAD_PEER_MS: Final = 2000
 """Unacknowledged data or keepalives for so long: the kernel gives the connection up."""
+_FAREWELL_S: Final = 0.2  # some round trips; who does not answer by then may be gone
 _REASONS_MAX: Final = 16
 """So many different complaints about one address are told."""
 _ORDER_S: Final = 1.0
@@ -295,10 +296,15 @@ class PeerLinks:
         for task in (*self._dialers.values(), *self._handshakes):
             task.cancel()
         self._acceptor.close()
-        for link in [*self._links.values(), *self._pending]:
+        links = [*self._links.values(), *self._pending]
+        for link in links:
             link.close()
         ending = (*self._dialers.values(), *self._handshakes)
         await asyncio.gather(*ending, return_exceptions=True)
+        if links:  # TLS bids farewell, and what was written leaves
+            await asyncio.wait([link.lost for link in links], timeout=_FAREWELL_S)
+        for link in links:
+            link.abort()
         await asyncio.sleep(0)  # transports close their sockets in the turn after they are aborted
 
     def send(self, directory: str, body: bytes) -> None:

@@ -479,6 +479,23 @@ def test_whom_a_replica_met_it_knows_again():
     run(scenario, "n1", "n2")
 
 
+def test_nothing_is_left_open_when_it_stops():
+    """Also if a peer takes nothing more of what was said to it."""
+
+    async def scenario(net):
+        links, _ = await net.node("n1", dials=False)
+        peer = await net.link("n1", hello("n2"))
+        await until(lambda: links.connected)
+        peer.writer.transport.pause_reading()
+        for _ in range(16):
+            links.send("n2", bytes(limits.MIB))
+        (link,) = links._links.values()
+        await links.stop()
+        assert link.transport is None
+
+    run(scenario, "n1")
+
+
 def test_who_is_told_something_fatal_hears_of_it():
     async def scenario(net):
         known = Identity("n2")
