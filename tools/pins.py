@@ -7,7 +7,7 @@
 * ``requirements/constraints.txt``: name and version, for ``PIP_CONSTRAINT``; for any machine.
 * ``requirements/hashes.txt``: the same with SHA-256 of their files, for CPython 3.11 to 3.13 on
   Linux with x86-64 or ARM64: ``pip install --require-hashes -r requirements/hashes.txt``, then
-  ``pip install --no-deps -e .``
+  ``pip install --no-deps --no-build-isolation -e .``: what builds it has hashes, too.
 * ``requirements/advisories.txt``: known weaknesses, kept by hand. What is not written there is not
   found: it says until when somebody looked.
 """
@@ -38,14 +38,17 @@ _PYTHONS: Final = ("3.11.9", "3.12.9", "3.13.3")
 _MACHINES: Final = ("x86_64", "aarch64")
 _LIBCS: Final = ("2_17", "2_28", "2_34")
 """Versions of glibc that wheels of today are built for."""
+_EDITABLE: Final = ("editables>=0.5",)
+"""What hatchling wants besides for ``pip install -e``."""
 _PIN: Final = re.compile(r"([A-Za-z0-9._-]+)==([^\s\\]+)")
 
 
 def wanted(extra: str = "dev") -> list[Requirement]:
-    """What pyproject.toml asks for, with an extra and those that it names."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    """What pyproject.toml asks for, to build it and with an extra and those that it names."""
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = whole["project"]
     extras = project["optional-dependencies"]
-    found: list[Requirement] = []
+    found = [Requirement(text) for text in (*whole["build-system"]["requires"], *_EDITABLE)]
     todo = [*map(Requirement, project["dependencies"] + extras[extra])]
     while todo:
         each = todo.pop()

@@ -508,7 +508,7 @@ def test_they_stand_behind_writes_accepted_before(cluster, face, update) -> None
                     if number in (205, 413):  # unanswered writes behind it or before it
                         leader = cluster.leader()
                         cluster.kill(leader)
-                        cluster.restart(leader, wait=False)
+                        await asyncio.to_thread(cluster.restart, leader, wait=False)
                 await told(checkpoint.synchronize())
                 await told(tracker.sync(timeout=30))
                 changes = await told(tracker.drain())
@@ -552,7 +552,7 @@ def test_deposed_writer_is_refused_whatever_it_asks(cluster, face) -> None:
                 assert refused.value.definite
             assert await told(old.read_versioned("k")) == (b"old", seen)
             assert (await told(new.append("k", b"new"))).offset == 3
-            cluster.restart(leader)
+            await asyncio.to_thread(cluster.restart, leader)
             assert await told(old.read_all()) == {b"k": b"oldnew"}
 
     async def seen_by(checkpoint: Any) -> int:
