@@ -87,7 +87,7 @@ class Flight:
         """Have what gathered leave, as far as so much may be on its way."""
         queue = self.queue
         while queue.bytes:
-            if not queue.may_fly(self.batches, self.bytes):
+            if not queue.may_fly(self.batches, self.bytes, self._clock.monotonic()):
                 return
             proposal = queue.cut()
             proposal.begun = self._clock.monotonic()
@@ -145,6 +145,8 @@ class Flight:
         self.batches -= 1
         self.commands -= len(proposal.commands)
         self.bytes -= proposal.bytes
+        if proposal.brief:
+            self.queue.landed(proposal, self._clock.monotonic())
         if self.early.marks:
             self.early.landed(proposal.commands)
         if self._room.marks:

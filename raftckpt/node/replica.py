@@ -265,11 +265,12 @@ class Replica:
         self._comparisons.work()
 
     def deadline(self) -> float:
-        """Monotonic time at which :meth:`work` is to be called at the latest (inf: never)."""
+        """Monotonic time at which a step is due at the latest (inf: never)."""
         leadership, comparisons = self.situation.leadership, self._comparisons
         if leadership is None:
             return _NEVER
-        due = leadership.deadline(self._clock.monotonic())
+        now = self._clock.monotonic()
+        due = min(leadership.deadline(now), self._flight.queue.deadline(now))
         return due if comparisons.under_way else min(due, comparisons.next_at)
 
     # --- StateMachine -----------------------------------------------------------------------------

@@ -31,6 +31,8 @@ from raftckpt.server.turns import Turns
 
 __all__ = ["Connection", "Port"]
 
+_LONG_AGO_S: Final = 1.0
+"""Who had a long reply no longer ago asks for another one soon: he is not who wants little."""
 _WRITE_HIGH_BYTES: Final = 512 * limits.KIB
 """Two fragments: one goes out while the next one is made; what waits longer waits with us,
 counted."""
@@ -83,6 +85,7 @@ class Connection(asyncio.Protocol):
         "_by_client",
         "_by_us",
         "_listener",
+        "_long_at",
         "_reading",
         "_releasing",
         "_transport",
@@ -139,6 +142,8 @@ class Connection(asyncio.Protocol):
         self._by_us = False
         self._releasing = False
         self._unpumped = True
+        self._long_at = float("-inf")
+        """When a long reply went on."""
         self.outbox = outbox = Outbox(ref(self), listener.mark, listener.packed, listener.refusals)
         self.inbound = Inbound(outbox, listener.replica, listener.dispatcher, listener.turns)
         # its own, so that no reply takes a call more
@@ -205,6 +210,8 @@ class Connection(asyncio.Protocol):
         now = listener.clock.monotonic()
         try:
             inbound.receive(data, now)
+            if listener.turns.replies and now - self._long_at > _LONG_AGO_S:
+                listener.turns.asked_at = now
             if self.session is not None:
                 self.session.seen = now
             if self._reading and inbound.bodies and (not listener.turns.left or inbound.take(self)):
@@ -354,6 +361,7 @@ class Connection(asyncio.Protocol):
         if self._unpumped:
             self._unpumped = False
             if self.outbox.waits:
+                self._long_at = self._listener.clock.monotonic()
                 self._listener.turns.reply(self._pump)
             else:  # changes for trackers: few and short
                 self._listener.soon(self._pump)

@@ -72,7 +72,7 @@ class ClientListener:
         self.working = working
         self.replica = replica
         self.clock = clock
-        self.turns = Turns(clock, self.soon)
+        self.turns = Turns(clock, self.soon, self.later)
         self.connections: set[Connection] = set()
         self.refused_connections = 0
         self.protocol_errors = 0

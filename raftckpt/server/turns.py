@@ -22,6 +22,12 @@ _TURN_S: Final = 0.004
 _REPLIES_S: Final = 0.002
 """For the long replies of all connections, whose rows are encoded as they leave; one frame at
 least."""
+_REST_TIMES: Final = 2
+"""After long replies had their share of a turn they rest so many times as long as it took, while
+somebody asks for little beside them: what he asks takes several turns, on several replicas, and
+each of them keeps a processor. As in ``node.batches``."""
+_BESIDE_S: Final = 0.1
+"""For so long after he asked he is taken to be there: people and timers ask more seldom."""
 _TOLD_S: Final = 0.001
 """Less needs no note when a turn ends: it is counted in the next one."""
 
@@ -32,17 +38,40 @@ class Turns:
     Arguments:
         clock: monotonic time.
         soon: calls something in the next turn of the loop.
+        after: calls something after so many seconds.
+
+    Attributes:
+        replies: long ones that wait to go on.
+        asked_at: when somebody asked who waits for no long reply, as long as others do.
     """
 
-    __slots__ = ("_clock", "_queue", "_replies", "_soon", "_spent", "_turning")
+    __slots__ = (
+        "_after",
+        "_clock",
+        "_queue",
+        "_rests_until",
+        "_soon",
+        "_spent",
+        "_turning",
+        "asked_at",
+        "replies",
+    )
 
-    def __init__(self, clock: Clock, soon: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        soon: Callable[[Callable[[], None]], None],
+        after: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self.replies: deque[Callable[[], None]] = deque()
+        self.asked_at = float("-inf")
         self._clock = clock
         self._soon = soon
+        self._after = after
         self._spent = 0.0
         self._turning = False
+        self._rests_until = float("-inf")
         self._queue: deque[Callable[[], None]] = deque()
-        self._replies: deque[Callable[[], None]] = deque()
 
     def now(self) -> float:
         """Monotonic time, in seconds."""
@@ -66,8 +95,9 @@ class Turns:
 
     def reply(self, callback: Callable[[], None]) -> None:
         """Have a frame of a long reply leave in a turn to come."""
-        self._replies.append(callback)
-        self._turn()
+        self.replies.append(callback)
+        if self._rests_until <= self._clock.monotonic():
+            self._turn()
 
     def _turn(self) -> None:
         if not self._turning:
@@ -81,14 +111,28 @@ class Turns:
             self._queue.popleft()()
             if self._spent >= _TURN_S:
                 break
-        if self._replies:
-            self._reply()
-        if self._queue or self._replies:
+        rests = bool(self.replies) and self._reply()
+        if self._queue or (self.replies and not rests):
             self._turn()
 
-    def _reply(self) -> None:
-        until = self._clock.monotonic() + _REPLIES_S
-        for _ in range(len(self._replies)):  # each has one frame
-            self._replies.popleft()()
-            if self._clock.monotonic() >= until:
-                return
+    def _reply(self) -> bool:
+        """Have long replies go on, unless they rest; whether they rest now."""
+        now = began = self._clock.monotonic()
+        if now < self._rests_until:
+            return True
+        for _ in range(len(self.replies)):  # each has one frame
+            self.replies.popleft()()
+            now = self._clock.monotonic()
+            if now >= began + _REPLIES_S:
+                break
+        if now - self.asked_at > _BESIDE_S:
+            return False
+        rest = _REST_TIMES * (now - began)
+        self._rests_until = now + rest
+        self._after(rest, self._rested)
+        return True
+
+    def _rested(self) -> None:
+        self._rests_until = float("-inf")  # whatever the clock of the loop thinks of it
+        if self.replies:
+            self._turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.node.batches import CommandQueue, Proposal
 from raftckpt.protocol import contract
+from raftckpt.protocol.operations import StageChunk
 
 KIB = limits.KIB
 
@@ -78,42 +80,102 @@ def test_who_wants_little_is_in_the_next_entry_whatever_waits(size: int) -> None
     waiting.cut()
     for _ in range(5):
         waiting.arrive(99, 100)
-        assert waiting.queue.may_fly(0, 0)
+        assert waiting.queue.may_fly(0, 0, 0.0)
         assert [each.session for each in waiting.cut()].count(99) == 1
         for session in range(16):
             waiting.arrive(session, *[size] * 4)
 
 
-def test_entries_are_short_while_somebody_wants_little_beside_others_who_want_much() -> None:
+def crowded() -> Queued:
+    """Sixteen sessions that want much, and what was on its way before somebody else came."""
     waiting = Queued()
-    queue = waiting.queue
-
-    def much() -> None:
-        for session in range(16):
-            waiting.arrive(session, *[4 * KIB] * 64)
-
-    much()
-    assert queue.may_fly(0, limits.MIB)
+    for session in range(16):
+        waiting.arrive(session, *[4 * KIB] * 64)
+    assert waiting.queue.may_fly(0, limits.MIB, 0.0)
     assert len(waiting.cut()) > 200, "nobody wants little: each entry costs"
+    return waiting
+
+
+def test_entries_are_short_while_somebody_wants_little_beside_others_who_want_much() -> None:
+    waiting = crowded()
+    queue = waiting.queue
     waiting.arrive(99, 100)
-    assert not queue.may_fly(0, limits.MIB)
-    assert queue.may_fly(0, 128 * KIB)
+    assert queue.may_fly(1, limits.MIB, 0.0), "who wants little waits for no room"
     cut = waiting.cut()
-    assert len(cut) < 34
+    assert len(cut) < 6
     assert 99 in [each.session for each in cut]
-    for _ in range(80):
+    assert not queue.may_fly(1, limits.MIB, 0.0)
+    assert not queue.may_fly(1, 64 * KIB, 0.0), "one brief entry at a time"
+    assert queue.may_fly(1, 16 * KIB, 0.0)
+    assert len(waiting.cut()) < 18
+    for _ in range(40):
         if len(queue) < 200:
-            much()
+            for session in range(16):
+                waiting.arrive(session, *[4 * KIB] * 64)
+        assert queue.may_fly(0, 0, 0.0)
         waiting.cut()
-    assert queue.may_fly(0, limits.MIB), "it was long ago"
+    assert queue.may_fly(1, limits.MIB, 0.0), "it was long ago"
     assert len(waiting.cut()) > 200
+
+
+def test_who_wants_much_rests_after_a_brief_entry() -> None:
+    """Twice as long as it took; who wants little does not wait for the end of it."""
+    waiting = crowded()
+    queue = waiting.queue
+    waiting.arrive(99, 100)
+    assert queue.may_fly(0, limits.MIB, 0.0)
+    little = queue.cut()
+    assert not little.brief
+    assert queue.may_fly(0, 0, 1.0)
+    brief = queue.cut()
+    assert brief.brief
+    brief.begun = 1.0
+    assert queue.deadline(1.005) == math.inf
+    queue.landed(brief, 1.01)
+    assert queue.deadline(1.01) == pytest.approx(1.03)
+    assert not queue.may_fly(0, 0, 1.029)
+    waiting.arrive(99, 100)
+    assert queue.may_fly(0, 0, 1.02)
+    queue.cut()
+    assert not queue.may_fly(0, 0, 1.029), "that changes nothing for the others"
+    assert queue.may_fly(0, 0, 1.031)
+    assert queue.deadline(1.031) == math.inf, "nobody is to be woken for what may leave"
+    brief.begun = 2.0
+    queue.landed(brief, 9.0)
+    assert queue.deadline(9.0) == pytest.approx(9.05), "an election is no reason to rest"
+
+
+def test_the_parts_of_a_large_write_do_not_rest() -> None:
+    waiting = crowded()
+    queue = waiting.queue
+    while queue:
+        waiting.cut()
+    queue.commands.append(StageChunk(1, 1, 0, 7, 0, bytes(256 * KIB)))
+    queue.requests.append(1)
+    queue.costs.append(256 * KIB)
+    queue.appended(SimpleNamespace(inflight_bytes=0), 1, 256 * KIB)  # type: ignore[arg-type]
+    waiting.arrive(99, 100)
+    assert queue.may_fly(0, limits.MIB, 0.0)
+    queue.cut()
+    assert queue.may_fly(0, 0, 0.0)
+    large = queue.cut()
+    assert [type(each) for each in large.commands] == [StageChunk]
+    assert not large.brief
+
+
+def test_many_who_all_want_little_are_not_slowed_down() -> None:
+    waiting = Queued()
+    for session in range(1000):
+        waiting.arrive(session, 1000)
+    assert waiting.queue.may_fly(0, limits.MIB, 0.0)
+    assert len(waiting.cut()) > 700
 
 
 def test_who_wants_little_among_others_who_do_makes_no_difference() -> None:
     waiting = Queued()
     for session in range(64):
         waiting.arrive(session, 1000)
-    assert waiting.queue.may_fly(0, 0)
+    assert waiting.queue.may_fly(0, 0, 0.0)
     assert len(waiting.cut()) == 64
 
 
@@ -163,7 +225,7 @@ def test_who_comes_back_at_once_has_no_more_than_who_waits() -> None:
     for session in had:
         waiting.arrive(session, *[4 * KIB] * 640)
     waiting.arrive(99, 100)
-    assert waiting.queue.may_fly(0, 0)
+    assert waiting.queue.may_fly(0, 0, 0.0)
     waiting.cut()
     had[99] = 0
     for _ in range(48):

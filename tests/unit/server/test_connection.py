@@ -57,7 +57,7 @@ class Loop:
         self.clock = self
         self.replica = LoneReplica().replica
         self.dispatcher: Any = None
-        self.turns = Turns(self, self.soon)  # type: ignore[arg-type]
+        self.turns = Turns(self, self.soon, lambda seconds, callback: None)  # type: ignore[arg-type]
         self.refusals: Counter[str] = Counter()
 
     def receiving(self, more: int) -> None:

@@ -46,7 +46,7 @@ class Asking:
         self.waiting_bytes = 0
         self.takes_s = 0.0
         self.clock = ManualClock()
-        self.turns = Turns(self.clock, lambda callback: None)
+        self.turns = Turns(self.clock, lambda callback: None, lambda seconds, callback: None)
         self.outbox = Outbox(ref(self), lambda _: None, try_pack, Counter())
         port: Any = self
         self.inbound = Inbound(self.outbox, port, port, self.turns)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import pytest
+
 from raftckpt.server.turns import Turns
 from tests.unit.node.fakes import ManualClock
 
@@ -13,7 +15,11 @@ class TurnLoop:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.calls: deque[Callable[[], None]] = deque()
-        self.turns = Turns(self.clock, self.calls.append)  # type: ignore[arg-type]
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.turns = Turns(self.clock, self.calls.append, self.after)  # type: ignore[arg-type]
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.timers.append((self.clock.monotonic() + seconds, callback))
 
     def turn(self) -> None:
         for _ in range(len(self.calls)):
@@ -85,3 +91,40 @@ def test_long_replies_leave_one_after_the_other_and_keep_nobody_waiting() -> Non
     assert "".join(turns).replace("!", "") == "abcdeabcde"
     assert {turn.count("!") for turn in turns} == {1}
     assert max(map(len, turns)) == 3, "a turn has room for two"
+
+
+def test_long_replies_rest_while_somebody_asks_for_little() -> None:
+    """Twice as long as they took, whatever else has its turn meanwhile; nobody there: no rest."""
+    loop = TurnLoop()
+    served: list[float] = []
+
+    def frame() -> None:
+        served.append(loop.clock.monotonic())
+        loop.clock.pass_by(0.003)
+        loop.turns.reply(frame)
+
+    loop.turns.reply(frame)
+    for _ in range(3):
+        loop.turn()
+    assert len(served) == 3
+    assert not loop.timers
+    loop.turns.asked_at = loop.clock.monotonic()
+    loop.turn()
+    ((at, rested),) = loop.timers
+    assert at - loop.clock.monotonic() == pytest.approx(0.006)
+    loop.turns.later(lambda: None)
+    loop.turns.reply(frame)  # of somebody else
+    for _ in range(3):
+        loop.turn()
+    assert len(served) == 4
+    assert not loop.calls, "the loop sleeps"
+    loop.clock.pass_by(0.006)
+    loop.timers.clear()
+    rested()
+    loop.turn()
+    assert len(served) == 5
+    loop.clock.pass_by(1.0)
+    rested()
+    for _ in range(4):
+        loop.turn()
+    assert len(served) == 9, "who asked has gone"
