@@ -194,15 +194,15 @@ class CommandQueue:
         What is on its way, everybody waits for; what is not can be overtaken.
         """
         size = self.bytes
+        much = flying_bytes + size > _MUCH_BYTES
         if (
             self._greedy
-            and flying_bytes + size > _MUCH_BYTES
-            and any(
-                owner is not None and owner.inflight_bytes < _LITTLE_BYTES
-                for owner, _, _ in self.runs
-            )
+            and (self._brief or much)
+            and any(owner and owner.inflight_bytes < _LITTLE_BYTES for owner, _, _ in self.runs)
         ):
-            self._brief, self.entry_bytes, self._apart = _BRIEF_ENTRIES, _LITTLE_BYTES, True
+            if much:
+                self._brief = _BRIEF_ENTRIES
+            self.entry_bytes, self._apart = _LITTLE_BYTES, True
             return batches < _FLYING_MAX
         self._apart = False
         if self._brief:

@@ -5,7 +5,7 @@ import pytest
 from raftckpt import limits
 from raftckpt.protocol import contract
 from raftckpt.protocol.batch import decode_batch
-from tests.unit.node.fakes import ASYNC, ENDPOINTS, EPOCH_NS
+from tests.unit.node.fakes import ASYNC, ENDPOINTS, EPOCH_NS, NotingClient
 
 
 def test_put_is_answered_at_apply_not_before(world, client, handle):
@@ -258,3 +258,46 @@ def test_a_repeat_is_not_accepted_early_again(world, client):
     client.early.clear()
     world.put(client, handle, 2)
     assert client.early == []
+
+
+def test_who_wants_much_is_woken_when_his_rest_is_over(world, client, handle):
+    """Somebody who wants little is beside him, and is answered at once."""
+    other = NotingClient()
+    world.open_session(other, secret=b"o" * 16)
+    own = world.open_checkpoint(other)
+
+    def much(first):
+        puts = [
+            [24, 10_000 + i, 2 + i, 0, handle, b"k", bytes(1000)] for i in range(first, first + 300)
+        ]
+        world.submit(client, puts)
+
+    much(0)
+    world.log.hold = True
+    world.log.step()
+    much(300)
+    world.put(other, own, 2)
+    world.log.step()
+    world.log.hold = False
+    for _ in range(2):  # what left before him and he himself; then one brief entry
+        world.log.step()
+    world.log.hold = True
+    world.log.step()
+    ((_, brief),) = world.log.waiting
+    assert 40 < len(brief.commands) < 70
+    world.clock.pass_by(0.004)
+    world.log.hold = False
+    world.log.step()
+    rests_until = world.clock.now + 0.008
+    assert world.replica.deadline() == pytest.approx(rests_until)
+    applied = world.replica.applied_commands
+    world.log.step()
+    assert world.replica.applied_commands == applied, "he rests"
+    answered = len(other.replies)
+    world.put(other, own, 3)
+    world.log.step()
+    assert len(other.replies) == answered + 1
+    assert world.replica.applied_commands == applied + 1
+    world.clock.pass_by(0.0081)
+    world.log.step()
+    assert world.replica.applied_commands > applied + 40
