@@ -129,16 +129,11 @@ def parse_hello(body: bytes) -> Hello | Refusal:
     fields = message[1 : len(_TYPES) + 1]
     if not message or message[0] != HELLO or tuple(map(type, fields)) != _TYPES:
         raise PeerProtocolError("the handshake is malformed")
-    nonce = message[len(_TYPES) + 1] if len(message) > len(_TYPES) + 1 else b""
-    if type(nonce) is not bytes or len(nonce) not in (0, NONCE_BYTES):
-        raise PeerProtocolError("the nonce of the handshake is malformed")
-    memory = message[len(_TYPES) + 2] if len(message) > len(_TYPES) + 2 else 0
-    if type(memory) is not int:
-        raise PeerProtocolError("the memory in the handshake is malformed")
-    recognises = message[len(_TYPES) + 3] if len(message) > len(_TYPES) + 3 else False
-    if type(recognises) is not bool:
-        raise PeerProtocolError("the handshake is malformed")
-    hello = Hello._make((*fields, nonce, memory, recognises))
+    later = message[len(_TYPES) + 1 : len(Hello._fields) + 1]  # one that is not said is its default
+    for value, (name, default) in zip(later, Hello._field_defaults.items(), strict=False):
+        if type(value) is not type(default):
+            raise PeerProtocolError(f"the {name} in the handshake is malformed")
+    hello = Hello(*fields, *later)
     _check(hello)
     return hello
 
@@ -163,6 +158,8 @@ def _refusal(message: list[Any]) -> Refusal:
 
 def _check(hello: Hello) -> None:
     """Every field within its bounds: some of it is put into the log, and into the logs."""
+    if len(hello.nonce) not in (0, NONCE_BYTES):
+        raise PeerProtocolError("the nonce in the handshake is malformed")
     if len(hello.levels) != 2 or any(type(level) is not int for level in hello.levels):
         raise PeerProtocolError("the handshake has no range of levels")
     lowest, highest = hello.levels
@@ -344,13 +341,12 @@ class Handshake:
         self._write(_body([REFUSED, why, fatal]))
 
     def _be_ready(self) -> None:
-        keys, hello = self._keys, self.hello
+        keys, hello, body = self._keys, self.hello, READY_BODY
         if keys is not None and hello is not None and self._lacks:
             self.telling = self._known or not keys.told(hello.directory)
-        if self.telling and keys is not None and hello is not None:
-            self._write(_body([READY, keys.own_key(hello.directory)]))
-        else:
-            self._write(READY_BODY)
+            if self.telling:
+                body = _body([READY, keys.own_key(hello.directory)])
+        self._write(body)
 
     def _introduce(self) -> None:
         self._introduced = True

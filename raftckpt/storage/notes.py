@@ -104,9 +104,7 @@ class PeerNotes:
     def objection(self, directory: str, incarnation: int, run: str) -> str | None:
         """Why this start of ``directory`` must not count; None: it may."""
         met = self._met.get(directory)
-        if met is None or incarnation > met.incarnation:
-            return None
-        if (incarnation, run) == (met.incarnation, met.run):
+        if met is None or incarnation > met.incarnation or (incarnation, run) == met[1:3]:
             return None
         return (
             f"its data directory went back in time: this is start {incarnation} of it, and start "
