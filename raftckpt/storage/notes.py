@@ -25,7 +25,7 @@ _NAME: Final = "peers"
 _BYTES_MAX: Final = 256 * KIB
 """A KiB for each directory below: what is longer is none of ours."""
 _DIRECTORIES_MAX: Final = 256
-"""Directories remembered; the one met first goes first."""
+"""Directories remembered; of those that are no members the one met first goes first."""
 _SEED_BYTES: Final = 32  # 256 bits: nobody guesses one
 
 
@@ -88,6 +88,7 @@ class PeerNotes:
         self.run = fs.random_bytes(8).hex()
         self._seed = b""
         self._met: dict[str, Met] = {}
+        self._members: frozenset[str] = frozenset()
         self.contradictions: dict[str, Contradiction] = {}
         self.difference = ""
         self.set_back = ""
@@ -143,8 +144,8 @@ class PeerNotes:
             return
         self._met.pop(directory, None)
         self._met[directory] = met
-        while len(self._met) > _DIRECTORIES_MAX:
-            del self._met[next(iter(self._met))]
+        while len(self._met) > _DIRECTORIES_MAX:  # a host of strangers makes no member forgotten
+            del self._met[next(each for each in self._met if each not in self._members)]
         self._write()
 
     def own_key(self, directory: str) -> bytes:
@@ -206,7 +207,8 @@ class PeerNotes:
             self._write()
 
     def settle(self, members: frozenset[str]) -> None:
-        """Forget the contradictions of directories that are no members any more."""
+        """These are the members: what contradicted and is none any more is forgotten."""
+        self._members = members
         gone = [directory for directory in self.contradictions if directory not in members]
         for directory in gone:
             del self.contradictions[directory]

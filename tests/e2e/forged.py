@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from raftckpt.raft.hello import READY_BODY, Handshake, Hello, Refusal
 from raftckpt.raft.messages import WHOLE
 from raftckpt.testing import LocalCluster
 from raftckpt.version import PEER_PROTOCOL
+from tests.marks import Marks
 
 __all__ = ["ForgedReplica", "member", "name_of", "secret_of"]
 
@@ -40,22 +40,6 @@ def member(cluster: LocalCluster, node: str) -> dict[str, Any]:
         "founding": told["founding"],
         "seed": bytes.fromhex(seed),
     }
-
-
-class _OfSeed:
-    """Of somebody who has read the notes in a data directory, or has not."""
-
-    def __init__(self, seed: bytes) -> None:
-        self._seed = seed
-
-    def own_key(self, directory: str) -> bytes:
-        return hmac.digest(self._seed, directory.encode(), "sha256")
-
-    def key_of(self, directory: str) -> bytes:
-        return b""
-
-    def told(self, directory: str) -> bool:
-        return False
 
 
 def name_of(cluster: LocalCluster) -> str:
@@ -102,7 +86,7 @@ class ForgedReplica:
             dialled=True,
             secret=secret,
             nonce=os.urandom(32),
-            keys=_OfSeed(seed),
+            keys=Marks(seed),
         )
 
     def say_body(self, body: bytes) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-
 import pytest
 
 from raftckpt.protocol.frames import FrameDecoder, encode_frame, pack_messages
@@ -21,6 +19,7 @@ from raftckpt.raft.hello import (
 from raftckpt.raft.messages import PeerProtocolError
 from raftckpt.raft.port import PeerInfo
 from raftckpt.version import PEER_PROTOCOL
+from tests.marks import Marks
 from tests.messages import unpack_messages
 
 SAID = Hello([1, 2], PEER_PROTOCOL, "c", "n2", "d2", 3, "run", "f" * 32, "", "h2:1", "h2:2", 4, 17)
@@ -228,29 +227,6 @@ def test_an_objection_reaches_the_other_side_with_its_proof():
 # --- marks ---------------------------------------------------------------------------------------
 
 
-class Notebook:
-    """What a directory keeps of those it met; the product's is tested with its disk."""
-
-    def __init__(self, seed):
-        self.seed, self.keys, self.have_told = seed, {}, set()
-
-    def own_key(self, directory):
-        return hmac.digest(self.seed, directory.encode(), "sha256")
-
-    def key_of(self, directory):
-        return self.keys.get(directory, b"")
-
-    def told(self, directory):
-        return directory in self.have_told
-
-    def note(self, handshake):
-        """As it is done when a link goes live."""
-        if handshake.key:
-            self.keys[handshake.hello.directory] = handshake.key
-        if handshake.telling:
-            self.have_told.add(handshake.hello.directory)
-
-
 def meet(one, other, *, notes=True):
     """A handshake of two sides that know the secret, up to its end; both with what they heard."""
     secret = b"s" * 32
@@ -270,7 +246,7 @@ def meet(one, other, *, notes=True):
 
 @pytest.fixture
 def books():
-    return Notebook(b"one"), Notebook(b"other")
+    return Marks(b"one"), Marks(b"other")
 
 
 def test_keys_are_told_once_and_shown_from_then_on(books):
@@ -292,7 +268,7 @@ def test_a_key_is_for_one_pair_of_directories(books):
 def test_who_was_met_is_nobody_else(books, poses):
     one, other = books
     meet(one, other)
-    third = Notebook(b"has the secret")
+    third = Marks(b"has the secret")
     pair = (third, other) if poses == "who dials" else (one, third)
     with pytest.raises(PeerProtocolError, match=r"does not show the mark .* --rejoin"):
         meet(*pair)
@@ -313,7 +289,7 @@ def test_what_was_told_is_not_told_to_a_stranger(books):
     one, other = books
     meet(one, other)
     one.keys.clear()
-    first, _ = meet(one, Notebook(b"a stranger"), notes=False)
+    first, _ = meet(one, Marks(b"a stranger"), notes=False)
     assert not first.telling, "it was told before, and who asks now shows nothing"
 
 

@@ -130,6 +130,19 @@ def test_only_so_many_directories_are_remembered(disk, monkeypatch):
     assert forgotten == [2]
 
 
+def test_strangers_make_no_member_forgotten(disk):
+    """Who has the secret can say hello for any number of directories that nobody knows."""
+    notes = start(disk)
+    notes.settle(frozenset({"d1", "d2"}))
+    notes.own_key("d2")
+    notes.remember("n2", "d2", 9, "run", key=bytes(range(32)))
+    for number in range(2 * module._DIRECTORIES_MAX):
+        notes.remember("n", f"stranger {number}", 1, "run")
+    again = start(disk)
+    assert again.key_of("d2") == bytes(range(32))
+    assert again.objection("d2", 8, "old") is not None
+
+
 def test_the_note_of_full_size_can_be_read(disk):
     """Names as long as the protocol takes, as many as are remembered."""
     notes = start(disk)
