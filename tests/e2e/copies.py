@@ -127,6 +127,9 @@ def restored(file: Path, path: Path, of: str, capsys: Any) -> Iterator[tuple[Loc
         )
         cluster.wait_ready()
         yield cluster, made
+    except Exception as error:
+        error.add_note(cluster._explain("state of the cluster that was made", cluster.nodes))
+        raise
     finally:
         cluster.stop()
 

@@ -139,5 +139,9 @@ def on_hosts(path: Path, *, namespaces: bool) -> Iterator[Hosts]:
     try:
         hosts.set_up()
         yield hosts
+    except Exception as error:
+        for log in sorted(path.glob("*.log")):
+            error.add_note(f"--- {log.name}:\n{log.read_text('utf-8', 'replace')}")
+        raise
     finally:
         hosts.tear_down()
