@@ -13,11 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import IO, Final, Self, TypeVar
+from typing import IO, Self, TypeVar
 
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
-PATIENCE: Final = 60.0
 _T = TypeVar("_T")
 
 
@@ -62,7 +61,7 @@ class Program:
 
     # --- what it says -------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], _T], what: str, timeout: float = PATIENCE) -> _T:
+    def until(self, condition: Callable[[], _T], what: str) -> _T:
         """Wait for something that does not happen any more when the program has ended."""
         found: list[_T] = []
 
@@ -76,16 +75,16 @@ class Program:
             return bool(value) or ended
 
         try:
-            until(look, what, timeout)
+            until(look, what)
             assert found, f"it ended with {self.process.returncode}, and never: {what}"
         except AssertionError as error:
             error.add_note("\n".join([*self.lines[-15:], *self.errors[-15:]]))
             raise
         return found[0]
 
-    def until_said(self, text: str, timeout: float = PATIENCE) -> None:
+    def until_said(self, text: str) -> None:
         """Wait for a line, of output or errors, that holds a text."""
-        self.until(lambda: self.said(text), f"{text!r} was said", timeout)
+        self.until(lambda: self.said(text), f"{text!r} was said")
 
     def until_lines(self, count: int) -> list[str]:
         """Wait for so many lines of output."""

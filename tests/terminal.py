@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import pyte
 
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 ROWS, COLUMNS = 24, 80
 
@@ -62,7 +61,7 @@ class Terminal:
     def until(self, shown: Callable[[str], bool] | str, what: str = "") -> None:
         wanted = shown if callable(shown) else lambda text: shown in text
         try:
-            until(lambda: wanted(self.text()), what or str(shown), PATIENCE)
+            until(lambda: wanted(self.text()), what or str(shown))
         except AssertionError as error:
             error.add_note(self.text())
             raise

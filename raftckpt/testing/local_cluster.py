@@ -223,7 +223,7 @@ class LocalCluster:
         """Connect as the operator, as :func:`raftckpt.connect` does."""
         return connect(self.endpoints, token=self.token or "", tls=self._tls, **options)
 
-    def leader(self, timeout: float = 10.0) -> str:
+    def leader(self, timeout: float = _READY_S) -> str:
         """Node that leads and can serve.
 
         Raises:

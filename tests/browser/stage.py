@@ -15,7 +15,8 @@ from pathlib import Path
 import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.admin import with_admin
-from tests.programs import PATIENCE, Program
+from tests.programs import Program
+from tests.waiting import PATIENCE
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NAMES = (

@@ -15,8 +15,7 @@ import pytest
 import yaml
 
 from raftckpt.node.config import parse
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 FILES = Path(__file__).parents[2] / "operate" / "containers"
 TLS_NAMES = ("replica.pem", "replica.key", "peers-ca.pem", "clients-ca.pem",
@@ -155,7 +154,7 @@ def test_the_entry_point_as_first_process_without_root_on_a_read_only_root(tmp_p
     )  # fmt: skip
     try:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        (pid,) = until(lambda: children.read_text().split(), "it is started", PATIENCE)
+        (pid,) = until(lambda: children.read_text().split(), "it is started")
 
         def inside(*command: str) -> subprocess.CompletedProcess[str]:
             enter = ["nsenter", "-t", pid, "-p", "-n", "-m", "--"]
@@ -166,7 +165,7 @@ def test_the_entry_point_as_first_process_without_root_on_a_read_only_root(tmp_p
             asked = inside(sys.executable, str(FILES / "probe"), "readyz", "19401")
             return (asked.returncode, asked.stdout) == (0, "ok\n")
 
-        until(probe, "it serves", PATIENCE)
+        until(probe, "it serves")
         status = Path(f"/proc/{pid}/status").read_text("ascii")
         assert re.search(r"NSpid:.*\t1$", status, re.MULTILINE)  # it is the first process
         assert re.search(rf"Uid:\t{UID}\t{UID}", status)
@@ -182,11 +181,9 @@ def test_the_entry_point_as_first_process_without_root_on_a_read_only_root(tmp_p
             ]  # fmt: skip
 
         time.sleep(0.5)
-        until(lambda: not zombies(), "nobody is left a zombie", PATIENCE)
+        until(lambda: not zombies(), "nobody is left a zombie")
         os.kill(int(pid), signal.SIGHUP)
-        until(
-            lambda: '"event": "reloaded"' in Path(log.name).read_text("utf-8"), "it hears", PATIENCE
-        )
+        until(lambda: '"event": "reloaded"' in Path(log.name).read_text("utf-8"), "it hears")
         os.kill(int(pid), signal.SIGTERM)
         assert outer.wait(PATIENCE) == 0
         assert '"event": "stopped"' in Path(log.name).read_text("utf-8")

@@ -13,8 +13,8 @@ import pytest
 from raftckpt.testing import LocalCluster
 from tests.admin import url
 from tests.browser.stage import Played, browser_path, staged
-from tests.programs import PATIENCE
 from tests.terminal import Terminal, drawn
+from tests.waiting import PATIENCE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[browser]'")
 BROWSER = browser_path()

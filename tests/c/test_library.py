@@ -189,7 +189,7 @@ def test_replicas_killed_during_writes(
                 return sum(line.endswith(" 1\n") for line in list(lines))
 
             goal = written() + more
-            until(lambda: written() >= goal, "writes", 60)
+            until(lambda: written() >= goal, "writes")
 
         try:
             until_written(1)
@@ -440,7 +440,7 @@ def test_interrupt_ends_a_program_that_waits_for_the_cluster(program: Program) -
         stdout=subprocess.PIPE,
     ) as process:
         try:
-            until(lambda: _threads(process.pid) > 1, "the client to try", 30)
+            until(lambda: _threads(process.pid) > 1, "the client to try")
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == -signal.SIGINT
         finally:

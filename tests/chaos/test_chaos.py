@@ -50,7 +50,7 @@ def test_chaos_run_is_judged_ok(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_interrupted_run_leaves_nothing_behind(tmp_path) -> None:
     data = tmp_path / "data"
     process = subprocess.Popen(
@@ -60,7 +60,7 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path) -> None:
         text=True,
     )
     try:
-        until(lambda: any(data.glob("c1.jsonl")), "clients", 60)
+        until(lambda: any(data.glob("c1.jsonl")), "clients")
         children = processes_of(data)
         assert len(children) >= 4
         process.send_signal(signal.SIGINT)
@@ -70,7 +70,7 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path) -> None:
     finally:
         process.kill()
         process.wait()
-    until(lambda: not processes_of(data), "all processes to be gone", 20)
+    until(lambda: not processes_of(data), "all processes to be gone")
 
 
 def processes_of(directory: Path) -> list[int]:

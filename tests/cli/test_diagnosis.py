@@ -22,8 +22,7 @@ from raftckpt.node.config import load
 from raftckpt.node.health import certificate_ends
 from raftckpt.testing import LocalCluster
 from tests.authority import Authority
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 DAY_S = 86_400
 
@@ -105,7 +104,7 @@ def test_doctor_of_a_healthy_cluster(cluster, run) -> None:
     def healthy() -> bool:
         return run("doctor", "--config", str(cluster.config_path))[0] == ExitCode.OK
 
-    until(healthy, "nothing is wrong", PATIENCE)
+    until(healthy, "nothing is wrong")
     out = run("doctor", "-o", "json", "--config", str(cluster.config_path))[1]
     shown = json.loads(out)
     assert shown["checks"] == ["configuration", "this host", *CHECKS]

@@ -136,7 +136,7 @@ def test_a_member_of_dev_is_replaced_and_a_copy_restored_by_what_is_printed(tmp_
     with contextlib.ExitStack() as terminals:
         for words in commands:
             terminals.enter_context(running(*words))
-        until(lambda: voters(config) == ["n1", "n2", "n4"], "all vote", 60.0)
+        until(lambda: voters(config) == ["n1", "n2", "n4"], "all vote")
     with running("dev", "--data-dir", str(data_dir)) as dev:
         dev.until_said("endpoints:")
 

@@ -230,7 +230,7 @@ class AsItIs:
 
 
 def until_told(component: Any) -> None:
-    waiting.until(lambda: component.dispatch(1.0), "the component is told its role", 30.0)
+    waiting.until(lambda: component.dispatch(1.0), "the component is told its role")
     component.close()
 
 

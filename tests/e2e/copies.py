@@ -78,7 +78,6 @@ class History:
         until(
             lambda: len(self.acknowledged) >= count + by or self._errors,
             "more is acknowledged",
-            60.0,
         )
 
     def stop(self) -> None:
@@ -123,7 +122,6 @@ def restored(file: Path, path: Path, of: str, capsys: Any) -> Iterator[tuple[Loc
         until(
             lambda: sum(member["voter"] for member in cluster._told_members()) == 3,
             "the others vote",
-            60.0,
         )
         cluster.wait_ready()
         yield cluster, made

@@ -120,8 +120,8 @@ class Hosts:
     def log(self, node: str) -> str:
         return (self.path / f"{node}.log").read_text("utf-8", "replace")
 
-    def logged(self, node: str, what: str, times: int = 1, timeout: float = 60.0) -> None:
-        until(lambda: self.log(node).count(what) >= times, f"{node} logs {what}", timeout)
+    def logged(self, node: str, what: str, times: int = 1) -> None:
+        until(lambda: self.log(node).count(what) >= times, f"{node} logs {what}")
 
     def _name(self, host: str) -> str:
         return f"{self._tag}{host}"

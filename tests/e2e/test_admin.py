@@ -18,7 +18,6 @@ import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.admin import get, metric, with_admin
 from tests.chaos.saboteur import VARIABLE
-from tests.programs import PATIENCE
 from tests.waiting import until
 
 MIB = 1 << 20
@@ -46,12 +45,12 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
 
 def test_from_the_first_moment_to_the_last(cluster) -> None:
     cluster.start("n1")
-    until(lambda: get(cluster, "n1", "/livez") == (200, "ok\n"), "it is alive", PATIENCE)
+    until(lambda: get(cluster, "n1", "/livez") == (200, "ok\n"), "it is alive")
     assert get(cluster, "n1", "/readyz") == (503, "founding\n")
     assert get(cluster, "n1", "/metrics") == (503, "founding\n")
     cluster.start()
     cluster.wait_ready()
-    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "it is ready", PATIENCE)
+    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "it is ready")
     with raftckpt.connect(cluster.endpoints) as service:
         checkpoint = service.open("told", create=raftckpt.Attributes())
         for number in range(20):
@@ -68,11 +67,11 @@ def test_from_the_first_moment_to_the_last(cluster) -> None:
     assert f'data-node="{leader}"' in get(cluster, follower, "/")[1]
     cluster.kill(leader)  # the page of one that lives shows it, as soon as it asks for itself again
     until(lambda: f'data-node="{leader}"' not in get(cluster, follower, "/")[1],
-          "the page tells of another leader", PATIENCE)  # fmt: skip
+          "the page tells of another leader")  # fmt: skip
     assert ">down<" in get(cluster, follower, "/")[1]
     cluster.kill(*(node for node in cluster.nodes if node != follower))
     lost = {(503, "no-leader\n"), (503, "cut-off\n")}
-    until(lambda: get(cluster, follower, "/readyz") in lost, "it says so", PATIENCE)
+    until(lambda: get(cluster, follower, "/readyz") in lost, "it says so")
     assert get(cluster, follower, "/livez") == (200, "ok\n")
 
 
@@ -81,21 +80,21 @@ def test_drill_a_member_that_is_missing(cluster, capfd) -> None:
     cluster.wait_ready()
     leader = cluster.leader()
     missing = next(node for node in cluster.nodes if node != leader)
-    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "all links", PATIENCE)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "all links")
     cluster.kill(missing)
-    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 1, "it is seen", PATIENCE)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 1, "it is seen")
     assert f"{missing} does not answer" in findings(cluster, capfd)
     assert ">down<" in get(cluster, leader, "/now")[1]
     assert f"disconnected peer={missing}" in cluster.log(leader)
     # what happened is looked at once a second
     until(lambda: f"{missing} is not connected" in get(cluster, leader, "/now")[1],
-          "the page tells that it went", PATIENCE)  # fmt: skip
+          "the page tells that it went")  # fmt: skip
     cluster.start(missing)
-    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "it is back", PATIENCE)
-    until(lambda: findings(cluster, capfd) == "", "nothing is wrong", PATIENCE)
+    until(lambda: metric(cluster, leader, "raftckpt_peers_connected") == 2, "it is back")
+    until(lambda: findings(cluster, capfd) == "", "nothing is wrong")
     page = until(
         lambda: ">down<" not in (found := get(cluster, leader, "/now")[1]) and found,
-        "the page shows no link that is down", PATIENCE,
+        "the page shows no link that is down",
     )  # fmt: skip
     assert f"{missing} is not connected" in page  # what happened stays told
 
@@ -130,7 +129,7 @@ def test_drill_a_full_disk(small_disks, capfd) -> None:
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(MIB if file.tell() < 32 * MIB else 4096))
-    until(lambda: metric(cluster, node, sample) >= 1, "the alarm is raised", PATIENCE)
+    until(lambda: metric(cluster, node, sample) >= 1, "the alarm is raised")
     assert metric(cluster, node, "raftckpt_disk_full") == 1
     assert metric(cluster, node, "raftckpt_disk_free_bytes") < 16 * MIB
     assert f"{node} says: the disk below" in findings(cluster, capfd)
@@ -140,14 +139,14 @@ def test_drill_a_full_disk(small_disks, capfd) -> None:
     )
     assert re.search(r" disk_full free=\d+ needed=\d+$", said)
     # what happened is looked at once a second: an alarm over by then is not among it
-    until(lambda: "alarm</span>" in get(cluster, node, "/now")[1], "it has happened", PATIENCE)
+    until(lambda: "alarm</span>" in get(cluster, node, "/now")[1], "it has happened")
     filler.unlink()
-    until(lambda: metric(cluster, node, sample) == 0, "the alarm is gone", PATIENCE)
+    until(lambda: metric(cluster, node, sample) == 0, "the alarm is gone")
     assert metric(cluster, node, "raftckpt_disk_full") == 0
-    until(lambda: "says" not in findings(cluster, capfd), "status says nothing", PATIENCE)
+    until(lambda: "says" not in findings(cluster, capfd), "status says nothing")
     assert "No alarms." in get(cluster, node, "/now")[1]
     assert any("disk_has_room" in line for line in log_of(cluster, node))
-    until(lambda: "over</span>" in get(cluster, node, "/now")[1], "the end is told", PATIENCE)
+    until(lambda: "over</span>" in get(cluster, node, "/now")[1], "the end is told")
 
 
 def test_drill_a_state_that_differs(tmp_path, monkeypatch, capfd) -> None:
@@ -167,7 +166,7 @@ def test_drill_a_state_that_differs(tmp_path, monkeypatch, capfd) -> None:
         assert metric(cluster, "n2", sample) == 0
         with raftckpt.connect(cluster.endpoints) as service:
             service.open("c", create=raftckpt.Attributes()).put("k", b"v")
-        until(lambda: metric(cluster, "n2", sample) == 1, "the alarm is raised", PATIENCE)
+        until(lambda: metric(cluster, "n2", sample) == 1, "the alarm is raised")
         assert "the state of n2 at entry" in findings(cluster, capfd)
         assert "the state of n2 at entry" in get(cluster, "n2", "/now")[1]
         assert " state_differs index=" in cluster.log("n2")
@@ -176,9 +175,9 @@ def test_drill_a_state_that_differs(tmp_path, monkeypatch, capfd) -> None:
         assert metric(cluster, "n2", sample) == 1, "it is kept in mind"
         words = ["cluster", "clear", "n2", "--endpoints", cluster.endpoints]
         assert cli_main.run(words) == 0
-        until(lambda: metric(cluster, "n2", sample) == 0, "the alarm is gone", PATIENCE)
+        until(lambda: metric(cluster, "n2", sample) == 0, "the alarm is gone")
         until(  # a status is told again for a moment
-            lambda: "the state of n2" not in findings(cluster, capfd), "status", PATIENCE
+            lambda: "the state of n2" not in findings(cluster, capfd), "status"
         )
 
 
@@ -194,18 +193,18 @@ def test_drill_two_foundings(cluster, capfd) -> None:
     third = wrong["replicas"].pop("n3")
     cluster.config_path.write_text(yaml.safe_dump(wrong), "utf-8")
     cluster.start("n1", "n2")
-    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "they serve", PATIENCE)
+    until(lambda: get(cluster, "n1", "/readyz") == (200, "ok\n"), "they serve")
     wrong["replicas"]["n3"] = third
     cluster.config_path.write_text(yaml.safe_dump(wrong), "utf-8")
     cluster.start("n3")
     sample = 'raftckpt_alarms{source="peers"}'
-    until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised", PATIENCE)
+    until(lambda: metric(cluster, "n3", sample) >= 1, "the alarm is raised")
     assert "founded twice" in findings(cluster, capfd)
     assert "founded twice" in get(cluster, "n3", "/now")[1]
     assert "founded twice" in cluster.log("n3")
     cluster.kill("n1", "n2", "n3")
     cluster.start("n3")  # an alarm of peers lasts until they are met no more
-    until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone", PATIENCE)
+    until(lambda: metric(cluster, "n3", sample) == 0, "the alarm is gone")
 
 
 def test_drill_logs_that_contradict(cluster, tmp_path, capfd) -> None:
@@ -236,16 +235,16 @@ def test_drill_logs_that_contradict(cluster, tmp_path, capfd) -> None:
         return [node for node in cluster.nodes if metric(cluster, node, sample) >= 1]
 
     # who finds it out is who follows: the terms of the two histories say who that is
-    node = until(alarmed, "the alarm is raised", PATIENCE)[0]
+    node = until(alarmed, "the alarm is raised")[0]
     said = "contradicts what is committed here"
-    until(lambda: said in findings(cluster, capfd), "status tells it", PATIENCE)
+    until(lambda: said in findings(cluster, capfd), "status tells it")
     assert said in get(cluster, node, "/now")[1]
     assert " contradiction peer=" in cluster.log(node)
     cluster.restart(node, wait=False)  # it follows none that contradicts it
-    until(lambda: node in alarmed(), "it is kept in mind", PATIENCE)
+    until(lambda: node in alarmed(), "it is kept in mind")
     cluster.kill("n3")  # the others agree with each other: what the alarm says is done
     cluster.node_dir("n3").rename(tmp_path / "n3")
     cluster.restart("n3", rejoin=True)
     cluster.wait_ready()
-    until(lambda: alarmed() == [], "the alarm is gone", PATIENCE)
-    until(lambda: said not in findings(cluster, capfd), "status too", PATIENCE)
+    until(lambda: alarmed() == [], "the alarm is gone")
+    until(lambda: said not in findings(cluster, capfd), "status too")

@@ -94,7 +94,6 @@ def test_silent_connections_take_no_descriptor_that_the_disk_needs() -> None:
         until(
             lambda: all(b > a for a, b in zip(before, snapshots(cluster), strict=True)),
             "a snapshot of each replica",
-            30,
         )
         with raftckpt.connect(cluster.endpoints, timeout=10) as late:
             assert late.open("others").read("k") == b"699"

@@ -65,7 +65,7 @@ def test_a_disk_that_others_fill_ends_no_replica() -> None:
             checkpoint.put(f"s{number}", bytes(MIB))
         fillers = [fill(cluster.node_dir(node)) for node in cluster.nodes]
         for node in cluster.nodes:
-            until(lambda node=node: "disk_full" in cluster.log(node), f"{node} looked", 10)
+            until(lambda node=node: "disk_full" in cluster.log(node), f"{node} looked")
 
         def refused() -> bool:  # while leadership is handed over another reason may be the last
             with pytest.raises(raftckpt.TryAgain) as error:
@@ -73,7 +73,7 @@ def test_a_disk_that_others_fill_ends_no_replica() -> None:
             assert error.value.definite
             return "no disk" in str(error.value)
 
-        until(refused, "all leaders are full", 20)
+        until(refused, "all leaders are full")
         status = cluster.status(cluster.leader(), 10)
         assert status is not None
         assert "no new data is admitted" in str(status["alarms"])

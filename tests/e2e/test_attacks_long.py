@@ -102,7 +102,7 @@ def caged(bytes_max: int) -> Iterator[dict[str, list[str]]]:
         yield wrap
     finally:
         for group in made.values():
-            until(lambda group=group: _dropped(group), f"{group} is empty", 20)
+            until(lambda group=group: _dropped(group), f"{group} is empty")
 
 
 def _dropped(group: Path) -> bool:

@@ -78,7 +78,6 @@ def test_silent_connections_to_the_port_of_the_replicas(tls: bool, tmp_path: Pat
         until(
             lambda: all(b > a for a, b in zip(before, snapshots(cluster), strict=True)),
             "a snapshot of each replica",
-            30,
         )
         assert all(linked(cluster, node) for node in cluster.nodes)
 
@@ -205,7 +204,7 @@ def test_a_forged_voter_is_not_part_of_a_founding() -> None:
     cluster = LocalCluster(3, faults=False)
     try:
         cluster.start("n1", "n2")
-        until(lambda: "waiting for n3" in cluster.log("n1"), "n1 waits for n3", 20)
+        until(lambda: "waiting for n3" in cluster.log("n1"), "n1 waits for n3")
         for node in ("n1", "n2"):
             with forged(cluster, node, proven=False, node="n3") as liar:
                 liar.ready()
@@ -282,7 +281,7 @@ def test_a_snapshot_that_is_no_state_replaces_none(tmp_path: Path) -> None:
             with forged(cluster, node, **told) as liar:
                 assert liar.link() is None
                 liar.say(no_state(cluster, tmp_path / node, term))
-                until(lambda node=node: "snapshot_refused" in cluster.log(node), "refused", 10)
+                until(lambda node=node: "snapshot_refused" in cluster.log(node), "refused")
         checkpoint.put("more", b"after")
         for node in ("n1", "n2"):
             cluster.kill(node)
@@ -338,7 +337,7 @@ def test_a_committed_entry_that_nobody_can_read_does_nothing_anywhere() -> None:
             status.update(cluster.status("n1", 10) or {})
             return bool(status["last"] >= 5 and status["leader"] in ("n1", "n2"))
 
-        until(settled, "the log of n1", 10)
+        until(settled, "the log of n1")
         term, last = status["term"] + 5, status["last"]
         told = member(cluster, "n3") | {"incarnation": 2, "term": term, "last_index": 1 << 20}
         garbage = [
@@ -351,7 +350,7 @@ def test_a_committed_entry_that_nobody_can_read_does_nothing_anywhere() -> None:
                 assert liar.link() is None
                 liar.say(garbage)
             for node in ("n1", "n2"):
-                until(lambda node=node: "undecodable" in cluster.log(node), f"{node} says so", 20)
+                until(lambda node=node: "undecodable" in cluster.log(node), f"{node} says so")
         checkpoint.put("more", b"after")
         for node in ("n1", "n2"):
             found = cluster.status(node, 10)

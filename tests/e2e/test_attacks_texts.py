@@ -37,7 +37,7 @@ def test_a_hangup_ends_no_replica_and_is_told() -> None:
     with attacked() as (cluster, checkpoint):
         for node in cluster.nodes:
             os.kill(cluster.pid(node) or 0, signal.SIGHUP)
-            until(lambda node=node: "reloaded taken=" in cluster.log(node), "it is told", 10)
+            until(lambda node=node: "reloaded taken=" in cluster.log(node), "it is told")
         checkpoint.put("k", b"v")
 
 
@@ -54,7 +54,6 @@ def test_nobody_forges_lines_of_a_log_or_steers_a_terminal() -> None:
         until(
             lambda: any("event=forged" in cluster.log(node) for node in ("n1", "n2")),
             "the refusal is told",
-            10,
         )
         with socket.create_connection(address(cluster.endpoint("n1")), 10) as client:
             client.sendall(pack_messages([[200, 2, [1], HOSTILE, None], [HOSTILE]]))

@@ -45,7 +45,7 @@ class _Appender(threading.Thread):
 
     def goes_on(self) -> None:
         seen = self.acknowledged
-        until(lambda: self.error or self.acknowledged >= seen + LINES, "writes go on", PATIENCE)
+        until(lambda: self.error or self.acknowledged >= seen + LINES, "writes go on")
         assert self.error is None, self.error
 
 

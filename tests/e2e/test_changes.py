@@ -115,7 +115,7 @@ class Clients:
     def reach(self, more: int) -> None:
         """Wait until ``more`` has been done, in sum."""
         goal = sum(self.done) + more
-        until(lambda: sum(self.done) >= goal or self.errors, f"{more} more", 60)
+        until(lambda: sum(self.done) >= goal or self.errors, f"{more} more")
         assert self.errors == []
 
     def through_kills(self, kills: int = 2, each: int = 60) -> None:
@@ -433,7 +433,7 @@ def test_transaction_of_64_mib_is_one_change_through_a_kill(cluster, face) -> No
 
             def kill() -> None:
                 """In the middle: each stage is an entry of its own."""
-                until(lambda: cluster.status(leader)["applied"] > before + 20, "stages", 30)
+                until(lambda: cluster.status(leader)["applied"] > before + 20, "stages")
                 cluster.kill(leader)
 
             killer = threading.Thread(target=kill)
@@ -584,7 +584,7 @@ def repeat_everything(cluster: LocalCluster, face: str) -> None:
         def lose(before: int) -> None:
             nonlocal lost
             try:
-                until(lambda: watched.status().revision > before, "it was applied", 20)
+                until(lambda: watched.status().revision > before, "it was applied")
                 lost += 1
             finally:
                 link.lose_answers()

@@ -52,9 +52,7 @@ def bring_back(cluster: LocalCluster, node: str) -> None:
     """What an operator does with a damaged replica: throw its data away, re-admit it."""
     shutil.rmtree(cluster.node_dir(node), ignore_errors=True)
     cluster.restart(node, rejoin=True)
-    until(
-        lambda: (cluster.status(node) or {}).get("role") == "follower", "re-admitted as voter", 30
-    )
+    until(lambda: (cluster.status(node) or {}).get("role") == "follower", "re-admitted as voter")
 
 
 def test_lost_directory_is_refused_and_readmitted_by_rejoin_only(cluster) -> None:
@@ -106,7 +104,7 @@ def test_flipped_byte_in_the_journal_is_refused(cluster) -> None:
 def test_truncated_snapshot_is_refused(cluster) -> None:
     node = follower(cluster)
     write_some(cluster, 3 * SNAPSHOT_ENTRIES)
-    until(lambda: (cluster.status(node) or {}).get("snapshot", 0) > 100, "a snapshot", 20)
+    until(lambda: (cluster.status(node) or {}).get("snapshot", 0) > 100, "a snapshot")
     cluster.kill(node)
     snapshot = files(cluster, node, "snapshot")[-1]
     snapshot.write_bytes(snapshot.read_bytes()[:-20])
@@ -135,11 +133,11 @@ def test_replica_away_for_many_entries_catches_up_by_snapshot(cluster) -> None:
     cluster.kill(node)
     with Writers(cluster, 8) as writers:
         until(  # what the replica lacks is no longer in the log
-            lambda: cluster.status(cluster.leader())["first"] > had + 1, "compaction", 90
+            lambda: cluster.status(cluster.leader())["first"] > had + 1, "compaction"
         )
     goal = cluster.status(cluster.leader())["applied"]
     cluster.restart(node)
-    until(lambda: (cluster.status(node) or {}).get("applied", 0) >= goal, "caught up", 30)
+    until(lambda: (cluster.status(node) or {}).get("applied", 0) >= goal, "caught up")
     assert cluster.status(node)["first"] > had + 1, "it did not get a snapshot"
     writers.verify()
     assert_equal_replicas(cluster)

@@ -11,8 +11,7 @@ from raftckpt_cli import main as cli_main
 import raftckpt
 from raftckpt.testing import LocalCluster
 from tests.admin import get, metric, with_admin
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_it_leads_no_more_until_it_is_undrained(cluster, capfd) -> None:
         assert "drained" in said(capfd, cluster, "members")[1]
         assert f"{first} is drained" in said(capfd, cluster, "status")[1]
         assert "drained" in get(cluster, second, "/")[1]
-        until(lambda: metric(cluster, first, "raftckpt_drained") == 1, "it is told", PATIENCE)
+        until(lambda: metric(cluster, first, "raftckpt_drained") == 1, "it is told")
         code, told = said(capfd, cluster, "transfer", first)
         assert code != 0
         assert f"cluster drain {first} --off" in told
@@ -83,7 +82,7 @@ def test_nobody_is_drained_when_no_other_could_lead(cluster, capfd) -> None:
     assert last in others
     assert "nobody else can" in said(capfd, cluster, "status")[1]
     cluster.start(leader)
-    until(lambda: cluster.leader(PATIENCE) == leader, "who is not drained leads again", PATIENCE)
+    until(lambda: cluster.leader(PATIENCE) == leader, "who is not drained leads again")
 
 
 def test_who_has_no_vote_is_not_handed_leadership_and_told_why(cluster, capfd) -> None:

@@ -18,8 +18,8 @@ import pytest
 import raftckpt
 from raftckpt import Fenced, SessionLost, ha
 from raftckpt.ha import AdminState, HaState
-from tests.programs import PATIENCE, Program
-from tests.waiting import until
+from tests.programs import Program
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +98,6 @@ def ready(service: raftckpt.Service, group: str, standbys: int) -> None:
             and all(member.answered for member in status.members)
         ),
         f"{standbys} standbys",
-        PATIENCE,
     )
 
 
@@ -160,10 +159,10 @@ def test_a_hot_standby_knows_every_committed_change_when_it_is_told(
     b.expect(HaState.STANDBY, "join")
     ready(b.service, group, 1)
     for turn in range(3):
-        written = until(lambda: known.get(b"a"), "the first number", PATIENCE)
-        until(lambda w=written: known.get(b"a") != w, "progress", PATIENCE)
+        written = until(lambda: known.get(b"a"), "the first number")
+        until(lambda w=written: known.get(b"a") != w, "progress")
         a.process.kill()
-        until(lambda t=turn: len(found) > t, "b is active", PATIENCE)
+        until(lambda t=turn: len(found) > t, "b is active")
         tracked, read = found[-1]
         assert tracked == read
         if turn < 2:
@@ -234,8 +233,8 @@ def test_a_callback_that_raises_fails_the_component_only(parts, group, cluster) 
         "a",
     )
     # it goes on only if the program does
-    until(lambda: a.component.dispatch(0.1) or a.told.qsize() == 2, "a joins again", PATIENCE)
-    until(lambda: a.component.dispatch(0.1) or a.told.qsize() == 2, "a joins again", PATIENCE)
+    until(lambda: a.component.dispatch(0.1) or a.told.qsize() == 2, "a joins again")
+    until(lambda: a.component.dispatch(0.1) or a.told.qsize() == 2, "a joins again")
     a.expect(HaState.REMOVED, "component_failed")
     a.expect(HaState.STANDBY, "join")
 
@@ -253,14 +252,14 @@ def test_one_that_never_answers_is_replaced_and_fenced(parts, group, cluster) ->
     with pytest.raises(Fenced) as caught:
         a.service.open("of a", create=raftckpt.Attributes())
     assert caught.value.definite
-    until(lambda: a.component.state is HaState.REMOVED, "a knows", PATIENCE)
+    until(lambda: a.component.state is HaState.REMOVED, "a knows")
     a.component.respond(a.component.assignment)
     a.service.open("of a", create=raftckpt.Attributes()).close()
 
 
 def test_answers_given_later_and_twice(parts, group, cluster) -> None:
     a = parts("a", on_active=lambda assignment: ha.LATER)
-    until(lambda: a.component.state is HaState.ACTIVE, "a is told", PATIENCE)
+    until(lambda: a.component.state is HaState.ACTIVE, "a is told")
     assignment = a.component.assignment
     with raftckpt.connect(cluster.endpoints) as service:
         assert not ha.Group(service, group).status().members[0].answered
@@ -311,11 +310,11 @@ def test_the_loop_of_somebody_else(cluster, group) -> None:
                 by_number[descriptor].dispatch()
             return len(told) >= most
 
-        until(lambda: turn(2), "both roles", PATIENCE)
+        until(lambda: turn(2), "both roles")
         assert told == [HaState.ACTIVE, HaState.STANDBY]
         ready(service, group, 1)
         ha.Group(service, group).swap()
-        until(lambda: turn(5), "a swap", PATIENCE)
+        until(lambda: turn(5), "a swap")
         assert sorted(told[2:]) == [HaState.ACTIVE, HaState.STANDBY, HaState.QUIESCED]
         a.close()
         b.close()
@@ -434,7 +433,7 @@ def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group
     nothing: dict[str, Any] = {"on_active": print, "on_standby": print}
     with ha.connect(cluster.endpoints, timeout=PATIENCE) as service:
         component = ha.Component(service, group, "a", **nothing)
-        until(lambda: component._witness.bound == 3, "three second connections", PATIENCE)
+        until(lambda: component._witness.bound == 3, "three second connections")
         component.close()
         leader = cluster.leader()
         cluster.kill(leader)
@@ -443,7 +442,7 @@ def test_a_session_outlives_its_components_and_a_change_of_leader(cluster, group
         service.open("still here", create=raftckpt.Attributes()).close()
         ha.Component(service, group, "a", **nothing).close()
         witness = component._witness
-    until(lambda: not witness.bound, "they end with the session", PATIENCE)
+    until(lambda: not witness.bound, "they end with the session")
 
 
 @pytest.mark.slow
@@ -467,7 +466,7 @@ def test_a_standstill_of_all_replicas_ends_no_session(cluster, group) -> None:
         runners = [threading.Thread(target=each.run) for each in components]
         for runner in runners:
             runner.start()
-        until(lambda: len(told) == 2, "both have their roles", PATIENCE)
+        until(lambda: len(told) == 2, "both have their roles")
         before = list(told)
         sessions = [service._driver.core.session for service in (one, two)]
         for node in cluster.nodes:
@@ -542,15 +541,15 @@ def test_the_example_of_the_outer_loop(cluster) -> None:
         assert process.stdout.readline() == "active 0\n"
         with raftckpt.connect(cluster.endpoints, timeout=PATIENCE) as service:
             ckpt = service.open("counter")
-            until(lambda: int(ckpt.get("n", b"0")) > 3, "it counts", PATIENCE)
+            until(lambda: int(ckpt.get("n", b"0")) > 3, "it counts")
             process.send_signal(signal.SIGSTOP)
             group = ha.Group(service, "counters")
-            until(lambda: not group.status().active, "its session is over", PATIENCE)
+            until(lambda: not group.status().active, "its session is over")
             stopped_at = int(ckpt.read("n"))
             process.send_signal(signal.SIGCONT)
             told = [process.stdout.readline()]
             while not told[-1].startswith("active"):
                 told.append(process.stdout.readline())
             assert told[-1] == f"active {stopped_at}\n"
-            until(lambda: int(ckpt.read("n")) > stopped_at, "it goes on", PATIENCE)
+            until(lambda: int(ckpt.read("n")) > stopped_at, "it goes on")
         process.kill()

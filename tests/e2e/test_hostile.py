@@ -214,7 +214,7 @@ def test_one_small_disk_holds_up_nobody(tmp_path) -> None:
             applied = {status["applied"] if status is not None else None for status in found}
             return len(applied) == 1 and None not in applied
 
-        until(caught_up, "n1 has caught up", 60)
+        until(caught_up, "n1 has caught up")
         assert checkpoint.count() == 300
         assert cluster.pid("n1") == pid
         assert "Traceback" not in cluster.log("n1")

@@ -17,12 +17,12 @@ from tests.waiting import until
 def test_kill_all_at_once_under_load_loses_nothing_acknowledged(cluster) -> None:
     with Writers(cluster) as writers:
         for round_ in range(1, 3):
-            until(lambda r=round_: writers.total > 300 * r, "writes", 30)
+            until(lambda r=round_: writers.total > 300 * r, "writes")
             cluster.kill()
             cluster.start()
             cluster.wait_ready()
         before = writers.total
-        until(lambda: writers.total > before + 100, "writes after the last kill", 30)
+        until(lambda: writers.total > before + 100, "writes after the last kill")
     writers.verify()
     assert_equal_replicas(cluster)
 
@@ -33,7 +33,7 @@ def test_kill_leader_under_load_is_invisible_but_for_a_pause(cluster) -> None:
         leader = cluster.leader()
         before = writers.total
         cluster.kill(leader)
-        until(lambda: writers.total > before + 100, "writes under the new leader", 20)
+        until(lambda: writers.total > before + 100, "writes under the new leader")
         assert cluster.leader() != leader
         cluster.restart(leader)
     assert writers.unknown == [[], [], [], []]
@@ -47,7 +47,7 @@ def test_sigterm_leaves_cleanly_and_loses_nothing(cluster) -> None:
         for node in cluster.nodes:
             before = writers.total
             assert cluster.terminate(node) == 0, cluster.log(node, 20)
-            until(lambda b=before: writers.total > b + 20, f"writes without {node}", 20)
+            until(lambda b=before: writers.total > b + 20, f"writes without {node}")
             cluster.restart(node)
     assert writers.unknown == [[], [], [], []]
     writers.verify()
@@ -60,9 +60,9 @@ def test_paused_leader_is_replaced_and_comes_back_as_follower(cluster) -> None:
         old = cluster.leader()
         before = writers.total
         cluster.pause(old)
-        until(lambda: writers.total > before + 100, "writes without the paused leader", 30)
+        until(lambda: writers.total > before + 100, "writes without the paused leader")
         cluster.resume(old)
-        until(lambda: (cluster.status(old) or {}).get("leader") not in (None, old), "follows", 20)
+        until(lambda: (cluster.status(old) or {}).get("leader") not in (None, old), "follows")
     writers.verify()
     assert_equal_replicas(cluster)
 

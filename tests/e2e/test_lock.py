@@ -113,7 +113,7 @@ def test_it_is_lost_by_ones_own_clock_before_another_one_has_it(
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # only for main threads
     first = threading.Thread(target=locked)
     first.start()
-    until(started.exists, "the command runs", PATIENCE)
+    until(started.exists, "the command runs")
     second = threading.Thread(target=other)
     second.start()
     for link in links:
@@ -141,7 +141,7 @@ def test_the_command_line(cluster, name, tmp_path: Path) -> None:
     there = tmp_path / "there"
     program = f"touch {there}; echo $RAFTCKPT_LOCK_TOKEN; exec sleep 1000"
     holding = lock(cluster, name, "--", "sh", "-c", program)
-    until(there.exists, "the command runs", PATIENCE)
+    until(there.exists, "the command runs")
     late = lock(cluster, "--wait", "0.2", name, "--", "true")
     assert late.wait(PATIENCE) == 1
     assert "somebody else has it" in late.communicate()[1]

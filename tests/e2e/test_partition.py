@@ -53,7 +53,7 @@ def test_majority_goes_on_and_the_rest_catches_up(cluster) -> None:
         for _ in range(2):
             cluster.partition(cluster.leader())
             before = writers.total
-            until(lambda b=before: writers.total > b + 100, "writes in the majority", 30)
+            until(lambda b=before: writers.total > b + 100, "writes in the majority")
             cluster.heal()
     writers.verify()
     assert_equal_replicas(cluster)
@@ -68,7 +68,7 @@ def test_one_way_partition_of_the_leader(cluster, deaf: bool) -> None:
             if node != old:
                 cluster.block(*((node, old) if deaf else (old, node)))
         before = writers.total
-        until(lambda: writers.total > before + 100, "writes despite the one-way cut", 30)
+        until(lambda: writers.total > before + 100, "writes despite the one-way cut")
         cluster.heal()
     writers.verify()
     assert_equal_replicas(cluster)
@@ -78,7 +78,7 @@ def test_resets_and_latency_lose_nothing(cluster) -> None:
     cluster.latency(0.005)
     with Writers(cluster) as writers:
         for number in range(1, 6):
-            until(lambda n=number: writers.total > 30 * n, "writes", 30)
+            until(lambda n=number: writers.total > 30 * n, "writes")
             cluster.reset_links()
     cluster.heal()
     writers.verify()

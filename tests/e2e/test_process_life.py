@@ -29,8 +29,7 @@ from raftckpt.process.main import (
 )
 from raftckpt.testing import LocalCluster
 from tests.authority import Authority
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 UNIT = Path(__file__).parents[2] / "operate/raftckpt.service"
 
@@ -66,7 +65,7 @@ def hang_up(cluster: LocalCluster, said: str) -> None:
     """Have it read its file again, and wait for what it says to that."""
     before = cluster.log("n1").count(said)
     os.kill(cluster.pid("n1") or 0, signal.SIGHUP)
-    until(lambda: cluster.log("n1").count(said) > before, said, PATIENCE)
+    until(lambda: cluster.log("n1").count(said) > before, said)
 
 
 # --- exit codes -----------------------------------------------------------------------------------
@@ -173,7 +172,7 @@ def test_a_reload_before_it_serves_is_not_taken_for_being_ready(tmp_path, monkey
         monkeypatch.delenv("NOTIFY_SOCKET")  # of the others
         supervisor.hears("STATUS=founding: ")
         os.kill(cluster.pid("n1") or 0, signal.SIGHUP)
-        until(lambda: "reloaded" in cluster.log("n1"), "the file was read again", PATIENCE)
+        until(lambda: "reloaded" in cluster.log("n1"), "the file was read again")
         cluster.start()
         supervisor.hears("STATUS=n1 ")
         notices = [said for said in supervisor.said if not said.startswith("STATUS=")]
@@ -287,7 +286,7 @@ def test_a_renewed_certificate_is_shown_after_a_hangup(tmp_path) -> None:
 
     try:
         cluster.start()
-        until(lambda: "leader=n1" in cluster.log("n1"), "it leads", PATIENCE)
+        until(lambda: "leader=n1" in cluster.log("n1"), "it leads")
         before = shown()
         authority.issue("replica", "n1", dns=["localhost"])
         assert shown() == before

@@ -37,7 +37,7 @@ def test_retries_across_failovers_happen_exactly_once(cluster) -> None:
             thread.start()
         for _ in range(3):
             goal = len(made) + 50
-            until(lambda g=goal: len(made) > g or errors, "sections made", 30)
+            until(lambda g=goal: len(made) > g or errors, "sections made")
             leader = cluster.leader()
             cluster.kill(leader)
             cluster.restart(leader)

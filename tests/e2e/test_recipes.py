@@ -87,7 +87,7 @@ def test_who_lost_the_session_comes_back_by_itself(cluster, program: str, group:
     with started(cluster, program) as only, ha.connect(cluster.endpoints) as service:
         only.until_said("active")
         only.signal(signal.SIGSTOP)
-        until(lambda: not ha.Group(service, group).status().members, "it is given up", 60)
+        until(lambda: not ha.Group(service, group).status().members, "it is given up")
         only.signal(signal.SIGCONT)
         only.until(
             lambda: sum(line.startswith("active,") for line in only.lines) == 2,
@@ -105,7 +105,7 @@ def test_a_worker_that_lost_the_session_comes_back_by_itself(cluster) -> None:
         cookie, basket = shop(port, "POST", "/basket/apple")
         ckpt = service.open("web-sessions")
         only.signal(signal.SIGSTOP)
-        until(lambda: len(ckpt.status().openers) == 1, "it is given up", 60)
+        until(lambda: len(ckpt.status().openers) == 1, "it is given up")
         only.signal(signal.SIGCONT)
 
         def served() -> bool:
@@ -113,7 +113,7 @@ def test_a_worker_that_lost_the_session_comes_back_by_itself(cluster) -> None:
                 return shop(port, "GET", "/basket", cookie)[1] == basket
             return False
 
-        until(served, "it serves again", 60)
+        until(served, "it serves again")
 
 
 @pytest.mark.long
@@ -191,7 +191,7 @@ def test_every_job_has_one_result(cluster) -> None:
             first.until_said("done")
             first.end()
             with leader_killed(cluster):
-                until(lambda: not jobs.ids(prefix=b"todo/"), "all jobs are done", 60)
+                until(lambda: not jobs.ids(prefix=b"todo/"), "all jobs are done")
             results = {id: data for id, data in jobs.read_all().items() if id.startswith(b"done/")}
     assert results == {b"done/%04d" % n: b"WORK %d" % n for n in range(300)}
     again = set(first.numbers(r"^done (\d+)")) & set(second.numbers(r"^done (\d+)"))

@@ -113,7 +113,7 @@ def test_the_last_one_serves_old_ones_are_refused_and_empty_ones_are_added(capsy
         made = cli(capsys, "data", "recover", str(cluster.node_dir(last)), "--yes")
         assert made["committed"] == told["committed"]
         cluster.start(last)
-        until(lambda: (cluster.status(last) or {}).get("leader") == last, "it leads", 30.0)
+        until(lambda: (cluster.status(last) or {}).get("leader") == last, "it leads")
 
         def held() -> dict[bytes, bytes]:
             with raftckpt.connect(cluster.endpoint(last), session=False) as service:
@@ -131,9 +131,8 @@ def test_the_last_one_serves_old_ones_are_refused_and_empty_ones_are_added(capsy
                     for each in cluster.status(last)["alarms"]
                 ),
                 "the old one is told",
-                30.0,
             )
-            until(lambda n=node: "founded twice" in cluster.log(n), "and knows it", 30.0)
+            until(lambda n=node: "founded twice" in cluster.log(n), "and knows it")
             assert (cluster.status(node) or {}).get("leader") != node
             assert cluster.status(last)["leader"] == last
             history.judge(held(), told["committed"]["revision"])
@@ -147,7 +146,7 @@ def test_the_last_one_serves_old_ones_are_refused_and_empty_ones_are_added(capsy
                     token=node,
                 )
             cluster._start(node, "--join", node)
-            until(lambda n=node: cluster.arrived(n), f"{node} votes", 60.0)
+            until(lambda n=node: cluster.arrived(n), f"{node} votes")
         cluster.wait_ready()
         with raftckpt.connect(cluster.endpoints) as service:
             report = service.check(timeout=30)

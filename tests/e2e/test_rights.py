@@ -95,7 +95,7 @@ def test_a_principal_is_revoked_under_load_while_the_leader_dies(
         follower.start()
         writer = _RevokedWriter(checkpoint)
         writer.start()
-        until(lambda: writer.acknowledged > 50, "writes go on", timeout=30.0)
+        until(lambda: writer.acknowledged > 50, "writes go on")
         with secured.connect(timeout=30.0) as operator:
             rights = Rights(operator)
             killer = threading.Thread(target=lambda: secured.kill(secured.leader()))

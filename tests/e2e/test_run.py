@@ -65,7 +65,7 @@ class SupervisedRun:
             rest = iter(self.lines)
             return all(any(line == wanted for line in rest) for wanted in lines)
 
-        until(found, f"{lines} in {self.lines}", PATIENCE)
+        until(found, f"{lines} in {self.lines}")
 
     def end(self) -> None:
         self.process.kill()
@@ -131,7 +131,7 @@ def test_the_program_dies_with_its_supervisor_which_loses_the_role(runs) -> None
     program = a.pid
     a.process.kill()
     b.expect("ACTIVE session_ended a")
-    until(lambda: gone(program), "the program is gone", PATIENCE)
+    until(lambda: gone(program), "the program is gone")
 
 
 def test_sigterm_ends_the_program_and_hands_over(runs) -> None:
@@ -151,15 +151,15 @@ def test_a_program_that_cannot_be_active_does_not_hold_the_group_up(runs, word) 
     a = runs("a", word, options=options)
     a.expect("ACTIVE first -")
     b = runs("b")
-    until(lambda: any(line.startswith("ACTIVE") for line in b.lines), "b is active", PATIENCE)
-    until(lambda: sum(line.startswith("start") for line in a.lines) > 1, "a restart", PATIENCE)
+    until(lambda: any(line.startswith("ACTIVE") for line in b.lines), "b is active")
+    until(lambda: sum(line.startswith("start") for line in a.lines) > 1, "a restart")
 
 
 def test_a_program_that_says_nothing_is_replaced(runs) -> None:
     a = runs("a", options=["--health-check", "3"])
     b = runs("b")
-    until(lambda: any(line.startswith("ACTIVE") for line in a.lines + b.lines), "roles", PATIENCE)
-    until(lambda: sum(line.startswith("start") for line in a.lines) > 1, "a restart", PATIENCE)
+    until(lambda: any(line.startswith("ACTIVE") for line in a.lines + b.lines), "roles")
+    until(lambda: sum(line.startswith("start") for line in a.lines) > 1, "a restart")
 
 
 def test_operators(runs, operate, group, cluster, capsys) -> None:
@@ -167,7 +167,7 @@ def test_operators(runs, operate, group, cluster, capsys) -> None:
     a.expect("ACTIVE first -")
     b = runs("b")
     b.expect("STANDBY join -")
-    until(lambda: operate("show", group)["ready"] == 1, "a standby", PATIENCE)
+    until(lambda: operate("show", group)["ready"] == 1, "a standby")
     found = operate("swap", group)
     assert (found["active"], found["active_state"], found["ready"]) == ("b", "active", 1)
     a.expect("QUIESCED swap -", "STANDBY swap -")
@@ -177,9 +177,9 @@ def test_operators(runs, operate, group, cluster, capsys) -> None:
     b.expect("ACTIVE swap a", "STANDBY swap -", "UNASSIGNED lock -")
     programs = [a.pid, b.pid]
     assert operate("lock-instantiation", group)["admin"] == "locked-instantiation"
-    until(lambda: all(map(gone, programs)), "the programs are gone", PATIENCE)
+    until(lambda: all(map(gone, programs)), "the programs are gone")
     assert operate("unlock", group)["active_state"] == "active"
-    until(lambda: not any(map(gone, [a.pid, b.pid])), "they run again", PATIENCE)
+    until(lambda: not any(map(gone, [a.pid, b.pid])), "they run again")
     assert operate("shutdown", group)["active"] is None
     assert "2 components" in operate("delete", group, code=ExitCode.REFUSED)
     assert group in [row["group"] for row in operate("list")]
@@ -206,16 +206,16 @@ def test_a_program_that_knows_nothing_runs_while_active(cluster, group, tmp_path
             made.append(run)
             if name == "a":
                 run.expect()
-                until(lambda r=run: r.lines, "a runs", PATIENCE)
+                until(lambda r=run: r.lines, "a runs")
         a, b = made
-        until(lambda: operate("show", group)["ready"] == 1, "a standby", PATIENCE)
+        until(lambda: operate("show", group)["ready"] == 1, "a standby")
         assert b.lines == []
         first = a.pid
         operate("swap", group)
-        until(lambda: b.lines, "b runs", PATIENCE)
+        until(lambda: b.lines, "b runs")
         assert gone(first)
         os.kill(b.pid, signal.SIGKILL)
-        until(lambda: len(a.lines) == 2, "a runs again", PATIENCE)
+        until(lambda: len(a.lines) == 2, "a runs again")
     finally:
         for run in made:
             run.end()
@@ -248,7 +248,7 @@ def test_as_the_first_process_it_reaps(cluster, group, tmp_path) -> None:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        until(said.exists, "the program has looked around", PATIENCE)
+        until(said.exists, "the program has looked around")
         states = said.read_text().split()
         assert states
         assert not [state for state in states if state.startswith("Z")]
@@ -295,14 +295,14 @@ def test_a_program_that_is_cut_off_is_gone_before_another_one_runs(
         return notes.read_text().split()
 
     supervise("a", ",".join(link.endpoint for link in links))
-    until(started, "a runs", PATIENCE)
+    until(started, "a runs")
     supervise("b", cluster.endpoints)
     with ha.connect(cluster.endpoints, timeout=60) as service:
-        until(lambda: ha.Group(service, group).status().ready == 1, "b stands by", PATIENCE)
+        until(lambda: ha.Group(service, group).status().ready == 1, "b stands by")
     first = int(started()[0])
     for link in links:
         link.cut(True)
-    until(lambda: len(started()) == 2, "b runs", PATIENCE)
+    until(lambda: len(started()) == 2, "b runs")
     assert gone(first)
     for link in links:
         link.cut(False)
@@ -344,16 +344,16 @@ def test_an_active_component_that_is_cut_off_judges_its_own_time(
         runners = [threading.Thread(target=run_quietly, args=(each,)) for each in (a, b)]
         for runner in runners:
             runner.start()
-        until(lambda: len(told) == 2, "roles", PATIENCE)
+        until(lambda: len(told) == 2, "roles")
         cut(True)
-        until(lambda: ("a", "QUIESCED", "isolated") in told, "a is told", PATIENCE)
+        until(lambda: ("a", "QUIESCED", "isolated") in told, "a is told")
         if outlived:
-            until(lambda: ("a", "ACTIVE", "reconnected") in told, "a is back", PATIENCE)
+            until(lambda: ("a", "ACTIVE", "reconnected") in told, "a is back")
             assert len(epochs) == 1
         else:
-            until(lambda: ("b", "ACTIVE", "session_ended") in told, "b takes over", PATIENCE)
+            until(lambda: ("b", "ACTIVE", "session_ended") in told, "b takes over")
             cut(False)
-            until(lambda: ("a", "REMOVED", "session_lost") in told, "a's end", PATIENCE)
+            until(lambda: ("a", "REMOVED", "session_lost") in told, "a's end")
             told = [item for item in told if item[1] != "STANDBY"]
             assert [item[:2] for item in told] == [
                 ("a", "ACTIVE"), ("a", "QUIESCED"), ("b", "ACTIVE"), ("a", "REMOVED")

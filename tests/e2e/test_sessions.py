@@ -40,9 +40,9 @@ def test_kill_9_counts_the_openers_down(cluster: LocalCluster, load: tuple[str, 
         client = Opener(cluster.endpoints, "victim", f"{name}:r,{name}:rw", more=load).wait_ready()
         assert openers(service, name) == {"me": (1, 1), "victim": (2, 1)}
         client.end()
-        until(lambda: openers(service, name) == {"me": (1, 1)}, "openers are counted down", 5)
+        until(lambda: openers(service, name) == {"me": (1, 1)}, "openers are counted down")
         checkpoint.close()
-        until(lambda: not openers(service, name), "retention destroys it", 20)
+        until(lambda: not openers(service, name), "retention destroys it")
 
 
 def socket_of(service: raftckpt.Service) -> socket.socket:
@@ -61,7 +61,7 @@ def test_a_killed_client_that_left_replies_unread(cluster: LocalCluster) -> None
         sock = socket_of(victim)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         victim._driver.close()  # as if the process were gone: nobody reconnects
-        until(lambda: set(openers(service, "reset")) == {"me"}, "the reset counts as death", 5)
+        until(lambda: set(openers(service, "reset")) == {"me"}, "the reset counts as death")
 
 
 @pytest.mark.slow
@@ -141,14 +141,14 @@ def test_counts_are_right_whoever_is_killed(cluster: LocalCluster, seed: int) ->
         with raftckpt.connect(cluster.endpoints, timeout=60) as service:
             for checkpoint in names:
                 wanted = counted(clients, checkpoint)
-                until(lambda n=checkpoint, w=wanted: openers(service, n) == w, str(wanted), 40)
+                until(lambda n=checkpoint, w=wanted: openers(service, n) == w, str(wanted))
             for client in clients:
                 client.signal(signal.SIGKILL)
             for client in clients:
                 client.end()
             clients.clear()
             left = lambda: {s.name for s in service.checkpoints()} & set(names)  # noqa: E731
-            until(lambda: not left(), "retention destroys what nobody has open", 40)
+            until(lambda: not left(), "retention destroys what nobody has open")
         assert_equal_replicas(cluster)
     finally:
         for client in clients:

@@ -89,7 +89,7 @@ def leadership(cluster: LocalCluster) -> tuple[str | None, int]:
 
 def test_slow_disks_everywhere_cost_no_election(disks: Disks) -> None:
     with cluster_on(disks) as cluster, written(cluster) as counts:
-        until(lambda: all(counts), "everybody has written", 30.0)
+        until(lambda: all(counts), "everybody has written")
         disks.take(n1=400, n2=400, n3=400)
         time.sleep(5.0)
         former, before = leadership(cluster), list(counts)
@@ -100,10 +100,10 @@ def test_slow_disks_everywhere_cost_no_election(disks: Disks) -> None:
 
 def test_who_has_a_slow_disk_does_not_lead_for_long(disks: Disks) -> None:
     with cluster_on(disks) as cluster, written(cluster) as counts:
-        until(lambda: all(counts), "everybody has written", 30.0)
+        until(lambda: all(counts), "everybody has written")
         slow = cluster.leader()
         disks.take(**{slow: 300})
-        until(lambda: leadership(cluster)[0] not in (slow, None), "another one leads", 60.0)
+        until(lambda: leadership(cluster)[0] not in (slow, None), "another one leads")
         former, before = leadership(cluster), sum(counts)
         time.sleep(20.0)
         assert leadership(cluster) == former

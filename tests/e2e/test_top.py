@@ -13,8 +13,8 @@ import pytest
 
 import raftckpt
 from raftckpt.testing import LocalCluster
-from tests.programs import PATIENCE
 from tests.terminal import COLUMNS, ROWS, Terminal
+from tests.waiting import PATIENCE
 
 MAIN = [sys.executable, "-c", "from raftckpt_cli.main import main; main()", "top"]
 

@@ -45,7 +45,7 @@ class Numbers:
             self.errors.append(error)
 
     def reach(self, number: int) -> None:
-        until(lambda: self.done >= number or self.errors, f"{number} writes", 60)
+        until(lambda: self.done >= number or self.errors, f"{number} writes")
         assert self.errors == []
 
     def join(self) -> None:
@@ -75,7 +75,7 @@ def track_at(node: str, track: Any) -> Any:
         tracker.close()
         return None
 
-    return until(attempt, f"a tracker at {node}", 60)
+    return until(attempt, f"a tracker at {node}")
 
 
 def test_two_thousand_writes_across_three_kills_of_the_leader(cluster) -> None:
@@ -104,7 +104,7 @@ def test_the_replica_that_serves_is_killed(cluster) -> None:
             writer = Numbers(cluster, "served", 600)
             writer.reach(200)
             cluster.kill("n2")
-            until(lambda: tracker.node not in (None, "n2"), "another replica", 30)
+            until(lambda: tracker.node not in (None, "n2"), "another replica")
             writer.join()
             assert numbers(tracker, 600) == list(range(1, 601))
 
@@ -262,7 +262,7 @@ def test_two_thousand_writes_while_disconnected_for_ten_seconds(cluster, link) -
         timer = threading.Timer(10.0, heal)
         timer.start()
         Numbers(cluster, "away", 2000).join()
-        until(lambda: tracker.problem is not None or healed.is_set(), "the tracker noticed", 20)
+        until(lambda: tracker.problem is not None or healed.is_set(), "the tracker noticed")
         assert healed.wait(30)
         assert numbers(tracker, 2000) == list(range(1, 2001))
         timer.join()

@@ -97,7 +97,7 @@ class Night:
                     return sum(map(self._votes, status["members"])) == count
             return False
 
-        until(there, f"{count} vote", 60.0)
+        until(there, f"{count} vote")
 
     def _votes(self, member: dict[str, Any]) -> bool:
         """Whether it is a voter, and the one that runs there."""

@@ -11,7 +11,7 @@ import pytest
 
 import raftckpt
 from raftckpt.testing import LocalCluster
-from tests.programs import PATIENCE, Program
+from tests.programs import Program
 from tests.waiting import until
 
 from .rules import rule
@@ -125,7 +125,7 @@ def test_both_die(saf_cluster: LocalCluster, start: Callable[..., Csa103]) -> No
     only.activate()
     only.until_synchronized(5)
     only.end()
-    until(lambda: "csa103Ckpt" not in _names(saf_cluster), "nobody has it open", PATIENCE)
+    until(lambda: "csa103Ckpt" not in _names(saf_cluster), "nobody has it open")
     fresh = start("csa103CompI0", saf_cluster.nodes[0])
     fresh.activate()
     fresh.until_counted(1)

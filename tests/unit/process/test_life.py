@@ -22,8 +22,7 @@ from raftckpt.errors import CheckpointError
 from raftckpt.process.main import EXIT_FAILED, EXIT_NOT_NOW, EXIT_REFUSED
 from raftckpt.testing import LocalCluster
 from raftckpt.testing.probe import ReplicaProbe
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 COMMAND = [sys.executable, "-m", "raftckpt.process"]
 
@@ -52,7 +51,7 @@ def role(cluster: LocalCluster, node: str) -> str | None:
 
 
 def until_logged(cluster: LocalCluster, node: str, text: str) -> None:
-    until(lambda: text in cluster.log(node), f"{text!r} in {cluster.log(node)}", PATIENCE)
+    until(lambda: text in cluster.log(node), f"{text!r} in {cluster.log(node)}")
 
 
 def test_start_write_stop_all_start_read(cluster):
@@ -105,7 +104,7 @@ def test_a_lost_disk_is_refused_until_the_operator_says_rejoin(cluster):
     assert "founded without this data directory" in cluster.log("n2")
     assert "--rejoin" in cluster.log("n2")
     cluster.restart("n2", rejoin=True, timeout=PATIENCE)
-    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 votes", PATIENCE)
+    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 votes")
     status = status_of(cluster, "n2")
     members = {m["node"]: m for m in status["members"]}
     assert members["n2"]["directory"] == status["directory"] != lost
@@ -120,7 +119,7 @@ def test_the_old_disk_does_not_come_back_after_a_rejoin(cluster, tmp_path):
     cluster.kill("n2")
     (cluster.node_dir("n2")).rename(tmp_path / "old")
     cluster.restart("n2", rejoin=True, timeout=PATIENCE)
-    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 is back", PATIENCE)
+    until(lambda: role(cluster, "n2") in ("follower", "leader"), "n2 is back")
     cluster.kill("n2")
     shutil.rmtree(cluster.node_dir("n2"))
     (tmp_path / "old").rename(cluster.node_dir("n2"))
@@ -152,7 +151,7 @@ def test_a_data_directory_that_was_set_back_stops_and_says_why(cluster, tmp_path
     shutil.copytree(cluster.node_dir("n2"), tmp_path / "copy")
     for _ in range(2):
         cluster.start("n2")
-        until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows", PATIENCE)
+        until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows")
         put(cluster, b"two")
         cluster.kill("n2")
     shutil.rmtree(cluster.node_dir("n2"))
@@ -175,7 +174,7 @@ def test_a_list_of_one_is_founded_only_when_told_so(tmp_path):
             stdout=said, stderr=said,
         )  # fmt: skip
     try:
-        until(lambda: "serve --found" in log.read_text(), "it says what it waits for", PATIENCE)
+        until(lambda: "serve --found" in log.read_text(), "it says what it waits for")
         assert not (cluster.node_dir("n1") / "journal").exists()
     finally:
         waiting.kill()

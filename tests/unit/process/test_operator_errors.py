@@ -17,8 +17,7 @@ import yaml
 import raftckpt
 from raftckpt.process.main import EXIT_REFUSED
 from raftckpt.testing import LocalCluster
-from tests.programs import PATIENCE
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def status_of(cluster: LocalCluster, node: str) -> dict[str, Any]:
 
 
 def until_logged(cluster: LocalCluster, node: str, text: str) -> None:
-    until(lambda: text in cluster.log(node), f"{text!r} in {cluster.log(node)}", PATIENCE)
+    until(lambda: text in cluster.log(node), f"{text!r} in {cluster.log(node)}")
 
 
 def wipe(cluster: LocalCluster, *nodes: str) -> None:
@@ -92,14 +91,14 @@ def test_a_file_that_lists_others_makes_no_other_cluster(cluster):
     cluster.kill("n1", "n2", "n3")
     with file_of(cluster, ["n3"]):
         cluster.start("n3")
-    until(lambda: status_of(cluster, "n3").get("role") == "follower", "n3 is up", PATIENCE)
+    until(lambda: status_of(cluster, "n3").get("role") == "follower", "n3 is up")
     with pytest.raises(raftckpt.CheckpointError):
         raftckpt.connect(cluster.endpoint("n3"), timeout=2).open("ckpt")
     assert status_of(cluster, "n3")["leader"] is None
     with file_of(cluster, ["n1", "n2"]):
         cluster.start("n1", "n2")  # they have the votes of two of three, and go on
         put(cluster, b"two")
-    until(lambda: status_of(cluster, "n3").get("leader"), "n3 follows them", PATIENCE)
+    until(lambda: status_of(cluster, "n3").get("leader"), "n3 follows them")
     cluster.kill("n1")
     assert get(cluster) == b"two"
 
@@ -136,7 +135,6 @@ def test_two_empty_disks_with_a_file_of_their_own_are_another_cluster_and_told_s
     until(
         lambda: any("founded twice" in told for told in status_of(cluster, "n1")["alarms"]),
         "n1 says it, too",
-        PATIENCE,
     )
     with raftckpt.connect(f"{cluster.endpoint('n1')},{cluster.endpoint('n2')}") as service:
         assert service.open("ckpt", mode="r").read("k") == b"of another cluster"
@@ -151,7 +149,7 @@ def test_who_is_only_in_the_file_is_no_member(cluster):
         done = serve(cluster.config_path, "n4")
     assert done.returncode == EXIT_REFUSED
     assert "raftckpt cluster add" in done.stderr
-    until(lambda: status_of(cluster, "n1").get("leader"), "n1 is up", PATIENCE)
+    until(lambda: status_of(cluster, "n1").get("leader"), "n1 is up")
     assert {m["node"] for m in status_of(cluster, "n1")["members"]} == {"n1", "n2", "n3"}
     cluster.kill("n2")
     put(cluster, b"two")
@@ -179,7 +177,7 @@ def test_of_five_two_were_never_started(tmp_path):
         assert status_of(cluster, "n1").get("leader") is None
         cluster.start("n4", "n5")
         put(cluster, b"one")
-        until(lambda: len(status_of(cluster, "n5").get("members", ())) == 5, "n5 is up", PATIENCE)
+        until(lambda: len(status_of(cluster, "n5").get("members", ())) == 5, "n5 is up")
     finally:
         cluster.kill()
         cluster.stop()
@@ -192,7 +190,7 @@ def test_a_copied_directory_on_a_second_host_is_told_and_disturbs_nobody(cluster
     shutil.copytree(cluster.node_dir("n2"), tmp_path / "copy" / "n2")
     shutil.copy(cluster.data_dir / "peer.secret", tmp_path / "copy")
     cluster.start("n2")
-    until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows", PATIENCE)
+    until(lambda: status_of(cluster, "n2").get("leader"), "n2 follows")
     config = yaml.safe_load(cluster.config_path.read_text("utf-8"))
     config["replicas"]["n2"] = free_addresses()
     twin = tmp_path / "twin.yaml"
