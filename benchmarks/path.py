@@ -152,7 +152,10 @@ class Node:
             )
             return self.raft
 
-        self.replica = Replica(name, {}, clock, self.driver.wake, consensus, failed=_fail)
+        self.replica = Replica(
+            name, {}, clock, self.driver.wake, consensus,
+            answered=self.driver.answered, failed=_fail,
+        )  # fmt: skip
         info = ReplicaInfo(
             name, "path", "f" * 32, self.id, {}, "fsync", 0.0, lambda: 0, lambda: 0
         )  # fmt: skip

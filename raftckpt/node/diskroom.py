@@ -55,6 +55,7 @@ class DiskRoom:
     Arguments:
         directory: the data directory.
         segment: bytes of a journal segment.
+        pending_bytes_max: of commands that may be on their way to any disk.
 
     Attributes:
         full: no new data is to be admitted.
@@ -63,11 +64,15 @@ class DiskRoom:
         short: there is no room for what a leader may send at once; small entries are taken.
     """
 
-    def __init__(self, directory: str, segment: int) -> None:
+    def __init__(
+        self, directory: str, segment: int, pending_bytes_max: int = limits.PENDING_BYTES_MAX
+    ) -> None:
         self.full = False
         self.free = 0
-        self.allowance = limits.PENDING_BYTES_MAX
+        self.allowance = self._pending_bytes_max = pending_bytes_max
         self.short = False
+        self._state_bytes = 0
+        """Of the state when it was last told of."""
         self._directory = directory
         self._path = os.path.join(directory, _NAME)
         self._segment = segment
@@ -84,12 +89,13 @@ class DiskRoom:
         enough = self.measure(state_bytes)
         if not self._held and self.free >= enough + 2 * self._segment:
             self._take()
-        self._unfitting = not self.fits(state_bytes)
+        self._unfitting = not self._has_room_for(state_bytes)
         low = self.free < enough + (_SEGMENTS_LOW - _SEGMENTS_FREE) * self._segment
         return low and log_bytes > max(_SEGMENTS_KEPT * self._segment, state_bytes // 2)
 
     def measure(self, state_bytes: int) -> int:
         """See what is free; returns what is needed. Cheap: a system call."""
+        self._state_bytes = state_bytes
         enough = state_bytes + _SEGMENTS_FREE * self._segment + _COMMANDS_BYTES
         try:
             found = os.statvfs(self._directory)
@@ -98,15 +104,24 @@ class DiskRoom:
         self.free = found.f_bavail * found.f_frsize
         was, self.full = self.full, self.free < enough + (self._segment if self.full else 0)
         self.short = self.free < self._segment + _SENT_AT_ONCE_BYTES
-        self.allowance = min(limits.PENDING_BYTES_MAX, max(0, self.free - enough) + _COMMANDS_BYTES)
+        left = max(0, self.free - enough)
+        self.allowance = min(self._pending_bytes_max, left + _COMMANDS_BYTES)
         if was != self.full:
             say, event = (log.error, "disk_full") if self.full else (log.info, "disk_has_room")
             say(event, free=self.free, needed=enough)
         return enough
 
-    def fits(self, state_bytes: int) -> bool:
-        """Whether a snapshot of the state has room, and a segment beside it."""
-        return self.free >= state_bytes + self._segment
+    def taken(self) -> None:
+        """Room was reserved, as for a segment: what is taken on before the next look has to fit."""
+        self.measure(self._state_bytes)
+
+    def fits(self, size: int) -> bool:
+        """Whether a snapshot of so many bytes (0: of the state) has room, and a segment beside."""
+        self.measure(self._state_bytes)
+        return self._has_room_for(size or self._state_bytes)
+
+    def _has_room_for(self, size: int) -> bool:
+        return self.free >= size + self._segment
 
     def alarms(self) -> list[str]:
         """Sentences for people."""

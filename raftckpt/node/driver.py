@@ -111,10 +111,19 @@ class Driver:
             flush: sends the replies gathered.
             gardener: has garbage collected between steps.
         """
-        replica.answered = flush
         self._driven = _Driven(replica, replica.log, flush, gardener)
         self.wake()
         self._idle(self._driven)
+
+    def answered(self) -> None:
+        """Nobody's command is on its way any more: replies leave at once."""
+        if self._driven is not None:
+            self._driven.flush()
+
+    def disk_waits(self, waited_s: float) -> None:
+        """A sync takes long: consensus may say meanwhile that it is here."""
+        if self._driven is not None:
+            self._driven.log.wait_for_disk(waited_s)
 
     def stop(self) -> None:
         """Drive no more."""

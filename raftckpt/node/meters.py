@@ -51,7 +51,7 @@ class Meters:
     """Of one replica since it was started.
 
     Attributes:
-        fsync: seconds of each sync of the journal's files.
+        fsync: seconds of each sync of a file or directory of the data directory.
         commit: seconds from the proposal of a batch to its results; where it was proposed.
         apply: seconds that applying an entry took, replies included.
         batch_commands: commands of each batch proposed.

@@ -19,6 +19,7 @@ from raftckpt.node.admission import Admission
 from raftckpt.node.clock import Clock
 from raftckpt.node.comparisons import Comparisons
 from raftckpt.node.digests import Digest
+from raftckpt.node.diskroom import DiskRoom
 from raftckpt.node.flight import Flight
 from raftckpt.node.leadership import Leadership
 from raftckpt.node.liveness import Requester
@@ -98,6 +99,9 @@ class Replica:
         configured: told of each configuration as it is applied.
         differs: told that a comparison came out otherwise here: (index, own digest, the leader's).
         data_bytes: memory for the state, above which no new data is admitted; None: no end.
+        disk: what may be written; None: there is room.
+        meters: where it counts; others may count there, too.
+        answered: called when nobody's command is on its way any more: replies may leave at once.
         failed: told of an exception out of a request, which ends this replica; it may be called
             again. (Exceptions out of a step are the driver's to see.)
 
@@ -105,7 +109,6 @@ class Replica:
         situation: what it knows of itself and its cluster.
         log: the replicated log.
         listener, feed: who hears of leadership and rights, and of changes.
-        answered: called when nobody's command is on its way any more: replies may leave at once.
         stepping: whether a step is being taken: replies made meanwhile are sent by who takes it.
         alarms: sentences of what is wrong with what was applied.
         submit, start_check, set_limits: of :class:`Admission`.
@@ -125,16 +128,19 @@ class Replica:
         configured: Callable[[Configuration], None] = lambda configuration: None,
         differs: Callable[[int, str, str], None] = lambda index, own, leaders: None,
         data_bytes: int | None = None,
+        disk: DiskRoom | None = None,
+        meters: Meters | None = None,
+        answered: Callable[[], None] = lambda: None,
         failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.node = node
         self.listener: Listener | None = None
-        self.answered: Callable[[], None] = lambda: None
         self.feed: Feed | None = None
         self.stepping = False
         self.alarms: list[str] = []
         self.applied_commands = 0
-        self.meters = Meters()
+        self.meters = meters if meters is not None else Meters()
+        self._tell_answered = answered
         self._tell_configured = configured
         self._clock = clock
         self._wake = wake
@@ -146,7 +152,7 @@ class Replica:
         )
         situation.machine.undecodable = self._undecodable
         self._rights_revision = situation.machine.access.revision
-        self._room = room = Room(data_bytes)
+        self._room = room = Room(data_bytes, disk)
         self._presence = presence = Presence(situation, clock, wake)
         self._flight = flight = Flight(situation, room, presence, self.meters, clock, wake)
         self._admission = admission = Admission(situation, flight, room, self._operates, wake)
@@ -216,11 +222,6 @@ class Replica:
     def data_bytes_max(self, most: int | None) -> None:
         self._room.most = most
 
-    def disk_room(self, full: bool, allowance: int) -> None:
-        """The disk has no room for new data, or for so many bytes on their way to it."""
-        self._room.disk_full = full
-        self._room.pending_bytes_max = allowance
-
     def monotonic(self) -> float:
         """The replica's monotonic clock, seconds."""
         return self._clock.monotonic()
@@ -284,7 +285,7 @@ class Replica:
             self._flight.apply(index, payload, context)
             self.applied_commands += len(context.commands)
             if not self._flight.batches:
-                self.answered()
+                self._tell_answered()
         if self.feed is not None:
             self.feed.applied(machine.changes, machine.revision)
         if machine.groups.told:

@@ -16,6 +16,7 @@ from raftckpt import limits
 from raftckpt.model.checkpoints import CHECKPOINT_BYTES, SECTION_BYTES
 from raftckpt.model.machine import CheckpointMachine
 from raftckpt.model.sessions import HANDLE_BYTES
+from raftckpt.node.diskroom import DiskRoom
 from raftckpt.protocol import operations as ops
 from raftckpt.protocol.contract import SECTION_BYTES_MAX
 from raftckpt.protocol.kinds import CREATE, PartKind
@@ -38,18 +39,26 @@ class Room:
 
     Arguments:
         most: bytes; None: as many as there are.
+        disk: where all of it is written; None: one that has room.
     """
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, disk: DiskRoom | None = None) -> None:
         self.most = most
-        self.disk_full = False
-        """No more is to be written than what makes room."""
-        self.pending_bytes_max = limits.PENDING_BYTES_MAX
-        """Of commands on their way to the disk."""
+        self._disk = disk
         self.marks: dict[int, int] = {}
         """id(command) -> what it adds beyond its own bytes, of those on their way."""
         self.reached = 0
         """The sum of them."""
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether no more is to be written than what makes room."""
+        return self._disk is not None and self._disk.full
+
+    @property
+    def pending_bytes_max(self) -> int:
+        """Of commands on their way to the disk."""
+        return limits.PENDING_BYTES_MAX if self._disk is None else self._disk.allowance
 
     def decides(self, machine: CheckpointMachine) -> bool:
         """Whether this replica has less memory than the limit of the state, which decides else."""

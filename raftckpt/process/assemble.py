@@ -19,6 +19,7 @@ from raftckpt.node.diskroom import DiskRoom, log_bytes_max, segment_bytes
 from raftckpt.node.driver import Driver
 from raftckpt.node.health import Health, certificate_ends
 from raftckpt.node.memory import memory_for_data, memory_share
+from raftckpt.node.meters import Meters
 from raftckpt.node.replica import Replica
 from raftckpt.node.secret import peer_secret
 from raftckpt.node.tls import client_context, peer_contexts
@@ -74,10 +75,17 @@ class Groundwork:
         self.clock = SystemClock()
         self.cpu = CpuMeter(loop.call_soon)
         self.health = Health(config, node)
-        self.disk = DiskRoom(self.path, self.segment_bytes)
-        self.fs = RealFileSystem(self.disk.release)
-        self.driver = Driver(loop, self.clock, failed, lambda: self.fs.sync_s, self.cpu.working)
-        self.directory = DataDirectory.open(self.fs, self.path, config.cluster, node, joins=joins)
+        self.meters = Meters()
+        self.disk = DiskRoom(self.path, self.segment_bytes, memory_share(limits.PENDING_BYTES_MAX))
+        syncs = self.meters.fsync
+        self.driver = Driver(loop, self.clock, failed, lambda: syncs.sum, self.cpu.working)
+        fs = RealFileSystem(
+            self.disk.release,
+            taken=self.disk.taken,
+            synced=syncs.observe,
+            meanwhile=self.driver.disk_waits,
+        )
+        self.directory = DataDirectory.open(fs, self.path, config.cluster, node, joins=joins)
         self._config = config
         self._changed = changed
         self.peering = Peering(
@@ -165,7 +173,9 @@ def assemble(ground: Groundwork, config: ClusterConfig, word: Callable[[], str])
     """
     node, clock, disk, peering = ground.node, ground.clock, ground.disk, ground.peering
     driver = ground.driver
-    storage = open_log(ground.directory, fsync=config.fsync, segment_bytes=ground.segment_bytes)
+    storage = open_log(
+        ground.directory, fsync=config.fsync, segment_bytes=ground.segment_bytes, space=disk
+    )
     endpoints: dict[str, str] = {}
     notes = storage.directory.notes
 
@@ -195,6 +205,9 @@ def assemble(ground: Groundwork, config: ClusterConfig, word: Callable[[], str])
         driver.wake,
         consensus,
         data_bytes=config.limits.data_bytes or memory_for_data(),
+        disk=disk,
+        meters=ground.meters,
+        answered=driver.answered,
         failed=driver.fail,
         configured=peering.configured,
         differs=differs,
@@ -239,7 +252,7 @@ def assemble(ground: Groundwork, config: ClusterConfig, word: Callable[[], str])
     sources = Sources(
         replica, listener, info, ground.health, lambda: disk.full, alarms, word, recorder
     )
-    watch = DiskWatch(disk, ground.fs, replica, storage)
+    watch = DiskWatch(disk, replica, storage.journal)
     return Assembly(replica, listener, watch, sources)
 
 

@@ -180,7 +180,7 @@ METRICS: Final = tuple(Metric(*row) for row in (
     ("refused_connections", _C, "", "", "Connections of clients turned away.", lambda s: s.listener.refused_connections),
     ("protocol_errors", _C, "", "", "Connections closed for what they sent.", lambda s: s.listener.protocol_errors),
     ("commit_seconds", _H, "seconds", "", "From the proposal of a batch to its results, on the leader.", lambda s: s.meters.commit),
-    ("fsync_seconds", _H, "seconds", "", "Each sync of a file of the data directory.", lambda s: s.meters.fsync),
+    ("fsync_seconds", _H, "seconds", "", "Each sync of a file or directory of the data directory.", lambda s: s.meters.fsync),
     ("apply_seconds", _H, "seconds", "", "Applying one entry, its replies included.", lambda s: s.meters.apply),
     ("batch_commands", _H, "", "", "Commands of each batch proposed.", lambda s: s.meters.batch_commands),
     ("batch_bytes", _H, "bytes", "", "Bytes of each batch proposed.", lambda s: s.meters.batch_bytes),

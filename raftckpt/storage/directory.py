@@ -15,6 +15,8 @@ consensus sees any of it.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from raftckpt.errors import ensure
 from raftckpt.limits import JOURNAL_SEGMENT_BYTES
 from raftckpt.storage.files import FileSystem, Lock, join
@@ -23,7 +25,20 @@ from raftckpt.storage.journal import Journal
 from raftckpt.storage.notes import PeerNotes
 from raftckpt.storage.snapshots import SnapshotStore
 
-__all__ = ["DataDirectory", "Storage"]
+__all__ = ["DataDirectory", "Space", "Storage"]
+
+
+class Space(Protocol):
+    """What is known of the room on the disk.
+
+    Attributes:
+        short: there is none for many large entries.
+    """
+
+    short: bool
+
+    def fits(self, size: int) -> bool:
+        """Whether a snapshot of so many bytes has room; 0: one of the own state."""
 
 
 class DataDirectory:
@@ -143,7 +158,6 @@ class Storage:
         journal: entries and hard state, aligned with the latest snapshot.
         snapshots: the snapshot slots.
         durable: False if durability is left to the page cache.
-        short: the disk has no room for many large entries; its owner says so.
     """
 
     def __init__(
@@ -153,13 +167,14 @@ class Storage:
         journal: Journal,
         *,
         durable: bool,
+        space: Space | None = None,
     ) -> None:
         """Use :meth:`open`."""
         self.directory = directory
         self.snapshots = snapshots
         self.journal = journal
         self.durable = durable
-        self.short = False
+        self._space = space
 
     @classmethod
     def open(
@@ -169,6 +184,7 @@ class Storage:
         fsync: bool = True,
         segment_bytes: int = JOURNAL_SEGMENT_BYTES,
         journal_class: type[Journal] = Journal,
+        space: Space | None = None,
     ) -> Storage:
         """Check and open what a founded data directory holds; if it fails the lock is given up.
 
@@ -177,6 +193,7 @@ class Storage:
             fsync: False leaves the journal's durability to the page cache.
             segment_bytes: size at which a journal segment is closed.
             journal_class: class of :attr:`journal`.
+            space: knows the room on the disk; None: there is enough.
 
         Raises:
             Missing: something in it is gone.
@@ -194,7 +211,11 @@ class Storage:
             if fresh:
                 _clear(fs, join(path, "journal"))
                 _clear(fs, join(path, "snapshots"))
-            snapshots = SnapshotStore(fs, join(path, "snapshots"), identity.snapshot_owner)
+            slots, owner = join(path, "snapshots"), identity.snapshot_owner
+            if space is None:
+                snapshots = SnapshotStore(fs, slots, owner)
+            else:
+                snapshots = SnapshotStore(fs, slots, owner, fits=space.fits)
             journal = journal_class.open(
                 fs,
                 join(path, "journal"),
@@ -212,7 +233,12 @@ class Storage:
                 snapshots.close()
             directory.close()
             raise
-        return cls(directory, snapshots, journal, durable=fsync)
+        return cls(directory, snapshots, journal, durable=fsync, space=space)
+
+    @property
+    def short(self) -> bool:
+        """Whether the disk has no room for many large entries."""
+        return self._space is not None and self._space.short
 
     @property
     def identity(self) -> Identity:

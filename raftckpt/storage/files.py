@@ -280,7 +280,6 @@ class _RealFile:
             took = self._fs.waiting.call(os.fdatasync, self._fd)
         except OSError as error:
             raise _translate("syncing", self._name(), error) from error
-        self._fs.sync_s += took
         self._fs.synced(took)
 
     def start_writeback(self, offset: int, size: int) -> None:
@@ -314,8 +313,7 @@ class _RealFile:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
                 raise _translate("reserving space for", self._name(), error) from error
             self.truncate(size)
-        if self._fs.taken is not None:
-            self._fs.taken()
+        self._fs.taken()
 
     def size(self) -> int:
         try:
@@ -367,12 +365,12 @@ class Waiting:
     next ones, and this one, while it waits, calls ``meanwhile`` every now and then. Handing over
     costs more than a fast sync (0.1 ms): after enough fast ones in a row this thread makes them.
 
-    Attributes:
+    Arguments:
         meanwhile: called with the seconds waited so far, by the thread that waits.
     """
 
-    def __init__(self) -> None:
-        self.meanwhile: Callable[[float], None] = lambda waited_s: None
+    def __init__(self, meanwhile: Callable[[float], None] = lambda waited_s: None) -> None:
+        self._meanwhile = meanwhile
         self._aside = 0
         """So many more calls are made by another thread."""
 
@@ -407,7 +405,7 @@ class Waiting:
             wait(fd)
             return
         while not done.wait(_LOOK_UP_S):
-            self.meanwhile(time.monotonic() - begun)
+            self._meanwhile(time.monotonic() - begun)
         if failed:
             raise failed[0]
 
@@ -417,20 +415,22 @@ class RealFileSystem:
 
     Arguments:
         relief: told which file has no room; returns whether it made some.
-
-    Attributes:
-        sync_s: seconds that all syncs took so far.
-        synced: told how many seconds each sync of a file took.
         taken: told that room was reserved for a file.
-        waiting: how the disk is waited for.
+        synced: told how many seconds each sync of a file or directory took.
+        meanwhile: told every now and then how many seconds a slow one takes already.
     """
 
-    sync_s = 0.0
-    synced: Callable[[float], None] = staticmethod(lambda seconds: None)
-    taken: Callable[[], None] | None = None
-
-    def __init__(self, relief: Callable[[str], bool] = lambda path: False) -> None:
-        self.waiting = Waiting()
+    def __init__(
+        self,
+        relief: Callable[[str], bool] = lambda path: False,
+        *,
+        taken: Callable[[], None] = lambda: None,
+        synced: Callable[[float], None] = lambda seconds: None,
+        meanwhile: Callable[[float], None] = lambda waited_s: None,
+    ) -> None:
+        self.waiting = Waiting(meanwhile)
+        self.taken = taken
+        self.synced = synced
         self._relief = relief
 
     def relieved(self, path: str, error: OSError) -> bool:
@@ -503,7 +503,7 @@ class RealFileSystem:
                 os.close(fd)
         except OSError as error:
             raise _translate("syncing the directory", path, error) from error
-        self.sync_s += took
+        self.synced(took)
 
     def lock(self, path: str) -> Lock:
         """Take the exclusive lock file ``path``."""

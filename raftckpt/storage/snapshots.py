@@ -451,13 +451,21 @@ class SnapshotReceiver(_Slot):
 class SnapshotStore:
     """The slots in a directory, and their only owner."""
 
-    def __init__(self, fs: FileSystem, directory: str, owner: bytes = b"") -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        owner: bytes = b"",
+        *,
+        fits: Callable[[int], bool] = lambda size: True,
+    ) -> None:
         """Open the store and verify the latest slot in full.
 
         Arguments:
             fs: the file system.
             directory: the store's own directory; it is made.
             owner: 16 bytes that tell which cluster's; empty for tests.
+            fits: whether a snapshot of so many bytes has room; 0: one of the own state.
 
         Raises:
             Damaged: the latest slot is.
@@ -471,10 +479,7 @@ class SnapshotStore:
         ensure(len(self._owner) == _OWNER_BYTES, "the owner hash has 16 bytes")
         self._latest: SnapshotMeta | None = None
         self._open: dict[str, tuple[SnapshotMeta, File]] = {}
-        self.fits: Callable[[int], bool] = lambda size: True
-        """Whether a snapshot of so many bytes has room; 0: one of the own state."""
-        self.on_commit: Callable[[SnapshotMeta], None] | None = None
-        """Called when a snapshot has become durable."""
+        self.fits = fits
         fs.mkdir(directory)
         self._recover()
 
@@ -643,8 +648,6 @@ class SnapshotStore:
             fs.point("snapshot.former.unlinked")
         for number in [n for n in self._open if n not in (meta.id, former and former.id)]:
             self._open.pop(number)[1].close()
-        if self.on_commit is not None:
-            self.on_commit(meta)
 
 
 def _slot_name(meta: SnapshotMeta) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+from raftckpt import limits
 from raftckpt.model.types import Result
 from raftckpt.node.liveness import SessionState
 from raftckpt.node.replica import Replica
@@ -243,6 +245,9 @@ class LoneReplica:
         self.wakes = 0
         self.woken: Callable[[], None] = lambda: None
         """Called whenever a step is due."""
+        self.answered: Callable[[], None] = lambda: None
+        """Called when nobody's command is on its way any more."""
+        self.disk: Any = SimpleNamespace(full=False, allowance=limits.PENDING_BYTES_MAX)
         self.failures: list[BaseException] = []
         self.failed: Callable[[BaseException], None] = self.failures.append
         self.replica = Replica(
@@ -252,6 +257,8 @@ class LoneReplica:
             self._wake,
             lambda replica: OneNodeLog(replica, self.clock, voters),
             data_bytes=data_bytes,
+            disk=self.disk,
+            answered=lambda: self.answered(),
             failed=lambda error: self.failed(error),
         )
         self.log = self.replica.log

@@ -52,7 +52,7 @@ def test_overload_is_refused_definitely_and_leaves_no_trace(world, client, handl
 
 
 def test_overload_by_bytes(world, client, handle):
-    world.replica.disk_room(False, 1000)
+    world.disk.allowance = 1000
     world.log.hold = True
     assert world.put(client, handle, 2, data=b"x" * 500) not in client.refusals
     number = world.put(client, handle, 3, data=b"x" * 500)

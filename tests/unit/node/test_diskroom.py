@@ -10,6 +10,7 @@ import pytest
 
 from raftckpt import limits
 from raftckpt.node.diskroom import DiskRoom, segment_bytes
+from raftckpt.node.room import Room
 
 MIB = limits.MIB
 SEGMENT = 4 * MIB
@@ -93,3 +94,26 @@ def test_a_snapshot_that_has_no_room_is_an_alarm(free: SimpleNamespace, tmp_path
     disk.look(20 * MIB, 0)
     assert not disk.fits(20 * MIB)
     assert "a snapshot has no room either" in disk.alarms()[1]
+
+
+def test_a_snapshot_of_unknown_size_is_as_large_as_the_state(
+    free: SimpleNamespace, tmp_path: Path
+) -> None:
+    disk = DiskRoom(str(tmp_path), SEGMENT)
+    disk.look(20 * MIB, 0)
+    for mib, fits in ((24, True), (23, False)):
+        free.mib = mib
+        assert disk.fits(0) is fits, "it is measured now"
+        assert disk.fits(20 * MIB) is fits
+    assert disk.fits(19 * MIB)
+
+
+def test_room_that_is_taken_is_known_at_once(free: SimpleNamespace, tmp_path: Path) -> None:
+    disk = DiskRoom(str(tmp_path), SEGMENT, 3 * MIB)
+    room = Room(None, disk)
+    disk.look(20 * MIB, 0)
+    assert (room.disk_full, room.pending_bytes_max) == (False, 3 * MIB), "and never more"
+    free.mib = 12
+    disk.taken()
+    assert (room.disk_full, room.pending_bytes_max) == (True, 2 * MIB)
+    assert disk.short

@@ -179,13 +179,13 @@ def test_memory_for_data_is_a_share_of_the_least(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_full_disk_takes_no_data(full: Full, fields: tuple[Any, ...]) -> None:
-    full.world.replica.disk_room(True, MIB)
+    full.world.disk.full = True
     assert full.ask(fields[0], full.handle, *fields[1:]) == "full"
-    full.world.replica.disk_room(False, MIB)
+    full.world.disk.full = False
 
 
 def test_a_full_disk_takes_what_makes_room(full: Full) -> None:
-    full.world.replica.disk_room(True, MIB)
+    full.world.disk.full = True
     full.done(10, "ckpt", 7, [1, 0, NEVER, 1000, 1 << 30, 64])
     assert full.ask(10, "another", 7, [1, 0, NEVER, 10, 100, 64]) == "full"
     full.done(21, full.handle, b"big")

@@ -186,6 +186,39 @@ def test_a_step_that_leaves_nothing_to_do_ends_with_its_replies_and_what_is_due_
     asyncio.run(scenario())
 
 
+def test_it_passes_on_what_files_and_the_replica_tell_it_once_it_drives():
+    """They are made before, and what it drives is made of them."""
+
+    async def scenario():
+        world = LoneReplica()
+        driver = Driver(asyncio.get_running_loop(), world.clock, lambda error: None)
+        waits, flushes = [], []
+        world.log.wait_for_disk = waits.append
+        world.answered = driver.answered
+        driver.disk_waits(0.1)
+        driver.answered()
+        assert waits == []
+        driver.start(world.replica, lambda: flushes.append(applying[-1:]))
+        driver.disk_waits(0.2)
+        assert waits == [0.2]
+        apply, applying = world.replica.apply, []
+
+        def noted(*entry):
+            applying.append("applies")
+            apply(*entry)
+            applying.pop()
+
+        world.replica.apply = noted
+        world.open_session()
+        async with asyncio.timeout(5):
+            while not flushes:
+                await asyncio.sleep(0)
+        assert ["applies"] in flushes, "replies leave as soon as all have theirs"
+        driver.stop()
+
+    asyncio.run(scenario())
+
+
 def test_the_longest_step_does_not_count_its_syncs():
     async def scenario():
         world = LoneReplica()

@@ -54,7 +54,7 @@ class Harness:
         clock = self.options.pop("clock", world.clock)
         self.listener = ClientListener(world.replica, info, clock, **self.options)
         driver = Driver(loop, world.clock, self.failures.append)
-        world.woken = driver.wake
+        world.woken, world.answered = driver.wake, driver.answered
         self.driver = driver
         self.address = await self.listener.start("127.0.0.1", 0)
         driver.start(world.replica, self.listener.flush)

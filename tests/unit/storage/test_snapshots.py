@@ -124,14 +124,6 @@ def test_the_former_slot_can_be_read_to_its_end(disk):
     assert len(disk.files(DIR)) == 1
 
 
-def test_tells_when_one_is_durable(disk):
-    store = store_of(disk)
-    seen: list[SnapshotMeta] = []
-    store.on_commit = seen.append
-    meta = make(store, 5)
-    assert seen == [meta]
-
-
 # --- damage -----------------------------------------------------------------------------
 
 

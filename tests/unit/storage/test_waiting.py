@@ -40,9 +40,8 @@ def test_only_after_a_slow_one_and_until_many_were_fast(
 ) -> None:
     monkeypatch.setattr(files, "_SLOW_S", 0.05)
     monkeypatch.setattr(files, "_FAST_IN_A_ROW", 3)
-    waiting = Waiting()
     waits: list[float] = []
-    waiting.meanwhile = waits.append
+    waiting = Waiting(waits.append)
     waiting.call(disk.sync, 0)
     disk.seconds = 0.2
     assert waiting.call(disk.sync, 0) >= 0.2
