@@ -66,8 +66,16 @@ class Disks:
     @property
     def mean(self) -> float | None:
         """How long a sync takes here of late; None: there were too few."""
-        fresh = self._now() - self._synced_at <= FRESH_S
-        return self._mean if fresh and self._syncs >= SYNCS_MIN else None
+        return self._mean if self._fresh and self._syncs >= SYNCS_MIN else None
+
+    @property
+    def lately(self) -> float:
+        """How long to expect a sync to take here, of however few; 0.0: there were none of late."""
+        return self._mean if self._fresh else 0.0
+
+    @property
+    def _fresh(self) -> bool:
+        return self._now() - self._synced_at <= FRESH_S
 
     def mean_of(self, directory: str) -> float | None:
         """What another one told of late."""

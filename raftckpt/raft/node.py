@@ -498,8 +498,8 @@ class RaftNode(lib.EngineHooks):
             self._send_appends()  # everything else can wait until they have left
         self._voting.campaign_if_due()
         self._go_on_with_changes()
-        if self._alone:  # perhaps since this very step
-            self._log.sync()  # our own copy is the majority: it must be durable before it counts
+        if self._alone and self._log.dirty:  # perhaps since this very step
+            self._sync()  # our own copy is the majority: it must be durable before it counts
         if engine.role != lib.FOLLOWER:
             self._lead()
         self._follow_up()
@@ -562,7 +562,7 @@ class RaftNode(lib.EngineHooks):
             self._wake()
 
     def _hand_over_to_a_faster_disk(self) -> None:
-        self._wait_for_answers(self._disks.mean or 0.0)
+        self._wait_for_answers(self._disks.lately)
         now = self._configurations.now
         others = [name for name in self._engine.others if name in now.voters - now.drained]
         target = self._disks.faster([*filter(self._engine.is_connected, others)])
@@ -619,12 +619,7 @@ class RaftNode(lib.EngineHooks):
     def _sync_and_release(self) -> None:
         if self._log.dirty:
             self._note_commit()
-            begun = self._now()
-            self._log.sync()
-            self._synced_at = self._now()
-            self._disks.synced(self._synced_at - begun)
-            if self._synced_at - begun > SLOW_SYNC_S:
-                self._tell_slow_sync(self._synced_at - begun)
+            self._sync()
         if self._early:
             self._release_early()
         if not self._late:
@@ -636,6 +631,16 @@ class RaftNode(lib.EngineHooks):
                 messages = [spoken(message, level) for message in messages]
             for body in join_bodies([encode(message) for message in messages]):
                 self._send(node, body)
+
+    def _sync(self) -> None:
+        """Make the log durable, and know how long the disk takes for it."""
+        begun = self._now()
+        self._log.sync()
+        self._synced_at = self._now()
+        took = self._synced_at - begun
+        self._disks.synced(took)
+        if took > SLOW_SYNC_S:
+            self._tell_slow_sync(took)
 
     def _level_with(self, directory: str) -> int:
         """Highest level that both ends of a link can."""

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from raftckpt.raft.disks import FRESH_S, LOOK_EVERY_S, SETTLED_S
+from raftckpt.raft.node import SYNCS_MISSED
 from raftckpt.raft.port import Removal, Role, Transferred
 from raftckpt.storage import REJOINS, IdentityState
 from tests.unit.raft.cluster import Cluster
@@ -30,6 +32,30 @@ def test_one_node_is_a_cluster(tmp_path):
     cluster.start("n1")
     cluster.elect()
     assert len(cluster.machines["n1"].items) == 5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_leader_expects_of_others_what_its_own_disk_takes(tmp_path, count):
+    """Of few syncs, too, and alone, for it may have others soon: who answers late is here."""
+    cluster = Cluster(tmp_path, count)
+    node = cluster.nodes[cluster.elect()]
+    usual = node._engine.silence_s
+    assert cluster.run(SETTLED_S + 1, until=lambda: False) is False
+    log, sync = node._log, node._log.sync
+
+    def slow():
+        if log.dirty:
+            cluster.clock.now += 0.4
+        sync()
+
+    log.sync = slow
+    cluster.write(1)
+    log.sync = sync
+    for _ in range(3):
+        cluster.run(LOOK_EVERY_S)
+        assert node._engine.silence_s == pytest.approx(usual + SYNCS_MISSED * 0.4, rel=0.4)
+    cluster.run(FRESH_S)
+    assert node._engine.silence_s == usual
 
 
 def test_followers_refuse_proposals_and_reads(tmp_path):
