@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ import click
 from raftckpt.plain import plain
 from raftckpt_cli.diagnosis import Weight, diagnose, leader_of
 from raftckpt_cli.limits import limits
-from raftckpt_cli.options import ClusterTarget, cluster_options
+from raftckpt_cli.options import ClusterTarget, cluster_options, token_option
 from raftckpt_cli.output import ExitCode, Failure, print_json, print_table, show_age
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ more."""
 _LOOK: Final = "raftckpt doctor says what to do; raftckpt cluster members shows who is a member"
 _PEER: Final = click.option("--peer", required=True, help="host:port for the other replicas.")
 _CLIENT: Final = click.option("--client", required=True, help="host:port for clients.")
-_TOKEN: Final = click.option("--token", help="What it will show (default: drawn and printed).")
+_TOKEN: Final = token_option("it")
 _WAIT: Final = click.option("--wait", is_flag=True, help="Show its progress until it is there.")
 
 
@@ -515,13 +514,12 @@ def _let_in(
     node: str,
     peer: str,
     client: str,
-    token: str | None,
+    token: str,
     wait: bool,
     *,
     learner: bool,
     replaces: str | None,
 ) -> int:
-    token = token or secrets.token_urlsafe(24)
     with target.connect(session=False) as service:
         service.add_member(
             node, peer=peer, client=client, token=token, learner=learner, replaces=replaces

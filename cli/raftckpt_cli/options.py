@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ __all__ = [
     "confirm",
     "consistency_option",
     "output_option",
+    "token_option",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SAY_AFTER_SECONDS = 1.0
+_TOKEN_BYTES = 16
+"""128 bits: nobody guesses them."""
 _LOOK_SECONDS = 0.7
 """A replica that has not answered by then hangs, or its host does."""
 
@@ -138,6 +142,25 @@ def consistency_option(function: _F) -> _F:
         help="local: what the replica asked has applied so far, which may be old; needs neither "
         "a leader nor a majority.",
     )(function)
+
+
+def token_option(who: str) -> Callable[[_F], _F]:
+    """Add ``--token``: what ``who`` will show after ``serve --join``; drawn if it is not given.
+
+    Hexadecimal: whatever is drawn can be typed, and is never taken for an option.
+    """
+
+    def checked(context: click.Context, option: click.Parameter, value: str | None) -> str:
+        from raftckpt.client.operations import join_token
+        from raftckpt.errors import InvalidParam
+
+        try:
+            return join_token(value) if value is not None else secrets.token_hex(_TOKEN_BYTES)
+        except InvalidParam as error:
+            raise click.BadParameter(str(error)) from None
+
+    text = f"What {who} will show (default: drawn and printed)."
+    return click.option("--token", callback=checked, help=text)
 
 
 def cluster_options(function: _F) -> _F:

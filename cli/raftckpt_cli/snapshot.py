@@ -14,6 +14,7 @@ from raftckpt_cli.options import (
     cluster_options,
     consistency_option,
     output_option,
+    token_option,
 )
 from raftckpt_cli.output import (
     ExitCode,
@@ -198,7 +199,7 @@ def inspect(file: str, output: str) -> None:
 @click.option("--node", required=True, help="The replica whose data directory is made, here.")
 @click.option("--data-dir", help="Root of the data directories (over that of the file).")
 @click.option("--of", default="", metavar="NAME", help="The file is of a cluster of this name.")
-@click.option("--token", help="What the others will show (default: drawn and printed).")
+@token_option("the others")
 @click.option(
     "--rights-off", is_flag=True, help="Switch rights off in it: no operator can get in any more."
 )
@@ -224,8 +225,6 @@ def restore(
     Examples:
       raftckpt snapshot restore /backup/prod.snapshot --config cluster.yaml --node n1
     """  # noqa: D301
-    import secrets
-
     from raftckpt.copies.rebirth import Place
     from raftckpt.copies.restore import refuse_answering
     from raftckpt.copies.restore import restore as restore_
@@ -238,7 +237,6 @@ def restore(
         for name, at in loaded.replicas.items()
     }
     own = places.pop(node)
-    drawn = token or secrets.token_urlsafe(24)
     with progress("reading", os.path.getsize(file)) as shown:
         made = restore_(
             file,
@@ -246,7 +244,7 @@ def restore(
             loaded.cluster,
             own,
             tuple(places.values()),
-            drawn,
+            token,
             of=of,
             rights_off=rights_off,
             progress=shown,
@@ -263,7 +261,7 @@ def restore(
                 "level": made.head.level,
                 "sessions_ended": made.state.sessions,
                 "checkpoints_dropped": made.state.dropped,
-                "token": drawn if places else None,
+                "token": token if places else None,
             }
         )
         return
@@ -279,7 +277,7 @@ def restore(
     if places:
         click.echo("and on the others, once, with empty data directories:\n")
         for name in places:
-            click.echo(f"  raftckpt serve --config {config} --node {name} --join {drawn}")
+            click.echo(f"  raftckpt serve --config {config} --node {name} --join {token}")
         click.echo(
             "\nuntil they vote (raftckpt cluster members) it survives no loss of a disk. Destroy "
             "the old\ncluster's data directories: they must never serve again"

@@ -269,12 +269,14 @@ class Service(ServiceExtras):
             node: its node id.
             peer: ``host:port`` where the other replicas reach it.
             client: ``host:port`` where clients reach it.
-            token: what it will show; the cluster keeps only its hash.
+            token: what it will show, 8 to 300 visible ASCII characters, "-" not the first; the
+                cluster keeps only its hash.
             learner: it never becomes a voter.
             replaces: node id of the member that leaves for it.
             timeout: seconds; None: the client's.
 
         Raises:
+            InvalidParam: the token is none.
             TryAgain: something stands against it for now, the message says what.
             BadOperation: it cannot be, the message says why.
             Access: over a port that is neither loopback nor TLS.

@@ -7,6 +7,7 @@ of the wire accepts.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -106,6 +107,10 @@ _CHOSEN: Final[dict[str, int]] = {
     "corrupted": Chosen.CORRUPTED,
     "any": Chosen.ANY,
 }
+_JOIN_TOKEN_MIN: Final = 8
+"""Characters: what a person types without a look at it, and nobody guesses in the minutes that a
+place is open. The word ``rejoin`` has fewer."""
+_JOIN_TOKEN: Final = re.compile(f"(?!-)[!-~]{{{_JOIN_TOKEN_MIN},{limits.ADDRESS_BYTES_MAX}}}")
 _CONSISTENCIES: Final[dict[str, int]] = {"linearizable": 0, "local": 1}
 
 
@@ -378,11 +383,25 @@ def transfer(node: str | None) -> Call:
     return Call("transfer leadership", Needs.LEADER_ONCE, message, decode=_nothing)
 
 
+def join_token(text: str) -> str:
+    """Return what a new member is to show, as it is.
+
+    Raises:
+        InvalidParam: it cannot be typed after ``serve --join``, or is soon guessed.
+    """
+    if not _JOIN_TOKEN.fullmatch(text):
+        raise InvalidParam(
+            f"a token has {_JOIN_TOKEN_MIN} to {limits.ADDRESS_BYTES_MAX} visible ASCII characters "
+            'and does not begin with "-", as an option does'
+        )
+    return text
+
+
 def add_member(
     node: str, peer: str, client: str, token: str, learner: bool, replaces: str | None
 ) -> Call:
     """Build the place for a new member."""
-    digest = hashlib.sha256(_utf8(token, "a token")).hexdigest()
+    digest = hashlib.sha256(join_token(token).encode()).hexdigest()
     message = ops.MemberAdd(0, node, peer, client, digest, not learner, replaces)
     return Call("add a member", Needs.LEADER, message, decode=_nothing)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,11 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from raftckpt_cli import main as cli_main
+from raftckpt_cli.options import token_option
 from raftckpt_cli.output import ExitCode, exit_code_of, explain, progress
 
 from raftckpt import errors, version
+from raftckpt.process.main import main as serve
 
 COMMANDS = [
     ["serve"],
@@ -148,6 +152,9 @@ def test_import_of_the_command_line_stays_small() -> None:
         ["section", "write", "c", "k", "x", "--endpoints", "a:1", "--ttl", "1", "--offset", "0"],
         ["section", "write", "c", "k", "x", "--endpoints", "a:1", "--if-revision", "-1"],
         ["section", "delete", "c", "k", "--endpoints", "a:1", "--if-revision", "0"],
+        ["cluster", "add", "n4", "--peer", "a:1", "--client", "a:2", "--token=-abcdefgh"],
+        ["cluster", "replace", "n3", "--by", "n4", "--peer", "a:1", "--client", "a:2", "--token=x"],
+        ["snapshot", "restore", __file__, "--config", "c", "--node", "n1", "--token", "rejoin"],
         ["data", "recover", "/", "/"],
         ["data", "verify", "/does/not/exist"],
         ["snapshot", "restore", "/does/not/exist", "--config", "c", "--node", "n1"],
@@ -162,6 +169,18 @@ def test_wrong_usage_is_2_and_three_lines(arguments: list[str], capsys) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     three_lines(captured.err)
+
+
+def test_whatever_is_drawn_for_a_host_that_comes_can_be_typed_there(tmp_path, monkeypatch) -> None:
+    """One in 64 began with "-" once, and `serve --join` took it for an option."""
+    drawn: list[str] = []
+    command = click.command()(token_option("it")(lambda token: drawn.append(token)))
+    nothing = ["--config", str(tmp_path / "none.yaml"), "--node", "n4"]
+    for first in range(256):
+        monkeypatch.setattr(secrets, "token_bytes", lambda n, first=first: bytes([first]) * n)
+        command.main([], standalone_mode=False)
+        assert serve([*nothing, "--join", drawn[-1]]) == ExitCode.USAGE, "no such file"
+    assert len(set(drawn)) == 256
 
 
 def test_no_endpoints_is_2_and_says_where_they_come_from(tmp_path, monkeypatch, capsys) -> None:

@@ -9,21 +9,31 @@ import pytest
 from raftckpt.client import operations
 from raftckpt.client.calls import Needs
 from raftckpt.client.types import ClusterStatus, MemberRecord, ReplicaStatus
-from raftckpt.errors import TryAgain
+from raftckpt.errors import InvalidParam, TryAgain
 from raftckpt.protocol import operations as ops
 
 
 def test_a_place_carries_the_hash_of_its_token_only() -> None:
-    call = operations.add_member("n4", "h:1", "h:2", "secret", learner=False, replaces="n2")
+    call = operations.add_member("n4", "h:1", "h:2", "the-secret", learner=False, replaces="n2")
     message = call.message
     assert call.needs is Needs.LEADER
     assert isinstance(message, ops.MemberAdd)
-    assert message.token_hash == hashlib.sha256(b"secret").hexdigest()
+    assert message.token_hash == hashlib.sha256(b"the-secret").hexdigest()
     assert (message.node, message.peer, message.client) == ("n4", "h:1", "h:2")
     assert (message.promote, message.replaces) == (True, "n2")
-    learner = operations.add_member("n4", "h:1", "h:2", "secret", learner=True, replaces=None)
+    learner = operations.add_member("n4", "h:1", "h:2", "the-secret", learner=True, replaces=None)
     assert isinstance(learner.message, ops.MemberAdd)
     assert not learner.message.promote
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "rejoin", "-starts-so", "with a space", "line\nfeeds", "gr\u00fcezi-zusammen", "t" * 301],
+)
+def test_what_cannot_be_typed_or_is_soon_guessed_is_no_token(token: str) -> None:
+    with pytest.raises(InvalidParam, match="a token has 8 to 300 visible ASCII characters"):
+        operations.add_member("n4", "h:1", "h:2", token, learner=False, replaces=None)
+    assert operations.join_token("t" * 300)
 
 
 def test_whom_the_others_ask() -> None:
