@@ -202,7 +202,7 @@ class Storm:
 
     Arguments:
         endpoints: of a cluster without faults.
-        interruptions: how many.
+        interruptions: how many, and one of everybody.
         seconds: or for so long.
         seed: of who is interrupted, and of what is called.
     """
@@ -227,6 +227,9 @@ class Storm:
     def hits(self) -> int:
         return sum(victim.hits for victim in self.victims)
 
+    def _enough(self) -> bool:
+        return self.hits >= self._interruptions and all(victim.hits for victim in self.victims)
+
     def expect(self, holds: bool, what: str) -> None:
         if not holds:
             self.failures.append(what)
@@ -234,7 +237,7 @@ class Storm:
     def _throw(self, threads: list[threading.Thread]) -> None:
         rng = random.Random(self.seed)
         main = threading.main_thread().ident or 0
-        while self.hits < self._interruptions and time.monotonic() < self._end and not self.over:
+        while not (self._enough() or self.over) and time.monotonic() < self._end:
             thread = rng.choice([None, *threads])
             if thread is None:
                 signal.pthread_kill(main, signal.SIGUSR1)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from raftckpt import ha
 from raftckpt.client.core import ClientCore
 from raftckpt.client.routing import Router
 from raftckpt.ha.locked import run_locked
+from raftckpt.testing import LocalCluster
 from tests.e2e.link import Link
 from tests.e2e.test_run import gone
 from tests.waiting import until
 
 PATIENCE = 60.0
+MARGIN_S = 0.5
+"""Between the end of what has the lock, by its own clock, and the end of its session."""
 
 
 @pytest.fixture
@@ -85,14 +89,48 @@ def test_the_asyncio_face(cluster, name) -> None:
     asyncio.run(main())
 
 
+class Lateness:
+    """How late this machine wakes who sleeps: clocks cannot be kept to better than that."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sleep)
+
+    def __enter__(self) -> Lateness:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sleep(self) -> None:
+        begun = time.monotonic()
+        while not self._ended.wait(0.01):
+            now = time.monotonic()
+            self.worst, begun = max(self.worst, now - begun - 0.01), now
+
+
 def test_it_is_lost_by_ones_own_clock_before_another_one_has_it(
     cluster, name, monkeypatch, tmp_path
 ) -> None:
     monkeypatch.setattr(ClientCore, "learn", lambda self, members: None)
     monkeypatch.setattr(Router, "suggest", lambda self, endpoint: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # only for main threads
+    for attempt in range(5):
+        with Lateness() as lateness:
+            events = cut_off_with_a_lock(cluster, f"{name}{attempt}", tmp_path / f"{attempt}")
+        assert [event.split(",")[0] for event in events] == ["137", "another"]
+        if lateness.worst < MARGIN_S / 4:  # what is done in it is done by four, one after the other
+            break
+    assert events == ["137", "another, True"]
+
+
+def cut_off_with_a_lock(cluster: LocalCluster, name: str, started: Path) -> list[str]:
+    """What became of its command, and whether that was over when somebody else had the lock."""
     links = [Link(cluster, node) for node in cluster.nodes]
     events: list[str] = []
-    started = tmp_path / "started"
     # it does not mind SIGTERM
     program = f"trap '' TERM; echo $$ > {started}.new; mv {started}.new {started}"
     stubborn = ["sh", "-c", f"{program}; while :; do sleep 0.05; done"]
@@ -110,7 +148,6 @@ def test_it_is_lost_by_ones_own_clock_before_another_one_has_it(
         ):
             events.append(f"another, {gone(int(started.read_text()))}")
 
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # only for main threads
     first = threading.Thread(target=locked)
     first.start()
     until(started.exists, "the command runs")
@@ -124,7 +161,7 @@ def test_it_is_lost_by_ones_own_clock_before_another_one_has_it(
     first.join(PATIENCE)
     for link in links:
         link.close()
-    assert sorted(events) == ["137", "another, True"]
+    return sorted(events)
 
 
 def lock(cluster: Any, *arguments: str) -> subprocess.Popen[str]:

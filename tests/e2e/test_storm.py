@@ -6,7 +6,7 @@ from raftckpt.testing import LocalCluster
 from tests.e2e.storm import Storm
 
 INTERRUPTIONS = 200
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 def test_a_storm_of_interruptions() -> None:
