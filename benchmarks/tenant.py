@@ -1,13 +1,14 @@
 """A tenant does his worst within his bounds: what another one feels of it.
 
-    python benchmarks/tenant.py [writes] [reads] [mixed] [--rounds 5] [--seconds 8]
+    python benchmarks/tenant.py [writes] [reads] [comers] [mixed] [--rounds 5] [--seconds 8]
 
 The other one writes and reads 100 times a second each, and follows his checkpoint with a tracker.
 Rounds with the tenant and without him take turns on one cluster; medians of their p99 are told.
 
 * writes: 16 sessions of the tenant keep 64 puts of 4 KiB on their way, each.
 * reads: 16 connections of his list 20,000 sections, read all of them, and ask for statuses.
-* mixed: both, and sessions and trackers with images that come and go.
+* comers: 16 sessions with trackers that come, take the image of those sections, and go.
+* mixed: writes+reads+comers, a third of each; so can other kinds be put together.
 
 The tenant's own process has the lowest priority, for want of a machine of its own. Three replicas
 that sync to disk. Prints one line of JSON per measurement.
@@ -70,16 +71,13 @@ async def come_and_go(endpoints: str, number: int) -> None:
                 await anext(aiter(tracker))
 
 
-WORK = {
-    "writes": [put_on],
-    "reads": [read_on],
-    "mixed": [put_on, read_on, come_and_go],
-}
+WORK = {"writes": put_on, "reads": read_on, "comers": come_and_go}
+MIXED = "+".join(WORK)
 
 
 async def be_the_tenant(endpoints: str, what: str, seconds: float) -> None:
     os.nice(19)  # he sits on another machine: here he only gets what the replicas leave
-    works = WORK[what]
+    works = [WORK[kind] for kind in (MIXED if what == "mixed" else what).split("+")]
     each = SESSIONS // len(works)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -179,7 +177,7 @@ def measure(what: str, rounds: int, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", nargs="*", default=["writes", "reads", "mixed"])
+    parser.add_argument("what", nargs="*", default=["writes", "reads", "comers", "mixed"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--be", type=float, help=argparse.SUPPRESS)

@@ -21,7 +21,8 @@ from pysyncobj.transport import Transport
 
 from tests.sim.enginepatch import StableNode
 
-logging.getLogger("pysyncobj").addHandler(logging.NullHandler())
+for _name in ("pysyncobj", "raftckpt"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 REGULAR = b"\0"
 NO_OP = b"\1"
