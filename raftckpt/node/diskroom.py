@@ -49,6 +49,14 @@ def log_bytes_max(segment: int) -> int:
     return _SEGMENTS_KEPT * segment if small else limits.GIB
 
 
+def _has(path: str, size: int) -> bool:
+    """Whether a file has so many bytes: who was killed while he took them left fewer."""
+    try:
+        return os.stat(path).st_size >= size
+    except OSError:
+        return False
+
+
 class DiskRoom:
     """Watches the disk of one data directory. Its reserve never ends a replica by itself.
 
@@ -76,7 +84,7 @@ class DiskRoom:
         self._directory = directory
         self._path = os.path.join(directory, _NAME)
         self._segment = segment
-        self._held = os.path.exists(self._path)
+        self._held = _has(self._path, segment)
         self._unfitting = False
 
     def look(self, state_bytes: int, log_bytes: int) -> bool:

@@ -152,35 +152,38 @@ def test_small_disks_outlive_what_is_overwritten_and_a_start_when_they_are_full(
         checkpoint = service.open("c", create=raftckpt.Attributes())
         for number in range(150):
             checkpoint.put("k", bytes([number]) * MIB)
-        for node in cluster.nodes:
-            cluster.kill(node)
-        fillers = [fill(cluster.node_dir(node)) for node in cluster.nodes]
-        cluster.start()
-        cluster.wait_ready()
-        assert checkpoint.read("k") == bytes([149]) * MIB
-        assert any(refused(cluster, checkpoint, fillers) for _ in range(5))
-        checkpoint.delete("k")
-        for filler in fillers:
-            filler.unlink()
+        assert any(refused_when_full(cluster, checkpoint, bytes([149]) * MIB) for _ in range(5))
         checkpoint.put("k", b"again")
 
 
-def refused(cluster: LocalCluster, checkpoint: raftckpt.Checkpoint, fillers: list[Path]) -> bool:
-    """Whether new data is, in time: a leader that makes its log short has room again for a while.
+def refused_when_full(cluster: LocalCluster, checkpoint: raftckpt.Checkpoint, held: bytes) -> bool:
+    """Whether new data is refused after such a start; deletes are done.
 
-    Then what it takes on waits for others that have none, and all must have some.
+    A leader that made its log short in the meantime has room again: then what it takes on waits for
+    the others, which have none.
     """
+    reserves = [cluster.node_dir(node) / "reserve" for node in cluster.nodes]
+    until(
+        lambda: all(reserve.exists() and reserve.stat().st_size for reserve in reserves),
+        "what cannot wait has its reserve",
+    )
+    cluster.kill()
+    fillers = [fill(cluster.node_dir(node)) for node in cluster.nodes]
+    cluster.start()
+    cluster.wait_ready()
+    assert checkpoint.read("k") == held
+    refused = False
     try:
         checkpoint.put("more", bytes(MIB), timeout=3)
     except raftckpt.TryAgain as error:
-        return "no disk" in str(error)
+        refused = "no disk" in str(error)
+        checkpoint.delete("k")
     except raftckpt.Timeout:
         pass
     for filler in fillers:
         filler.unlink()
     checkpoint.put("more", b"")
-    fillers[:] = [fill(cluster.node_dir(node)) for node in cluster.nodes]
-    return False
+    return refused
 
 
 def test_tables_of_replies_that_nobody_acknowledges_stay_small() -> None:

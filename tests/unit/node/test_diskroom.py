@@ -86,6 +86,12 @@ def test_the_reserve_is_for_what_cannot_wait(free: SimpleNamespace, tmp_path: Pa
     free.mib = 1000
     disk.look(0, 0)
     assert DiskRoom(str(tmp_path), MIB).release(journal), "that of a former start"
+    reserve.touch()  # killed before it had its blocks
+    disk = DiskRoom(str(tmp_path), MIB)
+    assert not disk.release(journal)
+    disk.look(0, 0)
+    assert reserve.stat().st_blocks * 512 >= MIB
+    assert disk.release(journal)
 
 
 def test_a_snapshot_that_has_no_room_is_an_alarm(free: SimpleNamespace, tmp_path: Path) -> None:
