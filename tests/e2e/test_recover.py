@@ -143,9 +143,9 @@ def test_the_last_one_serves_old_ones_are_refused_and_empty_ones_are_added(capsy
                     node,
                     peer=cluster.peer_endpoint(node),
                     client=cluster.endpoint(node),
-                    token=node,
+                    token=f"token-of-{node}",
                 )
-            cluster._start(node, "--join", node)
+            cluster._start(node, "--join", f"token-of-{node}")
             until(lambda n=node: cluster.arrived(n), f"{node} votes")
         cluster.wait_ready()
         with raftckpt.connect(cluster.endpoints) as service:
