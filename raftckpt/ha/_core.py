@@ -48,7 +48,9 @@ _WORKING: Final = (HaState.ACTIVE, HaState.QUIESCING)
 _MARGIN_SECONDS: Final = 0.5
 """Time to tell a component, and for clocks that do not run alike."""
 _ANSWER_SECONDS: Final = 1.0
-"""Who waits longer for its answer to be taken could not be told that it is cut off."""
+"""For an answer to be taken; it is given again then."""
+_LAST_SECONDS: Final = 0.01
+"""For one that is given in the moment in which it is to be told that it is cut off."""
 _JOIN_PAUSE_SECONDS: Final = 0.05
 """A heartbeat, doubled each time: a name whose session is just ending is had soon."""
 _JOIN_PAUSE_SECONDS_MAX: Final = 0.5
@@ -134,6 +136,7 @@ class Membership:
         self.current: Assignment | None = None
         self.member = 0
         self._core = core
+        self._clock: Callable[[], float] = lambda: 0.0
         self._key = (group, name)
         self._callbacks = callbacks
         self._options = (rank, response_timeout, health_check)
@@ -170,6 +173,7 @@ class Membership:
         A join without an answer may have been carried out, and the component may even have been
         taken out of service since because it did not answer: then it begins anew.
         """
+        self._clock = clock
         doubtful = self._core.roles.doubtful
         pause = _JOIN_PAUSE_SECONDS
         while True:
@@ -234,6 +238,7 @@ class Membership:
             Exception: of the callback, after the cluster was told that the component failed.
         """
         done = 0
+        self._clock = clock
         if self._core.roles.isolated:
             done += yield from self._suspend()
         if self._unanswered is not None:
@@ -313,7 +318,18 @@ class Membership:
         if assignment.reason == ISOLATED:
             return
         call = group_operations.respond(self.group, self.name, assignment.number, ok)
-        yield Run(call, _ANSWER_SECONDS)
+        yield Run(call, self._answer_seconds())
+
+    def _answer_seconds(self) -> float:
+        """How long to wait for an answer to be taken.
+
+        Who waits cannot be told that it is cut off: so while it works, no longer than until then.
+        """
+        current = self.current
+        if self._suspended is not None or current is None or current.state not in _WORKING:
+            return _ANSWER_SECONDS
+        left = self._core.safe_until() - self._clock()
+        return min(_ANSWER_SECONDS, max(_LAST_SECONDS, left))
 
     def _end(self) -> Steps:
         why = self._core.roles.lost

@@ -48,6 +48,7 @@ class Face:
         self.wakes = 0
         self.did: list[Any] = []
         self.answers: list[Any] = []
+        self.patience: list[float | None] = []
         self.now = 0.0
         callback = self.callback
         self.membership = Membership(
@@ -74,6 +75,7 @@ class Face:
     def do(self, step: Any) -> Any:
         if isinstance(step, Run):
             fields = array_of(step.call.message)
+            self.patience.append(step.timeout)
             self.did.append((fields[0], *fields[6:8]))
             answer = self.answers.pop(0) if self.answers else [7, 1]
             if isinstance(answer, Exception):
@@ -182,6 +184,26 @@ def test_a_tracker_that_cannot_catch_up_says_no(face: Face, monkeypatch: Any) ->
         face.work()
     assert face.told == []
     assert face.did == [(RESPOND, 3, False)]
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "patience"),
+    [
+        (HaState.ACTIVE, 5.0, 1.0),
+        (HaState.ACTIVE, 0.25, 0.25),
+        (HaState.ACTIVE, -0.25, 0.01),
+        (HaState.QUIESCING, 0.25, 0.25),
+        (HaState.STANDBY, 0.25, 1.0),
+    ],
+)
+def test_who_works_waits_for_no_answer_beyond_the_time_it_is_to_be_told_that_it_is_cut_off(
+    face: Face, state: HaState, left: float, patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(face.core, "safe_until", lambda: 100.0)
+    face.now = 100.0 - left
+    face.put(3, state)
+    face.work()
+    assert face.patience == [pytest.approx(patience)]
 
 
 def test_later_is_answered_by_the_program(face: Face) -> None:
