@@ -137,6 +137,7 @@ class Membership:
         self.member = 0
         self._core = core
         self._clock: Callable[[], float] = lambda: 0.0
+        self._wake: Callable[[], None] = lambda: None
         self._key = (group, name)
         self._callbacks = callbacks
         self._options = (rank, response_timeout, health_check)
@@ -165,6 +166,7 @@ class Membership:
         timeout = self._core.config.session_timeout_ns / 1e9
         self._core.roles.watch(min(_MARGIN_SECONDS, timeout / 8) + self._stop_seconds)
         self._core.roles.serve(self._key, wake)
+        self._wake = wake
 
     # --- joining ------------------------------------------------------------------------------
     def join(self, deadline: float, clock: Callable[[], float]) -> Steps:
@@ -243,7 +245,7 @@ class Membership:
             done += yield from self._suspend()
         if self._unanswered is not None:
             yield from self._answer(*self._unanswered)
-        while True:
+        while not self._cut_off():
             role = self._core.roles.take(self._key)
             if role is None:
                 break
@@ -262,6 +264,18 @@ class Membership:
         if self._suspended is not None:
             done += yield from self._give_back(self._suspended)
         return done
+
+    def _cut_off(self) -> bool:
+        """Whether another one may be active: what was told before is not begun before we know.
+
+        The program may have been stopped between being told and now.
+        """
+        if self._core.roles.isolated:
+            return True  # it is woken when that is over
+        late = self._clock() >= self._core.safe_until()
+        if late:
+            self._wake()  # whoever looks after the session is about to know
+        return late
 
     def _suspend(self) -> Steps:
         """Stop working before another one may become active."""

@@ -200,10 +200,32 @@ def test_who_works_waits_for_no_answer_beyond_the_time_it_is_to_be_told_that_it_
     face: Face, state: HaState, left: float, patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(face.core, "safe_until", lambda: 100.0)
-    face.now = 100.0 - left
+    face.verdict = LATER
     face.put(3, state)
     face.work()
+    face.now = 100.0 - left
+    face.drive(face.membership.respond(face.told[0], True))
     assert face.patience == [pytest.approx(patience)]
+
+
+def test_what_was_told_is_not_begun_by_who_may_be_cut_off_by_now(
+    face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a program that was stopped in between, before its other thread has looked at the clock."""
+    until = [100.0]
+    monkeypatch.setattr(face.core, "safe_until", lambda: until[0])
+    face.put(3, 1)
+    face.now = 100.0
+    wakes = face.wakes
+    assert face.work() == 0
+    assert face.wakes == wakes + 1, "it looks again, though nobody else wakes it"
+    face.core.roles.isolate()
+    assert face.work() == 0
+    assert (face.told, face.did) == ([], [])
+    face.core.roles.isolated, until[0] = False, 110.0
+    face.core.roles.all_hold()
+    assert face.work() == 1
+    assert [each.state for each in face.told] == [HaState.ACTIVE]
 
 
 def test_later_is_answered_by_the_program(face: Face) -> None:
