@@ -30,7 +30,10 @@ class Alarm:
 
     async def wait(self, seconds: float) -> None:
         """Wait until it rings, and forget that it rang."""
-        if seconds > 0:
+        if self._rung.is_set():
+            # from Python 3.12 on wait_for gives others no turn then, and who rang may count on one
+            await asyncio.sleep(0)
+        elif seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._rung.wait(), None if seconds == inf else seconds)
         self._rung.clear()
